@@ -1,0 +1,92 @@
+// What runs the model on a device: a handful of coarse calls per layer. Implementations: reference/ (plain loops,
+// double accumulators, the oracle), cpu/ (oneDNN and Highway). The engine owns one backend; step thread only.
+//
+//   Begin; for each layer: PreAttention, Attend (any number of times), PostAttention; then Logits
+#ifndef HGA_GPU_WORKER_BACKEND_BACKEND_H_
+#define HGA_GPU_WORKER_BACKEND_BACKEND_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/kv/bf16.h"
+#include "common/kv/geometry.h"
+#include "gpu_worker/model/weights.h"
+
+namespace hga {
+
+// One token of one sequence in this step. Rows of a sequence are consecutive and ascend by position.
+struct BatchRow {
+  uint32_t token_id = 0;
+  uint32_t position = 0;
+  bool want_logits = false;
+};
+
+// Where a row's K and V go in one layer: a block (reserved slot) and the token's place in its chunk.
+struct KvRow {
+  bf16* block = nullptr;  // [KvGeometry::block_elements]
+  uint32_t token_in_chunk = 0;
+};
+
+// Some consecutive tokens of one KV head, K and V contiguous: at most one group.
+struct KvRun {
+  const bf16* k = nullptr;  // [tokens][head_dim]
+  const bf16* v = nullptr;  // [tokens][head_dim]
+  uint32_t position = 0;    // of the first token
+  uint16_t tokens = 0;      // 1 to group_tokens
+  uint16_t first_row = 0;   // rows of the query block before this one do not see the run
+};
+
+// Rows [first_row, first_row + rows) of the batch attend `runs[kv_head]`. Row r sees key j of a run if
+// r - first_row >= run.first_row and run.position + j <= position of row r.
+struct QueryBlock {
+  uint32_t first_row = 0;
+  uint32_t rows = 0;
+  std::vector<std::vector<KvRun>> runs;  // [kv_heads]
+};
+
+struct AttendPlan {
+  std::vector<QueryBlock> blocks;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual std::string name() const = 0;
+  // Most rows a step may have.
+  virtual uint32_t max_rows() const = 0;
+
+  // Embeds the rows. INVALID_ARGUMENT for a token id outside the vocabulary or too many rows.
+  virtual absl::Status Begin(absl::Span<const BatchRow> rows) = 0;
+  // Norm, QKV, RoPE. Writes each row's K and V (bf16) to kv_rows[row]; starts empty partials for the layer.
+  virtual absl::Status PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) = 0;
+  // Queries of this layer after RoPE as bf16 for the router, [rows][query_heads][head_dim]; valid until the next
+  // PreAttention. Attention itself uses the unrounded queries.
+  virtual const bf16* queries() const = 0;
+  // Exact attention of the plan's rows over the plan's runs, merged into the layer's partials (o, log-sum-exp).
+  virtual absl::Status Attend(const AttendPlan& plan) = 0;
+  // Output projection, residual, norm, MLP, residual.
+  virtual absl::Status PostAttention(uint32_t layer) = 0;
+  // Final norm and output projection for the rows with want_logits, in order: [n][vocab_size].
+  virtual absl::Status Logits(std::vector<float>* logits) = 0;
+};
+
+struct BackendOptions {
+  // Worker threads; 0: one per core.
+  int threads = 0;
+  // Most rows of a step, prefill and decode alike. 256: GEMM is at its best from there on, activations stay small.
+  uint32_t max_rows = 256;
+};
+
+// kind: "reference" or "cpu". The weights must outlive the backend.
+absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const std::string& kind, const ModelWeights& weights,
+                                                       const KvGeometry& geometry, const BackendOptions& options);
+
+}  // namespace hga
+
+#endif  // HGA_GPU_WORKER_BACKEND_BACKEND_H_

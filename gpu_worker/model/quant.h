@@ -1,0 +1,34 @@
+// Quantised tensor types as GGUF stores them, one row at a time.
+#ifndef HGA_GPU_WORKER_MODEL_QUANT_H_
+#define HGA_GPU_WORKER_MODEL_QUANT_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace hga {
+
+// Values are those of the GGUF format.
+enum class TensorType : uint32_t {
+  kF32 = 0,
+  kF16 = 1,
+  kQ4_0 = 2,
+  kQ4_1 = 3,
+  kQ8_0 = 8,
+  kQ6_K = 14,
+  kBF16 = 30,
+};
+
+bool TensorTypeSupported(uint32_t gguf_type);
+const char* TensorTypeName(TensorType type);
+// Elements of one block; a row is a whole number of blocks.
+uint32_t TensorBlockElements(TensorType type);
+size_t TensorRowBytes(TensorType type, uint32_t cols);
+
+// Bit-exact against the format's definition. `cols` is a multiple of TensorBlockElements.
+void DequantizeRow(TensorType type, const uint8_t* row, uint32_t cols, float* out);
+
+float HalfToFloat(uint16_t half);
+
+}  // namespace hga
+
+#endif  // HGA_GPU_WORKER_MODEL_QUANT_H_
