@@ -33,7 +33,7 @@ def system_libraries():
         name = "com_github_grpc_grpc",
         targets = {
             ":grpc++": "lib:-lgrpc++,-lgrpc,-lgpr",
-            ":grpc++_reflection": "lib:-Wl,--no-as-needed,-lgrpc++_reflection,-lgrpc++,-lgrpc,-lgpr",
+            ":grpc++_reflection": "lib:-lgrpc++_reflection,-lgrpc++,-lgrpc,-lgpr",
         },
     )
     system_library(name = "rocksdb", targets = {":rocksdb": "pkg:rocksdb"})

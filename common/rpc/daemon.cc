@@ -1,0 +1,140 @@
+#include "common/rpc/daemon.h"
+
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <exception>
+#include <optional>
+#include <thread>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "common/base/log.h"
+#include "common/base/status.h"
+#include "common/rpc/channel.h"
+#include "common/rpc/limits.h"
+#include "common/rpc/socket_lock.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/security/server_credentials.h"
+#include "grpcpp/server.h"
+#include "grpcpp/server_builder.h"
+#include "prometheus/exposer.h"
+
+namespace hga {
+namespace {
+
+sigset_t StopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  return signals;
+}
+
+absl::StatusOr<std::unique_ptr<prometheus::Exposer>> StartMetricsPage(
+    const std::string& address, const std::shared_ptr<prometheus::Registry>& registry) {
+  if (address.empty()) return nullptr;
+  HGA_RETURN_IF_ERROR(ValidateAddress(address));
+  try {  // the library reports a port in use by throwing
+    auto exposer = std::make_unique<prometheus::Exposer>(address, /*num_threads=*/1);
+    exposer->RegisterCollectable(registry);
+    return exposer;
+  } catch (const std::exception& error) {
+    return absl::AlreadyExistsError(absl::StrCat("cannot serve metrics at ", address, " (", error.what(),
+                                                 "); is another instance running? Choose another --metrics_listen"));
+  }
+}
+
+class ServingDaemon : public Daemon {
+ public:
+  explicit ServingDaemon(const DaemonOptions& options) : options_(options) {}
+
+  ~ServingDaemon() override {
+    if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now());
+    if (lock_.has_value()) ::unlink(socket_path_.c_str());
+  }
+
+  absl::Status Listen(const std::vector<grpc::Service*>& services, std::shared_ptr<prometheus::Registry> registry) {
+    HGA_RETURN_IF_ERROR(ValidateAddress(options_.listen));
+    if (absl::StartsWith(options_.listen, "unix:")) {
+      socket_path_ = options_.listen.substr(5);
+      HGA_ASSIGN_OR_RETURN(SocketLock lock, SocketLock::Take(socket_path_));
+      lock_.emplace(std::move(lock));
+    }
+    HGA_ASSIGN_OR_RETURN(exposer_, StartMetricsPage(options_.metrics_listen, registry));
+    return StartServer(services);
+  }
+
+  void SetServing(bool serving) override { server_->GetHealthCheckService()->SetServingStatus(serving); }
+
+  std::string address() const override { return address_; }
+
+  void RunUntilSignal(const std::function<void()>& on_drain) override {
+    const sigset_t signals = StopSignals();
+    int signal = 0;
+    sigwait(&signals, &signal);
+    LogInfo("signal ", signal, ": draining");
+    SetServing(false);
+    if (on_drain) on_drain();
+    server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(options_.drain_deadline_ms));
+    LogInfo("stopped");
+  }
+
+ private:
+  absl::Status StartServer(const std::vector<grpc::Service*>& services) {
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    grpc::ServerBuilder builder;
+    int port = 0;
+    builder.AddListeningPort(options_.listen, grpc::InsecureServerCredentials(), &port);
+    // Without this a second process could listen at the same TCP port and take half of the calls.
+    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+    builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+    builder.SetMaxSendMessageSize(kMaxMessageBytes);
+    for (grpc::Service* service : services) builder.RegisterService(service);
+    const mode_t old_mask = ::umask(0177);  // the socket is its owner's alone from its first moment
+    server_ = builder.BuildAndStart();
+    ::umask(old_mask);
+    if (server_ == nullptr) {
+      return absl::AlreadyExistsError(
+          absl::StrCat("cannot listen at ", options_.listen, "; is another process using it? Choose another --listen"));
+    }
+    server_->GetHealthCheckService()->SetServingStatus(false);
+    address_ = socket_path_.empty() ? absl::StrCat(options_.listen.substr(0, options_.listen.rfind(':')), ":", port)
+                                    : options_.listen;
+    LogInfo("listening at ", address_,
+            options_.metrics_listen.empty() ? "" : absl::StrCat(", metrics at http://", options_.metrics_listen, "/metrics"));
+    return absl::OkStatus();
+  }
+
+  const DaemonOptions options_;
+  std::string socket_path_;  // empty: TCP
+  std::string address_;
+  std::optional<SocketLock> lock_;
+  std::unique_ptr<prometheus::Exposer> exposer_;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+}  // namespace
+
+void InitDaemon(const std::string& name) {
+  InitLog(name);
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+  const sigset_t signals = StopSignals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);
+}
+
+absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& options,
+                                                      const std::vector<grpc::Service*>& services,
+                                                      std::shared_ptr<prometheus::Registry> registry) {
+  auto daemon = std::make_unique<ServingDaemon>(options);
+  HGA_RETURN_IF_ERROR(daemon->Listen(services, std::move(registry)));
+  return daemon;
+}
+
+}  // namespace hga

@@ -1,0 +1,78 @@
+#include "common/shm/mapped_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+
+namespace hga {
+namespace {
+
+absl::Status ErrnoStatus(int error, const std::string& what) {
+  return absl::ErrnoToStatus(error, what);
+}
+
+}  // namespace
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(data_, size_);
+  if (fd_ >= 0) ::close(fd_);
+}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+
+absl::StatusOr<MappedFile> MappedFile::Create(const std::string& path, size_t bytes) {
+  // A new inode under the old name: whoever has the old file mapped keeps it.
+  if (::unlink(path.c_str()) != 0 && errno != ENOENT) return ErrnoStatus(errno, absl::StrCat("cannot replace ", path));
+  MappedFile file;
+  file.fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (file.fd_ < 0) return ErrnoStatus(errno, absl::StrCat("cannot create ", path));
+  if (const int error = ::posix_fallocate(file.fd_, 0, static_cast<off_t>(bytes)); error != 0) {
+    ::unlink(path.c_str());
+    return absl::ResourceExhaustedError(
+        absl::StrCat("cannot allocate ", bytes, " bytes for ", path, ": ", std::strerror(error)));
+  }
+  void* data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.fd_, 0);
+  if (data == MAP_FAILED) {
+    const int error = errno;
+    ::unlink(path.c_str());
+    return ErrnoStatus(error, absl::StrCat("cannot map ", path));
+  }
+  file.data_ = static_cast<uint8_t*>(data);
+  file.size_ = bytes;
+  return file;
+}
+
+absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path, size_t min_bytes) {
+  MappedFile file;
+  file.fd_ = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+  if (file.fd_ < 0) return ErrnoStatus(errno, absl::StrCat("cannot open ", path));
+  struct stat info;
+  if (::fstat(file.fd_, &info) != 0) return ErrnoStatus(errno, absl::StrCat("cannot stat ", path));
+  if (!S_ISREG(info.st_mode) || (info.st_mode & 0022) != 0) {
+    return absl::FailedPreconditionError(absl::StrCat(path, " is not a file that only its owner may write"));
+  }
+  if (static_cast<size_t>(info.st_size) < min_bytes || info.st_size == 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, " has ", info.st_size, " bytes, expected at least ", min_bytes));
+  }
+  void* data = ::mmap(nullptr, info.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, file.fd_, 0);
+  if (data == MAP_FAILED) return ErrnoStatus(errno, absl::StrCat("cannot map ", path));
+  file.data_ = static_cast<uint8_t*>(data);
+  file.size_ = info.st_size;
+  return file;
+}
+
+}  // namespace hga
