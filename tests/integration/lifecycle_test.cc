@@ -1,0 +1,110 @@
+// What every daemon does besides its work: help, config file, health, metrics, one instance, a clean end.
+#include <csignal>
+#include <fstream>
+
+#include "common/rpc/channel.h"
+#include "gtest/gtest.h"
+#include "tests/support/health.h"
+#include "tests/support/requests.h"
+#include "tests/support/stack.h"
+
+namespace hga {
+namespace {
+
+class LifecycleTest : public testing::TestWithParam<std::string> {
+ protected:
+  struct Result {
+    int code = -1;
+    std::string output;
+  };
+
+  Result RunToEnd(const Stack& stack, const std::vector<std::string>& argv) {
+    const std::string log = stack.folder() + "/run.log";
+    std::remove(log.c_str());
+    auto process = Process::Start(argv, log);
+    Result result;
+    if (!process.ok()) return result;
+    const auto code = process->Wait(absl::Seconds(20));
+    if (code.ok()) result.code = *code;
+    result.output = ReadFileOrEmpty(log);
+    return result;
+  }
+
+  Process* DaemonOf(Stack& stack) {
+    return GetParam() == "kv_store" ? &stack.kv_store : GetParam() == "router" ? &stack.router : &stack.worker;
+  }
+};
+
+TEST_P(LifecycleTest, HelpNamesItsOptions) {
+  Stack stack({});
+  const Result help = RunToEnd(stack, {Binary(GetParam() + "/" + GetParam()), "--help"});
+  EXPECT_EQ(help.code, 0);
+  for (const char* option : {"--listen", "--metrics_listen", "--config"}) {
+    EXPECT_NE(help.output.find(option), std::string::npos) << option << "\n" << help.output;
+  }
+}
+
+TEST_P(LifecycleTest, UnknownOptionAndBadAddressAreRefused) {
+  Stack stack({});
+  const std::string binary = Binary(GetParam() + "/" + GetParam());
+  EXPECT_NE(RunToEnd(stack, {binary, "--no_such_option=1"}).code, 0);
+  auto argv = stack.Command(GetParam());
+  argv[1] = "--listen=nonsense";
+  const Result bad = RunToEnd(stack, argv);
+  EXPECT_NE(bad.code, 0);
+  EXPECT_NE(bad.output.find("nonsense"), std::string::npos) << bad.output;
+}
+
+TEST_P(LifecycleTest, HealthySecondInstanceRefusedSigtermEndsWithZero) {
+  Stack stack({});
+  ASSERT_TRUE(stack.Start().ok()) << stack.log("gpu_worker");
+  EXPECT_TRUE(IsServing(Connect(stack.address(GetParam()))));
+
+  const Result second = RunToEnd(stack, stack.Command(GetParam()));
+  EXPECT_EQ(second.code, 1);
+  EXPECT_NE(second.output.find(".sock"), std::string::npos) << second.output;
+  EXPECT_TRUE(IsServing(Connect(stack.address(GetParam())))) << "the first instance was disturbed";
+
+  DaemonOf(stack)->Signal(SIGTERM);
+  const auto code = DaemonOf(stack)->Wait(absl::Seconds(10));
+  ASSERT_TRUE(code.ok()) << code.status();
+  EXPECT_EQ(*code, 0) << stack.log(GetParam());
+}
+
+INSTANTIATE_TEST_SUITE_P(Daemons, LifecycleTest, testing::Values("kv_store", "router", "gpu_worker"),
+                         [](const auto& info) { return info.param; });
+
+TEST(WorkerLifecycleTest, SigtermWhileGeneratingEndsTheRequestAndKeepsItsChunks) {
+  Stack stack({});
+  ASSERT_TRUE(stack.Start().ok()) << stack.log("gpu_worker");
+  const auto request = InSession(TokenRequest(1000, 1, 900), "doc");
+  const Answer cut = stack.Generate(request, [&](size_t tokens) {
+    if (tokens == 5) stack.worker.Signal(SIGTERM);
+    return true;
+  });
+  const auto code = stack.worker.Wait(absl::Seconds(10));
+  ASSERT_TRUE(code.ok()) << code.status();
+  EXPECT_EQ(*code, 0) << stack.log("gpu_worker");
+  EXPECT_EQ(cut.status.code(), absl::StatusCode::kUnavailable) << cut.status;
+  ASSERT_TRUE(stack.StartWorker().ok());
+  auto again = request;
+  again.set_max_tokens(1);
+  EXPECT_EQ(stack.Generate(again).started.reused_tokens(), 960u);
+}
+
+TEST(StoreLifecycleTest, SecondStoreOnTheSameDataSaysSo) {
+  Stack stack({});
+  ASSERT_TRUE(stack.StartKvStore().ok()) << stack.log("kv_store");
+  auto argv = stack.Command("kv_store");
+  argv[1] = "--listen=unix:" + stack.folder() + "/other.sock";
+  auto second = Process::Start(argv, stack.folder() + "/second.log");
+  ASSERT_TRUE(second.ok());
+  const auto code = second->Wait(absl::Seconds(20));
+  ASSERT_TRUE(code.ok()) << code.status();
+  EXPECT_EQ(*code, 1);
+  EXPECT_NE(ReadFileOrEmpty(stack.folder() + "/second.log").find("/data"), std::string::npos)
+      << ReadFileOrEmpty(stack.folder() + "/second.log");
+}
+
+}  // namespace
+}  // namespace hga

@@ -1,0 +1,110 @@
+// Daemons die and come back: nothing wrong is served, and what was durable is there.
+#include <algorithm>
+#include <csignal>
+
+#include "absl/time/clock.h"
+#include "gtest/gtest.h"
+#include "tests/support/requests.h"
+#include "tests/support/stack.h"
+
+namespace hga {
+namespace {
+
+constexpr uint32_t kPrompt = 1500;
+constexpr uint32_t kReusable = (kPrompt - 1) / 64 * 64;
+
+TEST(RestartTest, WholeStackComesBackWithTheDocument) {
+  Stack stack({});
+  ASSERT_TRUE(stack.Start().ok()) << stack.log("gpu_worker");
+  const auto request = InSession(Routed(TokenRequest(kPrompt, 1, 32), 0.2f), "doc");
+  const Answer before = stack.Generate(request);
+  ASSERT_TRUE(before.status.ok()) << before.status;
+  for (Process* daemon : {&stack.worker, &stack.router, &stack.kv_store}) {
+    daemon->Signal(SIGTERM);
+    const auto code = daemon->Wait(absl::Seconds(10));
+    ASSERT_TRUE(code.ok()) << code.status();
+    EXPECT_EQ(*code, 0);
+  }
+  ASSERT_TRUE(stack.Start().ok()) << stack.log("gpu_worker");
+  const Answer after = stack.Generate(request);
+  ASSERT_TRUE(after.status.ok()) << after.status;
+  EXPECT_EQ(after.started.reused_tokens(), kReusable);
+  EXPECT_GT(after.finished.tiers().disk(), 0u);
+  EXPECT_EQ(after.finished.dense_fallback_steps(), 0u);
+  EXPECT_EQ(after.tokens, before.tokens);
+
+  grpc::ClientContext context;
+  router::v1::GetStatsResponse stats;
+  ASSERT_TRUE(stack.router_stub()->GetStats(&context, {}, &stats).ok());
+  EXPECT_GE(stats.rebuilt_chunks(), kReusable / 64);
+}
+
+TEST(RestartTest, KvStoreKilledWithSigkillThenTheSameTokens) {
+  Stack stack({});
+  ASSERT_TRUE(stack.Start().ok()) << stack.log("gpu_worker");
+  const auto request = InSession(Routed(TokenRequest(kPrompt, 2, 32), 0.2f), "doc");
+  const Answer before = stack.Generate(request);
+  ASSERT_TRUE(before.status.ok()) << before.status;
+  stack.kv_store.Signal(SIGKILL);
+  ASSERT_TRUE(stack.kv_store.Wait(absl::Seconds(5)).ok());
+  // Without the store the answer is a clear error, not a hang and not a guess.
+  const Answer away = stack.Generate(request);
+  EXPECT_EQ(away.status.code(), absl::StatusCode::kUnavailable) << away.status;
+
+  ASSERT_TRUE(stack.StartKvStore().ok()) << stack.log("kv_store");
+  ASSERT_TRUE(stack.WaitForWorker([](const auto& stats) { return stats.kv_store_attached(); }).ok());
+  const Answer after = stack.Generate(request);
+  ASSERT_TRUE(after.status.ok()) << after.status;
+  EXPECT_EQ(after.tokens, before.tokens);
+}
+
+TEST(RestartTest, WorkerKilledWhileGeneratingFreesItsSlots) {
+  Stack stack({});
+  ASSERT_TRUE(stack.Start().ok()) << stack.log("gpu_worker");
+  const auto request = InSession(Routed(TokenRequest(kPrompt, 3, 400), 0.2f), "doc");
+  const Answer cut = stack.Generate(request, [&](size_t tokens) {
+    if (tokens == 20) stack.worker.Signal(SIGKILL);
+    return true;
+  });
+  EXPECT_FALSE(cut.status.ok());
+  ASSERT_TRUE(stack.worker.Wait(absl::Seconds(5)).ok());
+
+  const auto stub = stack.kv_store_stub();
+  kv_store::v1::GetStatsResponse stats;
+  for (int i = 0; i < 500; ++i) {
+    grpc::ClientContext context;
+    ASSERT_TRUE(stub->GetStats(&context, {}, &stats).ok());
+    if (stats.slots_held() == 0) break;
+    absl::SleepFor(absl::Milliseconds(10));
+  }
+  EXPECT_EQ(stats.slots_held(), 0u);
+
+  ASSERT_TRUE(stack.StartWorker().ok()) << stack.log("gpu_worker");
+  ASSERT_TRUE(stack.WaitForWorker([](const auto& s) { return s.router_attached(); }).ok());
+  auto again = request;
+  again.set_max_tokens(32);
+  const Answer answer = stack.Generate(again);
+  ASSERT_TRUE(answer.status.ok()) << answer.status;
+  EXPECT_GT(answer.started.reused_tokens(), 0u) << "the prefilled chunks were lost with the worker";
+  ASSERT_GE(cut.tokens.size(), 20u);
+  EXPECT_TRUE(std::equal(cut.tokens.begin(), cut.tokens.begin() + 20, answer.tokens.begin()));
+}
+
+TEST(RestartTest, ArenaSmallerThanTheDocument) {
+  // 2 layers x 24 chunks need 48 slots of 8 KiB; the arena has room for fewer, so blocks go to disk and come back.
+  StackOptions small;
+  small.arena_bytes = "320KiB";
+  Stack tight(small), roomy({});
+  ASSERT_TRUE(tight.Start().ok()) << tight.log("gpu_worker");
+  ASSERT_TRUE(roomy.Start().ok()) << roomy.log("gpu_worker");
+  const auto request = InSession(Routed(TokenRequest(kPrompt, 4, 64), 0.1f), "doc");
+  const Answer spilled = tight.Generate(request);
+  const Answer whole = roomy.Generate(request);
+  ASSERT_TRUE(spilled.status.ok()) << spilled.status << tight.log("gpu_worker") << tight.log("kv_store");
+  ASSERT_TRUE(whole.status.ok()) << whole.status;
+  EXPECT_EQ(spilled.tokens, whole.tokens);
+  EXPECT_GT(spilled.finished.tiers().disk(), 0u);
+}
+
+}  // namespace
+}  // namespace hga
