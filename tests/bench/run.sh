@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Runs one benchmark: tests/bench/run.sh NAME [--quick] [--json FILE]
+# Builds what it needs, prints a table with units and the machine's limits, writes a flat JSON object of numbers.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+names="path"
+
+usage() {
+  echo "usage: tests/bench/run.sh NAME [--quick] [--json FILE]"
+  echo "  NAME    one of: $names"
+  echo "  --quick ends within a minute once built; fewer lengths, one repetition"
+  echo "  --json  writes the numbers there too"
+}
+
+name="" quick="" json=""
+command="tests/bench/run.sh $*"
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --quick) quick=--quick ;;
+    --json) json="$(realpath -m "${2:?--json needs a file}")"; shift ;;
+    -h|--help) usage; exit 0 ;;
+    -*) usage >&2; exit 2 ;;
+    *) name="$1" ;;
+  esac
+  shift
+done
+
+commit="$(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
+[ -z "$(git status --porcelain 2>/dev/null)" ] || commit="$commit+changes"
+common=(${quick:+"$quick"} "--json=$json" "--commit=$commit" "--command=$command")
+
+case "$name" in
+  path)
+    deploy/install_packages.sh
+    deploy/fetch_model.sh
+    bazel build -c opt //tests/bench:path_bench
+    .bazel/bin/tests/bench/path_bench "${common[@]}" \
+      --model=.hga/models/SmolLM2-135M-Instruct.Q4_1.gguf --document=deploy/documents/alice.txt
+    ;;
+  *) usage >&2; exit 2 ;;
+esac
