@@ -1,0 +1,91 @@
+// The seam to durable storage. Implementations: rocks_tier.h (the disk tier), memory_tier.h (tests and faults).
+#ifndef HGA_KV_STORE_TIER_KV_TIER_H_
+#define HGA_KV_STORE_TIER_KV_TIER_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/kv/geometry.h"
+#include "common/kv/ids.h"
+
+namespace hga {
+
+// What is kept of a chunk beside its blocks, except the summary.
+struct ChunkRecord {
+  ChunkHash hash;
+  ChunkHash parent;
+  std::vector<uint32_t> token_ids;  // [chunk_tokens]
+  std::vector<uint64_t> checksums;  // [layers]
+};
+
+struct SummaryRecord {
+  std::string method;
+  std::string data;
+};
+
+struct SessionRecord {
+  std::string name;
+  ModelFingerprint model;
+  uint64_t epoch = 0;
+  int64_t last_used_unix_s = 0;
+  std::vector<ChunkHash> chunks;
+  std::vector<uint32_t> tail_tokens;
+};
+
+struct ChunkWrite {
+  std::shared_ptr<const ChunkRecord> record;
+  std::shared_ptr<const SummaryRecord> summary;
+  std::vector<const uint8_t*> blocks;  // [layers], block_bytes each, stable until Write returns
+};
+
+// One atomic step: either all of it is durable or none. Deletions are applied before what is put.
+struct WriteStep {
+  std::vector<ChunkHash> delete_chunks;
+  std::vector<std::string> delete_sessions;
+  std::vector<ChunkWrite> put_chunks;
+  std::vector<SessionRecord> put_sessions;
+
+  bool empty() const {
+    return delete_chunks.empty() && delete_sessions.empty() && put_chunks.empty() && put_sessions.empty();
+  }
+};
+
+struct BlockRead {
+  BlockName name;
+  uint8_t* out = nullptr;  // block_bytes
+  absl::Status status;     // OK, NOT_FOUND, DATA_LOSS (bad checksum or format), UNAVAILABLE
+};
+
+// Thread-safe: Write is called by one thread, reads by several.
+class KvTier {
+ public:
+  virtual ~KvTier() = default;
+
+  // Fixes layers and block size of everything written and read from now on; called before either.
+  virtual absl::Status SetGeometry(const KvGeometry& geometry) = 0;
+  // Geometry that was set last, also before a restart. NOT_FOUND: none.
+  virtual absl::StatusOr<KvGeometry> GetGeometry() = 0;
+
+  // When it returns OK, all of `step` survives a crash. On error nothing of it is to be relied on: retry the same step.
+  virtual absl::Status Write(const WriteStep& step) = 0;
+  // Sets every read's status; verifies each block's checksum.
+  virtual void ReadBlocks(absl::Span<BlockRead> reads) = 0;
+  virtual absl::StatusOr<SummaryRecord> ReadSummary(const ChunkHash& chunk) = 0;
+
+  // For a restart. Records that do not decode are reported once in the log and skipped.
+  virtual absl::Status ForEachChunk(absl::FunctionRef<void(ChunkRecord)> visit) = 0;
+  virtual absl::Status ForEachSession(absl::FunctionRef<void(SessionRecord)> visit) = 0;
+
+  // Bytes in use; an estimate.
+  virtual uint64_t DiskBytes() = 0;
+};
+
+}  // namespace hga
+
+#endif  // HGA_KV_STORE_TIER_KV_TIER_H_

@@ -1,0 +1,35 @@
+// Bytes of the small records on disk. Each starts with a version byte and ends with an XXH3 checksum of what precedes.
+#ifndef HGA_KV_STORE_TIER_RECORD_CODEC_H_
+#define HGA_KV_STORE_TIER_RECORD_CODEC_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "kv_store/tier/kv_tier.h"
+
+namespace hga {
+
+std::string EncodeChunk(const ChunkRecord& record);
+std::string EncodeSummary(const SummaryRecord& record);
+std::string EncodeSession(const SessionRecord& record);
+std::string EncodeGeometry(const KvGeometry& geometry);
+
+// DATA_LOSS on a bad checksum, an unknown version or lengths that do not add up.
+absl::StatusOr<ChunkRecord> DecodeChunk(absl::string_view bytes);
+absl::StatusOr<SummaryRecord> DecodeSummary(absl::string_view bytes);
+absl::StatusOr<SessionRecord> DecodeSession(absl::string_view bytes);
+absl::StatusOr<KvGeometry> DecodeGeometry(absl::string_view bytes);
+
+// The 16 bytes before a block's data: version, 7 zeros, checksum.
+inline constexpr size_t kBlockHeaderBytes = 16;
+std::string EncodeBlockHeader(uint64_t checksum);
+// Checks `value` (header and data) and copies the data out. DATA_LOSS says what is wrong.
+absl::Status DecodeBlock(absl::string_view value, size_t block_bytes, uint8_t* out);
+
+// Key of a block: chunk hash, then the layer big-endian.
+std::string BlockKey(const BlockName& name);
+
+}  // namespace hga
+
+#endif  // HGA_KV_STORE_TIER_RECORD_CODEC_H_
