@@ -1,0 +1,392 @@
+#include "kv_store/store/block_store.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+#include "common/base/status.h"
+
+namespace hga {
+
+void BlockStore::SetSlots(const KvGeometry& geometry, uint32_t slot_count, SlotMemory memory) {
+  geometry_ = geometry;
+  memory_ = std::move(memory);
+  slots_ = SlotTable(slot_count);
+}
+
+void BlockStore::AddClient(ClientId client) { clients_[client]; }
+
+void BlockStore::QuarantineClient(ClientId id) {
+  const auto found = clients_.find(id);
+  if (found == clients_.end() || !found->second.attached) return;
+  found->second.attached = false;
+  const std::vector<std::string> open(found->second.sessions.begin(), found->second.sessions.end());
+  for (const std::string& session : open) Close(session);
+}
+
+void BlockStore::FreeClient(ClientId id) {
+  const auto found = clients_.find(id);
+  if (found == clients_.end()) return;
+  QuarantineClient(id);
+  for (uint32_t slot : found->second.reserved) slots_.Drop(slot);
+  for (const auto& [slot, count] : found->second.holds) {
+    for (uint32_t i = 0; i < count; ++i) slots_.Unhold(slot);
+  }
+  clients_.erase(found);
+}
+
+absl::StatusOr<BlockStore::Client*> BlockStore::FindClient(ClientId client) {
+  const auto found = clients_.find(client);
+  if (found != clients_.end() && found->second.attached) return &found->second;
+  return absl::FailedPreconditionError(absl::StrCat("client ", client, " is not attached; attach again"));
+}
+
+Chunk* BlockStore::FindChunk(const ChunkHash& hash) const {
+  const auto found = chunks_.find(hash);
+  return found == chunks_.end() ? nullptr : found->second.get();
+}
+
+Chunk* BlockStore::FindWhole(const ChunkHash& hash) const {
+  Chunk* chunk = FindChunk(hash);
+  return chunk == nullptr || chunk->lost ? nullptr : chunk;
+}
+
+// --- References ---
+
+void BlockStore::AddRef(const ChunkHash& hash) {
+  Chunk* chunk = FindChunk(hash);
+  HGA_CHECK(chunk != nullptr);
+  ++chunk->refs;
+}
+
+void BlockStore::Unref(const ChunkHash& hash) {
+  Chunk* chunk = FindChunk(hash);
+  HGA_CHECK(chunk != nullptr && chunk->refs > 0);
+  if (--chunk->refs == 0) EraseChunk(chunk);
+}
+
+// Takes the chunk's blocks out of RAM and, with the next write step, off the disk.
+void BlockStore::DropBlocks(Chunk* chunk) {
+  for (uint32_t& slot : chunk->slots) {
+    if (slot != kNoSlot && slots_.state(slot) != SlotState::kStaging) slots_.Drop(slot);
+    slot = kNoSlot;  // a staging slot is freed when its read ends
+  }
+  chunk->resident = 0;
+  if (chunk->durable || chunk->writing) to_delete_.insert(chunk->hash);
+  if (chunk->durable) {
+    --chunks_durable_;
+  } else if (!chunk->lost) {
+    --chunks_dirty_;
+  }
+  chunk->durable = chunk->writing = false;
+  chunk->record.reset();
+  chunk->summary.reset();
+  const auto waiting = std::move(chunk->on_durable);
+  chunk->on_durable.clear();
+  for (const auto& done : waiting) done(absl::DataLossError("the chunk was dropped before it was durable"));
+}
+
+void BlockStore::EraseChunk(Chunk* chunk) {
+  DropBlocks(chunk);
+  chunks_.erase(chunk->hash);
+}
+
+void BlockStore::MarkLost(Chunk* chunk) {
+  ++counters_.checksum_errors;
+  DropBlocks(chunk);
+  chunk->lost = true;
+  chunk->serial = next_serial_++;
+  to_delete_.insert(chunk->hash);
+}
+
+// --- Slots ---
+
+void BlockStore::Evict(uint32_t slot) {
+  Chunk* chunk = slots_.chunk(slot);
+  chunk->slots[slots_.layer(slot)] = kNoSlot;
+  --chunk->resident;
+  slots_.Drop(slot);
+}
+
+uint32_t BlockStore::TakeSlot(SlotState state) {
+  uint32_t slot = slots_.TakeFree(state);
+  if (slot != kNoSlot) return slot;
+  const uint32_t victim = slots_.Victim();
+  if (victim == kNoSlot) return kNoSlot;
+  Evict(victim);
+  ++counters_.evictions;
+  return slots_.TakeFree(state);
+}
+
+void BlockStore::Hold(Client* client, uint32_t slot) {
+  slots_.Hold(slot);
+  ++client->holds[slot];
+}
+
+void BlockStore::AskBack(uint32_t slots) { shortage_ = std::min(shortage_ + slots, slots_.count()); }
+
+absl::Status BlockStore::Exhausted(uint32_t wanted) {
+  AskBack(wanted);
+  const std::string why =
+      write_error_.ok() ? "" : absl::StrCat("; write-back is failing: ", std::string(write_error_.message()));
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "arena: ", wanted, " slots wanted, ", slots_.available(), " available of ", slots_.count(), " (",
+      slots_.held(), " held, ", slots_.in_state(SlotState::kDirty), " not durable yet), retry in 20 ms", why));
+}
+
+absl::StatusOr<std::vector<uint32_t>> BlockStore::Reserve(ClientId id, uint32_t count) {
+  HGA_ASSIGN_OR_RETURN(Client * client, FindClient(id));
+  if (count == 0 || count > kMaxReserve) {
+    return absl::InvalidArgumentError(absl::StrCat("Reserve: 1 to ", kMaxReserve, " slots, not ", count));
+  }
+  if (chunks_dirty_ > options_.writeback_queue_chunks) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(chunks_dirty_, " chunks wait to be written to disk, retry in 50 ms",
+                     write_error_.ok() ? "" : "; write-back is failing: ", std::string(write_error_.message())));
+  }
+  if (slots_.available() < count) return Exhausted(count);
+  std::vector<uint32_t> granted(count);
+  for (uint32_t& slot : granted) {
+    slot = TakeSlot(SlotState::kReserved);
+    client->reserved.insert(slot);
+  }
+  return granted;
+}
+
+absl::Status BlockStore::Release(ClientId id, absl::Span<const uint32_t> slots) {
+  HGA_ASSIGN_OR_RETURN(Client * client, FindClient(id));
+  for (uint32_t slot : slots) {
+    const auto held = client->holds.find(slot);
+    if (held != client->holds.end()) {
+      if (--held->second == 0) client->holds.erase(held);
+      slots_.Unhold(slot);
+    } else if (client->reserved.erase(slot) > 0) {
+      slots_.Drop(slot);
+    } else {
+      ++counters_.unknown_releases;
+    }
+  }
+  return absl::OkStatus();
+}
+
+// --- Commit ---
+
+absl::Status BlockStore::CheckCommit(const Client& client, const CommitArgs& args) const {
+  if (args.token_ids.size() != geometry_.chunk_tokens || args.slots.size() != geometry_.layers ||
+      args.checksums.size() != geometry_.layers) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "Commit: got ", args.token_ids.size(), " tokens, ", args.slots.size(), " slots and ", args.checksums.size(),
+        " checksums, expected ", geometry_.chunk_tokens, ", ", geometry_.layers, " and ", geometry_.layers));
+  }
+  if (NextChunkHash(args.parent, args.token_ids) != args.hash) {
+    return absl::InvalidArgumentError("Commit: the chunk hash does not follow from the parent and the token ids");
+  }
+  absl::flat_hash_set<uint32_t> seen;
+  for (uint32_t slot : args.slots) {
+    if (!client.reserved.contains(slot)) {
+      return absl::InvalidArgumentError(absl::StrCat("Commit: slot ", slot, " is not reserved by this client"));
+    }
+    if (!seen.insert(slot).second) {
+      return absl::InvalidArgumentError(absl::StrCat("Commit: slot ", slot, " is named twice"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<CommitOutcome> BlockStore::Commit(ClientId id, CommitArgs args) {
+  HGA_ASSIGN_OR_RETURN(Client * client, FindClient(id));
+  HGA_RETURN_IF_ERROR(CheckCommit(*client, args));
+  HGA_ASSIGN_OR_RETURN(Session * session, FindOpenSession(id, args.session_id, args.epoch));
+  const ChunkHash hash = args.hash;
+  if (Chunk* existing = FindWhole(hash); existing != nullptr) {
+    Pin(session, hash);
+    return AdoptDuplicate(client, existing, args.slots);
+  }
+  std::unique_ptr<Chunk>& place = chunks_[hash];
+  if (place == nullptr) place = std::make_unique<Chunk>();
+  CommitOutcome outcome{args.slots, /*duplicate=*/false};
+  AdoptNew(client, place.get(), std::move(args));
+  Pin(session, hash);
+  return outcome;
+}
+
+void BlockStore::AdoptNew(Client* client, Chunk* chunk, CommitArgs args) {
+  chunk->hash = args.hash;
+  chunk->parent = args.parent;
+  chunk->serial = next_serial_++;
+  chunk->token_ids = args.token_ids;
+  chunk->slots = args.slots;
+  chunk->resident = geometry_.layers;
+  chunk->lost = false;
+  ChunkRecord record{args.hash, args.parent, std::move(args.token_ids), std::move(args.checksums)};
+  chunk->record = std::make_shared<const ChunkRecord>(std::move(record));
+  chunk->summary = std::make_shared<const SummaryRecord>(std::move(args.summary));
+  for (uint32_t layer = 0; layer < geometry_.layers; ++layer) {
+    const uint32_t slot = chunk->slots[layer];
+    client->reserved.erase(slot);
+    slots_.Assign(slot, chunk, layer, SlotState::kDirty);
+    Hold(client, slot);
+  }
+  to_delete_.erase(chunk->hash);
+  dirty_.emplace_back(chunk->hash, chunk->serial);
+  ++chunks_dirty_;
+}
+
+// Blocks in RAM stay and the caller's copies go; where the store has a block only on disk, the caller's copy stays.
+CommitOutcome BlockStore::AdoptDuplicate(Client* client, Chunk* chunk, const std::vector<uint32_t>& slots) {
+  CommitOutcome outcome{slots, /*duplicate=*/true};
+  for (uint32_t layer = 0; layer < geometry_.layers; ++layer) {
+    uint32_t& mine = chunk->slots[layer];
+    client->reserved.erase(slots[layer]);
+    if (mine != kNoSlot && slots_.state(mine) != SlotState::kStaging) {
+      slots_.Drop(slots[layer]);
+    } else {
+      mine = slots[layer];
+      ++chunk->resident;
+      slots_.Assign(mine, chunk, layer, SlotState::kClean);
+    }
+    Hold(client, mine);
+    outcome.slots[layer] = mine;
+  }
+  return outcome;
+}
+
+void BlockStore::WhenDurable(const ChunkHash& hash, std::function<void(absl::Status)> done) {
+  Chunk* chunk = FindWhole(hash);
+  if (chunk == nullptr) return done(absl::DataLossError("the chunk is gone"));
+  if (chunk->durable) return done(absl::OkStatus());
+  chunk->on_durable.push_back(std::move(done));
+}
+
+// --- Fetch ---
+
+absl::StatusOr<std::vector<DiskRead>> BlockStore::Fetch(ClientId id, const std::vector<BlockName>& names,
+                                                        FetchDone done) {
+  HGA_ASSIGN_OR_RETURN(Client * client, FindClient(id));
+  if (names.size() > kMaxFetch) {
+    return absl::InvalidArgumentError(absl::StrCat("Fetch: at most ", kMaxFetch, " blocks, not ", names.size()));
+  }
+  auto ticket = std::make_shared<FetchTicket>();
+  ticket->client = id;
+  ticket->results.resize(names.size());
+  ticket->waiting = names.size() + 1;  // one for this call itself
+  ticket->done = std::move(done);
+  std::vector<size_t> absent;
+  for (size_t i = 0; i < names.size(); ++i) {  // first hold all that is here, so that staging evicts none of it
+    const Chunk* chunk = FindWhole(names[i].chunk);
+    if (chunk == nullptr || names[i].layer >= geometry_.layers) {
+      ++counters_.misses;
+      Settle({ticket, i}, absl::NotFoundError("no such block"), 0);
+      continue;
+    }
+    const uint32_t slot = chunk->slots[names[i].layer];
+    if (slot == kNoSlot || slots_.state(slot) == SlotState::kStaging) {
+      absent.push_back(i);
+      continue;
+    }
+    ++counters_.ram_hits;
+    slots_.MarkReused(slot);
+    Hold(client, slot);
+    ticket->results[i].slot = slot;
+    --ticket->waiting;
+  }
+  std::vector<DiskRead> reads;
+  for (size_t i : absent) FetchFromDisk(FindWhole(names[i].chunk), names[i].layer, {ticket, i}, &reads);
+  if (--ticket->waiting == 0) ticket->done(std::move(ticket->results));
+  return reads;
+}
+
+void BlockStore::FetchFromDisk(Chunk* chunk, uint32_t layer, Waiter waiter, std::vector<DiskRead>* reads) {
+  waiter.ticket->results[waiter.index].from_disk = true;
+  uint32_t slot = chunk->slots[layer];
+  if (slot == kNoSlot) {
+    slot = TakeSlot(SlotState::kStaging);
+    if (slot == kNoSlot) return Settle(waiter, Exhausted(1), 0);
+    slots_.Assign(slot, chunk, layer, SlotState::kStaging);
+    chunk->slots[layer] = slot;
+    staging_[slot] = Staging{chunk->hash, chunk->serial, layer, {}};
+    reads->push_back({slot, {chunk->hash, layer}});
+  }
+  staging_[slot].waiters.push_back(std::move(waiter));
+}
+
+void BlockStore::FinishRead(uint32_t slot, const absl::Status& status) {
+  auto node = staging_.extract(slot);
+  HGA_CHECK(!node.empty());
+  const Staging& staging = node.mapped();
+  Chunk* chunk = FindWhole(staging.chunk);
+  if (chunk != nullptr && chunk->serial != staging.serial) chunk = nullptr;
+  uint32_t* place = chunk == nullptr ? nullptr : &chunk->slots[staging.layer];
+  absl::Status result = status;
+  if (place != nullptr && *place != slot && *place != kNoSlot) {  // a commit brought the block while it was read
+    slots_.Drop(slot);
+    const bool ready = slots_.state(*place) != SlotState::kStaging;
+    result = ready ? absl::OkStatus() : absl::UnavailableError("the block is being read again; retry");
+    slot = *place;
+  } else if (place != nullptr && status.ok()) {
+    *place = slot;
+    slots_.Assign(slot, chunk, staging.layer, SlotState::kClean);
+    ++chunk->resident;
+  } else {
+    if (place != nullptr) *place = kNoSlot;
+    slots_.Drop(slot);
+    if (chunk == nullptr) result = absl::NotFoundError("the chunk was dropped");
+    if (chunk != nullptr && (absl::IsDataLoss(status) || absl::IsNotFound(status))) {
+      result = absl::DataLossError(absl::StrCat("chunk ", staging.chunk.ToHex(), ": ", status.message()));
+      MarkLost(chunk);
+    }
+  }
+  for (const Waiter& waiter : staging.waiters) Settle(waiter, result, slot);
+}
+
+void BlockStore::Settle(const Waiter& waiter, const absl::Status& status, uint32_t slot) {
+  FetchTicket& ticket = *waiter.ticket;
+  FetchOutcome& result = ticket.results[waiter.index];
+  result.status = status;
+  if (status.ok()) {
+    result.slot = slot;
+    ++counters_.disk_hits;
+    const auto client = FindClient(ticket.client);
+    if (client.ok()) {
+      Hold(*client, slot);
+    } else {
+      result.status = client.status();
+    }
+  }
+  if (--ticket.waiting == 0) ticket.done(std::move(ticket.results));
+}
+
+absl::StatusOr<std::shared_ptr<const SummaryRecord>> BlockStore::FindSummary(const ChunkHash& hash) const {
+  const Chunk* chunk = FindWhole(hash);
+  if (chunk == nullptr) return absl::NotFoundError("no such chunk");
+  return chunk->summary;
+}
+
+// --- Reclaim, statistics ---
+
+std::vector<std::pair<ClientId, uint32_t>> BlockStore::TakeReclaims() {
+  std::vector<std::pair<ClientId, uint32_t>> asks;
+  if (shortage_ == 0) return asks;
+  for (const auto& [id, client] : clients_) {
+    const uint32_t holds = static_cast<uint32_t>(client.holds.size());
+    if (client.attached && holds > 0) asks.emplace_back(id, std::min(holds, shortage_));
+  }
+  counters_.reclaims += asks.size();
+  shortage_ = 0;
+  return asks;
+}
+
+StoreStats BlockStore::stats() const {
+  StoreStats s = counters_;
+  for (int i = 0; i < kSlotStates; ++i) s.slots[i] = slots_.in_state(static_cast<SlotState>(i));
+  s.slots_total = slots_.count();
+  s.slots_held = slots_.held();
+  s.sessions = sessions_.size();
+  s.chunks = chunks_.size();
+  s.chunks_durable = chunks_durable_;
+  s.chunks_dirty = chunks_dirty_;
+  for (const auto& [id, client] : clients_) ++(client.attached ? s.clients : s.clients_quarantined);
+  return s;
+}
+
+}  // namespace hga

@@ -1,0 +1,279 @@
+// What kv_store knows: chunks and where their blocks are, sessions, clients and their holds.
+//
+// A plain state machine: it starts no thread and waits for no disk. Disk work leaves it as DiskReads and WriteJobs and
+// comes back through FinishRead and FinishWrite; store_loop.h runs them.
+//
+// Invariant: a chunk in the index that is not `lost` is complete: each layer's block is in a slot or durable.
+#ifndef HGA_KV_STORE_STORE_BLOCK_STORE_H_
+#define HGA_KV_STORE_STORE_BLOCK_STORE_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/kv/geometry.h"
+#include "common/kv/ids.h"
+#include "kv_store/store/slot_table.h"
+#include "kv_store/tier/kv_tier.h"
+
+namespace hga {
+
+using ClientId = uint64_t;
+
+inline constexpr uint32_t kMaxReserve = 4096;
+inline constexpr uint32_t kMaxFetch = 65536;
+inline constexpr size_t kMaxSessions = 65536;
+
+// One chunk of the index.
+struct Chunk {
+  ChunkHash hash;
+  ChunkHash parent;
+  uint64_t serial = 0;  // tells this content from an earlier one of the same name
+  std::vector<uint32_t> token_ids;
+  std::vector<uint32_t> slots;  // [layers], kNoSlot where not in RAM
+  uint32_t resident = 0;        // slots that hold a finished block
+  uint32_t refs = 0;            // by manifests and by open sessions
+  bool durable = false;
+  bool writing = false;  // part of the write job under way
+  bool lost = false;     // failed its checksum: to be computed again
+  // Only until durable.
+  std::shared_ptr<const ChunkRecord> record;
+  std::shared_ptr<const SummaryRecord> summary;
+  std::vector<std::function<void(absl::Status)>> on_durable;
+};
+
+struct FetchOutcome {
+  absl::Status status;
+  uint32_t slot = 0;
+  bool from_disk = false;
+};
+using FetchDone = std::function<void(std::vector<FetchOutcome>)>;
+
+// To be read into the slot's memory, then given to FinishRead.
+struct DiskRead {
+  uint32_t slot = 0;
+  BlockName name;
+};
+
+struct WriteJob {
+  WriteStep step;
+  uint64_t bytes = 0;
+};
+
+struct OpenOutcome {
+  std::string session_id;
+  uint64_t epoch = 0;
+  uint32_t matched = 0;
+  uint32_t matched_in_ram = 0;
+};
+
+struct CommitArgs {
+  std::string session_id;
+  uint64_t epoch = 0;
+  ChunkHash hash;
+  ChunkHash parent;
+  std::vector<uint32_t> token_ids;
+  std::vector<uint32_t> slots;
+  std::vector<uint64_t> checksums;
+  SummaryRecord summary;
+};
+
+struct CommitOutcome {
+  std::vector<uint32_t> slots;
+  bool duplicate = false;
+};
+
+struct SessionView {
+  std::string name;
+  uint64_t tokens = 0, bytes = 0;
+  uint32_t chunks = 0, chunks_durable = 0;
+  int64_t last_used_unix_s = 0;
+  bool open = false;
+};
+
+struct StoredTokens {
+  ModelFingerprint model;
+  std::vector<uint32_t> token_ids;
+};
+
+// Monotonic counts and current values.
+struct StoreStats {
+  uint64_t slots[kSlotStates] = {};
+  uint64_t slots_total = 0, slots_held = 0;
+  uint64_t ram_hits = 0, disk_hits = 0, misses = 0, evictions = 0, checksum_errors = 0;
+  uint64_t reclaims = 0, unknown_releases = 0, chunks_written = 0, bytes_written = 0;
+  uint64_t sessions = 0, chunks = 0, chunks_durable = 0, chunks_dirty = 0, clients = 0, clients_quarantined = 0;
+};
+
+struct BlockStoreOptions {
+  uint32_t writeback_queue_chunks = 256;  // Reserve refuses while more are waiting for the disk
+  uint64_t write_step_bytes = 64ull << 20;
+};
+
+// Owned by one thread. Every call checks what comes from clients: INVALID_ARGUMENT for malformed requests,
+// FAILED_PRECONDITION for a client that is not attached, a stale epoch or a session that is not the caller's.
+class BlockStore {
+ public:
+  using SlotMemory = std::function<uint8_t*(uint32_t slot)>;
+
+  explicit BlockStore(const BlockStoreOptions& options) : options_(options) {}
+
+  // --- Life ---
+  // Reads the index after a restart. Manifests are cut back to what is durable; chunks that no manifest names are
+  // deleted with the next write job.
+  absl::Status Load(KvTier* tier);
+  // Fixes the block shape; once, before the first slot is used.
+  void SetSlots(const KvGeometry& geometry, uint32_t slot_count, SlotMemory memory);
+  // Forgets the shape read by Load, which is right only while the store is empty.
+  bool has_chunks() const { return !chunks_.empty(); }
+
+  // --- Clients ---
+  void AddClient(ClientId client);
+  // Closes its sessions; its slots stay untouchable until FreeClient.
+  void QuarantineClient(ClientId client);
+  void FreeClient(ClientId client);
+
+  // --- Sessions ---
+  absl::StatusOr<OpenOutcome> OpenSession(ClientId client, const std::string& name, const ModelFingerprint& model,
+                                          absl::Span<const ChunkHash> chunks);
+  absl::Status UpdateSession(ClientId client, const std::string& session_id, uint64_t epoch,
+                             std::vector<ChunkHash> chunks, std::vector<uint32_t> tail_tokens);
+  absl::Status CloseSession(ClientId client, const std::string& session_id, uint64_t epoch);
+  absl::StatusOr<StoredTokens> GetSession(const std::string& name) const;
+  std::vector<SessionView> ListSessions() const;
+  absl::Status DeleteSession(const std::string& name);
+
+  // --- Blocks ---
+  absl::StatusOr<std::vector<uint32_t>> Reserve(ClientId client, uint32_t count);
+  absl::StatusOr<CommitOutcome> Commit(ClientId client, CommitArgs args);
+  // Calls back at once if the chunk is durable already.
+  void WhenDurable(const ChunkHash& chunk, std::function<void(absl::Status)> done);
+  // Takes holds on what is in RAM and returns what has to be read; `done` is called when every block is settled,
+  // maybe before this returns.
+  absl::StatusOr<std::vector<DiskRead>> Fetch(ClientId client, const std::vector<BlockName>& names, FetchDone done);
+  void FinishRead(uint32_t slot, const absl::Status& status);
+  absl::Status Release(ClientId client, absl::Span<const uint32_t> slots);
+  // The chunk's summary while it is not on disk yet; nullptr: read it from the tier. NOT_FOUND: no such chunk.
+  absl::StatusOr<std::shared_ptr<const SummaryRecord>> FindSummary(const ChunkHash& chunk) const;
+
+  // --- Write-back ---
+  // The next step to write, nothing if one is under way or there is nothing to do.
+  std::optional<WriteJob> TakeWrite();
+  // The step is durable, except for `rejected` chunks whose bytes did not match their checksums.
+  void FinishWrite(const std::vector<ChunkHash>& rejected);
+  bool HasPendingWrites() const;
+  // Why writes fail at present; shown to whom is refused for want of clean slots.
+  void SetWriteError(absl::Status status) { write_error_ = std::move(status); }
+  // Drops what is clean and unheld from RAM; returns the blocks dropped.
+  uint64_t DropRam();
+
+  // (client, slots) to ask back, gathered since the last call.
+  std::vector<std::pair<ClientId, uint32_t>> TakeReclaims();
+  StoreStats stats() const;
+  uint8_t* slot_memory(uint32_t slot) const { return memory_(slot); }
+
+ private:
+  struct Client {
+    bool attached = true;
+    absl::flat_hash_map<uint32_t, uint32_t> holds;  // slot -> count
+    absl::flat_hash_set<uint32_t> reserved;
+    absl::flat_hash_set<std::string> sessions;
+  };
+  struct Session {
+    bool named = false;
+    ModelFingerprint model;
+    uint64_t epoch = 0;
+    ClientId writer = 0;  // 0: not open
+    int64_t last_used_unix_s = 0;
+    std::vector<ChunkHash> chunks;
+    std::vector<uint32_t> tail_tokens;
+    absl::flat_hash_set<ChunkHash> pins;  // matched or committed by the writer, kept until it closes
+  };
+  struct FetchTicket {
+    ClientId client = 0;
+    std::vector<FetchOutcome> results;
+    size_t waiting = 0;
+    FetchDone done;
+  };
+  struct Waiter {
+    std::shared_ptr<FetchTicket> ticket;
+    size_t index = 0;
+  };
+  struct Staging {
+    ChunkHash chunk;
+    uint64_t serial = 0;
+    uint32_t layer = 0;
+    std::vector<Waiter> waiters;
+  };
+
+  absl::StatusOr<Client*> FindClient(ClientId client);
+  absl::StatusOr<Session*> FindOpenSession(ClientId client, const std::string& session_id, uint64_t epoch);
+  Chunk* FindChunk(const ChunkHash& hash) const;
+  Chunk* FindWhole(const ChunkHash& hash) const;  // and not lost
+
+  // block_store_sessions.cc
+  absl::Status CheckManifest(const Session& session, absl::Span<const ChunkHash> chunks) const;
+  void ReplaceManifest(Session* session, std::vector<ChunkHash> chunks);
+  void Pin(Session* session, const ChunkHash& chunk);
+  void Close(const std::string& session_id);
+  void EraseSession(const std::string& session_id);
+  SessionRecord RecordOf(const std::string& name, const Session& session) const;
+  void LoadSession(SessionRecord record);
+
+  // block_store.cc
+  void AddRef(const ChunkHash& hash);
+  void Unref(const ChunkHash& hash);
+  void EraseChunk(Chunk* chunk);
+  void DropBlocks(Chunk* chunk);
+  void MarkLost(Chunk* chunk);
+  absl::Status CheckCommit(const Client& client, const CommitArgs& args) const;
+  void AdoptNew(Client* client, Chunk* chunk, CommitArgs args);
+  CommitOutcome AdoptDuplicate(Client* client, Chunk* chunk, const std::vector<uint32_t>& slots);
+  uint32_t TakeSlot(SlotState state);
+  void Evict(uint32_t slot);
+  void Hold(Client* client, uint32_t slot);
+  void FetchFromDisk(Chunk* chunk, uint32_t layer, Waiter waiter, std::vector<DiskRead>* reads);
+  void Settle(const Waiter& waiter, const absl::Status& status, uint32_t slot);
+  void AskBack(uint32_t slots);
+  absl::Status Exhausted(uint32_t wanted);
+
+  const BlockStoreOptions options_;
+  KvGeometry geometry_;
+  SlotMemory memory_;
+  SlotTable slots_;
+  absl::flat_hash_map<ChunkHash, std::unique_ptr<Chunk>> chunks_;
+  absl::flat_hash_map<std::string, Session> sessions_;
+  absl::flat_hash_map<ClientId, Client> clients_;
+  absl::flat_hash_map<uint32_t, Staging> staging_;  // by slot
+  uint64_t next_serial_ = 1;
+  uint64_t next_nameless_ = 1;
+  uint64_t chunks_durable_ = 0;
+
+  // Write-back: what is to be written, and the one step under way.
+  std::deque<std::pair<ChunkHash, uint64_t>> dirty_;  // (chunk, serial), in order of commit
+  uint64_t chunks_dirty_ = 0;                         // of these, those that still exist
+  absl::flat_hash_set<ChunkHash> to_delete_;
+  absl::flat_hash_set<std::string> sessions_to_put_;
+  absl::flat_hash_set<std::string> sessions_to_delete_;
+  bool write_under_way_ = false;
+  std::vector<std::pair<ChunkHash, uint64_t>> writing_;
+  std::vector<uint32_t> writing_slots_;
+  absl::Status write_error_;
+
+  uint32_t shortage_ = 0;
+  StoreStats counters_;
+};
+
+}  // namespace hga
+
+#endif  // HGA_KV_STORE_STORE_BLOCK_STORE_H_

@@ -1,0 +1,376 @@
+#include "kv_store/store/store_loop.h"
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/log.h"
+#include "common/base/status.h"
+
+namespace hga {
+namespace {
+
+constexpr size_t kQueued = 1 << 20;  // bounded by calls in flight and slots, far below this
+constexpr size_t kReadBatch = 32;
+constexpr std::chrono::milliseconds kQuarantinePoll(5);
+constexpr std::chrono::milliseconds kMetricsPeriod(200);
+constexpr std::chrono::milliseconds kWriteRetry(500);
+constexpr std::chrono::seconds kDurableWait(30);
+
+uint64_t RandomId() {
+  std::random_device device;
+  return ((static_cast<uint64_t>(device()) << 32) | device()) >> 1 | 1;
+}
+
+// Chunks whose bytes are not what was committed leave the step.
+std::vector<ChunkHash> RejectDamaged(size_t block_bytes, WriteStep* step) {
+  std::vector<ChunkHash> rejected;
+  auto damaged = [&](const ChunkWrite& chunk) {
+    for (size_t layer = 0; layer < chunk.blocks.size(); ++layer) {
+      if (BlockChecksum(chunk.blocks[layer], block_bytes) != chunk.record->checksums[layer]) {
+        rejected.push_back(chunk.record->hash);
+        return true;
+      }
+    }
+    return false;
+  };
+  auto& chunks = step->put_chunks;
+  chunks.erase(std::remove_if(chunks.begin(), chunks.end(), damaged), chunks.end());
+  return rejected;
+}
+
+}  // namespace
+
+StoreLoop::StoreLoop(const StoreLoopOptions& options, std::unique_ptr<KvTier> tier,
+                     std::shared_ptr<prometheus::Registry> registry)
+    : options_(options),
+      generation_(RandomId()),
+      tier_(std::move(tier)),
+      metrics_(std::move(registry)),
+      store_(options.store),
+      next_client_(RandomId()) {
+  executor_ = std::make_unique<SerialExecutor>(kQueued);
+  writer_ = std::make_unique<SerialExecutor>(kQueued);
+  for (uint32_t i = 0; i < std::max(1u, options.read_threads); ++i) {
+    readers_.push_back(std::make_unique<SerialExecutor>(kQueued));
+  }
+  ticker_ = std::thread([this] { Tick(); });
+}
+
+absl::StatusOr<std::unique_ptr<StoreLoop>> StoreLoop::Start(const StoreLoopOptions& options,
+                                                            std::unique_ptr<KvTier> tier,
+                                                            std::shared_ptr<prometheus::Registry> registry) {
+  std::unique_ptr<StoreLoop> loop(new StoreLoop(options, std::move(tier), std::move(registry)));
+  HGA_RETURN_IF_ERROR(loop->OnStore([&]() -> absl::Status {
+    HGA_RETURN_IF_ERROR(loop->store_.Load(loop->tier_.get()));
+    const auto geometry = loop->tier_->GetGeometry();
+    if (geometry.ok()) loop->geometry_ = *geometry;
+    return absl::OkStatus();
+  }));
+  return loop;
+}
+
+StoreLoop::~StoreLoop() {
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    stopping_ = true;
+  }
+  stop_changed_.notify_all();
+  ticker_.join();
+  // What these still have to report they post to the store's thread, which goes last; Pump starts nothing any more.
+  for (auto& reader : readers_) reader.reset();
+  writer_.reset();
+  executor_.reset();
+}
+
+// --- Clients ---
+
+absl::Status StoreLoop::PrepareArena(const KvGeometry& geometry) {
+  HGA_RETURN_IF_ERROR(geometry.Validate());
+  const bool replaceable = !arena_.has_value() && !store_.has_chunks() && !store_.HasPendingWrites();
+  if (geometry_.has_value() && !(*geometry_ == geometry) && !replaceable) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "this store holds K/V of another shape (", geometry_->layers, " layers, ", geometry_->kv_heads, " KV heads of ",
+        geometry_->head_dim, ", chunks of ", geometry_->chunk_tokens, "; the client has ", geometry.layers, ", ",
+        geometry.kv_heads, ", ", geometry.head_dim, ", ", geometry.chunk_tokens,
+        "); start a kv_store with another --data_dir for this model"));
+  }
+  if (arena_.has_value()) return absl::OkStatus();
+  ArenaShape shape;
+  shape.generation = generation_;
+  shape.slot_bytes = (geometry.block_bytes() + kArenaPage - 1) / kArenaPage * kArenaPage;
+  const uint64_t count = options_.arena_bytes / shape.slot_bytes;
+  if (count < geometry.layers) {
+    return absl::FailedPreconditionError(absl::StrCat("--arena_bytes ", options_.arena_bytes, " has room for ", count,
+                                                      " blocks, one chunk alone needs ", geometry.layers));
+  }
+  shape.slot_count = static_cast<uint32_t>(std::min<uint64_t>(count, kMaxSlots));
+  HGA_ASSIGN_OR_RETURN(Arena arena, Arena::Create(options_.arena_path, shape));
+  HGA_RETURN_IF_ERROR(tier_->SetGeometry(geometry));
+  arena_ = std::move(arena);
+  geometry_ = geometry;
+  store_.SetSlots(geometry, shape.slot_count, [this](uint32_t slot) { return arena_->Slot(slot); });
+  LogInfo("arena ", options_.arena_path, ": ", shape.slot_count, " slots of ", shape.slot_bytes, " bytes");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint32_t> StoreLoop::TakeLockByte() {
+  for (uint32_t i = 0; i < kMaxArenaClients; ++i) {
+    const uint32_t byte = static_cast<uint32_t>(kLockBytesOffset) + i;
+    if (used_lock_bytes_.insert(byte).second) return byte;
+  }
+  return absl::ResourceExhaustedError(absl::StrCat("already ", kMaxArenaClients, " clients are attached"));
+}
+
+absl::StatusOr<AttachedClient> StoreLoop::AttachOnStore(const std::optional<KvGeometry>& geometry) {
+  if (refusing_clients_) return absl::UnavailableError("the store is shutting down");
+  AttachedClient client;
+  ClientSeat seat;
+  if (geometry.has_value()) {
+    HGA_RETURN_IF_ERROR(PrepareArena(*geometry));
+    HGA_ASSIGN_OR_RETURN(client.lock_byte, TakeLockByte());
+    seat.lock_byte = client.lock_byte;
+    client.has_arena = true;
+    client.arena_path = options_.arena_path;
+    client.shape = arena_->shape();
+  }
+  client.id = next_client_++;
+  client.mailbox = seat.mailbox = std::make_shared<Mailbox>();
+  seats_[client.id] = std::move(seat);
+  store_.AddClient(client.id);
+  return client;
+}
+
+absl::StatusOr<AttachedClient> StoreLoop::Attach(const std::string& client_name,
+                                                 const std::optional<KvGeometry>& geometry) {
+  auto client = OnStore([&] { return AttachOnStore(geometry); });
+  if (client.ok()) LogInfo("client ", client_name, " attached as ", client->id);
+  return client;
+}
+
+void StoreLoop::Detach(ClientId id) {
+  executor_->Run([&] {
+    const auto seat = seats_.find(id);
+    if (seat == seats_.end()) return;
+    seat->second.quarantined = true;
+    store_.QuarantineClient(id);
+    PollQuarantine();
+    Pump();
+  });
+  LogInfo("client ", id, " left");
+}
+
+// Frees the slots of clients that have left and whose lock byte the kernel has released.
+void StoreLoop::PollQuarantine() {
+  std::vector<ClientId> gone;
+  bool waiting = false;
+  for (const auto& [id, seat] : seats_) {
+    if (!seat.quarantined) continue;
+    const bool mapped = seat.lock_byte.has_value() && arena_->LockedByOther(*seat.lock_byte);
+    waiting = waiting || mapped;
+    if (!mapped) gone.push_back(id);
+  }
+  for (ClientId id : gone) {
+    store_.FreeClient(id);
+    const auto seat = seats_.find(id);
+    if (seat->second.lock_byte.has_value()) used_lock_bytes_.erase(*seat->second.lock_byte);
+    seats_.erase(seat);
+  }
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    if (quarantine_ == waiting) return;
+    quarantine_ = waiting;
+  }
+  stop_changed_.notify_all();
+}
+
+void StoreLoop::StopClients() {
+  executor_->Run([&] {
+    refusing_clients_ = true;
+    for (const auto& [id, seat] : seats_) seat.mailbox->Close();
+  });
+}
+
+// --- Background work ---
+
+// After every change of the store: hand out the work that has become possible.
+void StoreLoop::Pump() {
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    if (stopping_) return;
+  }
+  if (auto job = store_.TakeWrite(); job.has_value()) {
+    auto shared = std::make_shared<WriteJob>(*std::move(job));
+    writer_->Post([this, shared] { WriteLoop(shared); });
+  }
+  for (const auto& [id, slots] : store_.TakeReclaims()) seats_[id].mailbox->AskBack(slots);
+  if (flush_waiters_.empty() || store_.HasPendingWrites()) return;
+  const auto waiters = std::move(flush_waiters_);
+  flush_waiters_.clear();
+  for (const auto& waiter : waiters) waiter();
+}
+
+void StoreLoop::WriteLoop(std::shared_ptr<WriteJob> job) {
+  const size_t chunks = job->step.put_chunks.size();
+  const size_t layers = chunks == 0 ? 1 : job->step.put_chunks[0].blocks.size();
+  const size_t block_bytes = chunks == 0 ? 0 : job->bytes / chunks / layers;
+  const std::vector<ChunkHash> rejected = RejectDamaged(block_bytes, &job->step);
+  bool failed = false;
+  for (;;) {
+    const absl::Status status = tier_->Write(job->step);
+    if (status.ok()) break;
+    metrics_.CountWriteError();
+    if (!failed) {
+      LogError("write-back: ", std::string(status.message()), "; retrying");
+      executor_->Post([this, status] { store_.SetWriteError(status); });
+    }
+    failed = true;
+    std::unique_lock<std::mutex> lock(mu_);
+    if (stop_changed_.wait_for(lock, kWriteRetry, [this] { return stopping_; })) return;
+  }
+  executor_->Post([this, rejected, failed] {
+    if (failed) store_.SetWriteError(absl::OkStatus());
+    store_.FinishWrite(rejected);
+    Pump();
+  });
+}
+
+void StoreLoop::StartReads(std::vector<DiskRead> reads) {
+  for (size_t begin = 0; begin < reads.size(); begin += kReadBatch) {
+    std::vector<BlockRead> batch;
+    std::vector<uint32_t> slots;
+    for (size_t i = begin; i < std::min(reads.size(), begin + kReadBatch); ++i) {
+      batch.push_back({reads[i].name, store_.slot_memory(reads[i].slot), absl::OkStatus()});
+      slots.push_back(reads[i].slot);
+    }
+    SerialExecutor* reader = readers_[next_reader_++ % readers_.size()].get();
+    reader->Post([this, batch = std::move(batch), slots = std::move(slots)] { ReadBatch(batch, slots); });
+  }
+}
+
+void StoreLoop::ReadBatch(std::vector<BlockRead> batch, const std::vector<uint32_t>& slots) {
+  const auto start = std::chrono::steady_clock::now();
+  tier_->ReadBlocks(absl::MakeSpan(batch));
+  metrics_.ObserveDiskRead(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  executor_->Post([this, batch = std::move(batch), slots] {
+    for (size_t i = 0; i < slots.size(); ++i) store_.FinishRead(slots[i], batch[i].status);
+    Pump();
+  });
+}
+
+void StoreLoop::Tick() {
+  std::unique_lock<std::mutex> lock(mu_);
+  auto next_metrics = std::chrono::steady_clock::now();
+  while (!stopping_) {
+    lock.unlock();
+    const auto now = std::chrono::steady_clock::now();
+    const bool refresh = now >= next_metrics;
+    if (refresh) next_metrics = now + kMetricsPeriod;
+    const uint64_t disk_bytes = refresh ? tier_->DiskBytes() : 0;
+    executor_->Run([&] {
+      PollQuarantine();
+      Pump();
+      if (refresh) metrics_.Update(store_.stats(), disk_bytes);
+    });
+    lock.lock();
+    const bool polling = quarantine_;
+    stop_changed_.wait_for(lock, polling ? kQuarantinePoll : kMetricsPeriod,
+                           [&] { return stopping_ || quarantine_ != polling; });
+  }
+}
+
+// --- Calls ---
+
+absl::StatusOr<OpenOutcome> StoreLoop::OpenSession(ClientId client, const std::string& name,
+                                                   const ModelFingerprint& model,
+                                                   const std::vector<ChunkHash>& chunks) {
+  return OnStore([&] { return store_.OpenSession(client, name, model, chunks); });
+}
+
+absl::Status StoreLoop::UpdateSession(ClientId client, const std::string& session_id, uint64_t epoch,
+                                      std::vector<ChunkHash> chunks, std::vector<uint32_t> tail_tokens) {
+  return OnStore([&] {
+    return store_.UpdateSession(client, session_id, epoch, std::move(chunks), std::move(tail_tokens));
+  });
+}
+
+absl::Status StoreLoop::CloseSession(ClientId client, const std::string& session_id, uint64_t epoch) {
+  return OnStore([&] { return store_.CloseSession(client, session_id, epoch); });
+}
+
+absl::StatusOr<StoredTokens> StoreLoop::GetSession(const std::string& name) {
+  return OnStore([&] { return store_.GetSession(name); });
+}
+
+std::vector<SessionView> StoreLoop::ListSessions() {
+  return OnStore([&] { return store_.ListSessions(); });
+}
+
+absl::Status StoreLoop::DeleteSession(const std::string& name) {
+  return OnStore([&] { return store_.DeleteSession(name); });
+}
+
+absl::StatusOr<std::vector<uint32_t>> StoreLoop::Reserve(ClientId client, uint32_t count) {
+  return OnStore([&] { return store_.Reserve(client, count); });
+}
+
+absl::StatusOr<CommitOutcome> StoreLoop::Commit(ClientId client, CommitArgs args) {
+  auto durable = std::make_shared<std::promise<absl::Status>>();
+  auto future = durable->get_future();
+  const ChunkHash hash = args.hash;
+  auto outcome = OnStore([&] {
+    auto result = store_.Commit(client, std::move(args));
+    if (result.ok() && options_.commit_waits_for_disk) {
+      store_.WhenDurable(hash, [durable](absl::Status status) { durable->set_value(std::move(status)); });
+    }
+    return result;
+  });
+  if (!outcome.ok() || !options_.commit_waits_for_disk) return outcome;
+  if (future.wait_for(kDurableWait) != std::future_status::ready) {
+    return absl::UnavailableError("the disk did not take the chunk within 30 s; it is committed but not durable");
+  }
+  HGA_RETURN_IF_ERROR(future.get());
+  return outcome;
+}
+
+absl::StatusOr<std::vector<FetchOutcome>> StoreLoop::Fetch(ClientId client, const std::vector<BlockName>& names) {
+  auto settled = std::make_shared<std::promise<std::vector<FetchOutcome>>>();
+  auto future = settled->get_future();
+  HGA_RETURN_IF_ERROR(OnStore([&]() -> absl::Status {
+    HGA_ASSIGN_OR_RETURN(std::vector<DiskRead> reads,
+                         store_.Fetch(client, names, [settled](std::vector<FetchOutcome> results) {
+                           settled->set_value(std::move(results));
+                         }));
+    StartReads(std::move(reads));
+    return absl::OkStatus();
+  }));
+  return future.get();
+}
+
+absl::Status StoreLoop::Release(ClientId client, const std::vector<uint32_t>& slots) {
+  return OnStore([&] { return store_.Release(client, slots); });
+}
+
+absl::StatusOr<SummaryRecord> StoreLoop::GetSummary(const ChunkHash& chunk) {
+  HGA_ASSIGN_OR_RETURN(const auto in_ram, OnStore([&] { return store_.FindSummary(chunk); }));
+  if (in_ram != nullptr) return *in_ram;
+  return tier_->ReadSummary(chunk);
+}
+
+StoreStats StoreLoop::GetStats() {
+  return OnStore([&] { return store_.stats(); });
+}
+
+absl::StatusOr<uint64_t> StoreLoop::Flush(bool drop_ram, std::chrono::milliseconds timeout) {
+  auto dropped = std::make_shared<std::promise<uint64_t>>();
+  auto future = dropped->get_future();
+  executor_->Run([&] {
+    flush_waiters_.push_back([this, dropped, drop_ram] { dropped->set_value(drop_ram ? store_.DropRam() : 0); });
+    Pump();
+  });
+  if (future.wait_for(timeout) == std::future_status::ready) return future.get();
+  return absl::UnavailableError("not everything could be written to disk in time; see the log");
+}
+
+}  // namespace hga
