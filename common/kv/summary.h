@@ -18,16 +18,21 @@
 
 namespace hga {
 
-// How keys are summed up and how a query is scored against a unit. The seam for other methods: a table of pure
+// How a query is scored against a unit.
+enum class ScoreForm {
+  kDot,            // q.u0
+  kDotPlusAbsDot,  // q.u0 + |q|.u1
+};
+
+// How keys are summed up and how a query is scored against the sum. The seam for other methods: a table of pure
 // functions, looked up by name. Thread-safe.
 struct SummaryMethod {
   const char* name;
   // Vectors of head_dim that one unit (chunk or group) takes.
   uint32_t vectors_per_unit;
-  // keys: `count` post-RoPE keys of one KV head, row r at keys + r * stride. Writes vectors_per_unit * head_dim.
+  // keys: `count` >= 1 post-RoPE keys of one KV head, [head_dim] each. Writes [vectors_per_unit][head_dim].
   void (*summarize)(const bf16* const* keys, uint32_t count, uint32_t head_dim, bf16* out);
-  // An estimate of the largest or mean q.k over the unit, before the softmax scale. q: [head_dim] float.
-  float (*score)(const float* q, const bf16* unit, uint32_t head_dim);
+  ScoreForm score;
 };
 
 // NOT_FOUND lists the methods there are.

@@ -1,0 +1,52 @@
+#include "common/kv/summary.h"
+
+#include <random>
+
+#include "gtest/gtest.h"
+
+namespace hga {
+namespace {
+
+KvGeometry Geometry() {
+  KvGeometry g;
+  g.layers = 2;
+  g.query_heads = 4;
+  g.kv_heads = 2;
+  g.head_dim = 8;
+  return g;
+}
+
+TEST(SummaryTest, MeanOfKnownKeys) {
+  const KvGeometry g = Geometry();
+  std::vector<bf16> block(g.block_elements(), ToBf16(100));  // V holds 100: it must not be read
+  for (uint32_t h = 0; h < g.kv_heads; ++h) {
+    for (uint32_t t = 0; t < g.chunk_tokens; ++t) {
+      for (uint32_t d = 0; d < g.head_dim; ++d) block[g.k_row(h, t) + d] = ToBf16(h * 4.0f + t / g.group_tokens);
+    }
+  }
+  const SummaryMethod* mean = *FindSummaryMethod("mean");
+  std::vector<bf16> out(SummaryLayerElements(g, *mean));
+  SummarizeBlock(g, *mean, block.data(), out.data());
+  // Head 1: chunk unit (mean of 0, 1, 2, 3) + 4, then the groups.
+  const bf16* head = out.data() + 5 * 8;
+  EXPECT_EQ(ToFloat(head[0]), 5.5f);
+  for (int group = 0; group < 4; ++group) EXPECT_EQ(ToFloat(head[(1 + group) * 8 + 3]), 4.0f + group);
+}
+
+TEST(SummaryTest, CuboidIsCentreAndMeanHalfWidth) {
+  const std::vector<std::vector<bf16>> keys = {{ToBf16(-1)}, {ToBf16(3)}, {ToBf16(1)}};
+  const bf16* rows[] = {keys[0].data(), keys[1].data(), keys[2].data()};
+  bf16 out[2];
+  (*FindSummaryMethod("cuboid"))->summarize(rows, 3, 1, out);
+  EXPECT_EQ(ToFloat(out[0]), 1.0f);
+  EXPECT_NEAR(ToFloat(out[1]), 4.0f / 3, 0.01);
+}
+
+TEST(SummaryTest, UnknownMethodListsTheOthers) {
+  const auto missing = FindSummaryMethod("none");
+  EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_NE(std::string(missing.status().message()).find("cuboid"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace hga
