@@ -1,0 +1,432 @@
+#include "kv_store/client/grpc_kv_client.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/log.h"
+#include "common/base/status.h"
+#include "common/rpc/channel.h"
+#include "common/rpc/status.h"
+
+namespace hga {
+namespace {
+
+namespace pb = kv_store::v1;
+constexpr std::chrono::seconds kCallDeadline(60);
+constexpr std::chrono::milliseconds kFirstBackoff(20);
+constexpr std::chrono::milliseconds kMaxBackoff(1000);
+constexpr std::chrono::milliseconds kExhaustedBackoff(20);
+constexpr std::chrono::microseconds kGatherReleases(1000);
+constexpr size_t kMaxFetch = 65536;
+
+types::v1::KvGeometry ToProto(const KvGeometry& g) {
+  types::v1::KvGeometry out;
+  if (g.layers == 0) return out;
+  out.set_layers(g.layers);
+  out.set_query_heads(g.query_heads);
+  out.set_kv_heads(g.kv_heads);
+  out.set_head_dim(g.head_dim);
+  out.set_chunk_tokens(g.chunk_tokens);
+  out.set_group_tokens(g.group_tokens);
+  return out;
+}
+
+bool IsRefusal(const absl::Status& status) {
+  return absl::IsFailedPrecondition(status) || absl::IsInvalidArgument(status);
+}
+
+}  // namespace
+
+// --- Attaching ---
+
+GrpcKvClient::GrpcKvClient(const GrpcKvClientOptions& options)
+    : options_(options),
+      stub_(pb::KvStore::NewStub(Connect(options.address))),
+      releases_(std::make_shared<ReleaseQueue>()),
+      last_error_(absl::UnavailableError("kv_store has not answered yet")) {
+  attach_thread_ = std::thread([this] { AttachLoop(); });
+  release_thread_ = std::thread([this] { ReleaseLoop(); });
+}
+
+absl::StatusOr<std::unique_ptr<GrpcKvClient>> GrpcKvClient::Attach(const GrpcKvClientOptions& options) {
+  HGA_RETURN_IF_ERROR(ValidateAddress(options.address));
+  if (options.geometry.layers != 0) HGA_RETURN_IF_ERROR(options.geometry.Validate());
+  std::unique_ptr<GrpcKvClient> client(new GrpcKvClient(options));
+  HGA_RETURN_IF_ERROR(client->WaitAttached());
+  return client;
+}
+
+GrpcKvClient::~GrpcKvClient() {
+  FlushReleases();
+  releases_->Close();
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    stopping_ = true;
+    if (stream_context_ != nullptr) stream_context_->TryCancel();
+  }
+  changed_.notify_all();
+  attach_thread_.join();
+  release_thread_.join();
+}
+
+absl::Status GrpcKvClient::WaitAttached() {
+  std::unique_lock<std::mutex> lock(mu_);
+  changed_.wait_for(lock, std::chrono::milliseconds(options_.attach_timeout_ms),
+                    [this] { return attachment_ != nullptr || gave_up_; });
+  if (attachment_ != nullptr) return absl::OkStatus();
+  return absl::Status(last_error_.code(),
+                      absl::StrCat("cannot attach to kv_store at ", options_.address, ": ", last_error_.message()));
+}
+
+void GrpcKvClient::AttachLoop() {
+  auto backoff = kFirstBackoff;
+  for (;;) {
+    grpc::ClientContext context;
+    {
+      std::lock_guard<std::mutex> lock(mu_);
+      if (stopping_) return;
+      stream_context_ = &context;
+    }
+    const absl::Status status = RunStream(&context);
+    std::unique_lock<std::mutex> lock(mu_);
+    stream_context_ = nullptr;
+    const bool was_attached = attachment_ != nullptr;
+    attachment_.reset();
+    last_error_ = status.ok() ? absl::UnavailableError("kv_store ended the stream") : status;
+    gave_up_ = !ever_attached_ && IsRefusal(status);
+    changed_.notify_all();
+    if (gave_up_ || stopping_) return;
+    if (was_attached) LogWarning("kv_store at ", options_.address, " is gone; attaching again");
+    backoff = was_attached ? kFirstBackoff : std::min(backoff * 2, kMaxBackoff);
+    changed_.wait_for(lock, backoff, [this] { return stopping_; });
+  }
+}
+
+// Returns when the stream has ended, with the reason.
+absl::Status GrpcKvClient::RunStream(grpc::ClientContext* context) {
+  pb::AttachRequest request;
+  request.set_client_name(options_.client_name);
+  *request.mutable_geometry() = ToProto(options_.geometry);
+  ++rpcs_;
+  const auto stream = stub_->Attach(context, request);
+  pb::AttachEvent event;
+  while (stream->Read(&event)) {
+    if (event.has_reclaim()) reclaim_ = std::max(reclaim_.load(), event.reclaim().slots());
+    if (!event.has_attached()) continue;
+    auto attachment = Map(event.attached());
+    if (!attachment.ok()) {
+      context->TryCancel();
+      stream->Finish();
+      return attachment.status();
+    }
+    {
+      std::lock_guard<std::mutex> lock(mu_);
+      attachment_ = *std::move(attachment);
+      ever_attached_ = true;
+    }
+    changed_.notify_all();
+  }
+  return FromGrpc(stream->Finish());
+}
+
+absl::StatusOr<GrpcKvClient::AttachmentPtr> GrpcKvClient::Map(const pb::Attached& attached) const {
+  auto attachment = std::make_shared<Attachment>();
+  attachment->client_id = attached.client_id();
+  if (options_.geometry.layers == 0) return AttachmentPtr(attachment);
+  const ArenaShape shape{attached.generation(), attached.slot_bytes(), attached.slot_count()};
+  if (shape.slot_bytes < options_.geometry.block_bytes()) {
+    return absl::FailedPreconditionError("kv_store's slots are smaller than a block of this model");
+  }
+  if (attached.lock_byte() < kLockBytesOffset || attached.lock_byte() >= kSlotsOffset) {
+    return absl::FailedPreconditionError("kv_store named a lock byte outside the arena's lock page");
+  }
+  HGA_ASSIGN_OR_RETURN(Arena arena, Arena::Open(attached.arena_path(), shape));
+  HGA_RETURN_IF_ERROR(arena.LockByte(attached.lock_byte()));
+  auto mapping = std::make_shared<const Arena>(std::move(arena));
+  attachment->arena = mapping;
+  attachment->releaser = std::make_shared<const HeldBlock::Releaser>(
+      [mapping, queue = releases_, id = attached.client_id()](uint32_t slot) { queue->Push({id, slot}); });
+  return AttachmentPtr(attachment);
+}
+
+absl::StatusOr<GrpcKvClient::AttachmentPtr> GrpcKvClient::Current() const {
+  std::lock_guard<std::mutex> lock(mu_);
+  if (attachment_ != nullptr) return attachment_;
+  return absl::UnavailableError(absl::StrCat("kv_store at ", options_.address, " is gone: ", last_error_.message()));
+}
+
+absl::StatusOr<GrpcKvClient::AttachmentPtr> GrpcKvClient::CurrentWithArena() const {
+  HGA_ASSIGN_OR_RETURN(AttachmentPtr attachment, Current());
+  if (attachment->arena != nullptr) return attachment;
+  return absl::FailedPreconditionError("this client is attached without a geometry, so it has no blocks");
+}
+
+bool GrpcKvClient::connected() const { return Current().ok(); }
+
+// --- Releases ---
+
+void GrpcKvClient::ReleaseLoop() {
+  while (releases_->Wait(kGatherReleases)) FlushReleases();
+}
+
+void GrpcKvClient::FlushReleases() {
+  std::lock_guard<std::mutex> flushing(flush_mu_);
+  const std::vector<ReleaseQueue::Entry> entries = releases_->Take();
+  const auto attachment = Current();
+  if (entries.empty() || !attachment.ok()) return;
+  pb::ReleaseRequest request;
+  request.set_client_id((*attachment)->client_id);
+  for (const ReleaseQueue::Entry& entry : entries) {
+    // Holds of an earlier attach mean nothing to the store any more: it frees them when their mapping ends.
+    if (entry.client_id == request.client_id()) request.add_slots(entry.slot);
+  }
+  if (request.slots_size() == 0) return;
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kCallDeadline);
+  pb::ReleaseResponse response;
+  const grpc::Status status = stub_->Release(&context, request, &response);
+  if (!status.ok()) LogWarning("kv_store: release failed: ", status.error_message());
+}
+
+// --- Calls ---
+
+template <typename Method, typename Request, typename Response>
+absl::Status GrpcKvClient::Call(Method method, const Request& request, Response* response) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kCallDeadline);
+  ++rpcs_;
+  return FromGrpc((stub_.get()->*method)(&context, request, response));
+}
+
+absl::StatusOr<OpenedSession> GrpcKvClient::OpenSession(const std::string& name, const ModelFingerprint& model,
+                                                        absl::Span<const ChunkHash> chunks) {
+  HGA_ASSIGN_OR_RETURN(const AttachmentPtr attachment, Current());
+  pb::OpenSessionRequest request;
+  request.set_client_id(attachment->client_id);
+  request.set_name(name);
+  request.set_model_fingerprint(model.ToBytes());
+  for (const ChunkHash& chunk : chunks) request.add_chunk_hashes(chunk.ToBytes());
+  pb::OpenSessionResponse response;
+  HGA_RETURN_IF_ERROR(Call(&pb::KvStore::Stub::OpenSession, request, &response));
+  if (response.matched_chunks() > chunks.size()) return absl::InternalError("kv_store matched more than was asked");
+  return OpenedSession{response.session_id(), response.epoch(), response.matched_chunks(), response.matched_in_ram()};
+}
+
+absl::Status GrpcKvClient::UpdateSession(const OpenedSession& session, absl::Span<const ChunkHash> chunks,
+                                         absl::Span<const uint32_t> tail_tokens) {
+  HGA_ASSIGN_OR_RETURN(const AttachmentPtr attachment, Current());
+  pb::UpdateSessionRequest request;
+  request.set_client_id(attachment->client_id);
+  request.set_session_id(session.session_id);
+  request.set_epoch(session.epoch);
+  for (const ChunkHash& chunk : chunks) request.add_chunk_hashes(chunk.ToBytes());
+  request.mutable_tail_tokens()->Add(tail_tokens.begin(), tail_tokens.end());
+  pb::UpdateSessionResponse response;
+  return Call(&pb::KvStore::Stub::UpdateSession, request, &response);
+}
+
+absl::Status GrpcKvClient::CloseSession(const OpenedSession& session) {
+  HGA_ASSIGN_OR_RETURN(const AttachmentPtr attachment, Current());
+  pb::CloseSessionRequest request;
+  request.set_client_id(attachment->client_id);
+  request.set_session_id(session.session_id);
+  request.set_epoch(session.epoch);
+  pb::CloseSessionResponse response;
+  return Call(&pb::KvStore::Stub::CloseSession, request, &response);
+}
+
+absl::StatusOr<std::vector<uint32_t>> GrpcKvClient::GetSession(const std::string& name,
+                                                               const ModelFingerprint& model) {
+  pb::GetSessionRequest request;
+  request.set_name(name);
+  pb::GetSessionResponse response;
+  HGA_RETURN_IF_ERROR(Call(&pb::KvStore::Stub::GetSession, request, &response));
+  if (response.model_fingerprint() != model.ToBytes()) {
+    return absl::FailedPreconditionError(absl::StrCat("session '", name, "' was written by another model"));
+  }
+  return std::vector<uint32_t>(response.token_ids().begin(), response.token_ids().end());
+}
+
+absl::StatusOr<std::vector<SessionSummary>> GrpcKvClient::ListSessions() {
+  pb::ListSessionsResponse response;
+  HGA_RETURN_IF_ERROR(Call(&pb::KvStore::Stub::ListSessions, pb::ListSessionsRequest(), &response));
+  std::vector<SessionSummary> sessions;
+  for (const pb::SessionInfo& info : response.sessions()) {
+    sessions.push_back({info.name(), info.tokens(), info.bytes(), info.chunks(), info.chunks_durable(),
+                        info.last_used_unix_s(), info.open()});
+  }
+  return sessions;
+}
+
+absl::Status GrpcKvClient::DeleteSession(const std::string& name) {
+  pb::DeleteSessionRequest request;
+  request.set_name(name);
+  pb::DeleteSessionResponse response;
+  return Call(&pb::KvStore::Stub::DeleteSession, request, &response);
+}
+
+absl::Status GrpcKvClient::GetSummaries(
+    absl::Span<const ChunkHash> chunks,
+    const std::function<void(const ChunkHash&, const std::string&, const std::string&)>& sink) {
+  pb::GetSummariesRequest request;
+  for (const ChunkHash& chunk : chunks) request.add_chunk_hashes(chunk.ToBytes());
+  grpc::ClientContext context;
+  ++rpcs_;
+  const auto stream = stub_->GetSummaries(&context, request);
+  types::v1::ChunkSummary summary;
+  while (stream->Read(&summary)) {
+    const auto hash = ChunkHash::FromBytes(summary.chunk_hash());
+    if (!hash.ok()) {
+      context.TryCancel();
+      stream->Finish();
+      return hash.status();
+    }
+    sink(*hash, summary.method(), summary.data());
+  }
+  return FromGrpc(stream->Finish());
+}
+
+absl::StatusOr<KvStoreStats> GrpcKvClient::GetStats() {
+  pb::GetStatsResponse r;
+  HGA_RETURN_IF_ERROR(Call(&pb::KvStore::Stub::GetStats, pb::GetStatsRequest(), &r));
+  KvStoreStats s;
+  s.slots_total = r.slots_total();
+  s.slots_free = r.slots_free();
+  s.slots_held = r.slots_held();
+  s.slots_dirty = r.slots_dirty();
+  s.sessions = r.sessions();
+  s.chunks = r.chunks();
+  s.chunks_durable = r.chunks_durable();
+  s.disk_bytes = r.disk_bytes();
+  s.evictions = r.evictions();
+  return s;
+}
+
+absl::Status GrpcKvClient::Flush(bool drop_ram) {
+  FlushReleases();
+  pb::FlushRequest request;
+  request.set_drop_ram(drop_ram);
+  pb::FlushResponse response;
+  return Call(&pb::KvStore::Stub::Flush, request, &response);
+}
+
+// --- Blocks ---
+
+absl::StatusOr<HeldBlock> GrpcKvClient::Take(const Attachment& attachment, uint32_t slot) {
+  uint8_t* data = attachment.arena->Slot(slot);
+  if (data == nullptr) return absl::InternalError(absl::StrCat("kv_store named slot ", slot, ", which is no slot"));
+  return HeldBlock(reinterpret_cast<bf16*>(data), slot, attachment.releaser);
+}
+
+absl::StatusOr<std::vector<HeldBlock>> GrpcKvClient::ReserveOnce(uint32_t count) {
+  HGA_ASSIGN_OR_RETURN(const AttachmentPtr attachment, CurrentWithArena());
+  pb::ReserveRequest request;
+  request.set_client_id(attachment->client_id);
+  request.set_slots(count);
+  pb::ReserveResponse response;
+  HGA_RETURN_IF_ERROR(Call(&pb::KvStore::Stub::Reserve, request, &response));
+  std::vector<HeldBlock> blocks;
+  for (uint32_t slot : response.slots()) {
+    HGA_ASSIGN_OR_RETURN(HeldBlock block, Take(*attachment, slot));
+    blocks.push_back(std::move(block));
+  }
+  if (blocks.size() != count) return absl::InternalError("kv_store granted another number of slots than asked");
+  return blocks;
+}
+
+absl::StatusOr<std::vector<HeldBlock>> GrpcKvClient::Reserve(uint32_t count) {
+  auto blocks = ReserveOnce(count);
+  if (!absl::IsResourceExhausted(blocks.status())) return blocks;
+  FlushReleases();
+  std::this_thread::sleep_for(kExhaustedBackoff);
+  return ReserveOnce(count);
+}
+
+absl::StatusOr<pb::CommitRequest> GrpcKvClient::CommitMessage(const Attachment& attachment,
+                                                              const OpenedSession& session,
+                                                              CommitChunk* chunk) const {
+  pb::CommitRequest request;
+  request.set_client_id(attachment.client_id);
+  request.set_session_id(session.session_id);
+  request.set_epoch(session.epoch);
+  request.set_chunk_hash(chunk->hash.ToBytes());
+  request.set_parent_hash(chunk->parent.ToBytes());
+  request.mutable_token_ids()->Add(chunk->token_ids.begin(), chunk->token_ids.end());
+  for (const HeldBlock& block : chunk->blocks) {
+    if (!block || reinterpret_cast<uint8_t*>(block.data()) != attachment.arena->Slot(block.slot())) {
+      return absl::FailedPreconditionError("a block was reserved before kv_store restarted; compute the chunk again");
+    }
+    request.add_slots(block.slot());
+    request.add_checksums(BlockChecksum(block.data(), options_.geometry.block_bytes()));
+  }
+  request.mutable_summary()->set_chunk_hash(chunk->hash.ToBytes());
+  request.mutable_summary()->set_method(chunk->summary_method);
+  request.mutable_summary()->set_data(std::move(chunk->summary));
+  return request;
+}
+
+absl::StatusOr<std::vector<HeldBlock>> GrpcKvClient::Commit(const OpenedSession& session, CommitChunk chunk) {
+  HGA_ASSIGN_OR_RETURN(const AttachmentPtr attachment, CurrentWithArena());
+  HGA_ASSIGN_OR_RETURN(const pb::CommitRequest request, CommitMessage(*attachment, session, &chunk));
+  pb::CommitResponse response;
+  HGA_RETURN_IF_ERROR(Call(&pb::KvStore::Stub::Commit, request, &response));
+  for (HeldBlock& block : chunk.blocks) block.Detach();  // the store has taken them over
+  std::vector<HeldBlock> held;
+  for (uint32_t slot : response.slots()) {
+    HGA_ASSIGN_OR_RETURN(HeldBlock block, Take(*attachment, slot));
+    held.push_back(std::move(block));
+  }
+  if (held.size() != chunk.blocks.size()) return absl::InternalError("kv_store returned another number of slots");
+  return held;
+}
+
+// Fetches names[i] for each i in `wanted` into (*out)[i].
+absl::Status GrpcKvClient::FetchInto(absl::Span<const BlockName> names, const std::vector<size_t>& wanted,
+                                     std::vector<FetchedBlock>* out) {
+  HGA_ASSIGN_OR_RETURN(const AttachmentPtr attachment, CurrentWithArena());
+  for (size_t begin = 0; begin < wanted.size(); begin += kMaxFetch) {
+    const size_t end = std::min(wanted.size(), begin + kMaxFetch);
+    pb::FetchRequest request;
+    request.set_client_id(attachment->client_id);
+    for (size_t i = begin; i < end; ++i) {
+      types::v1::BlockName* block = request.add_blocks();
+      block->set_chunk_hash(names[wanted[i]].chunk.ToBytes());
+      block->set_layer(names[wanted[i]].layer);
+    }
+    pb::FetchResponse response;
+    HGA_RETURN_IF_ERROR(Call(&pb::KvStore::Stub::Fetch, request, &response));
+    if (static_cast<size_t>(response.results_size()) != end - begin) {
+      return absl::InternalError("kv_store answered for another number of blocks");
+    }
+    for (size_t i = begin; i < end; ++i) {
+      const pb::FetchResult& result = response.results(static_cast<int>(i - begin));
+      FetchedBlock& block = (*out)[wanted[i]];
+      block.status = absl::Status(static_cast<absl::StatusCode>(result.code()),
+                                  result.code() == 0 ? "" : absl::StrCat("chunk ", names[wanted[i]].chunk.ToHex(),
+                                                                         " layer ", names[wanted[i]].layer));
+      block.found_in = result.tier() == pb::FetchResult::TIER_DISK ? FoundIn::kDisk : FoundIn::kRam;
+      if (!block.status.ok()) continue;
+      HGA_ASSIGN_OR_RETURN(block.block, Take(*attachment, result.slot()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<FetchedBlock>> GrpcKvClient::Fetch(absl::Span<const BlockName> names) {
+  std::vector<FetchedBlock> blocks(names.size());
+  std::vector<size_t> wanted(names.size());
+  for (size_t i = 0; i < wanted.size(); ++i) wanted[i] = i;
+  HGA_RETURN_IF_ERROR(FetchInto(names, wanted, &blocks));
+  wanted.clear();
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (absl::IsResourceExhausted(blocks[i].status)) wanted.push_back(i);
+  }
+  if (wanted.empty()) return blocks;
+  FlushReleases();
+  std::this_thread::sleep_for(kExhaustedBackoff);
+  HGA_RETURN_IF_ERROR(FetchInto(names, wanted, &blocks));
+  return blocks;
+}
+
+}  // namespace hga

@@ -1,0 +1,53 @@
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "common/base/log.h"
+#include "common/base/status.h"
+#include "common/rpc/daemon.h"
+#include "kv_store/options.h"
+#include "kv_store/service/kv_service.h"
+#include "kv_store/store/store_loop.h"
+#include "kv_store/tier/rocks_tier.h"
+
+namespace hga {
+namespace {
+
+constexpr std::chrono::milliseconds kFinalFlush(4500);
+constexpr int kDrainMs = 2000;
+
+StoreLoopOptions LoopOptions(const KvStoreOptions& o) {
+  StoreLoopOptions loop;
+  loop.arena_path = o.arena_path;
+  loop.arena_bytes = o.arena_bytes;
+  loop.commit_waits_for_disk = o.commit_ack == "disk";
+  loop.store.writeback_queue_chunks = o.writeback_queue_chunks;
+  return loop;
+}
+
+absl::Status Serve(const KvStoreOptions& o) {
+  auto registry = std::make_shared<prometheus::Registry>();
+  HGA_ASSIGN_OR_RETURN(auto tier, OpenRocksTier({o.data_dir, o.block_cache_bytes, o.direct_io}));
+  HGA_ASSIGN_OR_RETURN(auto loop, StoreLoop::Start(LoopOptions(o), std::move(tier), registry));
+  KvService service(loop.get());
+  const DaemonOptions daemon_options{"kv_store", o.listen, o.metrics_listen, kDrainMs};
+  HGA_ASSIGN_OR_RETURN(auto daemon, Daemon::Start(daemon_options, {&service}, registry));
+  daemon->SetServing(true);
+  daemon->RunUntilSignal([&] { loop->StopClients(); });
+  // Calls are over: what they committed goes to disk before the process ends.
+  return loop->Flush(/*drop_ram=*/false, kFinalFlush).status();
+}
+
+}  // namespace
+}  // namespace hga
+
+int main(int argc, char** argv) {
+  hga::InitDaemon("kv_store");
+  hga::KvStoreOptions options;
+  if (const auto exit_code = hga::ParseOptions(argc, argv, &options); exit_code.has_value()) return *exit_code;
+  const absl::Status status = hga::Serve(options);
+  if (status.ok()) return 0;
+  hga::LogError(std::string(status.message()));
+  return 1;
+}

@@ -1,0 +1,99 @@
+#include "kv_store/options.h"
+
+#include <unistd.h>
+
+#include <iostream>
+#include <limits>
+
+#include "CLI/CLI.hpp"
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "common/rpc/channel.h"
+
+namespace hga {
+namespace {
+
+struct Unit {
+  const char* name;
+  int shift;
+};
+constexpr Unit kUnits[] = {{"", 0},     {"b", 0},    {"kib", 10}, {"mib", 20}, {"gib", 30},
+                           {"tib", 40}, {"k", 10},   {"m", 20},   {"g", 30},   {"t", 40}};
+
+// Adds a flag that takes a size with a unit.
+void AddBytes(CLI::App* app, const std::string& flag, uint64_t* value, const std::string& help) {
+  app->add_option_function<std::string>(
+         flag,
+         [value](const std::string& text) {
+           const auto bytes = ParseBytes(text);
+           if (!bytes.ok()) throw CLI::ValidationError(std::string(bytes.status().message()));
+           *value = *bytes;
+         },
+         help)
+      ->type_name("BYTES")
+      ->default_str(absl::StrCat(*value >> 20, "MiB"));
+}
+
+}  // namespace
+
+KvStoreOptions::KvStoreOptions() : arena_path(absl::StrCat("/dev/shm/hga-arena-", ::getuid())) {}
+
+absl::StatusOr<uint64_t> ParseBytes(const std::string& text) {
+  const size_t digits = text.find_first_not_of("0123456789");
+  const std::string unit = digits == std::string::npos ? "" : absl::AsciiStrToLower(text.substr(digits));
+  uint64_t number = 0;
+  if (absl::SimpleAtoi(text.substr(0, digits), &number)) {
+    for (const Unit& u : kUnits) {
+      if (unit == u.name && number <= std::numeric_limits<uint64_t>::max() >> u.shift) return number << u.shift;
+    }
+  }
+  return absl::InvalidArgumentError(absl::StrCat("'", text, "' is not a size such as 512MiB or 2GiB"));
+}
+
+absl::Status KvStoreOptions::Validate() const {
+  HGA_RETURN_IF_ERROR(ValidateAddress(listen));
+  if (!metrics_listen.empty()) HGA_RETURN_IF_ERROR(ValidateAddress(metrics_listen));
+  if (data_dir.empty()) return absl::InvalidArgumentError("--data_dir must not be empty");
+  if (arena_path.empty() || arena_path[0] != '/') {
+    return absl::InvalidArgumentError("--arena_path must be an absolute path; clients map the same file");
+  }
+  if (arena_bytes < 1 << 20 || arena_bytes > uint64_t{1} << 44) {
+    return absl::InvalidArgumentError(absl::StrCat("--arena_bytes ", arena_bytes, ": must be 1MiB to 16TiB"));
+  }
+  if (commit_ack != "ram" && commit_ack != "disk") {
+    return absl::InvalidArgumentError(absl::StrCat("--commit_ack '", commit_ack, "': must be ram or disk"));
+  }
+  if (writeback_queue_chunks < 1 || writeback_queue_chunks > 1000000) {
+    return absl::InvalidArgumentError("--writeback_queue_chunks must be 1 to 1000000");
+  }
+  return absl::OkStatus();
+}
+
+std::optional<int> ParseOptions(int argc, const char* const* argv, KvStoreOptions* o) {
+  CLI::App app("kv_store: holds K/V blocks in shared memory and on disk for HGA Serve");
+  app.option_defaults()->always_capture_default();
+  app.set_config("--config", "", "File of flag=value lines");
+  app.add_option("--listen", o->listen, "Address to serve at: unix:/path or host:port");
+  app.add_option("--metrics_listen", o->metrics_listen, "Address of the metrics page; empty: none");
+  app.add_option("--data_dir", o->data_dir, "Folder of the database; made 0700 where missing");
+  app.add_option("--arena_path", o->arena_path, "File of the shared-memory arena");
+  AddBytes(&app, "--arena_bytes", &o->arena_bytes, "Size of the arena (RAM for K/V), e.g. 16GiB");
+  app.add_option("--commit_ack", o->commit_ack, "When Commit answers: ram (at once) or disk (once durable)");
+  AddBytes(&app, "--block_cache_bytes", &o->block_cache_bytes, "RocksDB's cache for indexes and small records");
+  app.add_option("--writeback_queue_chunks", o->writeback_queue_chunks,
+                 "Reserve is refused while more chunks than this wait for the disk");
+  app.add_option("--direct_io", o->direct_io, "Read and write the database past the page cache");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  const absl::Status valid = o->Validate();
+  if (valid.ok()) return std::nullopt;
+  std::cerr << "kv_store: " << valid.message() << "\n";
+  return 2;
+}
+
+}  // namespace hga

@@ -1,0 +1,39 @@
+// Command line and configuration of the kv_store daemon.
+#ifndef HGA_KV_STORE_OPTIONS_H_
+#define HGA_KV_STORE_OPTIONS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace hga {
+
+struct KvStoreOptions {
+  KvStoreOptions();
+
+  std::string listen = "unix:/run/hga/kv_store.sock";
+  std::string metrics_listen = "127.0.0.1:9101";
+  std::string data_dir = "/var/lib/hga/kv_store";
+  std::string arena_path;  // /dev/shm/hga-arena-<uid>
+  uint64_t arena_bytes = 512ull << 20;
+  std::string commit_ack = "ram";  // or "disk"
+  uint64_t block_cache_bytes = 32ull << 20;
+  uint32_t writeback_queue_chunks = 256;
+  bool direct_io = true;
+
+  // INVALID_ARGUMENT names the flag.
+  absl::Status Validate() const;
+};
+
+// "64MiB", "2GiB", "4096": binary units, a bare number is bytes.
+absl::StatusOr<uint64_t> ParseBytes(const std::string& text);
+
+// Fills `options`. A value: the process is to exit with it (--help, or an error that has been printed).
+std::optional<int> ParseOptions(int argc, const char* const* argv, KvStoreOptions* options);
+
+}  // namespace hga
+
+#endif  // HGA_KV_STORE_OPTIONS_H_

@@ -1,0 +1,51 @@
+#include "kv_store/service/testing_daemon.h"
+
+#include <stdlib.h>
+
+#include <chrono>
+#include <filesystem>
+
+#include "common/base/check.h"
+#include "common/base/status.h"
+#include "kv_store/tier/rocks_tier.h"
+
+namespace hga {
+
+TestingDaemon::TestingDaemon() {
+  char dir[] = "/tmp/hga.XXXXXX";
+  HGA_CHECK(::mkdtemp(dir) != nullptr);
+  dir_ = dir;
+}
+
+TestingDaemon::~TestingDaemon() {
+  Stop(/*flush=*/false);
+  std::error_code ignored;
+  std::filesystem::remove_all(dir_, ignored);
+}
+
+absl::Status TestingDaemon::Start(uint64_t arena_bytes, bool commit_waits_for_disk) {
+  registry_ = std::make_shared<prometheus::Registry>();
+  RocksTierOptions rocks;
+  rocks.data_dir = dir_ + "/data";
+  HGA_ASSIGN_OR_RETURN(auto tier, OpenRocksTier(rocks));
+  StoreLoopOptions options;
+  options.arena_path = dir_ + "/arena";
+  options.arena_bytes = arena_bytes;
+  options.commit_waits_for_disk = commit_waits_for_disk;
+  HGA_ASSIGN_OR_RETURN(loop_, StoreLoop::Start(options, std::move(tier), registry_));
+  service_ = std::make_unique<KvService>(loop_.get());
+  HGA_ASSIGN_OR_RETURN(daemon_, Daemon::Start({"kv_store", address(), ""}, {service_.get()}, registry_));
+  daemon_->SetServing(true);
+  return absl::OkStatus();
+}
+
+void TestingDaemon::Stop(bool flush) {
+  if (loop_ == nullptr) return;
+  loop_->StopClients();
+  if (flush) HGA_CHECK(loop_->Flush(false, std::chrono::seconds(10)).ok());
+  daemon_.reset();
+  service_.reset();
+  loop_.reset();
+}
+
+}  // namespace hga

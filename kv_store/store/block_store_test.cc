@@ -1,0 +1,378 @@
+#include "kv_store/store/block_store.h"
+
+#include <cstring>
+
+#include "gtest/gtest.h"
+#include "kv_store/tier/memory_tier.h"
+
+namespace hga {
+namespace {
+
+using absl::StatusCode;
+
+KvGeometry SmallGeometry() {
+  KvGeometry g;
+  g.layers = 2;
+  g.query_heads = 2;
+  g.kv_heads = 1;
+  g.head_dim = 8;
+  g.chunk_tokens = 4;
+  g.group_tokens = 2;
+  return g;
+}
+
+// A BlockStore with its disk work done by hand, at the moment the test chooses.
+class BlockStoreTest : public ::testing::Test {
+ protected:
+  static constexpr uint32_t kSlots = 8;
+  static constexpr ClientId kA = 11, kB = 22;
+
+  void SetUp() override { Restart(); }
+
+  void Restart() {
+    store_ = std::make_unique<BlockStore>(BlockStoreOptions());
+    ASSERT_TRUE(store_->Load(&tier_).ok());
+    ASSERT_TRUE(tier_.SetGeometry(g_).ok());
+    memory_.assign(kSlots, std::vector<uint8_t>(g_.block_bytes()));
+    store_->SetSlots(g_, kSlots, [this](uint32_t slot) { return memory_[slot].data(); });
+    store_->AddClient(kA);
+    store_->AddClient(kB);
+  }
+
+  OpenOutcome Open(ClientId client, const std::string& name, const std::vector<ChunkHash>& chunks = {}) {
+    auto opened = store_->OpenSession(client, name, model_, chunks);
+    EXPECT_TRUE(opened.ok()) << opened.status();
+    return opened.ok() ? *opened : OpenOutcome();
+  }
+
+  // Chunk number i of the sequence 0, 0, 0, 0, 1, 1, 1, 1, ...
+  ChunkHash Hash(uint32_t i) const { return HashesUpTo(i + 1).back(); }
+  std::vector<ChunkHash> HashesUpTo(uint32_t chunks) const {
+    std::vector<uint32_t> tokens;
+    for (uint32_t t = 0; t < chunks * g_.chunk_tokens; ++t) tokens.push_back(t / g_.chunk_tokens);
+    return ChunkHashes(model_, g_, tokens);
+  }
+
+  CommitArgs Args(const OpenOutcome& session, uint32_t i, const std::vector<uint32_t>& slots) {
+    CommitArgs args;
+    args.session_id = session.session_id;
+    args.epoch = session.epoch;
+    args.parent = i == 0 ? SeedHash(model_, g_) : Hash(i - 1);
+    args.token_ids.assign(g_.chunk_tokens, i);
+    args.hash = Hash(i);
+    args.slots = slots;
+    for (uint32_t slot : slots) {
+      if (slot >= kSlots) {
+        args.checksums.push_back(0);
+        continue;
+      }
+      args.checksums.push_back(BlockChecksum(memory_[slot].data(), g_.block_bytes()));
+    }
+    args.summary = {"mean", "summary"};
+    return args;
+  }
+
+  // Reserves, writes, commits chunk i.
+  std::vector<uint32_t> Commit(ClientId client, const OpenOutcome& session, uint32_t i) {
+    const auto slots = store_->Reserve(client, g_.layers);
+    EXPECT_TRUE(slots.ok()) << slots.status();
+    if (!slots.ok()) return {};
+    for (uint32_t layer = 0; layer < g_.layers; ++layer) {
+      std::memset(memory_[(*slots)[layer]].data(), Pattern(i, layer), g_.block_bytes());
+    }
+    const auto outcome = store_->Commit(client, Args(session, i, *slots));
+    EXPECT_TRUE(outcome.ok()) << outcome.status();
+    return outcome.ok() ? outcome->slots : std::vector<uint32_t>();
+  }
+  static uint8_t Pattern(uint32_t chunk, uint32_t layer) { return static_cast<uint8_t>(chunk * 16 + layer + 1); }
+
+  void WriteAll() {
+    while (auto job = store_->TakeWrite()) {
+      ASSERT_TRUE(tier_.Write(job->step).ok());
+      store_->FinishWrite({});
+    }
+  }
+
+  std::vector<FetchOutcome> Fetch(ClientId client, const std::vector<BlockName>& names) {
+    std::vector<FetchOutcome> out;
+    const auto reads = store_->Fetch(client, names, [&](std::vector<FetchOutcome> r) { out = std::move(r); });
+    EXPECT_TRUE(reads.ok()) << reads.status();
+    if (reads.ok()) FinishReads(*reads);
+    EXPECT_EQ(out.size(), names.size());
+    out.resize(names.size());
+    return out;
+  }
+  void FinishReads(const std::vector<DiskRead>& reads) {
+    for (const DiskRead& read : reads) {
+      BlockRead r{read.name, memory_[read.slot].data(), absl::OkStatus()};
+      tier_.ReadBlocks(absl::MakeSpan(&r, 1));
+      store_->FinishRead(read.slot, r.status);
+    }
+  }
+
+  // A session of `chunks` chunks, durable, closed, held by nobody.
+  void MakeSession(const std::string& name, uint32_t chunks) {
+    const OpenOutcome session = Open(kA, name, HashesUpTo(chunks));
+    for (uint32_t i = session.matched; i < chunks; ++i) {
+      ASSERT_TRUE(store_->Release(kA, Commit(kA, session, i)).ok());
+      WriteAll();
+    }
+    ASSERT_TRUE(store_->UpdateSession(kA, name, session.epoch, HashesUpTo(chunks), {}).ok());
+    ASSERT_TRUE(store_->CloseSession(kA, name, session.epoch).ok());
+    WriteAll();
+  }
+
+  const KvGeometry g_ = SmallGeometry();
+  const ModelFingerprint model_ = HashBytes("model");
+  MemoryTier tier_;
+  std::vector<std::vector<uint8_t>> memory_;
+  std::unique_ptr<BlockStore> store_;
+};
+
+TEST_F(BlockStoreTest, FetchFindsInRamThenOnDisk) {
+  MakeSession("s", 2);
+  auto got = Fetch(kA, {{Hash(1), 1}});
+  ASSERT_TRUE(got[0].status.ok());
+  EXPECT_FALSE(got[0].from_disk);
+  EXPECT_EQ(memory_[got[0].slot][5], Pattern(1, 1));
+  ASSERT_TRUE(store_->Release(kA, {got[0].slot}).ok());
+  EXPECT_EQ(store_->DropRam(), 4u);
+  for (auto& slot : memory_) slot.assign(slot.size(), 0xee);
+  got = Fetch(kA, {{Hash(1), 1}, {Hash(0), 0}, {Hash(7), 0}, {Hash(0), 99}});
+  EXPECT_TRUE(got[0].from_disk);
+  EXPECT_EQ(memory_[got[0].slot][5], Pattern(1, 1));
+  EXPECT_EQ(memory_[got[1].slot][5], Pattern(0, 0));
+  EXPECT_EQ(got[2].status.code(), StatusCode::kNotFound);
+  EXPECT_EQ(got[3].status.code(), StatusCode::kNotFound);
+}
+
+TEST_F(BlockStoreTest, HeldSlotIsNeverReused) {
+  MakeSession("s", 2);
+  const auto held = Fetch(kA, {{Hash(0), 0}});
+  const OpenOutcome other = Open(kB, "");
+  for (int round = 0; round < 5; ++round) {
+    const auto slots = store_->Reserve(kB, kSlots - 1);
+    ASSERT_TRUE(slots.ok()) << slots.status();
+    for (uint32_t slot : *slots) EXPECT_NE(slot, held[0].slot);
+    ASSERT_TRUE(store_->Release(kB, *slots).ok());
+  }
+  EXPECT_EQ(store_->Reserve(kB, kSlots).status().code(), StatusCode::kResourceExhausted);
+  const auto asks = store_->TakeReclaims();
+  ASSERT_EQ(asks.size(), 1u);
+  EXPECT_EQ(asks[0].first, kA);
+}
+
+TEST_F(BlockStoreTest, DirtyBlocksAreNotEvictedAndBecomeEvictableOnceDurable) {
+  const OpenOutcome session = Open(kA, "s");
+  for (uint32_t i = 0; i < 4; ++i) ASSERT_TRUE(store_->Release(kA, Commit(kA, session, i)).ok());
+  EXPECT_EQ(store_->Reserve(kA, 2).status().code(), StatusCode::kResourceExhausted);
+  auto job = store_->TakeWrite();
+  ASSERT_TRUE(job.has_value());
+  EXPECT_EQ(store_->Reserve(kA, 2).status().code(), StatusCode::kResourceExhausted);
+  ASSERT_TRUE(tier_.Write(job->step).ok());
+  store_->FinishWrite({});
+  EXPECT_TRUE(store_->Reserve(kA, 2).ok());
+}
+
+TEST_F(BlockStoreTest, OpenMatchesLongestPrefixAndPinsIt) {
+  MakeSession("s", 3);
+  store_->DropRam();
+  Fetch(kA, {{Hash(0), 0}, {Hash(0), 1}});
+  std::vector<ChunkHash> wanted = HashesUpTo(2);
+  wanted.push_back(HashBytes("elsewhere"));
+  wanted.push_back(Hash(2));
+  const OpenOutcome fork = Open(kB, "fork", wanted);
+  EXPECT_EQ(fork.matched, 2u);
+  EXPECT_EQ(fork.matched_in_ram, 1u);
+  ASSERT_TRUE(store_->DeleteSession("s").ok());
+  WriteAll();
+  EXPECT_TRUE(Fetch(kB, {{Hash(1), 0}})[0].status.ok());
+  EXPECT_EQ(Fetch(kB, {{Hash(2), 0}})[0].status.code(), StatusCode::kNotFound);
+  EXPECT_FALSE(tier_.HasBlock({Hash(2), 0}));
+}
+
+TEST_F(BlockStoreTest, OneWriterAtATimeAndStaleEpochs) {
+  const OpenOutcome first = Open(kA, "s");
+  EXPECT_EQ(store_->OpenSession(kB, "s", model_, {}).status().code(), StatusCode::kFailedPrecondition);
+  Commit(kA, first, 0);
+  ASSERT_TRUE(store_->UpdateSession(kA, "s", first.epoch, HashesUpTo(1), {1, 2}).ok());
+  ASSERT_TRUE(store_->CloseSession(kA, "s", first.epoch).ok());
+  const OpenOutcome second = Open(kA, "s");
+  EXPECT_GT(second.epoch, first.epoch);
+  EXPECT_EQ(store_->UpdateSession(kA, "s", first.epoch, {}, {}).code(), StatusCode::kFailedPrecondition);
+  const auto slots = store_->Reserve(kA, g_.layers);
+  EXPECT_EQ(store_->Commit(kA, Args(first, 1, *slots)).status().code(), StatusCode::kFailedPrecondition);
+  EXPECT_EQ(store_->CloseSession(kB, "s", second.epoch).code(), StatusCode::kFailedPrecondition);
+  EXPECT_EQ(store_->DeleteSession("s").code(), StatusCode::kFailedPrecondition);
+  EXPECT_EQ(store_->OpenSession(kA, "../etc", model_, {}).status().code(), StatusCode::kInvalidArgument);
+}
+
+TEST_F(BlockStoreTest, NamelessSessionLeavesNothingBehind) {
+  const OpenOutcome session = Open(kA, "");
+  const auto held = Commit(kA, session, 0);
+  WriteAll();
+  ASSERT_TRUE(tier_.HasBlock({Hash(0), 1}));
+  ASSERT_TRUE(store_->UpdateSession(kA, session.session_id, session.epoch, HashesUpTo(1), {}).ok());
+  ASSERT_TRUE(store_->CloseSession(kA, session.session_id, session.epoch).ok());
+  WriteAll();
+  EXPECT_FALSE(tier_.HasBlock({Hash(0), 1}));
+  EXPECT_EQ(store_->stats().chunks, 0u);
+  EXPECT_EQ(store_->stats().slots[static_cast<int>(SlotState::kOrphan)], 2u);
+  ASSERT_TRUE(store_->Release(kA, held).ok());
+  EXPECT_EQ(store_->stats().slots[static_cast<int>(SlotState::kFree)], kSlots);
+}
+
+TEST_F(BlockStoreTest, ClosedWhileBeingWrittenIsDeletedAfterwards) {
+  const OpenOutcome session = Open(kA, "");
+  ASSERT_TRUE(store_->Release(kA, Commit(kA, session, 0)).ok());
+  auto job = store_->TakeWrite();
+  ASSERT_TRUE(job.has_value());
+  ASSERT_TRUE(store_->CloseSession(kA, session.session_id, session.epoch).ok());
+  EXPECT_EQ(store_->stats().slots[static_cast<int>(SlotState::kFree)], kSlots - 2);  // its bytes are being written
+  ASSERT_TRUE(tier_.Write(job->step).ok());
+  store_->FinishWrite({});
+  WriteAll();
+  EXPECT_FALSE(tier_.HasChunk(Hash(0)));
+  EXPECT_EQ(store_->stats().slots[static_cast<int>(SlotState::kFree)], kSlots);
+}
+
+TEST_F(BlockStoreTest, DeleteKeepsWhatAnotherSessionShares) {
+  MakeSession("one", 2);
+  MakeSession("two", 1);
+  ASSERT_TRUE(store_->DeleteSession("one").ok());
+  WriteAll();
+  EXPECT_TRUE(tier_.HasChunk(Hash(0)));
+  EXPECT_FALSE(tier_.HasChunk(Hash(1)));
+  EXPECT_EQ(store_->GetSession("two")->token_ids.size(), g_.chunk_tokens);
+  EXPECT_EQ(store_->GetSession("one").status().code(), StatusCode::kNotFound);
+}
+
+TEST_F(BlockStoreTest, DuplicateCommitKeepsOneCopy) {
+  const OpenOutcome a = Open(kA, "a"), b = Open(kB, "b");
+  const auto first = Commit(kA, a, 0);
+  EXPECT_EQ(Commit(kB, b, 0), first);
+  EXPECT_EQ(store_->stats().slots[static_cast<int>(SlotState::kFree)], kSlots - 2);
+  ASSERT_TRUE(store_->Release(kA, first).ok());
+  EXPECT_EQ(store_->stats().slots_held, 2u);
+  ASSERT_TRUE(store_->Release(kB, first).ok());
+  WriteAll();
+  store_->DropRam();
+  EXPECT_EQ(Commit(kB, b, 0).size(), 2u);  // on disk only: the caller's copy stays
+  EXPECT_FALSE(Fetch(kA, {{Hash(0), 0}})[0].from_disk);
+}
+
+TEST_F(BlockStoreTest, CommitDuringADiskReadGivesBothTheSameBlock) {
+  MakeSession("s", 1);
+  store_->DropRam();
+  std::vector<FetchOutcome> got;
+  const auto reads = store_->Fetch(kA, {{Hash(0), 0}}, [&](std::vector<FetchOutcome> r) { got = std::move(r); });
+  ASSERT_EQ(reads->size(), 1u);
+  const auto committed = Commit(kB, Open(kB, "t"), 0);
+  FinishReads(*reads);
+  ASSERT_EQ(got.size(), 1u);
+  ASSERT_TRUE(got[0].status.ok()) << got[0].status;
+  EXPECT_EQ(got[0].slot, committed[0]);
+}
+
+TEST_F(BlockStoreTest, AbsurdRequestsAreRefused) {
+  const OpenOutcome s = Open(kA, "s");
+  EXPECT_EQ(store_->Reserve(kA, 0).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(store_->Reserve(kA, kMaxReserve + 1).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(store_->Reserve(99, 1).status().code(), StatusCode::kFailedPrecondition);
+  EXPECT_EQ(store_->Fetch(kA, std::vector<BlockName>(kMaxFetch + 1), [](auto) {}).status().code(),
+            StatusCode::kInvalidArgument);
+  const auto mine = *store_->Reserve(kA, 2);
+  const auto theirs = *store_->Reserve(kB, 2);
+  auto code = [&](const std::vector<uint32_t>& slots) {
+    return store_->Commit(kA, Args(s, 0, slots)).status().code();
+  };
+  EXPECT_EQ(code({mine[0]}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({mine[0], mine[0]}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({mine[0], theirs[0]}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({mine[0], ~0u}), StatusCode::kInvalidArgument);
+  CommitArgs wrong = Args(s, 0, mine);
+  wrong.token_ids.pop_back();
+  EXPECT_EQ(store_->Commit(kA, wrong).status().code(), StatusCode::kInvalidArgument);
+  wrong = Args(s, 0, mine);
+  wrong.hash = HashBytes("lie");
+  EXPECT_EQ(store_->Commit(kA, wrong).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(store_->UpdateSession(kA, "s", s.epoch, {HashBytes("none")}, {}).code(), StatusCode::kFailedPrecondition);
+  EXPECT_EQ(store_->UpdateSession(kA, "s", s.epoch, {}, {1, 2, 3, 4}).code(), StatusCode::kInvalidArgument);
+  EXPECT_TRUE(store_->Release(kA, {~0u, theirs[0]}).ok());
+  EXPECT_EQ(store_->stats().unknown_releases, 2u);
+  EXPECT_EQ(code(mine), StatusCode::kOk);
+}
+
+TEST_F(BlockStoreTest, QuarantinedClientKeepsItsSlotsUntilFreed) {
+  const OpenOutcome s = Open(kA, "s");
+  Commit(kA, s, 0);
+  ASSERT_TRUE(store_->Reserve(kA, 2).ok());
+  WriteAll();
+  store_->QuarantineClient(kA);
+  EXPECT_EQ(store_->stats().sessions, 0u);
+  EXPECT_EQ(store_->Reserve(kB, kSlots - 3).status().code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(store_->Reserve(kA, 1).status().code(), StatusCode::kFailedPrecondition);
+  store_->FreeClient(kA);
+  EXPECT_TRUE(store_->Reserve(kB, kSlots).ok());
+}
+
+TEST_F(BlockStoreTest, BadChecksumIsDataLossAndTheChunkNoLongerMatches) {
+  MakeSession("s", 2);
+  store_->DropRam();
+  ASSERT_TRUE(tier_.DamageBlock({Hash(1), 0}));
+  EXPECT_EQ(Fetch(kA, {{Hash(1), 0}})[0].status.code(), StatusCode::kDataLoss);
+  EXPECT_EQ(store_->stats().checksum_errors, 1u);
+  EXPECT_EQ(store_->stats().slots_held, 0u);
+  const OpenOutcome again = Open(kA, "s", HashesUpTo(2));
+  EXPECT_EQ(again.matched, 1u);
+  EXPECT_EQ(store_->GetSession("s")->token_ids.size(), 2 * g_.chunk_tokens);  // so that it can be computed again
+  ASSERT_TRUE(store_->Release(kA, Commit(kA, again, 1)).ok());
+  WriteAll();
+  store_->DropRam();
+  const auto got = Fetch(kA, {{Hash(1), 0}});
+  ASSERT_TRUE(got[0].status.ok()) << got[0].status;
+  EXPECT_EQ(memory_[got[0].slot][0], Pattern(1, 0));
+}
+
+TEST_F(BlockStoreTest, RestartServesOnlyWhatWasDurable) {
+  MakeSession("s", 2);
+  const OpenOutcome more = Open(kA, "s", HashesUpTo(2));
+  Commit(kA, more, 2);
+  ASSERT_TRUE(store_->UpdateSession(kA, "s", more.epoch, HashesUpTo(3), {9}).ok());
+  const auto lost_step = store_->TakeWrite();  // never reaches the disk
+  ASSERT_TRUE(lost_step.has_value());
+  WriteStep only_manifest;
+  only_manifest.put_sessions = lost_step->step.put_sessions;
+  ASSERT_TRUE(tier_.Write(only_manifest).ok());
+  Restart();
+  const auto stored = store_->GetSession("s");
+  ASSERT_TRUE(stored.ok());
+  EXPECT_EQ(stored->token_ids, std::vector<uint32_t>({0, 0, 0, 0, 1, 1, 1, 1}));
+  const OpenOutcome again = Open(kA, "s", HashesUpTo(3));
+  EXPECT_EQ(again.matched, 2u);
+  EXPECT_GT(again.epoch, more.epoch);
+  EXPECT_EQ(memory_[Fetch(kA, {{Hash(1), 1}})[0].slot][3], Pattern(1, 1));
+}
+
+TEST_F(BlockStoreTest, RestartDeletesChunksOfNoSession) {
+  const OpenOutcome session = Open(kA, "");
+  Commit(kA, session, 0);
+  WriteAll();
+  ASSERT_TRUE(tier_.HasChunk(Hash(0)));
+  Restart();
+  WriteAll();
+  EXPECT_FALSE(tier_.HasChunk(Hash(0)));
+}
+
+TEST_F(BlockStoreTest, DurableCallbackComesWithTheWrite) {
+  const OpenOutcome session = Open(kA, "s");
+  Commit(kA, session, 0);
+  int called = 0;
+  store_->WhenDurable(Hash(0), [&](absl::Status status) { called += status.ok(); });
+  EXPECT_EQ(called, 0);
+  WriteAll();
+  EXPECT_EQ(called, 1);
+}
+
+}  // namespace
+}  // namespace hga
