@@ -45,7 +45,8 @@ absl::Status Serve(const KvStoreOptions& o) {
 int main(int argc, char** argv) {
   hga::InitDaemon("kv_store");
   hga::KvStoreOptions options;
-  if (const auto exit_code = hga::ParseOptions(argc, argv, &options); exit_code.has_value()) return *exit_code;
+  if (const auto exit_code = hga::ParseOptions(argc, argv, &options); exit_code.has_value())
+    return *exit_code;
   const absl::Status status = hga::Serve(options);
   if (status.ok()) return 0;
   hga::LogError(std::string(status.message()));

@@ -19,8 +19,8 @@ struct Unit {
   const char* name;
   int shift;
 };
-constexpr Unit kUnits[] = {{"", 0},     {"b", 0},    {"kib", 10}, {"mib", 20}, {"gib", 30},
-                           {"tib", 40}, {"k", 10},   {"m", 20},   {"g", 30},   {"t", 40}};
+constexpr Unit kUnits[] = {{"", 0},     {"b", 0},  {"kib", 10}, {"mib", 20}, {"gib", 30},
+                           {"tib", 40}, {"k", 10}, {"m", 20},   {"g", 30},   {"t", 40}};
 
 // Adds a flag that takes a size with a unit.
 void AddBytes(CLI::App* app, const std::string& flag, uint64_t* value, const std::string& help) {
@@ -46,7 +46,8 @@ absl::StatusOr<uint64_t> ParseBytes(const std::string& text) {
   uint64_t number = 0;
   if (absl::SimpleAtoi(text.substr(0, digits), &number)) {
     for (const Unit& u : kUnits) {
-      if (unit == u.name && number <= std::numeric_limits<uint64_t>::max() >> u.shift) return number << u.shift;
+      if (unit == u.name && number <= std::numeric_limits<uint64_t>::max() >> u.shift)
+        return number << u.shift;
     }
   }
   return absl::InvalidArgumentError(absl::StrCat("'", text, "' is not a size such as 512MiB or 2GiB"));
@@ -73,7 +74,7 @@ absl::Status KvStoreOptions::Validate() const {
 
 std::optional<int> ParseOptions(int argc, const char* const* argv, KvStoreOptions* o) {
   CLI::App app("kv_store: holds K/V blocks in shared memory and on disk for HGA Serve");
-  app.option_defaults()->always_capture_default();
+  app.option_defaults()->always_capture_default()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   app.set_config("--config", "", "File of flag=value lines");
   app.add_option("--listen", o->listen, "Address to serve at: unix:/path or host:port");
   app.add_option("--metrics_listen", o->metrics_listen, "Address of the metrics page; empty: none");
@@ -81,7 +82,8 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, KvStoreOption
   app.add_option("--arena_path", o->arena_path, "File of the shared-memory arena");
   AddBytes(&app, "--arena_bytes", &o->arena_bytes, "Size of the arena (RAM for K/V), e.g. 16GiB");
   app.add_option("--commit_ack", o->commit_ack, "When Commit answers: ram (at once) or disk (once durable)");
-  AddBytes(&app, "--block_cache_bytes", &o->block_cache_bytes, "RocksDB's cache for indexes and small records");
+  AddBytes(&app, "--block_cache_bytes", &o->block_cache_bytes,
+           "RocksDB's cache for indexes and small records");
   app.add_option("--writeback_queue_chunks", o->writeback_queue_chunks,
                  "Reserve is refused while more chunks than this wait for the disk");
   app.add_option("--direct_io", o->direct_io, "Read and write the database past the page cache");

@@ -26,10 +26,14 @@ TEST(Options, SizesTakeUnits) {
   EXPECT_EQ(*ParseBytes("4096"), 4096u);
   EXPECT_EQ(*ParseBytes("512MiB"), 512ull << 20);
   EXPECT_EQ(*ParseBytes("2GiB"), 2ull << 30);
-  for (const char* bad : {"", "MiB", "-1", "1.5GiB", "3XiB", "99999999999TiB"}) EXPECT_FALSE(ParseBytes(bad).ok()) << bad;
+  for (const char* bad : {"", "MiB", "-1", "1.5GiB", "3XiB", "99999999999TiB"})
+    EXPECT_FALSE(ParseBytes(bad).ok()) << bad;
   KvStoreOptions o;
   EXPECT_EQ(Parse({"--arena_bytes", "3GiB"}, &o), std::nullopt);
   EXPECT_EQ(o.arena_bytes, 3ull << 30);
+  EXPECT_EQ(Parse({"--arena_bytes", "3GiB", "--arena_bytes", "2MiB"}, &o),
+            std::nullopt);  // the last one wins
+  EXPECT_EQ(o.arena_bytes, 2ull << 20);
 }
 
 TEST(Options, BadFlagsExitWithTwo) {

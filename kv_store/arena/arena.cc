@@ -24,7 +24,8 @@ struct flock ByteLock(short type, uint64_t offset) {
 
 bool LockedByOtherFile(int fd, uint64_t offset) {
   struct flock lock = ByteLock(F_WRLCK, offset);
-  if (::fcntl(fd, F_OFD_GETLK, &lock) != 0) return true;  // unknown counts as locked: the slots stay untouched
+  if (::fcntl(fd, F_OFD_GETLK, &lock) != 0)
+    return true;  // unknown counts as locked: the slots stay untouched
   return lock.l_type != F_UNLCK;
 }
 
@@ -97,7 +98,8 @@ absl::Status Arena::LockByte(uint64_t offset) const {
   struct flock lock = ByteLock(F_WRLCK, offset);
   if (::fcntl(file_.fd(), F_OFD_SETLK, &lock) == 0) return absl::OkStatus();
   if (errno == EAGAIN || errno == EACCES) {
-    return absl::FailedPreconditionError(absl::StrCat("arena: byte ", offset, " is locked by another client"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("arena: byte ", offset, " is locked by another client"));
   }
   return absl::ErrnoToStatus(errno, absl::StrCat("arena: cannot lock byte ", offset));
 }

@@ -1,9 +1,11 @@
-// The arena: one file in shared memory that holds K/V blocks in slots of one size. kv_store makes it, clients map it.
+// The arena: one file in shared memory that holds K/V blocks in slots of one size. kv_store makes it, clients
+// map it.
 //
 // File layout (little endian):
 //
 //   0      header page: ArenaHeader, rest zero
-//   4096   lock bytes: one per client, locked by that client with F_OFD_SETLK for as long as it has the arena mapped;
+//   4096   lock bytes: one per client, locked by that client with F_OFD_SETLK for as long as it has the arena
+//   mapped;
 //          the store itself holds a lock on byte 0 of the file. The bytes' contents mean nothing.
 //   8192   slots: slot_count of slot_bytes each; slot_bytes is a multiple of 4096
 #ifndef HGA_KV_STORE_ARENA_ARENA_H_
@@ -64,8 +66,8 @@ class Arena {
     return file_.data() + kSlotsOffset + slot * shape_.slot_bytes;
   }
 
-  // Locks a byte of the file for this mapping. The lock belongs to the mapping's own open file: the kernel drops it
-  // once no process maps the arena through it. FAILED_PRECONDITION if another mapping has it.
+  // Locks a byte of the file for this mapping. The lock belongs to the mapping's own open file: the kernel
+  // drops it once no process maps the arena through it. FAILED_PRECONDITION if another mapping has it.
   absl::Status LockByte(uint64_t offset) const;
   // Whether another mapping has the byte locked.
   bool LockedByOther(uint64_t offset) const;

@@ -55,7 +55,8 @@ class ConformanceTest : public ::testing::TestWithParam<bool> {
     chunk.token_ids.assign(tokens.begin() + i * g_.chunk_tokens, tokens.end());
     auto blocks = client_->Reserve(g_.layers);
     if (!blocks.ok()) return blocks.status();
-    for (uint32_t l = 0; l < g_.layers; ++l) std::memset((*blocks)[l].data(), i * 8 + l + 1, g_.block_bytes());
+    for (uint32_t l = 0; l < g_.layers; ++l)
+      std::memset((*blocks)[l].data(), i * 8 + l + 1, g_.block_bytes());
     chunk.blocks = *std::move(blocks);
     chunk.summary_method = "mean";
     chunk.summary = "summary " + std::to_string(i);
@@ -83,7 +84,8 @@ TEST_P(ConformanceTest, CommittedBlocksComeBackFromRamAndFromDisk) {
   }
   for (FoundIn expected : {FoundIn::kRam, FoundIn::kDisk}) {
     if (expected == FoundIn::kDisk) drop_ram_();
-    const auto got = client_->Fetch({{Hashes(3)[2], 1}, {Hashes(1)[0], 0}, {HashBytes("no"), 0}, {Hashes(1)[0], 3}});
+    const auto got =
+        client_->Fetch({{Hashes(3)[2], 1}, {Hashes(1)[0], 0}, {HashBytes("no"), 0}, {Hashes(1)[0], 3}});
     ASSERT_TRUE(got.ok()) << got.status();
     EXPECT_TRUE(Holds((*got)[0].block, 2, 1));
     EXPECT_TRUE(Holds((*got)[1].block, 0, 0));
@@ -167,14 +169,15 @@ TEST_P(ConformanceTest, SummariesComeInOrderAndStopAtTheFirstThatIsMissing) {
   for (uint32_t i = 0; i < 2; ++i) ASSERT_TRUE(Commit(*session, i).ok());
   for (int round = 0; round < 2; ++round) {
     std::vector<std::string> seen;
-    ASSERT_TRUE(client_
-                    ->GetSummaries(Hashes(4),
-                                   [&](const ChunkHash& hash, const std::string& method, const std::string& data) {
-                                     EXPECT_EQ(hash, Hashes(4)[seen.size()]);
-                                     EXPECT_EQ(method, "mean");
-                                     seen.push_back(data);
-                                   })
-                    .ok());
+    ASSERT_TRUE(
+        client_
+            ->GetSummaries(Hashes(4),
+                           [&](const ChunkHash& hash, const std::string& method, const std::string& data) {
+                             EXPECT_EQ(hash, Hashes(4)[seen.size()]);
+                             EXPECT_EQ(method, "mean");
+                             seen.push_back(data);
+                           })
+            .ok());
     EXPECT_EQ(seen, std::vector<std::string>({"summary 0", "summary 1"}));
     drop_ram_();
   }

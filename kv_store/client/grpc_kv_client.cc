@@ -75,8 +75,8 @@ absl::Status GrpcKvClient::WaitAttached() {
   changed_.wait_for(lock, std::chrono::milliseconds(options_.attach_timeout_ms),
                     [this] { return attachment_ != nullptr || gave_up_; });
   if (attachment_ != nullptr) return absl::OkStatus();
-  return absl::Status(last_error_.code(),
-                      absl::StrCat("cannot attach to kv_store at ", options_.address, ": ", last_error_.message()));
+  return absl::Status(last_error_.code(), absl::StrCat("cannot attach to kv_store at ", options_.address,
+                                                       ": ", last_error_.message()));
 }
 
 void GrpcKvClient::AttachLoop() {
@@ -146,14 +146,17 @@ absl::StatusOr<GrpcKvClient::AttachmentPtr> GrpcKvClient::Map(const pb::Attached
   auto mapping = std::make_shared<const Arena>(std::move(arena));
   attachment->arena = mapping;
   attachment->releaser = std::make_shared<const HeldBlock::Releaser>(
-      [mapping, queue = releases_, id = attached.client_id()](uint32_t slot) { queue->Push({id, slot}); });
+      [mapping, queue = releases_, id = attached.client_id()](uint32_t slot) {
+        queue->Push({id, slot});
+      });
   return AttachmentPtr(attachment);
 }
 
 absl::StatusOr<GrpcKvClient::AttachmentPtr> GrpcKvClient::Current() const {
   std::lock_guard<std::mutex> lock(mu_);
   if (attachment_ != nullptr) return attachment_;
-  return absl::UnavailableError(absl::StrCat("kv_store at ", options_.address, " is gone: ", last_error_.message()));
+  return absl::UnavailableError(
+      absl::StrCat("kv_store at ", options_.address, " is gone: ", last_error_.message()));
 }
 
 absl::StatusOr<GrpcKvClient::AttachmentPtr> GrpcKvClient::CurrentWithArena() const {
@@ -199,7 +202,8 @@ absl::Status GrpcKvClient::Call(Method method, const Request& request, Response*
   return FromGrpc((stub_.get()->*method)(&context, request, response));
 }
 
-absl::StatusOr<OpenedSession> GrpcKvClient::OpenSession(const std::string& name, const ModelFingerprint& model,
+absl::StatusOr<OpenedSession> GrpcKvClient::OpenSession(const std::string& name,
+                                                        const ModelFingerprint& model,
                                                         absl::Span<const ChunkHash> chunks) {
   HGA_ASSIGN_OR_RETURN(const AttachmentPtr attachment, Current());
   pb::OpenSessionRequest request;
@@ -209,8 +213,10 @@ absl::StatusOr<OpenedSession> GrpcKvClient::OpenSession(const std::string& name,
   for (const ChunkHash& chunk : chunks) request.add_chunk_hashes(chunk.ToBytes());
   pb::OpenSessionResponse response;
   HGA_RETURN_IF_ERROR(Call(&pb::KvStore::Stub::OpenSession, request, &response));
-  if (response.matched_chunks() > chunks.size()) return absl::InternalError("kv_store matched more than was asked");
-  return OpenedSession{response.session_id(), response.epoch(), response.matched_chunks(), response.matched_in_ram()};
+  if (response.matched_chunks() > chunks.size())
+    return absl::InternalError("kv_store matched more than was asked");
+  return OpenedSession{response.session_id(), response.epoch(), response.matched_chunks(),
+                       response.matched_in_ram()};
 }
 
 absl::Status GrpcKvClient::UpdateSession(const OpenedSession& session, absl::Span<const ChunkHash> chunks,
@@ -315,7 +321,8 @@ absl::Status GrpcKvClient::Flush(bool drop_ram) {
 
 absl::StatusOr<HeldBlock> GrpcKvClient::Take(const Attachment& attachment, uint32_t slot) {
   uint8_t* data = attachment.arena->Slot(slot);
-  if (data == nullptr) return absl::InternalError(absl::StrCat("kv_store named slot ", slot, ", which is no slot"));
+  if (data == nullptr)
+    return absl::InternalError(absl::StrCat("kv_store named slot ", slot, ", which is no slot"));
   return HeldBlock(reinterpret_cast<bf16*>(data), slot, attachment.releaser);
 }
 
@@ -331,7 +338,8 @@ absl::StatusOr<std::vector<HeldBlock>> GrpcKvClient::ReserveOnce(uint32_t count)
     HGA_ASSIGN_OR_RETURN(HeldBlock block, Take(*attachment, slot));
     blocks.push_back(std::move(block));
   }
-  if (blocks.size() != count) return absl::InternalError("kv_store granted another number of slots than asked");
+  if (blocks.size() != count)
+    return absl::InternalError("kv_store granted another number of slots than asked");
   return blocks;
 }
 
@@ -355,7 +363,8 @@ absl::StatusOr<pb::CommitRequest> GrpcKvClient::CommitMessage(const Attachment& 
   request.mutable_token_ids()->Add(chunk->token_ids.begin(), chunk->token_ids.end());
   for (const HeldBlock& block : chunk->blocks) {
     if (!block || reinterpret_cast<uint8_t*>(block.data()) != attachment.arena->Slot(block.slot())) {
-      return absl::FailedPreconditionError("a block was reserved before kv_store restarted; compute the chunk again");
+      return absl::FailedPreconditionError(
+          "a block was reserved before kv_store restarted; compute the chunk again");
     }
     request.add_slots(block.slot());
     request.add_checksums(BlockChecksum(block.data(), options_.geometry.block_bytes()));
@@ -377,7 +386,8 @@ absl::StatusOr<std::vector<HeldBlock>> GrpcKvClient::Commit(const OpenedSession&
     HGA_ASSIGN_OR_RETURN(HeldBlock block, Take(*attachment, slot));
     held.push_back(std::move(block));
   }
-  if (held.size() != chunk.blocks.size()) return absl::InternalError("kv_store returned another number of slots");
+  if (held.size() != chunk.blocks.size())
+    return absl::InternalError("kv_store returned another number of slots");
   return held;
 }
 
@@ -403,8 +413,9 @@ absl::Status GrpcKvClient::FetchInto(absl::Span<const BlockName> names, const st
       const pb::FetchResult& result = response.results(static_cast<int>(i - begin));
       FetchedBlock& block = (*out)[wanted[i]];
       block.status = absl::Status(static_cast<absl::StatusCode>(result.code()),
-                                  result.code() == 0 ? "" : absl::StrCat("chunk ", names[wanted[i]].chunk.ToHex(),
-                                                                         " layer ", names[wanted[i]].layer));
+                                  result.code() == 0 ? ""
+                                                     : absl::StrCat("chunk ", names[wanted[i]].chunk.ToHex(),
+                                                                    " layer ", names[wanted[i]].layer));
       block.found_in = result.tier() == pb::FetchResult::TIER_DISK ? FoundIn::kDisk : FoundIn::kRam;
       if (!block.status.ok()) continue;
       HGA_ASSIGN_OR_RETURN(block.block, Take(*attachment, result.slot()));

@@ -29,8 +29,8 @@ struct GrpcKvClientOptions {
 // Two threads of its own: one reads the Attach stream and re-attaches when it ends, one sends releases.
 class GrpcKvClient : public KvClient {
  public:
-  // Waits for the store to come up, at most attach_timeout_ms. FAILED_PRECONDITION: the store holds another shape, or
-  // its arena cannot be mapped from here.
+  // Waits for the store to come up, at most attach_timeout_ms. FAILED_PRECONDITION: the store holds another
+  // shape, or its arena cannot be mapped from here.
   static absl::StatusOr<std::unique_ptr<GrpcKvClient>> Attach(const GrpcKvClientOptions& options);
   ~GrpcKvClient() override;
 
@@ -39,7 +39,8 @@ class GrpcKvClient : public KvClient {
   absl::Status UpdateSession(const OpenedSession& session, absl::Span<const ChunkHash> chunks,
                              absl::Span<const uint32_t> tail_tokens) override;
   absl::Status CloseSession(const OpenedSession& session) override;
-  absl::StatusOr<std::vector<uint32_t>> GetSession(const std::string& name, const ModelFingerprint& model) override;
+  absl::StatusOr<std::vector<uint32_t>> GetSession(const std::string& name,
+                                                   const ModelFingerprint& model) override;
   absl::StatusOr<std::vector<SessionSummary>> ListSessions() override;
   absl::Status DeleteSession(const std::string& name) override;
   absl::StatusOr<std::vector<HeldBlock>> Reserve(uint32_t count) override;
@@ -60,7 +61,7 @@ class GrpcKvClient : public KvClient {
   // One attach: its identity and its mapping. Immutable.
   struct Attachment {
     uint64_t client_id = 0;
-    std::shared_ptr<const Arena> arena;                    // nullptr: none
+    std::shared_ptr<const Arena> arena;                   // nullptr: none
     std::shared_ptr<const HeldBlock::Releaser> releaser;  // keeps the mapping alive for its holds
   };
   using AttachmentPtr = std::shared_ptr<const Attachment>;
@@ -82,7 +83,8 @@ class GrpcKvClient : public KvClient {
                          std::vector<FetchedBlock>* out);
   static absl::StatusOr<HeldBlock> Take(const Attachment& attachment, uint32_t slot);
   absl::StatusOr<kv_store::v1::CommitRequest> CommitMessage(const Attachment& attachment,
-                                                            const OpenedSession& session, CommitChunk* chunk) const;
+                                                            const OpenedSession& session,
+                                                            CommitChunk* chunk) const;
 
   // Constant after construction.
   const GrpcKvClientOptions options_;
@@ -97,7 +99,7 @@ class GrpcKvClient : public KvClient {
   // Guarded by mu_.
   AttachmentPtr attachment_;  // nullptr: not attached
   absl::Status last_error_;
-  bool gave_up_ = false;      // the first attach was refused for good
+  bool gave_up_ = false;  // the first attach was refused for good
   bool ever_attached_ = false;
   bool stopping_ = false;
   grpc::ClientContext* stream_context_ = nullptr;

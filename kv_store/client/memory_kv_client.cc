@@ -118,7 +118,8 @@ MemoryKvClient::MemoryKvClient(const KvGeometry& geometry, uint32_t slot_limit)
 
 MemoryKvClient::~MemoryKvClient() = default;
 
-absl::StatusOr<OpenedSession> MemoryKvClient::OpenSession(const std::string& name, const ModelFingerprint& model,
+absl::StatusOr<OpenedSession> MemoryKvClient::OpenSession(const std::string& name,
+                                                          const ModelFingerprint& model,
                                                           absl::Span<const ChunkHash> chunks) {
   std::lock_guard<std::mutex> lock(state_->mu);
   HGA_RETURN_IF_ERROR(state_->Enter());
@@ -212,8 +213,8 @@ absl::StatusOr<std::vector<SessionSummary>> MemoryKvClient::ListSessions() {
     if (!s.named) continue;
     const uint32_t chunks = static_cast<uint32_t>(s.chunks.size());
     list.push_back({name, uint64_t{chunks} * state_->geometry.chunk_tokens + s.tail.size(),
-                    chunks * state_->geometry.block_bytes() * state_->geometry.layers, chunks, chunks, s.last_used,
-                    s.open});
+                    chunks * state_->geometry.block_bytes() * state_->geometry.layers, chunks, chunks,
+                    s.last_used, s.open});
   }
   return list;
 }
@@ -236,8 +237,8 @@ absl::StatusOr<std::vector<HeldBlock>> MemoryKvClient::Reserve(uint32_t count) {
   HGA_RETURN_IF_ERROR(state_->Enter());
   if (count == 0 || count > 4096) return absl::InvalidArgumentError("Reserve: 1 to 4096 slots");
   if (!state_->RoomFor(count)) {
-    return absl::ResourceExhaustedError(absl::StrCat(count, " slots wanted, ", state_->in_use, " in use of ",
-                                                     state_->slot_limit));
+    return absl::ResourceExhaustedError(
+        absl::StrCat(count, " slots wanted, ", state_->in_use, " in use of ", state_->slot_limit));
   }
   std::vector<HeldBlock> blocks;
   for (uint32_t i = 0; i < count; ++i) {
@@ -261,7 +262,8 @@ absl::StatusOr<std::vector<HeldBlock>> MemoryKvClient::Commit(const OpenedSessio
     return absl::InvalidArgumentError("Commit: needs chunk_tokens token ids and one block per layer");
   }
   if (NextChunkHash(in.parent, in.token_ids) != in.hash) {
-    return absl::InvalidArgumentError("Commit: the chunk hash does not follow from the parent and the token ids");
+    return absl::InvalidArgumentError(
+        "Commit: the chunk hash does not follow from the parent and the token ids");
   }
   for (const HeldBlock& block : in.blocks) {
     const auto slot = state_->slots.find(block.slot());

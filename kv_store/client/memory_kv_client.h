@@ -1,4 +1,5 @@
-// KvClient in process, for tests of the engine: the semantics of kv_store without processes, disk or eviction.
+// KvClient in process, for tests of the engine: the semantics of kv_store without processes, disk or
+// eviction.
 #ifndef HGA_KV_STORE_CLIENT_MEMORY_KV_CLIENT_H_
 #define HGA_KV_STORE_CLIENT_MEMORY_KV_CLIENT_H_
 
@@ -23,7 +24,8 @@ class MemoryKvClient : public KvClient {
   absl::Status UpdateSession(const OpenedSession& session, absl::Span<const ChunkHash> chunks,
                              absl::Span<const uint32_t> tail_tokens) override;
   absl::Status CloseSession(const OpenedSession& session) override;
-  absl::StatusOr<std::vector<uint32_t>> GetSession(const std::string& name, const ModelFingerprint& model) override;
+  absl::StatusOr<std::vector<uint32_t>> GetSession(const std::string& name,
+                                                   const ModelFingerprint& model) override;
   absl::StatusOr<std::vector<SessionSummary>> ListSessions() override;
   absl::Status DeleteSession(const std::string& name) override;
   absl::StatusOr<std::vector<HeldBlock>> Reserve(uint32_t count) override;

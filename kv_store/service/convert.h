@@ -14,8 +14,10 @@ namespace hga {
 
 // Nothing if the client attaches without an arena (no layers).
 std::optional<KvGeometry> FromProto(const types::v1::KvGeometry& geometry);
-absl::StatusOr<std::vector<ChunkHash>> FromProto(const google::protobuf::RepeatedPtrField<std::string>& hashes);
-absl::StatusOr<std::vector<BlockName>> FromProto(const google::protobuf::RepeatedPtrField<types::v1::BlockName>& blocks);
+absl::StatusOr<std::vector<ChunkHash>> FromProto(
+    const google::protobuf::RepeatedPtrField<std::string>& hashes);
+absl::StatusOr<std::vector<BlockName>> FromProto(
+    const google::protobuf::RepeatedPtrField<types::v1::BlockName>& blocks);
 // Moves the summary out of `request`.
 absl::StatusOr<CommitArgs> FromProto(kv_store::v1::CommitRequest* request);
 void ToProto(const StoreStats& stats, uint64_t disk_bytes, kv_store::v1::GetStatsResponse* out);

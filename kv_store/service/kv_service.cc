@@ -69,7 +69,8 @@ grpc::Status KvService::OpenSession(Context*, const pb::OpenSessionRequest* requ
                 });
 }
 
-grpc::Status KvService::UpdateSession(Context*, const pb::UpdateSessionRequest* request, pb::UpdateSessionResponse*) {
+grpc::Status KvService::UpdateSession(Context*, const pb::UpdateSessionRequest* request,
+                                      pb::UpdateSessionResponse*) {
   auto chunks = FromProto(request->chunk_hashes());
   if (!chunks.ok()) return ToGrpc(chunks.status());
   return ToGrpc(loop_->UpdateSession(request->client_id(), request->session_id(), request->epoch(),
@@ -77,18 +78,21 @@ grpc::Status KvService::UpdateSession(Context*, const pb::UpdateSessionRequest* 
                                      {request->tail_tokens().begin(), request->tail_tokens().end()}));
 }
 
-grpc::Status KvService::CloseSession(Context*, const pb::CloseSessionRequest* request, pb::CloseSessionResponse*) {
+grpc::Status KvService::CloseSession(Context*, const pb::CloseSessionRequest* request,
+                                     pb::CloseSessionResponse*) {
   return ToGrpc(loop_->CloseSession(request->client_id(), request->session_id(), request->epoch()));
 }
 
-grpc::Status KvService::GetSession(Context*, const pb::GetSessionRequest* request, pb::GetSessionResponse* response) {
+grpc::Status KvService::GetSession(Context*, const pb::GetSessionRequest* request,
+                                   pb::GetSessionResponse* response) {
   return Finish(loop_->GetSession(request->name()), [&](const StoredTokens& stored) {
     response->mutable_token_ids()->Add(stored.token_ids.begin(), stored.token_ids.end());
     response->set_model_fingerprint(stored.model.ToBytes());
   });
 }
 
-grpc::Status KvService::ListSessions(Context*, const pb::ListSessionsRequest*, pb::ListSessionsResponse* response) {
+grpc::Status KvService::ListSessions(Context*, const pb::ListSessionsRequest*,
+                                     pb::ListSessionsResponse* response) {
   for (const SessionView& view : loop_->ListSessions()) {
     pb::SessionInfo* info = response->add_sessions();
     info->set_name(view.name);
@@ -102,14 +106,16 @@ grpc::Status KvService::ListSessions(Context*, const pb::ListSessionsRequest*, p
   return grpc::Status::OK;
 }
 
-grpc::Status KvService::DeleteSession(Context*, const pb::DeleteSessionRequest* request, pb::DeleteSessionResponse*) {
+grpc::Status KvService::DeleteSession(Context*, const pb::DeleteSessionRequest* request,
+                                      pb::DeleteSessionResponse*) {
   return ToGrpc(loop_->DeleteSession(request->name()));
 }
 
 grpc::Status KvService::Reserve(Context*, const pb::ReserveRequest* request, pb::ReserveResponse* response) {
-  return Finish(loop_->Reserve(request->client_id(), request->slots()), [&](const std::vector<uint32_t>& slots) {
-    response->mutable_slots()->Add(slots.begin(), slots.end());
-  });
+  return Finish(loop_->Reserve(request->client_id(), request->slots()),
+                [&](const std::vector<uint32_t>& slots) {
+                  response->mutable_slots()->Add(slots.begin(), slots.end());
+                });
 }
 
 grpc::Status KvService::Commit(Context*, const pb::CommitRequest* request, pb::CommitResponse* response) {

@@ -1,4 +1,5 @@
-// gRPC edge of kv_store: converts, checks and hands over to the StoreLoop. Runs on gRPC's threads, one per call.
+// gRPC edge of kv_store: converts, checks and hands over to the StoreLoop. Runs on gRPC's threads, one per
+// call.
 #ifndef HGA_KV_STORE_SERVICE_KV_SERVICE_H_
 #define HGA_KV_STORE_SERVICE_KV_SERVICE_H_
 

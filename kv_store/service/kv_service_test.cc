@@ -46,7 +46,8 @@ class KvServiceTest : public ::testing::Test {
     for (uint32_t i = 0; i < chunks * g_.chunk_tokens; ++i) tokens.push_back(i);
     return ChunkHashes(model_, g_, tokens);
   }
-  absl::StatusOr<std::vector<HeldBlock>> Commit(GrpcKvClient* client, const OpenedSession& session, uint32_t i) {
+  absl::StatusOr<std::vector<HeldBlock>> Commit(GrpcKvClient* client, const OpenedSession& session,
+                                                uint32_t i) {
     CommitChunk chunk;
     chunk.hash = Hashes(i + 1)[i];
     chunk.parent = i == 0 ? SeedHash(model_, g_) : Hashes(i)[i - 1];
@@ -57,7 +58,8 @@ class KvServiceTest : public ::testing::Test {
       blocks = client->Reserve(g_.layers);
     }
     if (!blocks.ok()) return blocks.status();
-    for (uint32_t l = 0; l < g_.layers; ++l) std::memset((*blocks)[l].data(), Pattern(i, l), g_.block_bytes());
+    for (uint32_t l = 0; l < g_.layers; ++l)
+      std::memset((*blocks)[l].data(), Pattern(i, l), g_.block_bytes());
     chunk.blocks = *std::move(blocks);
     chunk.summary_method = "mean";
     chunk.summary = "s";
@@ -197,7 +199,8 @@ TEST_F(KvServiceTest, GarbageOnTheWireIsRefused) {
   using Stub = kv_store::v1::KvStore::Stub;
   kv_store::v1::OpenSessionRequest open;
   open.set_model_fingerprint("short");
-  EXPECT_EQ(code(&Stub::OpenSession, open, kv_store::v1::OpenSessionResponse()), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(code(&Stub::OpenSession, open, kv_store::v1::OpenSessionResponse()),
+            grpc::StatusCode::INVALID_ARGUMENT);
   kv_store::v1::FetchRequest fetch;
   fetch.add_blocks()->set_chunk_hash("x");
   EXPECT_EQ(code(&Stub::Fetch, fetch, kv_store::v1::FetchResponse()), grpc::StatusCode::INVALID_ARGUMENT);

@@ -129,9 +129,10 @@ absl::Status BlockStore::Exhausted(uint32_t wanted) {
   AskBack(wanted);
   const std::string why =
       write_error_.ok() ? "" : absl::StrCat("; write-back is failing: ", std::string(write_error_.message()));
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "arena: ", wanted, " slots wanted, ", slots_.available(), " available of ", slots_.count(), " (",
-      slots_.held(), " held, ", slots_.in_state(SlotState::kDirty), " not durable yet), retry in 20 ms", why));
+  return absl::ResourceExhaustedError(absl::StrCat("arena: ", wanted, " slots wanted, ", slots_.available(),
+                                                   " available of ", slots_.count(), " (", slots_.held(),
+                                                   " held, ", slots_.in_state(SlotState::kDirty),
+                                                   " not durable yet), retry in 20 ms", why));
 }
 
 absl::StatusOr<std::vector<uint32_t>> BlockStore::Reserve(ClientId id, uint32_t count) {
@@ -140,9 +141,9 @@ absl::StatusOr<std::vector<uint32_t>> BlockStore::Reserve(ClientId id, uint32_t 
     return absl::InvalidArgumentError(absl::StrCat("Reserve: 1 to ", kMaxReserve, " slots, not ", count));
   }
   if (chunks_dirty_ > options_.writeback_queue_chunks) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat(chunks_dirty_, " chunks wait to be written to disk, retry in 50 ms",
-                     write_error_.ok() ? "" : "; write-back is failing: ", std::string(write_error_.message())));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        chunks_dirty_, " chunks wait to be written to disk, retry in 50 ms",
+        write_error_.ok() ? "" : "; write-back is failing: ", std::string(write_error_.message())));
   }
   if (slots_.available() < count) return Exhausted(count);
   std::vector<uint32_t> granted(count);
@@ -174,17 +175,20 @@ absl::Status BlockStore::Release(ClientId id, absl::Span<const uint32_t> slots) 
 absl::Status BlockStore::CheckCommit(const Client& client, const CommitArgs& args) const {
   if (args.token_ids.size() != geometry_.chunk_tokens || args.slots.size() != geometry_.layers ||
       args.checksums.size() != geometry_.layers) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "Commit: got ", args.token_ids.size(), " tokens, ", args.slots.size(), " slots and ", args.checksums.size(),
-        " checksums, expected ", geometry_.chunk_tokens, ", ", geometry_.layers, " and ", geometry_.layers));
+    return absl::InvalidArgumentError(absl::StrCat("Commit: got ", args.token_ids.size(), " tokens, ",
+                                                   args.slots.size(), " slots and ", args.checksums.size(),
+                                                   " checksums, expected ", geometry_.chunk_tokens, ", ",
+                                                   geometry_.layers, " and ", geometry_.layers));
   }
   if (NextChunkHash(args.parent, args.token_ids) != args.hash) {
-    return absl::InvalidArgumentError("Commit: the chunk hash does not follow from the parent and the token ids");
+    return absl::InvalidArgumentError(
+        "Commit: the chunk hash does not follow from the parent and the token ids");
   }
   absl::flat_hash_set<uint32_t> seen;
   for (uint32_t slot : args.slots) {
     if (!client.reserved.contains(slot)) {
-      return absl::InvalidArgumentError(absl::StrCat("Commit: slot ", slot, " is not reserved by this client"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("Commit: slot ", slot, " is not reserved by this client"));
     }
     if (!seen.insert(slot).second) {
       return absl::InvalidArgumentError(absl::StrCat("Commit: slot ", slot, " is named twice"));
@@ -232,7 +236,8 @@ void BlockStore::AdoptNew(Client* client, Chunk* chunk, CommitArgs args) {
   ++chunks_dirty_;
 }
 
-// Blocks in RAM stay and the caller's copies go; where the store has a block only on disk, the caller's copy stays.
+// Blocks in RAM stay and the caller's copies go; where the store has a block only on disk, the caller's copy
+// stays.
 CommitOutcome BlockStore::AdoptDuplicate(Client* client, Chunk* chunk, const std::vector<uint32_t>& slots) {
   CommitOutcome outcome{slots, /*duplicate=*/true};
   for (uint32_t layer = 0; layer < geometry_.layers; ++layer) {
@@ -264,7 +269,8 @@ absl::StatusOr<std::vector<DiskRead>> BlockStore::Fetch(ClientId id, const std::
                                                         FetchDone done) {
   HGA_ASSIGN_OR_RETURN(Client * client, FindClient(id));
   if (names.size() > kMaxFetch) {
-    return absl::InvalidArgumentError(absl::StrCat("Fetch: at most ", kMaxFetch, " blocks, not ", names.size()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("Fetch: at most ", kMaxFetch, " blocks, not ", names.size()));
   }
   auto ticket = std::make_shared<FetchTicket>();
   ticket->client = id;
@@ -272,7 +278,8 @@ absl::StatusOr<std::vector<DiskRead>> BlockStore::Fetch(ClientId id, const std::
   ticket->waiting = names.size() + 1;  // one for this call itself
   ticket->done = std::move(done);
   std::vector<size_t> absent;
-  for (size_t i = 0; i < names.size(); ++i) {  // first hold all that is here, so that staging evicts none of it
+  for (size_t i = 0; i < names.size();
+       ++i) {  // first hold all that is here, so that staging evicts none of it
     const Chunk* chunk = FindWhole(names[i].chunk);
     if (chunk == nullptr || names[i].layer >= geometry_.layers) {
       ++counters_.misses;
@@ -318,7 +325,8 @@ void BlockStore::FinishRead(uint32_t slot, const absl::Status& status) {
   if (chunk != nullptr && chunk->serial != staging.serial) chunk = nullptr;
   uint32_t* place = chunk == nullptr ? nullptr : &chunk->slots[staging.layer];
   absl::Status result = status;
-  if (place != nullptr && *place != slot && *place != kNoSlot) {  // a commit brought the block while it was read
+  if (place != nullptr && *place != slot &&
+      *place != kNoSlot) {  // a commit brought the block while it was read
     slots_.Drop(slot);
     const bool ready = slots_.state(*place) != SlotState::kStaging;
     result = ready ? absl::OkStatus() : absl::UnavailableError("the block is being read again; retry");

@@ -1,7 +1,7 @@
 // What kv_store knows: chunks and where their blocks are, sessions, clients and their holds.
 //
-// A plain state machine: it starts no thread and waits for no disk. Disk work leaves it as DiskReads and WriteJobs and
-// comes back through FinishRead and FinishWrite; store_loop.h runs them.
+// A plain state machine: it starts no thread and waits for no disk. Disk work leaves it as DiskReads and
+// WriteJobs and comes back through FinishRead and FinishWrite; store_loop.h runs them.
 //
 // Invariant: a chunk in the index that is not `lost` is complete: each layer's block is in a slot or durable.
 #ifndef HGA_KV_STORE_STORE_BLOCK_STORE_H_
@@ -112,7 +112,8 @@ struct StoreStats {
   uint64_t slots_total = 0, slots_held = 0;
   uint64_t ram_hits = 0, disk_hits = 0, misses = 0, evictions = 0, checksum_errors = 0;
   uint64_t reclaims = 0, unknown_releases = 0, chunks_written = 0, bytes_written = 0;
-  uint64_t sessions = 0, chunks = 0, chunks_durable = 0, chunks_dirty = 0, clients = 0, clients_quarantined = 0;
+  uint64_t sessions = 0, chunks = 0, chunks_durable = 0, chunks_dirty = 0, clients = 0,
+           clients_quarantined = 0;
 };
 
 struct BlockStoreOptions {
@@ -129,8 +130,8 @@ class BlockStore {
   explicit BlockStore(const BlockStoreOptions& options) : options_(options) {}
 
   // --- Life ---
-  // Reads the index after a restart. Manifests are cut back to what is durable; chunks that no manifest names are
-  // deleted with the next write job.
+  // Reads the index after a restart. Manifests are cut back to what is durable; chunks that no manifest names
+  // are deleted with the next write job.
   absl::Status Load(KvTier* tier);
   // Fixes the block shape; once, before the first slot is used.
   void SetSlots(const KvGeometry& geometry, uint32_t slot_count, SlotMemory memory);
@@ -144,8 +145,8 @@ class BlockStore {
   void FreeClient(ClientId client);
 
   // --- Sessions ---
-  absl::StatusOr<OpenOutcome> OpenSession(ClientId client, const std::string& name, const ModelFingerprint& model,
-                                          absl::Span<const ChunkHash> chunks);
+  absl::StatusOr<OpenOutcome> OpenSession(ClientId client, const std::string& name,
+                                          const ModelFingerprint& model, absl::Span<const ChunkHash> chunks);
   absl::Status UpdateSession(ClientId client, const std::string& session_id, uint64_t epoch,
                              std::vector<ChunkHash> chunks, std::vector<uint32_t> tail_tokens);
   absl::Status CloseSession(ClientId client, const std::string& session_id, uint64_t epoch);
@@ -158,12 +159,14 @@ class BlockStore {
   absl::StatusOr<CommitOutcome> Commit(ClientId client, CommitArgs args);
   // Calls back at once if the chunk is durable already.
   void WhenDurable(const ChunkHash& chunk, std::function<void(absl::Status)> done);
-  // Takes holds on what is in RAM and returns what has to be read; `done` is called when every block is settled,
-  // maybe before this returns.
-  absl::StatusOr<std::vector<DiskRead>> Fetch(ClientId client, const std::vector<BlockName>& names, FetchDone done);
+  // Takes holds on what is in RAM and returns what has to be read; `done` is called when every block is
+  // settled, maybe before this returns.
+  absl::StatusOr<std::vector<DiskRead>> Fetch(ClientId client, const std::vector<BlockName>& names,
+                                              FetchDone done);
   void FinishRead(uint32_t slot, const absl::Status& status);
   absl::Status Release(ClientId client, absl::Span<const uint32_t> slots);
-  // The chunk's summary while it is not on disk yet; nullptr: read it from the tier. NOT_FOUND: no such chunk.
+  // The chunk's summary while it is not on disk yet; nullptr: read it from the tier. NOT_FOUND: no such
+  // chunk.
   absl::StatusOr<std::shared_ptr<const SummaryRecord>> FindSummary(const ChunkHash& chunk) const;
 
   // --- Write-back ---

@@ -18,7 +18,8 @@ bool IsEmpty(const std::vector<ChunkHash>& chunks, const std::vector<uint32_t>& 
 
 }  // namespace
 
-absl::StatusOr<BlockStore::Session*> BlockStore::FindOpenSession(ClientId client, const std::string& session_id,
+absl::StatusOr<BlockStore::Session*> BlockStore::FindOpenSession(ClientId client,
+                                                                 const std::string& session_id,
                                                                  uint64_t epoch) {
   const auto found = sessions_.find(session_id);
   if (found == sessions_.end() || found->second.writer != client) {
@@ -27,7 +28,8 @@ absl::StatusOr<BlockStore::Session*> BlockStore::FindOpenSession(ClientId client
   }
   if (found->second.epoch != epoch) {
     return absl::FailedPreconditionError(absl::StrCat("session '", session_id, "': epoch ", epoch,
-                                                      " is stale, it is ", found->second.epoch, " now; open it again"));
+                                                      " is stale, it is ", found->second.epoch,
+                                                      " now; open it again"));
   }
   return &found->second;
 }
@@ -77,11 +79,12 @@ absl::Status BlockStore::CheckManifest(const Session& session, absl::Span<const 
   for (size_t i = 0; i < chunks.size(); ++i) {
     const Chunk* chunk = FindWhole(chunks[i]);
     if (chunk == nullptr) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("UpdateSession: chunk ", i, " (", chunks[i].ToHex(), ") is not in the store; commit it first"));
+      return absl::FailedPreconditionError(absl::StrCat("UpdateSession: chunk ", i, " (", chunks[i].ToHex(),
+                                                        ") is not in the store; commit it first"));
     }
     if (chunk->parent != previous) {
-      return absl::InvalidArgumentError(absl::StrCat("UpdateSession: chunk ", i, " does not follow its predecessor"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("UpdateSession: chunk ", i, " does not follow its predecessor"));
     }
     previous = chunks[i];
   }
@@ -93,8 +96,8 @@ absl::Status BlockStore::UpdateSession(ClientId id, const std::string& session_i
   HGA_RETURN_IF_ERROR(FindClient(id).status());
   HGA_ASSIGN_OR_RETURN(Session * session, FindOpenSession(id, session_id, epoch));
   if (tail_tokens.size() >= geometry_.chunk_tokens) {
-    return absl::InvalidArgumentError(absl::StrCat("UpdateSession: ", tail_tokens.size(),
-                                                   " tail tokens, must be fewer than ", geometry_.chunk_tokens));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "UpdateSession: ", tail_tokens.size(), " tail tokens, must be fewer than ", geometry_.chunk_tokens));
   }
   HGA_RETURN_IF_ERROR(CheckManifest(*session, chunks));
   ReplaceManifest(session, std::move(chunks));
@@ -108,7 +111,8 @@ absl::Status BlockStore::UpdateSession(ClientId id, const std::string& session_i
 }
 
 void BlockStore::ReplaceManifest(Session* session, std::vector<ChunkHash> chunks) {
-  const auto common = std::mismatch(chunks.begin(), chunks.end(), session->chunks.begin(), session->chunks.end());
+  const auto common =
+      std::mismatch(chunks.begin(), chunks.end(), session->chunks.begin(), session->chunks.end());
   const size_t kept = common.first - chunks.begin();
   for (size_t i = kept; i < chunks.size(); ++i) AddRef(chunks[i]);
   const std::vector<ChunkHash> old = std::move(session->chunks);

@@ -84,7 +84,9 @@ class BlockStoreTest : public ::testing::Test {
     EXPECT_TRUE(outcome.ok()) << outcome.status();
     return outcome.ok() ? outcome->slots : std::vector<uint32_t>();
   }
-  static uint8_t Pattern(uint32_t chunk, uint32_t layer) { return static_cast<uint8_t>(chunk * 16 + layer + 1); }
+  static uint8_t Pattern(uint32_t chunk, uint32_t layer) {
+    return static_cast<uint8_t>(chunk * 16 + layer + 1);
+  }
 
   void WriteAll() {
     while (auto job = store_->TakeWrite()) {
@@ -228,7 +230,8 @@ TEST_F(BlockStoreTest, ClosedWhileBeingWrittenIsDeletedAfterwards) {
   auto job = store_->TakeWrite();
   ASSERT_TRUE(job.has_value());
   ASSERT_TRUE(store_->CloseSession(kA, session.session_id, session.epoch).ok());
-  EXPECT_EQ(store_->stats().slots[static_cast<int>(SlotState::kFree)], kSlots - 2);  // its bytes are being written
+  EXPECT_EQ(store_->stats().slots[static_cast<int>(SlotState::kFree)],
+            kSlots - 2);  // its bytes are being written
   ASSERT_TRUE(tier_.Write(job->step).ok());
   store_->FinishWrite({});
   WriteAll();
@@ -265,7 +268,8 @@ TEST_F(BlockStoreTest, CommitDuringADiskReadGivesBothTheSameBlock) {
   MakeSession("s", 1);
   store_->DropRam();
   std::vector<FetchOutcome> got;
-  const auto reads = store_->Fetch(kA, {{Hash(0), 0}}, [&](std::vector<FetchOutcome> r) { got = std::move(r); });
+  const auto reads =
+      store_->Fetch(kA, {{Hash(0), 0}}, [&](std::vector<FetchOutcome> r) { got = std::move(r); });
   ASSERT_EQ(reads->size(), 1u);
   const auto committed = Commit(kB, Open(kB, "t"), 0);
   FinishReads(*reads);
@@ -296,7 +300,8 @@ TEST_F(BlockStoreTest, AbsurdRequestsAreRefused) {
   wrong = Args(s, 0, mine);
   wrong.hash = HashBytes("lie");
   EXPECT_EQ(store_->Commit(kA, wrong).status().code(), StatusCode::kInvalidArgument);
-  EXPECT_EQ(store_->UpdateSession(kA, "s", s.epoch, {HashBytes("none")}, {}).code(), StatusCode::kFailedPrecondition);
+  EXPECT_EQ(store_->UpdateSession(kA, "s", s.epoch, {HashBytes("none")}, {}).code(),
+            StatusCode::kFailedPrecondition);
   EXPECT_EQ(store_->UpdateSession(kA, "s", s.epoch, {}, {1, 2, 3, 4}).code(), StatusCode::kInvalidArgument);
   EXPECT_TRUE(store_->Release(kA, {~0u, theirs[0]}).ok());
   EXPECT_EQ(store_->stats().unknown_releases, 2u);
@@ -325,7 +330,8 @@ TEST_F(BlockStoreTest, BadChecksumIsDataLossAndTheChunkNoLongerMatches) {
   EXPECT_EQ(store_->stats().slots_held, 0u);
   const OpenOutcome again = Open(kA, "s", HashesUpTo(2));
   EXPECT_EQ(again.matched, 1u);
-  EXPECT_EQ(store_->GetSession("s")->token_ids.size(), 2 * g_.chunk_tokens);  // so that it can be computed again
+  EXPECT_EQ(store_->GetSession("s")->token_ids.size(),
+            2 * g_.chunk_tokens);  // so that it can be computed again
   ASSERT_TRUE(store_->Release(kA, Commit(kA, again, 1)).ok());
   WriteAll();
   store_->DropRam();

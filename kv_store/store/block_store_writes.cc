@@ -19,7 +19,8 @@ std::optional<WriteJob> BlockStore::TakeWrite() {
   WriteJob job;
   job.step.delete_chunks.assign(to_delete_.begin(), to_delete_.end());
   job.step.delete_sessions.assign(sessions_to_delete_.begin(), sessions_to_delete_.end());
-  for (const std::string& name : sessions_to_put_) job.step.put_sessions.push_back(RecordOf(name, sessions_[name]));
+  for (const std::string& name : sessions_to_put_)
+    job.step.put_sessions.push_back(RecordOf(name, sessions_[name]));
   to_delete_.clear();
   sessions_to_delete_.clear();
   sessions_to_put_.clear();
@@ -132,8 +133,8 @@ void BlockStore::LoadSession(SessionRecord record) {
   if (session.chunks.size() == record.chunks.size()) {
     session.tail_tokens = std::move(record.tail_tokens);
   } else {
-    LogWarning("session ", record.name, ": cut back from ", record.chunks.size(), " to ", session.chunks.size(),
-               " chunks, the rest was not durable");
+    LogWarning("session ", record.name, ": cut back from ", record.chunks.size(), " to ",
+               session.chunks.size(), " chunks, the rest was not durable");
     sessions_to_put_.insert(record.name);
   }
   for (const ChunkHash& hash : session.chunks) AddRef(hash);

@@ -1,7 +1,8 @@
 // Bookkeeping of the arena's slots: state, holds, and which clean unheld slot to reuse next.
 //
-// Eviction resists scans with two lists: a block starts on probation; one that is fetched again while in RAM moves to
-// the protected list, which takes up to three quarters of the slots. Victims come from probation first.
+// Eviction resists scans with two lists: a block starts on probation; one that is fetched again while in RAM
+// moves to the protected list, which takes up to three quarters of the slots. Victims come from probation
+// first.
 #ifndef HGA_KV_STORE_STORE_SLOT_TABLE_H_
 #define HGA_KV_STORE_STORE_SLOT_TABLE_H_
 

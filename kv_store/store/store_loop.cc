@@ -1,5 +1,7 @@
 #include "kv_store/store/store_loop.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <random>
 #include <utility>
@@ -78,10 +80,14 @@ StoreLoop::~StoreLoop() {
   }
   stop_changed_.notify_all();
   ticker_.join();
-  // What these still have to report they post to the store's thread, which goes last; Pump starts nothing any more.
+  // What these still have to report they post to the store's thread, which goes last; Pump starts nothing any
+  // more.
   for (auto& reader : readers_) reader.reset();
   writer_.reset();
   executor_.reset();
+  // Gives the memory back once the last client has let go; nobody else can have made a file of this name
+  // meanwhile, because this arena was locked.
+  if (arena_.has_value()) ::unlink(options_.arena_path.c_str());
 }
 
 // --- Clients ---
@@ -91,9 +97,9 @@ absl::Status StoreLoop::PrepareArena(const KvGeometry& geometry) {
   const bool replaceable = !arena_.has_value() && !store_.has_chunks() && !store_.HasPendingWrites();
   if (geometry_.has_value() && !(*geometry_ == geometry) && !replaceable) {
     return absl::FailedPreconditionError(absl::StrCat(
-        "this store holds K/V of another shape (", geometry_->layers, " layers, ", geometry_->kv_heads, " KV heads of ",
-        geometry_->head_dim, ", chunks of ", geometry_->chunk_tokens, "; the client has ", geometry.layers, ", ",
-        geometry.kv_heads, ", ", geometry.head_dim, ", ", geometry.chunk_tokens,
+        "this store holds K/V of another shape (", geometry_->layers, " layers, ", geometry_->kv_heads,
+        " KV heads of ", geometry_->head_dim, ", chunks of ", geometry_->chunk_tokens, "; the client has ",
+        geometry.layers, ", ", geometry.kv_heads, ", ", geometry.head_dim, ", ", geometry.chunk_tokens,
         "); start a kv_store with another --data_dir for this model"));
   }
   if (arena_.has_value()) return absl::OkStatus();
@@ -102,7 +108,8 @@ absl::Status StoreLoop::PrepareArena(const KvGeometry& geometry) {
   shape.slot_bytes = (geometry.block_bytes() + kArenaPage - 1) / kArenaPage * kArenaPage;
   const uint64_t count = options_.arena_bytes / shape.slot_bytes;
   if (count < geometry.layers) {
-    return absl::FailedPreconditionError(absl::StrCat("--arena_bytes ", options_.arena_bytes, " has room for ", count,
+    return absl::FailedPreconditionError(absl::StrCat("--arena_bytes ", options_.arena_bytes,
+                                                      " has room for ", count,
                                                       " blocks, one chunk alone needs ", geometry.layers));
   }
   shape.slot_count = static_cast<uint32_t>(std::min<uint64_t>(count, kMaxSlots));
@@ -328,13 +335,15 @@ absl::StatusOr<CommitOutcome> StoreLoop::Commit(ClientId client, CommitArgs args
   });
   if (!outcome.ok() || !options_.commit_waits_for_disk) return outcome;
   if (future.wait_for(kDurableWait) != std::future_status::ready) {
-    return absl::UnavailableError("the disk did not take the chunk within 30 s; it is committed but not durable");
+    return absl::UnavailableError(
+        "the disk did not take the chunk within 30 s; it is committed but not durable");
   }
   HGA_RETURN_IF_ERROR(future.get());
   return outcome;
 }
 
-absl::StatusOr<std::vector<FetchOutcome>> StoreLoop::Fetch(ClientId client, const std::vector<BlockName>& names) {
+absl::StatusOr<std::vector<FetchOutcome>> StoreLoop::Fetch(ClientId client,
+                                                           const std::vector<BlockName>& names) {
   auto settled = std::make_shared<std::promise<std::vector<FetchOutcome>>>();
   auto future = settled->get_future();
   HGA_RETURN_IF_ERROR(OnStore([&]() -> absl::Status {
@@ -366,7 +375,8 @@ absl::StatusOr<uint64_t> StoreLoop::Flush(bool drop_ram, std::chrono::millisecon
   auto dropped = std::make_shared<std::promise<uint64_t>>();
   auto future = dropped->get_future();
   executor_->Run([&] {
-    flush_waiters_.push_back([this, dropped, drop_ram] { dropped->set_value(drop_ram ? store_.DropRam() : 0); });
+    flush_waiters_.push_back(
+        [this, dropped, drop_ram] { dropped->set_value(drop_ram ? store_.DropRam() : 0); });
     Pump();
   });
   if (future.wait_for(timeout) == std::future_status::ready) return future.get();

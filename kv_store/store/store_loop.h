@@ -1,6 +1,7 @@
 // Runs a BlockStore: one thread owns it, one writes to disk, a few read from disk, one keeps time.
 //
-// The daemon owns one StoreLoop. Its functions are thread-safe and block their caller, never the store's thread.
+// The daemon owns one StoreLoop. Its functions are thread-safe and block their caller, never the store's
+// thread.
 #ifndef HGA_KV_STORE_STORE_STORE_LOOP_H_
 #define HGA_KV_STORE_STORE_STORE_LOOP_H_
 
@@ -51,11 +52,14 @@ class StoreLoop {
   // Stops without waiting for the disk; see Flush.
   ~StoreLoop();
 
-  // Makes the arena at the first attach with a geometry. FAILED_PRECONDITION on a geometry unlike the store's.
-  absl::StatusOr<AttachedClient> Attach(const std::string& client_name, const std::optional<KvGeometry>& geometry);
+  // Makes the arena at the first attach with a geometry. FAILED_PRECONDITION on a geometry unlike the
+  // store's.
+  absl::StatusOr<AttachedClient> Attach(const std::string& client_name,
+                                        const std::optional<KvGeometry>& geometry);
   void Detach(ClientId client);
 
-  absl::StatusOr<OpenOutcome> OpenSession(ClientId client, const std::string& name, const ModelFingerprint& model,
+  absl::StatusOr<OpenOutcome> OpenSession(ClientId client, const std::string& name,
+                                          const ModelFingerprint& model,
                                           const std::vector<ChunkHash>& chunks);
   absl::Status UpdateSession(ClientId client, const std::string& session_id, uint64_t epoch,
                              std::vector<ChunkHash> chunks, std::vector<uint32_t> tail_tokens);
@@ -73,7 +77,8 @@ class StoreLoop {
 
   StoreStats GetStats();
   uint64_t DiskBytes() { return tier_->DiskBytes(); }
-  // Waits until everything committed is durable, then drops clean unheld blocks if asked. UNAVAILABLE: not in time.
+  // Waits until everything committed is durable, then drops clean unheld blocks if asked. UNAVAILABLE: not in
+  // time.
   absl::StatusOr<uint64_t> Flush(bool drop_ram, std::chrono::milliseconds timeout);
   // Ends the clients' streams; later attaches are refused.
   void StopClients();
@@ -105,9 +110,9 @@ class StoreLoop {
   void Pump();
   void StartReads(std::vector<DiskRead> reads);
 
-  void WriteLoop(std::shared_ptr<WriteJob> job);  // on the writer's thread
+  void WriteLoop(std::shared_ptr<WriteJob> job);                                     // on the writer's thread
   void ReadBatch(std::vector<BlockRead> batch, const std::vector<uint32_t>& slots);  // on a reader's thread
-  void Tick();                                    // the timekeeper's thread
+  void Tick();  // the timekeeper's thread
 
   // Constant after construction.
   const StoreLoopOptions options_;
@@ -128,8 +133,8 @@ class StoreLoop {
 
   std::mutex mu_;
   std::condition_variable stop_changed_;
-  bool stopping_ = false;       // guarded by mu_
-  bool quarantine_ = false;     // guarded by mu_: somebody is in quarantine
+  bool stopping_ = false;    // guarded by mu_
+  bool quarantine_ = false;  // guarded by mu_: somebody is in quarantine
 
   std::unique_ptr<SerialExecutor> executor_;
   std::unique_ptr<SerialExecutor> writer_;

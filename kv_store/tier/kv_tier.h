@@ -1,4 +1,5 @@
-// The seam to durable storage. Implementations: rocks_tier.h (the disk tier), memory_tier.h (tests and faults).
+// The seam to durable storage. Implementations: rocks_tier.h (the disk tier), memory_tier.h (tests and
+// faults).
 #ifndef HGA_KV_STORE_TIER_KV_TIER_H_
 #define HGA_KV_STORE_TIER_KV_TIER_H_
 
@@ -72,7 +73,8 @@ class KvTier {
   // Geometry that was set last, also before a restart. NOT_FOUND: none.
   virtual absl::StatusOr<KvGeometry> GetGeometry() = 0;
 
-  // When it returns OK, all of `step` survives a crash. On error nothing of it is to be relied on: retry the same step.
+  // When it returns OK, all of `step` survives a crash. On error nothing of it is to be relied on: retry the
+  // same step.
   virtual absl::Status Write(const WriteStep& step) = 0;
   // Sets every read's status; verifies each block's checksum.
   virtual void ReadBlocks(absl::Span<BlockRead> reads) = 0;

@@ -16,8 +16,12 @@ class Writer {
  public:
   Writer() { out_.push_back(kRecordVersion); }
   template <typename T>
-  void Pod(T value) { out_.append(reinterpret_cast<const char*>(&value), sizeof(value)); }
-  void Hash(const Hash128& hash) { out_.append(reinterpret_cast<const char*>(hash.bytes.data()), hash.bytes.size()); }
+  void Pod(T value) {
+    out_.append(reinterpret_cast<const char*>(&value), sizeof(value));
+  }
+  void Hash(const Hash128& hash) {
+    out_.append(reinterpret_cast<const char*>(hash.bytes.data()), hash.bytes.size());
+  }
   void String(const std::string& s) {
     Pod<uint64_t>(s.size());
     out_ += s;
@@ -159,14 +163,16 @@ absl::StatusOr<SessionRecord> DecodeSession(absl::string_view bytes) {
 
 std::string EncodeGeometry(const KvGeometry& g) {
   Writer w;
-  for (uint32_t v : {g.layers, g.query_heads, g.kv_heads, g.head_dim, g.chunk_tokens, g.group_tokens}) w.Pod(v);
+  for (uint32_t v : {g.layers, g.query_heads, g.kv_heads, g.head_dim, g.chunk_tokens, g.group_tokens})
+    w.Pod(v);
   return w.Finish();
 }
 
 absl::StatusOr<KvGeometry> DecodeGeometry(absl::string_view bytes) {
   Reader in(bytes);
   KvGeometry g;
-  for (uint32_t* v : {&g.layers, &g.query_heads, &g.kv_heads, &g.head_dim, &g.chunk_tokens, &g.group_tokens}) {
+  for (uint32_t* v :
+       {&g.layers, &g.query_heads, &g.kv_heads, &g.head_dim, &g.chunk_tokens, &g.group_tokens}) {
     *v = in.Pod<uint32_t>();
   }
   HGA_RETURN_IF_ERROR(in.Done("geometry"));
@@ -183,15 +189,16 @@ std::string EncodeBlockHeader(uint64_t checksum) {
 
 absl::Status DecodeBlock(absl::string_view value, size_t block_bytes, uint8_t* out) {
   if (value.size() != kBlockHeaderBytes + block_bytes) {
-    return absl::DataLossError(
-        absl::StrCat("block on disk has ", value.size(), " bytes, expected ", kBlockHeaderBytes + block_bytes));
+    return absl::DataLossError(absl::StrCat("block on disk has ", value.size(), " bytes, expected ",
+                                            kBlockHeaderBytes + block_bytes));
   }
   if (value[0] != kBlockVersion) return absl::DataLossError("block on disk has an unknown format version");
   uint64_t checksum;
   std::memcpy(&checksum, value.data() + 8, sizeof(checksum));
   // The copy is what will be served, so the copy is what is checked.
   std::memcpy(out, value.data() + kBlockHeaderBytes, block_bytes);
-  if (BlockChecksum(out, block_bytes) != checksum) return absl::DataLossError("block on disk has a bad checksum");
+  if (BlockChecksum(out, block_bytes) != checksum)
+    return absl::DataLossError("block on disk has a bad checksum");
   return absl::OkStatus();
 }
 

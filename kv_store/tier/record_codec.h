@@ -1,4 +1,5 @@
-// Bytes of the small records on disk. Each starts with a version byte and ends with an XXH3 checksum of what precedes.
+// Bytes of the small records on disk. Each starts with a version byte and ends with an XXH3 checksum of what
+// precedes.
 #ifndef HGA_KV_STORE_TIER_RECORD_CODEC_H_
 #define HGA_KV_STORE_TIER_RECORD_CODEC_H_
 

@@ -83,13 +83,14 @@ class RocksTier : public KvTier {
     }
     rocksdb::Status status = OpenDatabase(options, options.direct_io);
     if (options.direct_io && status.IsInvalidArgument()) {
-      LogWarning("no direct I/O at ", options.data_dir, " (", status.ToString(), "); reading through the page cache");
+      LogWarning("no direct I/O at ", options.data_dir, " (", status.ToString(),
+                 "); reading through the page cache");
       status = OpenDatabase(options, false);
     }
     if (status.ok()) return absl::OkStatus();
     if (absl::StrContains(status.ToString(), "lock")) {
-      return absl::FailedPreconditionError(absl::StrCat("--data_dir ", options.data_dir,
-                                                        " is in use by another kv_store (", status.ToString(), ")"));
+      return absl::FailedPreconditionError(absl::StrCat(
+          "--data_dir ", options.data_dir, " is in use by another kv_store (", status.ToString(), ")"));
     }
     return ToStatus(status, "cannot open --data_dir");
   }
@@ -121,7 +122,8 @@ class RocksTier : public KvTier {
     for (const ChunkHash& chunk : step.delete_chunks) AddDelete(chunk, &batch);
     for (const std::string& name : step.delete_sessions) batch.Delete(families_[kSessions], name);
     for (const ChunkWrite& chunk : step.put_chunks) AddPut(chunk, &batch);
-    for (const SessionRecord& s : step.put_sessions) batch.Put(families_[kSessions], s.name, EncodeSession(s));
+    for (const SessionRecord& s : step.put_sessions)
+      batch.Put(families_[kSessions], s.name, EncodeSession(s));
     rocksdb::WriteOptions sync;
     sync.sync = true;
     const rocksdb::Status status = db_->Write(sync, &batch);
@@ -191,7 +193,8 @@ class RocksTier : public KvTier {
     const std::string key = chunk.ToBytes();
     batch->Delete(families_[kChunks], key);
     batch->Delete(families_[kSummaries], key);
-    for (uint32_t layer = 0; layer < layers_; ++layer) batch->Delete(families_[kBlocks], BlockKey({chunk, layer}));
+    for (uint32_t layer = 0; layer < layers_; ++layer)
+      batch->Delete(families_[kBlocks], BlockKey({chunk, layer}));
   }
 
   void AddPut(const ChunkWrite& chunk, rocksdb::WriteBatch* batch) {
@@ -199,8 +202,8 @@ class RocksTier : public KvTier {
       const std::string key = BlockKey({chunk.record->hash, layer});
       const std::string header = EncodeBlockHeader(chunk.record->checksums[layer]);
       const rocksdb::Slice key_part(key);
-      const rocksdb::Slice parts[2] = {header,
-                                       {reinterpret_cast<const char*>(chunk.blocks[layer]), block_bytes_.load()}};
+      const rocksdb::Slice parts[2] = {
+          header, {reinterpret_cast<const char*>(chunk.blocks[layer]), block_bytes_.load()}};
       batch->Put(families_[kBlocks], rocksdb::SliceParts(&key_part, 1), rocksdb::SliceParts(parts, 2));
     }
     const std::string key = chunk.record->hash.ToBytes();

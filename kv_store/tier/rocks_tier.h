@@ -20,9 +20,9 @@
 namespace hga {
 
 struct RocksTierOptions {
-  std::string data_dir;                     // made 0700 where missing
+  std::string data_dir;                      // made 0700 where missing
   uint64_t block_cache_bytes = 32ull << 20;  // RocksDB's own cache: indexes and small records, never blocks
-  bool direct_io = true;                    // falls back by itself where the file system cannot
+  bool direct_io = true;                     // falls back by itself where the file system cannot
 };
 
 // FAILED_PRECONDITION from Open: another process has the folder open.

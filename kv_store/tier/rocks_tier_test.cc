@@ -121,7 +121,8 @@ TEST_F(RocksTierTest, KeepsEverythingAcrossReopen) {
   EXPECT_EQ(tier_->ReadSummary(a.write.record->hash)->data, std::string(5000, 's'));
   int chunks = 0, sessions = 0;
   ASSERT_TRUE(tier_->ForEachChunk([&](ChunkRecord r) { chunks += r.hash == a.write.record->hash; }).ok());
-  ASSERT_TRUE(tier_->ForEachSession([&](SessionRecord r) { sessions += r.name == "book" && r.epoch == 4; }).ok());
+  ASSERT_TRUE(
+      tier_->ForEachSession([&](SessionRecord r) { sessions += r.name == "book" && r.epoch == 4; }).ok());
   EXPECT_EQ(chunks, 1);
   EXPECT_EQ(sessions, 1);
 }
