@@ -1,0 +1,27 @@
+#include "router/client/dense_route_client.h"
+
+#include <utility>
+
+namespace hga {
+
+absl::Status DenseRouteClient::Wait(RouteResponse* response) {
+  if (posted_ == nullptr) return absl::FailedPreconditionError("Wait without Post");
+  const RouteRequest& request = *std::exchange(posted_, nullptr);
+  response->step = request.step;
+  response->layer = request.layer;
+  response->blocks.resize(request.blocks.size());
+  for (size_t b = 0; b < request.blocks.size(); ++b) {
+    const RouteBlock& block = request.blocks[b];
+    response->blocks[b].resize(geometry_.kv_heads);
+    for (HeadSelection& head : response->blocks[b]) {
+      head.clear();
+      for (uint32_t group = block.first_chunk * geometry_.groups_per_chunk();
+           group < block.route_upto * geometry_.groups_per_chunk(); ++group) {
+        head.push_back({group, 0});
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace hga

@@ -1,0 +1,127 @@
+#include "router/index/summary_index.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/log.h"
+#include "common/base/status.h"
+
+namespace hga {
+namespace {
+
+// Copies: the bytes of a message may lie at any address.
+std::vector<bf16> ToElements(const std::string& data) {
+  std::vector<bf16> elements(data.size() / sizeof(bf16));
+  if (!elements.empty()) std::memcpy(elements.data(), data.data(), elements.size() * sizeof(bf16));
+  return elements;
+}
+
+absl::Status AppendData(SequenceIndex* sequence, uint32_t index, const ChunkHash& chunk, const std::string& data) {
+  if (data.size() % sizeof(bf16) != 0) return absl::InvalidArgumentError("summary with an odd number of bytes");
+  return sequence->Append(index, chunk, ToElements(data));
+}
+
+}  // namespace
+
+SummaryIndex::SummaryIndex(const SummaryIndexOptions& options, SummarySource source)
+    : options_(options), source_(std::move(source)), cache_(options.cache_bytes) {}
+
+absl::StatusOr<OpenedSequence> SummaryIndex::Open(uint64_t worker_id, uint64_t sequence_id, const KvGeometry& geometry,
+                                                  const SummaryMethod* method, absl::Span<const ChunkHash> chunks) {
+  const Key key(worker_id, sequence_id);
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    sequences_.erase(key);
+    if (sequences_.size() >= options_.max_sequences) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("the router holds ", sequences_.size(), " sequences already; see --max_sequences"));
+    }
+  }
+  const auto sequence = std::make_shared<SequenceIndex>(geometry, method);
+  OpenedSequence opened;
+  while (sequence->chunks() < chunks.size()) {
+    opened.from_memory_chunks += FromMemory(sequence.get(), chunks);
+    if (FromSource(sequence.get(), chunks) == 0) break;
+  }
+  opened.indexed_chunks = sequence->chunks();
+  std::lock_guard<std::mutex> lock(mu_);
+  sequences_[key] = sequence;
+  return opened;
+}
+
+uint32_t SummaryIndex::FromMemory(SequenceIndex* sequence, absl::Span<const ChunkHash> chunks) {
+  const uint32_t before = sequence->chunks();
+  for (uint32_t i = before; i < chunks.size(); ++i) {
+    const SummaryCache::Data data = cache_.Get(chunks[i], sequence->method().name);
+    if (data == nullptr || !AppendData(sequence, i, chunks[i], *data).ok()) break;
+  }
+  return sequence->chunks() - before;
+}
+
+// Asks for the chunks up to the next one that memory has.
+uint32_t SummaryIndex::FromSource(SequenceIndex* sequence, absl::Span<const ChunkHash> chunks) {
+  const uint32_t before = sequence->chunks();
+  if (!source_ || before >= chunks.size()) return 0;
+  const char* method = sequence->method().name;
+  uint32_t end = before + 1;
+  while (end < chunks.size() && cache_.Get(chunks[end], method) == nullptr) ++end;
+  absl::Status bad;
+  const absl::Status status = source_(
+      chunks.subspan(before, end - before), [&](const ChunkHash& chunk, const std::string& its_method, const std::string& data) {
+        const uint32_t next = sequence->chunks();
+        if (!bad.ok() || next >= end) return;
+        if (its_method != method || chunk != chunks[next]) {
+          bad = absl::NotFoundError(absl::StrCat("the store has a summary by '", its_method, "', not by '", method, "'"));
+          return;
+        }
+        bad = AppendData(sequence, next, chunk, data);
+        if (bad.ok()) cache_.Put(chunk, method, data);
+      });
+  for (const absl::Status& problem : {status, bad}) {
+    if (!problem.ok()) LogWarning("summaries from the store: ", std::string(problem.message()));
+  }
+  const uint32_t got = sequence->chunks() - before;
+  rebuilt_chunks_ += got;
+  return got;
+}
+
+absl::StatusOr<uint32_t> SummaryIndex::Append(uint64_t worker_id, uint64_t sequence_id, uint32_t chunk_index,
+                                              const ChunkHash& chunk, const std::string& data) {
+  const SequencePtr sequence = Find(worker_id, sequence_id);
+  if (sequence == nullptr) return absl::NotFoundError(absl::StrCat("sequence ", sequence_id, " is not open"));
+  HGA_RETURN_IF_ERROR(AppendData(sequence.get(), chunk_index, chunk, data));
+  cache_.Put(chunk, sequence->method().name, data);
+  return sequence->chunks();
+}
+
+void SummaryIndex::Close(uint64_t worker_id, uint64_t sequence_id) {
+  std::lock_guard<std::mutex> lock(mu_);
+  sequences_.erase(Key(worker_id, sequence_id));
+}
+
+void SummaryIndex::CloseWorker(uint64_t worker_id) {
+  std::lock_guard<std::mutex> lock(mu_);
+  absl::erase_if(sequences_, [&](const auto& entry) { return entry.first.first == worker_id; });
+}
+
+SummaryIndex::SequencePtr SummaryIndex::Find(uint64_t worker_id, uint64_t sequence_id) const {
+  std::lock_guard<std::mutex> lock(mu_);
+  const auto found = sequences_.find(Key(worker_id, sequence_id));
+  return found == sequences_.end() ? nullptr : found->second;
+}
+
+SummaryIndex::Totals SummaryIndex::totals() const {
+  Totals totals;
+  totals.bytes = cache_.bytes();
+  totals.rebuilt_chunks = rebuilt_chunks_.load();
+  std::lock_guard<std::mutex> lock(mu_);
+  totals.sequences = sequences_.size();
+  for (const auto& [key, sequence] : sequences_) {
+    totals.chunks += sequence->chunks();
+    totals.bytes += sequence->bytes();
+  }
+  return totals;
+}
+
+}  // namespace hga
