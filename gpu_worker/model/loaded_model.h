@@ -1,0 +1,35 @@
+// A model file, ready to run: weights, tokenizer, chat template, identity.
+#ifndef HGA_GPU_WORKER_MODEL_LOADED_MODEL_H_
+#define HGA_GPU_WORKER_MODEL_LOADED_MODEL_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "common/kv/ids.h"
+#include "gpu_worker/model/chat_template.h"
+#include "gpu_worker/model/gguf.h"
+#include "gpu_worker/model/tokenizer.h"
+#include "gpu_worker/model/weights.h"
+
+namespace hga {
+
+// Constant after LoadModel; thread-safe. Keeps the file mapped: the weights are views into it.
+struct LoadedModel {
+  std::unique_ptr<GgufFile> file;
+  ModelWeights weights;
+  std::unique_ptr<Tokenizer> tokenizer;
+  // FAILED_PRECONDITION: the file's template is not one that is known.
+  absl::StatusOr<ChatTemplate> chat_template = absl::UnknownError("not loaded");
+  // Of configuration and weights (a sample of each tensor's bytes): the same model from two places has the same.
+  ModelFingerprint fingerprint;
+  uint64_t parameters = 0;
+};
+
+// chat_template: "" takes the file's own; "chatml" forces ChatML.
+// NOT_FOUND: no such file. INVALID_ARGUMENT: not a sound model; says what is wrong.
+absl::StatusOr<std::unique_ptr<LoadedModel>> LoadModel(const std::string& path, const std::string& chat_template = "");
+
+}  // namespace hga
+
+#endif  // HGA_GPU_WORKER_MODEL_LOADED_MODEL_H_
