@@ -1,0 +1,26 @@
+// The commands: one file per group. Each prints its result and returns what went wrong.
+#ifndef HGA_CLIENT_COMMANDS_H_
+#define HGA_CLIENT_COMMANDS_H_
+
+#include "absl/status/status.h"
+#include "client/answer.h"
+
+namespace hga {
+
+// generate_command.cc
+absl::Status RunAsk(const Call& call);
+absl::Status RunGenerate(const Call& call);
+absl::Status RunPrefill(const Call& call);
+
+// chat_command.cc
+absl::Status RunChat(const Call& call);
+
+// inspect_command.cc
+absl::Status RunSessionsList(const Call& call);
+absl::Status RunSessionsDelete(const Call& call);
+absl::Status RunStats(const Call& call);
+absl::Status RunModel(const Call& call);
+
+}  // namespace hga
+
+#endif  // HGA_CLIENT_COMMANDS_H_

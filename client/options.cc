@@ -1,0 +1,152 @@
+#include "client/options.h"
+
+#include "CLI/CLI.hpp"
+#include "absl/strings/str_cat.h"
+#include "client/exit_code.h"
+#include "common/base/status.h"
+#include "common/kv/ids.h"
+#include "common/rpc/channel.h"
+
+namespace hga {
+namespace {
+
+constexpr char kAbout[] =
+    "hga: asks a language model that keeps what it has read.\n"
+    "A document is read once; its K/V cache stays in memory and on disk, so later questions start at once.";
+constexpr char kExamples[] =
+    "Examples:\n"
+    "  hga ask --file deploy/documents/alice.txt \"What is written on the label of the little bottle?\"\n"
+    "  hga chat --session holidays\n\n"
+    "Exit codes: 0 ok, 1 failure, 2 usage, 3 no worker, 4 not found, 5 busy, 6 invalid request, 130 interrupted.\n"
+    "More about a command: hga COMMAND --help";
+constexpr char kMore[] = "Flags for sampling, attention, the worker's address and JSON are in: hga --help";
+
+CLI::App* Add(CLI::App* parent, Options* o, Command command, const std::string& name, const std::string& help) {
+  CLI::App* sub = parent->add_subcommand(name, help);
+  sub->fallthrough()->footer(kMore);
+  sub->parse_complete_callback([o, command] { o->command = command; });
+  return sub;
+}
+
+void AddCommands(CLI::App* app, Options* o) {
+  constexpr char kSession[] = "Name that keeps the K/V for the next time";
+  CLI::App* ask = Add(app, o, Command::kAsk, "ask", "Ask a question about a text file");
+  ask->add_option("--file,-f", o->file, "The text file (UTF-8)")->required()->type_name("FILE");
+  ask->add_option("question", o->text, "The question")->required()->type_name("");
+  ask->add_option("--session", o->session, "Name to keep the K/V under; default: a hash of the file")->type_name("NAME");
+
+  CLI::App* chat = Add(app, o, Command::kChat, "chat", "Talk; one message per line, /quit ends");
+  chat->add_option("--session", o->session, "Talk to go on with, or to begin; default: a new name")->type_name("NAME");
+
+  CLI::App* generate = Add(app, o, Command::kGenerate, "generate", "Answer one prompt");
+  generate->add_option("prompt", o->text, "The prompt")->required()->type_name("");
+  generate->add_option("--session", o->session, kSession)->type_name("NAME");
+  generate->add_flag("--append", o->append, "Go on with what the session holds");
+  CLI::Option* raw = generate->add_flag("--raw", o->raw, "Take the prompt as it is, without the chat template");
+  generate->add_flag("--chat", "Take the prompt as a user's message (the default)")->excludes(raw);
+
+  CLI::App* prefill = Add(app, o, Command::kPrefill, "prefill", "Read a text file now, to ask about it later");
+  prefill->add_option("--file,-f", o->file, "The text file (UTF-8)")->required()->type_name("FILE");
+  prefill->add_option("--session", o->session, "As for ask")->type_name("NAME");
+
+  CLI::App* sessions = app->add_subcommand("sessions", "List or delete what is kept");
+  sessions->require_subcommand(1)->fallthrough()->footer(kMore);
+  Add(sessions, o, Command::kSessionsList, "list", "Names, sizes, last use");
+  Add(sessions, o, Command::kSessionsDelete, "delete", "Forget a session")
+      ->add_option("name", o->session, "The session")
+      ->required()
+      ->type_name("");
+  Add(app, o, Command::kStats, "stats", "Counters of the worker, the store and the router");
+  Add(app, o, Command::kModel, "model", "What model is served");
+}
+
+void AddCommonFlags(CLI::App* app, Options* o) {
+  app->add_option("--worker", o->worker, "unix:/path or host:port; default: the stack started by deploy/, or HGA_WORKER")
+      ->type_name("ADDRESS");
+  app->add_option("--timeout", o->timeout, "Give up after so long; 0: never. Default: never to generate, else 10")
+      ->check(CLI::Range(0.0, 1e6))
+      ->type_name("SECONDS");
+  app->add_flag("--json{-}", o->json, "Result as one JSON object, on the last line of stdout, or in --json=FILE");
+  app->add_flag("--quiet,-q", o->quiet, "No progress, no statistics");
+}
+
+void AddGenerationFlags(CLI::App* app, Options* o) {
+  const auto number = [app](const std::string& flag, auto* value, double low, double high, const std::string& help) {
+    app->add_option(flag, *value, help)->check(CLI::Range(low, high))->group("Sampling")->type_name("X");
+  };
+  number("--max-tokens", &o->max_tokens, 0, 1e9, "Length of the answer at most; default 256");
+  number("--temperature", &o->temperature, 0, 100, "0 (default): always the likeliest token");
+  number("--top-k", &o->top_k, 0, 1e9, "Sample from the k likeliest only");
+  number("--top-p", &o->top_p, 0, 1, "Sample from the likeliest that have this share together");
+  number("--min-p", &o->min_p, 0, 1, "Drop tokens below this share of the likeliest");
+  number("--repetition-penalty", &o->repetition_penalty, 0, 100, "Above 1: repeat less");
+  app->add_option("--seed", o->seed, "Equal seeds give equal answers")->group("Sampling")->type_name("N");
+  app->add_option("--stop", o->stop, "End before this text; may be given up to 16 times")
+      ->allow_extra_args(false)
+      ->group("Sampling")
+      ->type_name("TEXT");
+  app->add_option("--attention", o->attention, "routed: the relevant part of the history; dense: all of it")
+      ->check(CLI::IsMember({"routed", "dense"}))
+      ->group("Attention")
+      ->type_name("MODE");
+  app->add_option("--budget", o->budget, "Share of the history that routed attention may read, e.g. 0.1")
+      ->check(CLI::Range(0.0, 1.0))
+      ->group("Attention")
+      ->type_name("X");
+}
+
+}  // namespace
+
+absl::Status Options::Validate() const {
+  if (!worker.empty()) HGA_RETURN_IF_ERROR(ValidateAddress(worker));
+  if (!session.empty()) HGA_RETURN_IF_ERROR(ValidateSessionName(session));
+  if (append && session.empty()) return absl::InvalidArgumentError("--append needs --session NAME");
+  if (command == Command::kSessionsDelete && session.empty()) return absl::InvalidArgumentError("the name is empty");
+  if (budget > 0 && attention == "dense") return absl::InvalidArgumentError("--budget has no meaning with --attention dense");
+  if (stop.size() > 16) return absl::InvalidArgumentError(absl::StrCat("--stop is given ", stop.size(), " times; 16 at most"));
+  for (const std::string& text : stop) {
+    if (text.empty()) return absl::InvalidArgumentError("--stop must not be empty");
+  }
+  return absl::OkStatus();
+}
+
+std::optional<int> ParseOptions(int argc, const char* const* argv, Options* options, std::ostream& out,
+                                std::ostream& err) {
+  CLI::App app(kAbout, "hga");
+  app.footer(kExamples)->require_subcommand(1);
+  AddCommands(&app, options);
+  AddCommonFlags(&app, options);
+  AddGenerationFlags(&app, options);
+  app.set_config("--config", "", "File of flag = value lines (TOML)");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error, out, err) == 0 ? kExitOk : kExitUsage;
+  }
+  const absl::Status status = options->Validate();
+  if (status.ok()) return std::nullopt;
+  err << "error: " << std::string(status.message()) << "\n";
+  return kExitUsage;
+}
+
+gpu_worker::v1::GenerateRequest RequestFrom(const Options& options) {
+  gpu_worker::v1::GenerateRequest request;
+  request.set_session(options.session);
+  request.set_append(options.append);
+  if (options.max_tokens.has_value()) request.set_max_tokens(*options.max_tokens);
+  auto* sampling = request.mutable_sampling();
+  sampling->set_temperature(options.temperature);
+  sampling->set_top_k(options.top_k);
+  sampling->set_top_p(options.top_p);
+  sampling->set_min_p(options.min_p);
+  sampling->set_repetition_penalty(options.repetition_penalty);
+  if (options.seed.has_value()) sampling->set_seed(*options.seed);
+  for (const std::string& text : options.stop) request.add_stop(text);
+  using gpu_worker::v1::Attention;
+  if (options.attention == "routed") request.mutable_attention()->set_mode(Attention::MODE_ROUTED);
+  if (options.attention == "dense") request.mutable_attention()->set_mode(Attention::MODE_DENSE);
+  request.mutable_attention()->set_budget_fraction(options.budget);
+  return request;
+}
+
+}  // namespace hga

@@ -1,0 +1,57 @@
+// The command line of `hga`.
+#ifndef HGA_CLIENT_OPTIONS_H_
+#define HGA_CLIENT_OPTIONS_H_
+
+#include <cstdint>
+#include <optional>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "proto/gpu_worker/v1/gpu_worker.pb.h"
+
+namespace hga {
+
+enum class Command { kAsk, kChat, kGenerate, kPrefill, kSessionsList, kSessionsDelete, kStats, kModel };
+
+struct Options {
+  Command command = Command::kModel;
+
+  // Every command.
+  std::string worker;              // empty: found by DefaultWorkerAddress()
+  std::optional<double> timeout;   // seconds; 0: none
+  std::string json;                // empty: no; "-": standard output; else a file
+  bool quiet = false;
+
+  // Commands that generate.
+  std::string file;
+  std::string text;                // question or prompt
+  std::string session;
+  bool append = false;
+  bool raw = false;
+  std::optional<uint32_t> max_tokens;
+  float temperature = 0;
+  uint32_t top_k = 0;
+  float top_p = 0;
+  float min_p = 0;
+  float repetition_penalty = 0;
+  std::optional<uint64_t> seed;
+  std::vector<std::string> stop;
+  std::string attention;           // "", "routed" or "dense"
+  float budget = 0;
+
+  // What no parser can see from one flag alone. INVALID_ARGUMENT names the flag.
+  absl::Status Validate() const;
+};
+
+// Fills `options`. A value: the process is to exit with it (--help, or an error that has been printed).
+std::optional<int> ParseOptions(int argc, const char* const* argv, Options* options, std::ostream& out,
+                                std::ostream& err);
+
+// Session, sampling, stop strings and attention; the input is left to the command.
+gpu_worker::v1::GenerateRequest RequestFrom(const Options& options);
+
+}  // namespace hga
+
+#endif  // HGA_CLIENT_OPTIONS_H_

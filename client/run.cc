@@ -1,0 +1,56 @@
+#include "client/run.h"
+
+#include <filesystem>
+
+#include "client/commands.h"
+#include "client/connection.h"
+#include "client/exit_code.h"
+#include "client/options.h"
+#include "common/base/status.h"
+
+namespace hga {
+namespace {
+
+absl::Status Dispatch(const Call& call) {
+  switch (call.options.command) {
+    case Command::kAsk:
+      return RunAsk(call);
+    case Command::kChat:
+      return RunChat(call);
+    case Command::kGenerate:
+      return RunGenerate(call);
+    case Command::kPrefill:
+      return RunPrefill(call);
+    case Command::kSessionsList:
+      return RunSessionsList(call);
+    case Command::kSessionsDelete:
+      return RunSessionsDelete(call);
+    case Command::kStats:
+      return RunStats(call);
+    case Command::kModel:
+      return RunModel(call);
+  }
+  return absl::InternalError("unknown command");
+}
+
+absl::Status ConnectAndDispatch(const Options& options, Console* console, Interrupt* interrupt) {
+  std::error_code ignored;
+  const std::string address =
+      options.worker.empty() ? DefaultWorkerAddress(std::filesystem::current_path(ignored).string()) : options.worker;
+  HGA_ASSIGN_OR_RETURN(const auto stub, ConnectToWorker(address));
+  return Dispatch({options, stub.get(), console, interrupt});
+}
+
+}  // namespace
+
+int RunClient(int argc, const char* const* argv, Console* console, Interrupt* interrupt) {
+  Options options;
+  const auto exit = ParseOptions(argc, argv, &options, console->out, console->err);
+  if (exit.has_value()) return *exit;
+  absl::Status status = ConnectAndDispatch(options, console, interrupt);
+  if (interrupt->triggered()) return kExitInterrupted;
+  if (!status.ok()) console->err << Explain(status) << std::flush;
+  return ExitCodeOf(status);
+}
+
+}  // namespace hga
