@@ -1,0 +1,59 @@
+// Exact attention over runs of K/V where they lie (online softmax in tiles of up to four runs, GQA-blocked: each K/V
+// row is read once for all query heads of its KV head).
+#ifndef HGA_GPU_WORKER_BACKEND_CPU_ATTENTION_H_
+#define HGA_GPU_WORKER_BACKEND_CPU_ATTENTION_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "gpu_worker/backend/backend.h"
+
+namespace hga {
+
+// The partials of one layer of one step. Step thread only; parallel inside.
+class CpuAttention {
+ public:
+  CpuAttention(const KvGeometry& geometry, uint32_t max_rows);
+
+  // Empty partials. q: [rows][query_heads][head_dim]; positions: [rows].
+  void Begin(const float* q, const uint32_t* positions, uint32_t rows);
+  // Merges the plan's runs into the partials. The result depends on the runs and their order alone.
+  void Attend(const AttendPlan& plan);
+  // out: [rows][query_heads][head_dim]; zero where nothing was attended.
+  void Finish(float* out) const;
+
+ private:
+  struct Scratch {
+    std::vector<float> keys;     // [head_pad][kTileKeys], transposed
+    std::vector<float> values;   // [kTileKeys][head_pad]
+    std::vector<float> row;      // [head_pad]
+    std::vector<float> scores;   // [kTileQueries][kTileKeys]
+  };
+  struct Tile;
+
+  void AttendHead(const QueryBlock& block, uint32_t kv_head, Scratch* scratch);
+  void AttendTile(const QueryBlock& block, uint32_t kv_head, const Tile& tile, Scratch* scratch);
+  void LoadTile(const Tile& tile, Scratch* scratch) const;
+  void Mask(const Tile& tile, uint32_t block_row, uint32_t position, float* scores) const;
+  // Queries of a KV head lie together: [kv_head][row][query of the head].
+  size_t StateIndex(uint32_t kv_head, uint32_t row) const {
+    return (size_t{kv_head} * max_rows_ + row) * geometry_.queries_per_kv_head();
+  }
+
+  // Constant after construction.
+  const KvGeometry geometry_;
+  const uint32_t max_rows_;
+  const uint32_t head_pad_;
+  const float scale_;
+
+  // Step thread only.
+  uint32_t rows_ = 0;
+  const uint32_t* positions_ = nullptr;
+  std::vector<float> q_, o_;  // [kv_heads][max_rows][queries_per_kv_head][head_pad]
+  std::vector<float> m_, l_;  // [kv_heads][max_rows][queries_per_kv_head]
+  std::vector<Scratch> scratch_;  // one per thread
+};
+
+}  // namespace hga
+
+#endif  // HGA_GPU_WORKER_BACKEND_CPU_ATTENTION_H_

@@ -1,0 +1,61 @@
+// The CPU backend: oneDNN for prefill GEMM, Highway kernels for GEMV and attention, OpenMP threads (one team, shared
+// with oneDNN, so that nothing is oversubscribed).
+#ifndef HGA_GPU_WORKER_BACKEND_CPU_CPU_BACKEND_H_
+#define HGA_GPU_WORKER_BACKEND_CPU_CPU_BACKEND_H_
+
+#include <memory>
+#include <vector>
+
+#include "gpu_worker/backend/backend.h"
+#include "gpu_worker/backend/cpu/attention.h"
+#include "gpu_worker/backend/cpu/linear.h"
+#include "gpu_worker/backend/rope.h"
+
+namespace hga {
+
+class CpuBackend : public Backend {
+ public:
+  static absl::StatusOr<std::unique_ptr<Backend>> Create(const ModelWeights& weights, const KvGeometry& geometry,
+                                                         const BackendOptions& options);
+
+  std::string name() const override { return "cpu"; }
+  uint32_t max_rows() const override { return max_rows_; }
+  absl::Status Begin(absl::Span<const BatchRow> rows) override;
+  absl::Status PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) override;
+  const bf16* queries() const override { return rounded_queries_.data(); }
+  absl::Status Attend(const AttendPlan& plan) override;
+  absl::Status PostAttention(uint32_t layer) override;
+  absl::Status Logits(std::vector<float>* logits) override;
+
+ private:
+  struct Layer {
+    std::vector<float> attn_norm, ffn_norm;  // [hidden]
+    Linear qkv, attn_output, gate_up, down;
+  };
+
+  CpuBackend(const ModelWeights& weights, const KvGeometry& geometry, const BackendOptions& options);
+  absl::Status LoadLayers(const ModelWeights& weights);
+  void Norm(const float* x, const std::vector<float>& scale, float* out) const;  // one row
+  void StoreKv(uint32_t row, const float* k, const float* v, const KvRow& to);
+
+  // Constant after construction.
+  const ModelConfig config_;
+  const KvGeometry geometry_;
+  const uint32_t max_rows_;
+  const TensorView embedding_;
+  std::vector<Layer> layers_;
+  std::vector<float> output_norm_;
+  Linear output_;
+
+  // Step thread only. Buffers of max_rows rows, reused.
+  Rope rope_;
+  CpuAttention attention_;
+  std::vector<BatchRow> rows_;
+  std::vector<uint32_t> positions_;
+  std::vector<float> x_, normed_, qkv_, q_, attended_, projected_, gate_up_, activated_;
+  std::vector<bf16> rounded_queries_;
+};
+
+}  // namespace hga
+
+#endif  // HGA_GPU_WORKER_BACKEND_CPU_CPU_BACKEND_H_

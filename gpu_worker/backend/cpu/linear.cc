@@ -1,0 +1,166 @@
+#include "gpu_worker/backend/cpu/linear.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "dnnl.hpp"
+#include "gpu_worker/backend/cpu/kernels.h"
+
+namespace hga {
+
+class GemmContext {
+ public:
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream{engine};
+
+  struct Gemm {
+    dnnl::matmul::primitive_desc desc;
+    dnnl::matmul primitive;
+  };
+  // Throws dnnl::error; called inside Create's guard.
+  const Gemm& For(uint32_t cols, uint32_t outputs) {
+    auto& gemm = gemms_[{cols, outputs}];
+    if (gemm == nullptr) {
+      using dnnl::memory;
+      const memory::desc src({kGemmRows, cols}, memory::data_type::bf16, memory::format_tag::ab);
+      const memory::desc weights({cols, outputs}, memory::data_type::bf16, memory::format_tag::any);
+      const memory::desc dst({kGemmRows, outputs}, memory::data_type::f32, memory::format_tag::ab);
+      const dnnl::matmul::primitive_desc desc(dnnl::matmul::desc(src, weights, dst), engine);
+      gemm = std::make_unique<Gemm>(Gemm{desc, dnnl::matmul(desc)});
+    }
+    return *gemm;
+  }
+
+ private:
+  std::map<std::pair<uint32_t, uint32_t>, std::unique_ptr<Gemm>> gemms_;
+};
+
+std::shared_ptr<GemmContext> NewGemmContext() {
+  try {
+    return std::make_shared<GemmContext>();
+  } catch (const dnnl::error&) {
+    return nullptr;
+  }
+}
+
+struct Linear::State {
+  std::shared_ptr<GemmContext> context;
+  std::vector<TensorView> parts;
+  uint32_t cols = 0, outputs = 0;
+  const GemmContext::Gemm* gemm = nullptr;  // null: not packed
+  dnnl::memory weights;
+  std::vector<bf16> src;    // [kGemmRows][cols]
+  std::vector<float> dst;   // [kGemmRows][outputs], for tiles that are not full
+
+  void Pack() {
+    gemm = &context->For(cols, outputs);
+    std::vector<bf16> plain(size_t{cols} * outputs);  // [outputs][cols]: W as it is, seen transposed by oneDNN
+#pragma omp parallel
+    {
+      std::vector<float> row(cols);
+      uint32_t first = 0;
+      for (const TensorView& part : parts) {
+#pragma omp for nowait
+        for (uint32_t r = 0; r < part.rows; ++r) {
+          FastDequantizeRow(part.type, part.row(r), cols, row.data());
+          FloatsToBf16(row.data(), cols, &plain[size_t{first + r} * cols]);
+        }
+        first += part.rows;
+      }
+    }
+    using dnnl::memory;
+    const memory::desc transposed({cols, outputs}, memory::data_type::bf16, memory::format_tag::ba);
+    memory from(transposed, context->engine, plain.data());
+    weights = memory(gemm->desc.weights_desc(), context->engine);
+    dnnl::reorder(from, weights).execute(context->stream, from, weights);
+    context->stream.wait();
+    src.resize(size_t{kGemmRows} * cols);
+    dst.resize(size_t{kGemmRows} * outputs);
+  }
+
+  void GemmTile(const float* x, uint32_t rows, float* y) {
+    FloatsToBf16(x, size_t{rows} * cols, src.data());
+    std::memset(src.data() + size_t{rows} * cols, 0, size_t{kGemmRows - rows} * cols * sizeof(bf16));
+    float* out = rows == kGemmRows ? y : dst.data();
+    const dnnl::memory a(gemm->desc.src_desc(), context->engine, src.data());
+    const dnnl::memory c(gemm->desc.dst_desc(), context->engine, out);
+    gemm->primitive.execute(context->stream, {{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, weights}, {DNNL_ARG_DST, c}});
+    context->stream.wait();
+    if (out != y) std::memcpy(y, out, size_t{rows} * outputs * sizeof(float));
+  }
+};
+
+Linear::Linear() = default;
+Linear::~Linear() = default;
+Linear::Linear(Linear&&) noexcept = default;
+Linear& Linear::operator=(Linear&&) noexcept = default;
+
+absl::StatusOr<Linear> Linear::Create(std::shared_ptr<GemmContext> context, std::vector<TensorView> parts, bool pack) {
+  Linear linear;
+  linear.state_ = std::make_unique<State>();
+  State& state = *linear.state_;
+  state.context = std::move(context);
+  state.cols = parts[0].cols;
+  for (const TensorView& part : parts) state.outputs += part.rows;
+  state.parts = std::move(parts);
+  if (!pack || state.context == nullptr) return linear;
+  try {
+    state.Pack();
+  } catch (const dnnl::error& error) {
+    return absl::InternalError(absl::StrCat("oneDNN cannot multiply ", state.cols, " x ", state.outputs,
+                                            " in bf16 on this CPU: ", error.message));
+  }
+  return linear;
+}
+
+absl::Status Linear::Apply(const float* x, uint32_t rows, float* y) {
+  for (uint32_t r = 0; r < rows; r += kGemmRows) {
+    const uint32_t tile = std::min(kGemmRows, rows - r);
+    const float* tile_x = x + size_t{r} * state_->cols;
+    float* tile_y = y + size_t{r} * state_->outputs;
+    if (state_->gemm == nullptr || tile <= kGemvRowsMax) {
+      Gemv(tile_x, tile, tile_y);
+      continue;
+    }
+    try {
+      state_->GemmTile(tile_x, tile, tile_y);
+    } catch (const dnnl::error& error) {
+      return absl::InternalError(absl::StrCat("oneDNN: ", error.message));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Weight rows are shared out over the threads; each is dequantised once and used for all rows of x.
+void Linear::Gemv(const float* x, uint32_t rows, float* y) const {
+  const State& s = *state_;
+#pragma omp parallel
+  {
+    thread_local std::vector<float> row;
+    row.resize(s.cols);
+    std::vector<float> dots(rows);
+    uint32_t first = 0;
+    for (const TensorView& part : s.parts) {
+#pragma omp for schedule(static) nowait
+      for (uint32_t r = 0; r < part.rows; ++r) {
+        FastDequantizeRow(part.type, part.row(r), s.cols, row.data());
+        DotRows(row.data(), s.cols, x, s.cols, rows, dots.data());
+        for (uint32_t i = 0; i < rows; ++i) y[size_t{i} * s.outputs + first + r] = dots[i];
+      }
+      first += part.rows;
+    }
+  }
+}
+
+uint32_t Linear::cols() const { return state_->cols; }
+uint32_t Linear::outputs() const { return state_->outputs; }
+size_t Linear::packed_bytes() const {
+  return state_->gemm == nullptr ? 0 : state_->gemm->desc.weights_desc().get_size();
+}
+
+}  // namespace hga
