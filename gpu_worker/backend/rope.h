@@ -1,37 +1,37 @@
-// Rotary position embedding. Angles are computed in double: at position 100,000 a float would be off by 0.01 rad.
+// Rotary position embedding, shared by the backends on the host.
 #ifndef HGA_GPU_WORKER_BACKEND_ROPE_H_
 #define HGA_GPU_WORKER_BACKEND_ROPE_H_
 
-#include <cmath>
 #include <cstdint>
+#include <vector>
 
 #include "gpu_worker/model/config.h"
 
 namespace hga {
 
-// cos and sin of one position's angles: [rope_dims / 2] each.
-template <typename T>
-void FillRope(const ModelConfig& config, uint32_t position, T* cosines, T* sines) {
-  for (uint32_t i = 0; i < config.rope_dims / 2; ++i) {
-    const double frequency = std::pow(static_cast<double>(config.rope_base), -2.0 * i / config.rope_dims);
-    cosines[i] = static_cast<T>(std::cos(position * frequency));
-    sines[i] = static_cast<T>(std::sin(position * frequency));
-  }
-}
+// Sines and cosines of one position, [rope_dims / 2] each. One thread.
+class Rope {
+ public:
+  explicit Rope(const ModelConfig& config);
 
-// Turns the leading rope_dims elements of one head in place.
-template <typename T>
-void ApplyRope(RopeStyle style, uint32_t rope_dims, const T* cosines, const T* sines, T* head) {
-  const uint32_t half = rope_dims / 2;
-  const bool pairs = style == RopeStyle::kAdjacentPairs;
-  for (uint32_t i = 0; i < half; ++i) {
-    T* a = head + (pairs ? 2 * i : i);
-    T* b = head + (pairs ? 2 * i + 1 : i + half);
-    const T x = *a, y = *b;
-    *a = x * cosines[i] - y * sines[i];
-    *b = x * sines[i] + y * cosines[i];
+  void SetPosition(uint32_t position);
+  // Turns the leading rope_dims of one head in place.
+  template <typename T>
+  void Apply(T* head) const {
+    const uint32_t pairs = static_cast<uint32_t>(cos_.size());
+    for (uint32_t i = 0; i < pairs; ++i) {
+      const uint32_t a = adjacent_ ? 2 * i : i, b = adjacent_ ? 2 * i + 1 : i + pairs;
+      const T x = head[a], y = head[b];
+      head[a] = static_cast<T>(x * cos_[i] - y * sin_[i]);
+      head[b] = static_cast<T>(x * sin_[i] + y * cos_[i]);
+    }
   }
-}
+
+ private:
+  const bool adjacent_;
+  std::vector<double> frequency_;
+  std::vector<double> cos_, sin_;
+};
 
 }  // namespace hga
 

@@ -1,0 +1,263 @@
+// Every backend against the reference, on sizes that are no multiples of anything.
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <memory>
+#include <random>
+
+#include "gpu_worker/backend/backend.h"
+#include "gpu_worker/model/loaded_model.h"
+#include "gpu_worker/model/tiny_model.h"
+#include "gtest/gtest.h"
+
+namespace hga {
+namespace {
+
+// bf16 GEMM rounds weights and activations to 8 bits; GEMV does not.
+constexpr float kGemmTolerance = 0.08f;
+constexpr float kGemvTolerance = 2e-3f;
+
+std::unique_ptr<LoadedModel> MakeModel(const TinyModelOptions& options) {
+  char folder[] = "/tmp/hga.XXXXXX";
+  const std::string path = std::string(mkdtemp(folder)) + "/tiny.gguf";
+  EXPECT_TRUE(WriteTinyGguf(path, options).ok());
+  auto model = LoadModel(path);
+  EXPECT_TRUE(model.ok()) << model.status();
+  ::unlink(path.c_str());  // the mapping stays
+  return *std::move(model);
+}
+
+// One sequence with its K/V, run through a backend by the test itself.
+class Runner {
+ public:
+  Runner(const std::string& kind, const LoadedModel& model, int threads = 2)
+      : model_(model), g_(model.weights.config.Geometry()) {
+    BackendOptions options;
+    options.threads = threads;
+    auto created = CreateBackend(kind, model.weights, g_, options);
+    EXPECT_TRUE(created.ok()) << created.status();
+    backend_ = *std::move(created);
+  }
+
+  // Appends tokens in one step, dense attention given in `parts` Attend calls. Returns the logits of every row.
+  std::vector<float> Step(const std::vector<uint32_t>& tokens, int parts = 1, int hide_run = -1,
+                          uint32_t hide_before_row = 0) {
+    const uint32_t first = length_;
+    std::vector<BatchRow> rows;
+    for (uint32_t token : tokens) rows.push_back({token, length_++, true});
+    while (blocks_.size() * g_.chunk_tokens < length_) {
+      blocks_.emplace_back(g_.layers, std::vector<bf16>(g_.block_elements(), ToBf16(1e9f)));  // garbage must not show
+    }
+    EXPECT_TRUE(backend_->Begin(rows).ok());
+    queries_.clear();
+    for (uint32_t layer = 0; layer < g_.layers; ++layer) {
+      std::vector<KvRow> kv;
+      for (const BatchRow& row : rows) {
+        kv.push_back({blocks_[row.position / g_.chunk_tokens][layer].data(), row.position % g_.chunk_tokens});
+      }
+      EXPECT_TRUE(backend_->PreAttention(layer, kv).ok());
+      for (size_t i = 0; i < rows.size() * g_.query_heads * g_.head_dim; ++i) {
+        queries_.push_back(ToFloat(backend_->queries()[i]));
+      }
+      for (int part = 0; part < parts; ++part) {
+        EXPECT_TRUE(backend_->Attend(Plan(layer, first, rows.size(), part, parts, hide_run, hide_before_row)).ok());
+      }
+      EXPECT_TRUE(backend_->PostAttention(layer).ok());
+    }
+    std::vector<float> logits;
+    EXPECT_TRUE(backend_->Logits(&logits).ok());
+    return logits;
+  }
+
+  const std::vector<float>& queries() const { return queries_; }
+  // Bits of all K/V rows written so far.
+  std::vector<float> KvRows() const {
+    std::vector<float> rows;
+    for (uint32_t t = 0; t < length_; ++t) {
+      for (uint32_t layer = 0; layer < g_.layers; ++layer) {
+        for (uint32_t h = 0; h < g_.kv_heads; ++h) {
+          const bf16* block = blocks_[t / g_.chunk_tokens][layer].data();
+          for (uint32_t i = 0; i < g_.head_dim; ++i) {
+            rows.push_back(ToFloat(block[g_.k_row(h, t % g_.chunk_tokens) + i]));
+            rows.push_back(ToFloat(block[g_.v_row(h, t % g_.chunk_tokens) + i]));
+          }
+        }
+      }
+    }
+    return rows;
+  }
+
+ private:
+  AttendPlan Plan(uint32_t layer, uint32_t first, size_t rows, int part, int parts, int hide_run,
+                  uint32_t hide_before_row) {
+    AttendPlan plan;
+    for (uint32_t begin = 0; begin < rows; begin += g_.chunk_tokens) {  // query blocks as the engine makes them
+      QueryBlock block;
+      block.first_row = begin;
+      block.rows = std::min<uint32_t>(g_.chunk_tokens, rows - begin);
+      block.runs.resize(g_.kv_heads);
+      const uint32_t last = first + begin + block.rows;
+      for (uint32_t group = 0; group * g_.group_tokens < last; ++group) {
+        if (static_cast<int>(group) % parts != part) continue;
+        for (uint32_t h = 0; h < g_.kv_heads; ++h) block.runs[h].push_back(Run(layer, h, group, last));
+        if (static_cast<int>(group) == hide_run) {
+          for (auto& runs : block.runs) runs.back().first_row = static_cast<uint16_t>(hide_before_row);
+        }
+      }
+      plan.blocks.push_back(block);
+    }
+    return plan;
+  }
+
+  KvRun Run(uint32_t layer, uint32_t head, uint32_t group, uint32_t end) {
+    const uint32_t in_chunk = group % g_.groups_per_chunk();
+    const bf16* block = blocks_[group / g_.groups_per_chunk()][layer].data();
+    KvRun run;
+    run.k = block + g_.k_run(head, in_chunk);
+    run.v = block + g_.v_run(head, in_chunk);
+    run.position = group * g_.group_tokens;
+    run.tokens = static_cast<uint16_t>(std::min(g_.group_tokens, end - run.position));
+    return run;
+  }
+
+  const LoadedModel& model_;
+  const KvGeometry g_;
+  std::unique_ptr<Backend> backend_;
+  std::vector<std::vector<std::vector<bf16>>> blocks_;  // [chunk][layer]
+  std::vector<float> queries_;
+  uint32_t length_ = 0;
+};
+
+std::vector<uint32_t> Tokens(uint32_t count, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::vector<uint32_t> tokens(count);
+  for (uint32_t& token : tokens) token = random() % 260;
+  return tokens;
+}
+
+void ExpectClose(const std::vector<float>& actual, const std::vector<float>& expected, float tolerance,
+                 const std::string& what) {
+  ASSERT_EQ(actual.size(), expected.size()) << what;
+  double error = 0, size = 0, worst = 0;
+  for (size_t i = 0; i < actual.size(); ++i) {
+    ASSERT_TRUE(std::isfinite(actual[i])) << what << " at " << i;
+    error += std::pow(actual[i] - expected[i], 2);
+    size += std::pow(expected[i], 2);
+    worst = std::max(worst, std::fabs(double{actual[i]} - expected[i]));
+  }
+  const double rms = std::sqrt(size / expected.size());
+  EXPECT_LE(std::sqrt(error / expected.size()), tolerance * rms) << what;
+  EXPECT_LE(worst, 8 * tolerance * rms) << what;
+}
+
+struct Shape {
+  uint32_t query_heads, kv_heads, head_dim, hidden;
+  TensorType type;
+};
+
+class ConformanceTest : public testing::TestWithParam<Shape> {
+ protected:
+  std::unique_ptr<LoadedModel> Model() {
+    TinyModelOptions options;
+    options.query_heads = GetParam().query_heads;
+    options.kv_heads = GetParam().kv_heads;
+    options.head_dim = GetParam().head_dim;
+    options.hidden = GetParam().hidden;
+    options.ffn = GetParam().hidden;
+    options.type = GetParam().type;
+    options.tied = GetParam().kv_heads % 2 == 0;
+    return MakeModel(options);
+  }
+};
+
+TEST_P(ConformanceTest, MatchesTheReferenceOnOddSizes) {
+  const auto model = Model();
+  for (const uint32_t rows : {1u, 15u, 16u, 17u, 63u, 64u, 65u}) {
+    Runner reference("reference", *model), cpu("cpu", *model);
+    const auto tokens = Tokens(rows, rows);
+    const float tolerance = rows <= 8 ? kGemvTolerance : kGemmTolerance;
+    ExpectClose(cpu.Step(tokens), reference.Step(tokens), tolerance, "logits of a prompt");
+    ExpectClose(cpu.queries(), reference.queries(), tolerance + 0.01f, "queries");
+    ExpectClose(cpu.KvRows(), reference.KvRows(), tolerance + 0.01f, "K/V");
+    ExpectClose(cpu.Step({7}), reference.Step({7}), kGemmTolerance, "logits of the next token");
+  }
+}
+
+TEST_P(ConformanceTest, DecodeMatchesTheReferenceClosely) {
+  const auto model = Model();
+  Runner reference("reference", *model), cpu("cpu", *model);
+  for (uint32_t token : Tokens(20, 3)) {
+    ExpectClose(cpu.Step({token}), reference.Step({token}), 0.02f, "logits");  // K/V are bf16 on both sides
+  }
+}
+
+TEST_P(ConformanceTest, AnyPartitionOfTheRunsMergesToTheSame) {
+  const auto model = Model();
+  Runner whole("cpu", *model), parted("cpu", *model);
+  const auto tokens = Tokens(100, 5);
+  ExpectClose(parted.Step(tokens, 3), whole.Step(tokens, 1), 0.02f, "logits");
+}
+
+TEST_P(ConformanceTest, HiddenRunsAreNotSeen) {
+  const auto model = Model();
+  Runner reference("reference", *model), cpu("cpu", *model), open("cpu", *model);
+  const auto tokens = Tokens(40, 6);
+  const auto hidden = cpu.Step(tokens, 1, /*hide_run=*/0, /*hide_before_row=*/25);
+  ExpectClose(hidden, reference.Step(tokens, 1, 0, 25), kGemmTolerance, "logits");
+  const auto all = open.Step(tokens);
+  const size_t vocab = model->weights.config.vocab_size;
+  EXPECT_NE(std::vector<float>(all.begin() + 20 * vocab, all.begin() + 21 * vocab),
+            std::vector<float>(hidden.begin() + 20 * vocab, hidden.begin() + 21 * vocab));
+}
+
+TEST_P(ConformanceTest, SameBitsForAnyNumberOfThreads) {
+  const auto model = Model();
+  const auto tokens = Tokens(70, 8);
+  std::vector<std::vector<float>> results;
+  for (int threads : {1, 2, 3}) {
+    Runner runner("cpu", *model, threads);
+    auto logits = runner.Step(tokens);
+    const auto more = runner.Step({9});
+    logits.insert(logits.end(), more.begin(), more.end());
+    results.push_back(logits);
+  }
+  EXPECT_EQ(results[0], results[1]);
+  EXPECT_EQ(results[0], results[2]);
+}
+
+TEST_P(ConformanceTest, LaterRowsDoNotChangeEarlierOnes) {
+  const auto model = Model();
+  for (const char* kind : {"reference", "cpu"}) {
+    Runner one(kind, *model), other(kind, *model);
+    auto tokens = Tokens(50, 9);
+    const auto before = one.Step(tokens);
+    tokens[30] ^= 1;
+    const auto after = other.Step(tokens);
+    const size_t same = 30 * size_t{model->weights.config.vocab_size};
+    EXPECT_TRUE(std::equal(before.begin(), before.begin() + same, after.begin())) << kind;
+    EXPECT_FALSE(std::equal(before.begin() + same, before.end(), after.begin() + same)) << kind;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, ConformanceTest,
+                         testing::Values(Shape{1, 1, 8, 32, TensorType::kF32}, Shape{4, 2, 16, 64, TensorType::kQ4_1},
+                                         Shape{9, 3, 64, 96, TensorType::kQ4_0}, Shape{4, 1, 24, 64, TensorType::kF16},
+                                         Shape{8, 1, 128, 64, TensorType::kQ8_0},
+                                         Shape{2, 2, 128, 256, TensorType::kQ6_K},
+                                         Shape{4, 4, 256, 64, TensorType::kBF16}));
+
+TEST(BackendTest, BadRowsAndUnknownKindsAreRefused) {
+  const auto model = MakeModel({});
+  const KvGeometry g = model->weights.config.Geometry();
+  EXPECT_EQ(CreateBackend("gpu", model->weights, g, {}).status().code(), absl::StatusCode::kInvalidArgument);
+  for (const char* kind : {"reference", "cpu"}) {
+    auto backend = *CreateBackend(kind, model->weights, g, {});
+    EXPECT_EQ(backend->Begin({}).code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(backend->Begin({BatchRow{1000000, 0, false}}).code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(backend->Begin(std::vector<BatchRow>(257)).code(), absl::StatusCode::kInvalidArgument);
+  }
+}
+
+}  // namespace
+}  // namespace hga
