@@ -2,6 +2,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "common/base/status.h"
 
 namespace hga {
@@ -12,7 +13,9 @@ constexpr char kEnd[] = "<|im_end|>";
 
 // The system message that a template puts first where the conversation has none: the text between the literal
 // '<|im_start|>system' and '<|im_end|>' of the template's first branch.
-std::string DefaultSystem(const std::string& text) {
+std::string DefaultSystem(const std::string& source) {
+  // Jinja's strings may spell line ends out.
+  const std::string text = absl::StrReplaceAll(source, {{"\\n", "\n"}});
   const std::string opening = absl::StrCat("'", kStart, "system\n");
   const size_t begin = text.find(opening);
   if (begin == std::string::npos) return "";

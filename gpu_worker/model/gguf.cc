@@ -5,8 +5,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
@@ -124,7 +126,7 @@ absl::Status GgufFile::Parse() {
       return Broken(absl::StrCat("alignment ", alignment, " is not a power of two up to 65536"));
     }
   }
-  return PlaceTensors((cursor.offset() + alignment - 1) / alignment * alignment);
+  return PlaceTensors(alignment, (cursor.offset() + alignment - 1) / alignment * alignment);
 }
 
 absl::Status GgufFile::ParseValue(Cursor* cursor, const std::string& key) {
@@ -166,7 +168,8 @@ absl::Status GgufFile::ParseTensor(Cursor* cursor) {
   }
   if (!cursor->Read(&type) || !cursor->Read(&offset)) return Broken(absl::StrCat("truncated in tensor '", name, "'"));
   if (!TensorTypeSupported(type)) {
-    return Broken(absl::StrCat("tensor '", name, "' has type ", type, ", which is not supported (F32, F16, BF16, Q4_0, Q4_1, Q8_0, Q6_K are)"));
+    return Broken(absl::StrCat("tensor '", name, "' has type ", type,
+                               ", which is not supported (F32, F16, BF16, Q4_0, Q4_1, Q8_0, Q6_K are)"));
   }
   if (shape[2] != 1 || shape[3] != 1) return Broken(absl::StrCat("tensor '", name, "' has more than two dimensions"));
   TensorView view;
@@ -183,7 +186,8 @@ absl::Status GgufFile::ParseTensor(Cursor* cursor) {
   return absl::OkStatus();
 }
 
-absl::Status GgufFile::PlaceTensors(size_t data_start) {
+absl::Status GgufFile::PlaceTensors(size_t alignment, size_t data_start) {
+  std::vector<std::pair<uint64_t, std::string>> places;  // by offset
   for (const std::string& name : tensor_names_) {
     TensorView& view = tensors_[name];
     const uint64_t offset = offsets_[name];
@@ -192,8 +196,18 @@ absl::Status GgufFile::PlaceTensors(size_t data_start) {
         view.rows > (size_ - data_start - offset) / row_bytes) {
       return Broken(absl::StrCat("tensor '", name, "' ends behind the end of the file (truncated download?)"));
     }
-    if (offset % 8 != 0) return Broken(absl::StrCat("tensor '", name, "' is not aligned"));
+    if (offset % alignment != 0) {
+      return Broken(absl::StrCat("tensor '", name, "' at ", offset, " is not aligned to ", alignment));
+    }
     view.data = data_ + data_start + offset;
+    places.emplace_back(offset, name);
+  }
+  std::sort(places.begin(), places.end());
+  for (size_t i = 1; i < places.size(); ++i) {
+    const TensorView& before = tensors_[places[i - 1].second];
+    if (places[i].first - places[i - 1].first < before.rows * before.row_bytes()) {
+      return Broken(absl::StrCat("tensors '", places[i - 1].second, "' and '", places[i].second, "' overlap"));
+    }
   }
   return absl::OkStatus();
 }

@@ -53,7 +53,7 @@ class GgufFile {
   absl::Status Parse();
   absl::Status ParseValue(Cursor* cursor, const std::string& key);
   absl::Status ParseTensor(Cursor* cursor);
-  absl::Status PlaceTensors(size_t data_start);
+  absl::Status PlaceTensors(size_t alignment, size_t data_start);
   absl::Status Broken(const std::string& what) const;
   absl::StatusOr<const Value*> Find(const std::string& key) const;
   int64_t IntAt(uint32_t type, size_t offset) const;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 
@@ -18,6 +19,19 @@ absl::StatusOr<uint32_t> Get32(const GgufFile& file, const std::string& key) {
   HGA_ASSIGN_OR_RETURN(const uint64_t value, file.GetUint(key));
   if (value > UINT32_MAX) return Wrong(file, absl::StrCat(key, " is ", value));
   return static_cast<uint32_t>(value);
+}
+
+absl::Status RefuseRopeScaling(const GgufFile& file) {
+  std::string scaling = "none";
+  if (file.Has("llama.rope.scaling.type")) {
+    HGA_ASSIGN_OR_RETURN(scaling, file.GetString("llama.rope.scaling.type"));
+  }
+  if (file.Has("llama.rope.scale_linear") && file.GetFloat("llama.rope.scale_linear").value_or(0) != 1) {
+    scaling = "linear";
+  }
+  if (file.HasTensor("rope_freqs.weight")) scaling = "rope_freqs.weight";
+  if (scaling == "none") return absl::OkStatus();
+  return Wrong(file, absl::StrCat("RoPE scaling (", scaling, ") is not supported; models without it are"));
 }
 
 absl::StatusOr<ModelConfig> ReadConfig(const GgufFile& file) {
@@ -51,10 +65,7 @@ absl::StatusOr<ModelConfig> ReadConfig(const GgufFile& file) {
   if (file.Has("llama.rope.freq_base")) {
     HGA_ASSIGN_OR_RETURN(config.rope_base, file.GetFloat("llama.rope.freq_base"));
   }
-  const std::string scaling = file.GetString("llama.rope.scaling.type").value_or("none");
-  if (scaling != "none" || file.HasTensor("rope_freqs.weight")) {
-    return Wrong(file, absl::StrCat("RoPE scaling (", scaling, ") is not supported yet"));
-  }
+  HGA_RETURN_IF_ERROR(RefuseRopeScaling(file));
   return config;
 }
 
@@ -65,6 +76,7 @@ class TensorReader {
 
   TensorView Matrix(const std::string& name, uint32_t rows, uint32_t cols) {
     const auto tensor = file_.Tensor(name);
+    read_.insert(name);
     if (!tensor.ok()) return Fail(tensor.status());
     if (tensor->rows != rows || tensor->cols != cols) {
       return Fail(Wrong(file_, absl::StrCat("tensor '", name, "' is ", tensor->rows, " x ", tensor->cols,
@@ -79,6 +91,12 @@ class TensorReader {
     }
     return view;
   }
+  // A tensor that nothing read (a bias, say) would change the result: better no answer than a wrong one.
+  void RefuseUnread() {
+    for (const std::string& name : file_.tensor_names()) {
+      if (!read_.contains(name)) Fail(Wrong(file_, absl::StrCat("tensor '", name, "' has no place in a llama model")));
+    }
+  }
   const absl::Status& status() const { return status_; }
 
  private:
@@ -88,6 +106,7 @@ class TensorReader {
   }
 
   const GgufFile& file_;
+  absl::flat_hash_set<std::string> read_;
   absl::Status status_;
 };
 
@@ -114,6 +133,7 @@ absl::StatusOr<ModelWeights> ReadWeights(const GgufFile& file, const ModelConfig
     layer.ffn_down = reader.Matrix(prefix + "ffn_down.weight", config.hidden, config.ffn);
     weights.layers.push_back(layer);
   }
+  reader.RefuseUnread();
   if (!reader.status().ok()) return reader.status();
   return weights;
 }
@@ -147,8 +167,8 @@ ModelFingerprint Fingerprint(const GgufFile& file, const ModelConfig& c) {
     const size_t bytes = view.rows * view.row_bytes();
     absl::StrAppend(&identity, ";", name, ":", static_cast<int>(view.type), ":", view.rows, ":", view.cols, ":");
     for (size_t s = 0; s < kSlices; ++s) {
-      const size_t begin = bytes > kSliceBytes ? (bytes - kSliceBytes) / kSlices * s : 0;
       const size_t length = std::min(kSliceBytes, bytes);
+      const size_t begin = (bytes - length) * s / (kSlices - 1);  // the last slice ends with the tensor
       identity += HashBytes(absl::string_view(reinterpret_cast<const char*>(view.data + begin), length)).ToBytes();
       if (bytes <= kSliceBytes) break;
     }

@@ -55,7 +55,8 @@ std::vector<uint8_t> RandomQ6K(uint32_t cols, float scale, std::mt19937* random)
   for (size_t block = 0; block < out.size(); block += 210) {
     for (int i = 0; i < 192; ++i) out[block + i] = static_cast<uint8_t>((*random)());
     for (int i = 192; i < 208; ++i) out[block + i] = static_cast<uint8_t>(8 + (*random)() % 8);
-    const uint16_t half = FloatToHalf(scale / 200);  // values reach 31 * 15 of it
+    // Weights of 6 bits and block scales of 8 to 15: their product has a standard deviation of about 217.
+    const uint16_t half = FloatToHalf(scale / 217);
     std::memcpy(&out[block + 208], &half, 2);
   }
   return out;
@@ -128,6 +129,14 @@ class TinyModelWriter {
   explicit TinyModelWriter(const TinyModelOptions& options) : o_(options), random_(options.seed) {}
 
   absl::Status Write(const std::string& path) {
+    const uint32_t block = TensorBlockElements(o_.type);
+    for (uint32_t width : {o_.hidden, o_.ffn, o_.query_heads * o_.head_dim}) {
+      // The embedding may be Q8_0 whatever the matrices are.
+      if (width % block != 0 || width % 32 != 0) {
+        return absl::InvalidArgumentError(absl::StrCat("tiny model: widths must be multiples of 32, and of ", block,
+                                                       " for ", TensorTypeName(o_.type), "; one is ", width));
+      }
+    }
     Config();
     const uint32_t vocab = Vocabulary();
     const bool plain = o_.type == TensorType::kF32 || o_.type == TensorType::kF16 || o_.type == TensorType::kBF16;

@@ -15,12 +15,15 @@
 namespace hga {
 namespace {
 
+// GPT-2's words. White space is spelt out: PCRE2's \s holds U+180E, which Unicode no longer counts as white space.
 constexpr char kGpt2Words[] =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\x09-\x0d\x85\p{Z}\p{L}\p{N}]+)"
+    R"(|[\x09-\x0d\x85\p{Z}]+(?![^\x09-\x0d\x85\p{Z}])|[\x09-\x0d\x85\p{Z}]+)";
 constexpr char kDigits[] = R"(\p{N})";
 constexpr char kReplacement[] = "\xef\xbf\xbd";  // U+FFFD
 
 constexpr int64_t kControl = 3, kUserDefined = 4;
+constexpr uint32_t kNoToken = UINT32_MAX;
 
 uint64_t PairKey(uint32_t left, uint32_t right) { return uint64_t{left} << 32 | right; }
 
@@ -63,10 +66,10 @@ absl::Status Tokenizer::IndexTokens(const TokenizerData& data) {
   });
   for (int byte = 0; byte < 256; ++byte) {
     const auto found = ids_.find(ToByteAlphabet(static_cast<uint8_t>(byte)));
-    if (found == ids_.end()) {
+    if (found == ids_.end() && byte >= ' ' && byte <= '~') {
       return absl::InvalidArgumentError(absl::StrCat("tokenizer: the vocabulary has no token for byte ", byte));
     }
-    byte_ids_[byte] = found->second;
+    byte_ids_[byte] = found == ids_.end() ? kNoToken : found->second;
   }
   return absl::OkStatus();
 }
@@ -134,12 +137,15 @@ void Tokenizer::EncodePlain(absl::string_view text, std::vector<uint32_t>* ids) 
 // Merges the best-ranked neighbours until none is left. Symbols form a linked list; a heap entry whose symbols have
 // changed since it was pushed is stale and passed over.
 void Tokenizer::EncodeWord(absl::string_view word, std::vector<uint32_t>* ids) const {
-  constexpr uint32_t kGone = UINT32_MAX;
-  const int count = static_cast<int>(word.size());
-  std::vector<uint32_t> symbol(count);
+  std::vector<uint32_t> symbol;
+  symbol.reserve(word.size());
+  for (char byte : word) {
+    const uint32_t id = byte_ids_[static_cast<uint8_t>(byte)];
+    if (id != kNoToken) symbol.push_back(id);
+  }
+  const int count = static_cast<int>(symbol.size());
   std::vector<int> next(count), previous(count);
   for (int i = 0; i < count; ++i) {
-    symbol[i] = byte_ids_[static_cast<uint8_t>(word[i])];
     next[i] = i + 1;
     previous[i] = i - 1;
   }
@@ -163,7 +169,7 @@ void Tokenizer::EncodeWord(absl::string_view word, std::vector<uint32_t>* ids) c
     if (symbol[best.at] != best.left || next[best.at] >= count || symbol[next[best.at]] != best.right) continue;
     const int gone = next[best.at];
     symbol[best.at] = best.merged;
-    symbol[gone] = kGone;
+    symbol[gone] = kNoToken;
     next[best.at] = next[gone];
     if (next[gone] < count) previous[next[gone]] = best.at;
     push(previous[best.at]);

@@ -27,11 +27,13 @@ struct TokenizerData {
 // Constant after Create; thread-safe.
 class Tokenizer {
  public:
-  // INVALID_ARGUMENT: a vocabulary that cannot work (no token for a byte, a merge of unknown tokens, unknown `pre`).
+  // INVALID_ARGUMENT: a vocabulary that cannot work (no token for a printable ASCII character, a merge of unknown
+  // tokens, unknown `pre`).
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(TokenizerData data);
 
   // parse_special: special tokens in the text become their ids; else they are text like any other.
-  // INVALID_ARGUMENT tells the offset of the first byte that is not UTF-8.
+  // Bytes that the vocabulary has no token for (control characters that its makers never met) are left out, as they
+  // were when the model was trained. INVALID_ARGUMENT tells the offset of the first byte that is not UTF-8.
   absl::StatusOr<std::vector<uint32_t>> Encode(absl::string_view text, bool parse_special) const;
 
   // Bytes of a token's text; empty for ids outside the vocabulary. Control tokens give their name.
@@ -65,7 +67,7 @@ class Tokenizer {
   std::vector<std::string> bytes_;
   std::vector<bool> control_;
   std::vector<std::pair<std::string, uint32_t>> special_;  // longest first
-  uint32_t byte_ids_[256] = {};
+  uint32_t byte_ids_[256] = {};  // UINT32_MAX: no token
   absl::flat_hash_map<uint64_t, Merge> merges_;  // (left id << 32 | right id)
   uint32_t eos_ = 0;
 };
