@@ -42,7 +42,7 @@ absl::StatusOr<OpenedSequence> SummaryIndex::Open(uint64_t worker_id, uint64_t s
   OpenedSequence opened;
   while (sequence->chunks() < chunks.size()) {
     opened.from_memory_chunks += FromMemory(sequence.get(), chunks);
-    if (FromSource(sequence.get(), chunks) == 0) break;
+    if (!FromSource(sequence.get(), chunks)) break;
   }
   opened.indexed_chunks = sequence->chunks();
   std::lock_guard<std::mutex> lock(mu_);
@@ -59,20 +59,22 @@ uint32_t SummaryIndex::FromMemory(SequenceIndex* sequence, absl::Span<const Chun
   return sequence->chunks() - before;
 }
 
-// Asks for the chunks up to the next one that memory has.
-uint32_t SummaryIndex::FromSource(SequenceIndex* sequence, absl::Span<const ChunkHash> chunks) {
+// Asks for the chunks up to the next one that memory has. False: the source does not have them all.
+bool SummaryIndex::FromSource(SequenceIndex* sequence, absl::Span<const ChunkHash> chunks) {
   const uint32_t before = sequence->chunks();
-  if (!source_ || before >= chunks.size()) return 0;
+  if (!source_ || before >= chunks.size()) return false;
   const char* method = sequence->method().name;
   uint32_t end = before + 1;
   while (end < chunks.size() && cache_.Get(chunks[end], method) == nullptr) ++end;
   absl::Status bad;
   const absl::Status status = source_(
-      chunks.subspan(before, end - before), [&](const ChunkHash& chunk, const std::string& its_method, const std::string& data) {
+      chunks.subspan(before, end - before),
+      [&](const ChunkHash& chunk, const std::string& its_method, const std::string& data) {
         const uint32_t next = sequence->chunks();
-        if (!bad.ok() || next >= end) return;
-        if (its_method != method || chunk != chunks[next]) {
-          bad = absl::NotFoundError(absl::StrCat("the store has a summary by '", its_method, "', not by '", method, "'"));
+        if (!bad.ok()) return;
+        if (next >= end || its_method != method || chunk != chunks[next]) {
+          bad = absl::NotFoundError(absl::StrCat("a summary by '", its_method, "' of ", chunk.ToHex(), ", wanted by '",
+                                                 method, "' of ", chunks[std::min(next, end - 1)].ToHex()));
           return;
         }
         bad = AppendData(sequence, next, chunk, data);
@@ -81,9 +83,8 @@ uint32_t SummaryIndex::FromSource(SequenceIndex* sequence, absl::Span<const Chun
   for (const absl::Status& problem : {status, bad}) {
     if (!problem.ok()) LogWarning("summaries from the store: ", std::string(problem.message()));
   }
-  const uint32_t got = sequence->chunks() - before;
-  rebuilt_chunks_ += got;
-  return got;
+  rebuilt_chunks_ += sequence->chunks() - before;
+  return sequence->chunks() == end;
 }
 
 absl::StatusOr<uint32_t> SummaryIndex::Append(uint64_t worker_id, uint64_t sequence_id, uint32_t chunk_index,

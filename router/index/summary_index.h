@@ -69,7 +69,7 @@ class SummaryIndex {
   using SequencePtr = std::shared_ptr<SequenceIndex>;
 
   uint32_t FromMemory(SequenceIndex* sequence, absl::Span<const ChunkHash> chunks);
-  uint32_t FromSource(SequenceIndex* sequence, absl::Span<const ChunkHash> chunks);
+  bool FromSource(SequenceIndex* sequence, absl::Span<const ChunkHash> chunks);
 
   const SummaryIndexOptions options_;
   const SummarySource source_;

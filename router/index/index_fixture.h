@@ -1,0 +1,65 @@
+// Sequences with made-up summaries, for tests and the benchmark.
+#ifndef HGA_ROUTER_INDEX_INDEX_FIXTURE_H_
+#define HGA_ROUTER_INDEX_INDEX_FIXTURE_H_
+
+#include <random>
+#include <string>
+#include <vector>
+
+#include "common/kv/ids.h"
+#include "common/kv/route_message.h"
+#include "common/kv/summary.h"
+
+namespace hga {
+
+inline KvGeometry SmallGeometry(uint32_t queries_per_kv_head = 2, uint32_t head_dim = 16, uint32_t kv_heads = 2) {
+  KvGeometry g;
+  g.layers = 2;
+  g.kv_heads = kv_heads;
+  g.query_heads = queries_per_kv_head * kv_heads;
+  g.head_dim = head_dim;
+  return g;
+}
+
+inline std::vector<bf16> RandomBf16(size_t count, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<bf16> values(count);
+  for (bf16& value : values) value = ToBf16(normal(random));
+  return values;
+}
+
+// Summary data of made-up chunk number `chunk`.
+inline std::string SummaryData(const KvGeometry& g, const SummaryMethod& method, uint32_t chunk) {
+  const std::vector<bf16> values = RandomBf16(SummaryElements(g, method), 1000 + chunk);
+  return std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(bf16));
+}
+
+inline std::vector<ChunkHash> MadeUpChunks(uint32_t count) {
+  std::vector<ChunkHash> chunks;
+  for (uint32_t i = 0; i < count; ++i) chunks.push_back(HashBytes("chunk " + std::to_string(i)));
+  return chunks;
+}
+
+// A block of queries that owns its arrays.
+struct QueryBlock {
+  QueryBlock(const KvGeometry& g, uint32_t tokens, uint32_t first_chunk, uint32_t route_upto, uint32_t budget,
+             uint32_t seed)
+      : budgets(tokens, budget), queries(RandomBf16(size_t{tokens} * g.query_heads * g.head_dim, seed)) {
+    block.sequence_id = 1;
+    block.tokens = tokens;
+    block.first_chunk = first_chunk;
+    block.route_upto = route_upto;
+    block.budget_groups = budgets.data();
+    block.queries = queries.data();
+  }
+  QueryBlock(const QueryBlock&) = delete;
+
+  std::vector<uint32_t> budgets;
+  std::vector<bf16> queries;
+  RouteBlock block;
+};
+
+}  // namespace hga
+
+#endif  // HGA_ROUTER_INDEX_INDEX_FIXTURE_H_

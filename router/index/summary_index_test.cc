@@ -1,0 +1,105 @@
+#include "router/index/summary_index.h"
+
+#include <algorithm>
+
+#include "gtest/gtest.h"
+#include "router/index/index_fixture.h"
+
+namespace hga {
+namespace {
+
+class SummaryIndexTest : public testing::Test {
+ protected:
+  std::string Data(uint32_t chunk) const { return SummaryData(g_, *mean_, chunk); }
+  // A store that has chunks [0, upto) of the made-up sequence.
+  SummarySource Store(uint32_t upto, std::string method = "mean") {
+    return [=](absl::Span<const ChunkHash> chunks, const SummarySink& sink) {
+      for (const ChunkHash& chunk : chunks) {
+        ++asked_;
+        const auto found = std::find(chunks_.begin(), chunks_.begin() + upto, chunk);
+        if (found == chunks_.begin() + upto) return absl::OkStatus();
+        sink(chunk, method, Data(found - chunks_.begin()));
+      }
+      return absl::OkStatus();
+    };
+  }
+
+  const KvGeometry g_ = SmallGeometry();
+  const SummaryMethod* const mean_ = *FindSummaryMethod("mean");
+  const std::vector<ChunkHash> chunks_ = MadeUpChunks(10);
+  uint32_t asked_ = 0;
+};
+
+TEST_F(SummaryIndexTest, ReopenedAndForkedSequencesNeedNoTransfer) {
+  SummaryIndex index({}, nullptr);
+  ASSERT_EQ(index.Open(1, 1, g_, mean_, chunks_)->indexed_chunks, 0u);
+  for (uint32_t i = 0; i < 10; ++i) ASSERT_EQ(*index.Append(1, 1, i, chunks_[i], Data(i)), i + 1);
+  index.Close(1, 1);
+  EXPECT_EQ(index.Find(1, 1), nullptr);
+  auto fork = chunks_;
+  fork[7] = HashBytes("other");
+  const auto opened = index.Open(2, 5, g_, mean_, fork);
+  EXPECT_EQ(opened->indexed_chunks, 7u);
+  EXPECT_EQ(opened->from_memory_chunks, 7u);
+  // The same bytes as were sent.
+  const auto data = RandomBf16(SummaryElements(g_, *mean_), 1003);
+  EXPECT_EQ(ToFloat(index.Find(2, 5)->ChunkUnit(0, 0, 3)[2]), ToFloat(data[2]));
+}
+
+TEST_F(SummaryIndexTest, TheRestComesFromTheStore) {
+  SummaryIndex index({}, Store(8));
+  const auto opened = index.Open(1, 1, g_, mean_, chunks_);
+  EXPECT_EQ(opened->indexed_chunks, 8u);
+  EXPECT_EQ(opened->from_memory_chunks, 0u);
+  EXPECT_EQ(index.totals().rebuilt_chunks, 8u);
+  EXPECT_EQ(index.Open(1, 2, g_, mean_, absl::MakeConstSpan(chunks_).subspan(0, 8))->from_memory_chunks, 8u);
+  EXPECT_EQ(index.totals().rebuilt_chunks, 8u);
+  EXPECT_TRUE(index.Append(1, 1, 8, chunks_[8], Data(8)).ok());
+}
+
+TEST_F(SummaryIndexTest, OnlyWhatMemoryLacksIsAskedFor) {
+  SummaryIndex index({}, Store(10));
+  ASSERT_TRUE(index.Open(1, 1, g_, mean_, {}).ok());
+  for (uint32_t i = 0; i < 4; ++i) ASSERT_TRUE(index.Append(1, 1, i, chunks_[i], Data(i)).ok());
+  const auto opened = index.Open(1, 2, g_, mean_, chunks_);
+  EXPECT_EQ(opened->indexed_chunks, 10u);
+  EXPECT_EQ(opened->from_memory_chunks, 4u);
+  EXPECT_EQ(asked_, 6u);
+}
+
+TEST_F(SummaryIndexTest, AStoreThatFailsOrHasAnotherMethodShortensTheIndex) {
+  SummaryIndex failing({}, [](absl::Span<const ChunkHash>, const SummarySink&) {
+    return absl::UnavailableError("gone");
+  });
+  EXPECT_EQ(failing.Open(1, 1, g_, mean_, chunks_)->indexed_chunks, 0u);
+  SummaryIndex other({}, Store(8, "cuboid"));
+  EXPECT_EQ(other.Open(1, 1, g_, mean_, chunks_)->indexed_chunks, 0u);
+  SummaryIndex damaged({}, [&](absl::Span<const ChunkHash> chunks, const SummarySink& sink) {
+    sink(chunks[0], "mean", Data(0));
+    sink(chunks[1], "mean", "short");
+    return absl::OkStatus();
+  });
+  EXPECT_EQ(damaged.Open(1, 1, g_, mean_, absl::MakeConstSpan(chunks_).subspan(0, 2))->indexed_chunks, 1u);
+}
+
+TEST_F(SummaryIndexTest, BoundsHold) {
+  SummaryIndex index({3 * SummaryElements(g_, *mean_) * 2, 2}, nullptr);
+  ASSERT_TRUE(index.Open(1, 1, g_, mean_, {}).ok());
+  ASSERT_TRUE(index.Open(1, 2, g_, mean_, {}).ok());
+  EXPECT_EQ(index.Open(1, 3, g_, mean_, {}).status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(index.Open(1, 2, g_, mean_, {}).ok());  // again: takes its own place
+  for (uint32_t i = 0; i < 5; ++i) ASSERT_TRUE(index.Append(1, 1, i, chunks_[i], Data(i)).ok());
+  index.CloseWorker(1);
+  EXPECT_EQ(index.totals().sequences, 0u);
+  EXPECT_EQ(index.totals().bytes, 3 * SummaryElements(g_, *mean_) * 2);  // the three newest chunks
+  EXPECT_EQ(index.Open(1, 1, g_, mean_, chunks_)->indexed_chunks, 0u);
+  EXPECT_EQ(index.Open(1, 1, g_, mean_, absl::MakeConstSpan(chunks_).subspan(2, 3))->indexed_chunks, 3u);
+}
+
+TEST_F(SummaryIndexTest, UnknownSequence) {
+  SummaryIndex index({}, nullptr);
+  EXPECT_EQ(index.Append(1, 1, 0, chunks_[0], Data(0)).status().code(), absl::StatusCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace hga

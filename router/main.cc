@@ -1,0 +1,40 @@
+#include <memory>
+#include <string>
+
+#include "common/base/log.h"
+#include "common/base/status.h"
+#include "common/rpc/daemon.h"
+#include "router/options.h"
+#include "router/service/kv_summary_source.h"
+#include "router/service/router_service.h"
+
+namespace hga {
+namespace {
+
+constexpr int kDrainMs = 2000;
+
+absl::Status Serve(const RouterOptions& o) {
+  const auto registry = std::make_shared<prometheus::Registry>();
+  RouterMetrics metrics(registry);
+  SummaryIndex index({o.cache_bytes, o.max_sequences},
+                     o.kv_store.empty() ? SummarySource() : KvSummarySource(AttachKvStore(o.kv_store)));
+  RouterService service({o.ring_dir, o.spin_us, o.overprovision}, &index, &metrics);
+  HGA_ASSIGN_OR_RETURN(auto daemon,
+                       Daemon::Start({"router", o.listen, o.metrics_listen, kDrainMs}, {&service}, registry));
+  daemon->SetServing(true);
+  daemon->RunUntilSignal([&] { service.StopWorkers(); });
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace hga
+
+int main(int argc, char** argv) {
+  hga::InitDaemon("router");
+  hga::RouterOptions options;
+  if (const auto exit_code = hga::ParseOptions(argc, argv, &options); exit_code.has_value()) return *exit_code;
+  const absl::Status status = hga::Serve(options);
+  if (status.ok()) return 0;
+  hga::LogError(std::string(status.message()));
+  return 1;
+}
