@@ -214,7 +214,9 @@ absl::Status GgufFile::PlaceTensors(size_t alignment, size_t data_start) {
 
 absl::StatusOr<const GgufFile::Value*> GgufFile::Find(const std::string& key) const {
   const auto found = values_.find(key);
-  if (found == values_.end()) return absl::NotFoundError(absl::StrCat("GGUF file ", path_, ": no metadata '", key, "'"));
+  if (found == values_.end()) {
+    return absl::NotFoundError(absl::StrCat("GGUF file ", path_, ": no metadata '", key, "'"));
+  }
   return &found->second;
 }
 
@@ -283,7 +285,9 @@ absl::StatusOr<std::vector<int64_t>> GgufFile::GetInts(const std::string& key) c
 
 absl::StatusOr<TensorView> GgufFile::Tensor(const std::string& name) const {
   const auto found = tensors_.find(name);
-  if (found == tensors_.end()) return absl::NotFoundError(absl::StrCat("GGUF file ", path_, ": no tensor '", name, "'"));
+  if (found == tensors_.end()) {
+    return absl::NotFoundError(absl::StrCat("GGUF file ", path_, ": no tensor '", name, "'"));
+  }
   return found->second;
 }
 

@@ -170,7 +170,8 @@ class TinyModelWriter {
     for (int byte = 0; byte < 256; ++byte) tokens.push_back(ToByteAlphabet(static_cast<uint8_t>(byte)));
     std::vector<std::string> merges;
     const std::string blank = ToByteAlphabet(' ');
-    const std::pair<std::string, std::string> pairs[] = {{"t", "h"}, {"th", "e"}, {blank, "the"}, {"i", "n"}, {"a", "n"}};
+    const std::pair<std::string, std::string> pairs[] = {
+        {"t", "h"}, {"th", "e"}, {blank, "the"}, {"i", "n"}, {"a", "n"}};
     for (const auto& [left, right] : pairs) {
       merges.push_back(absl::StrCat(left, " ", right));
       tokens.push_back(left + right);
