@@ -46,7 +46,8 @@ absl::StatusOr<gpu_worker::v1::Finished> StreamAnswer(const Call& call,
   const absl::Status status = FromGrpc(reader->Finish());
   if (call.interrupt->triggered()) return absl::CancelledError("interrupted; what has been computed is kept");
   // Cancelled without our asking: the worker is shutting down.
-  if (absl::IsCancelled(status)) return absl::UnavailableError("the worker ended the call; is it being stopped?");
+  if (absl::IsCancelled(status))
+    return absl::UnavailableError("the worker ended the call; is it being stopped?");
   if (!status.ok()) return status;
   if (!has_finished) return absl::InternalError("the worker ended the answer without its statistics");
   return finished;

@@ -23,7 +23,8 @@ struct Call {
 absl::StatusOr<gpu_worker::v1::Finished> StreamAnswer(const Call& call,
                                                       const gpu_worker::v1::GenerateRequest& request);
 
-// The statistics, where the options want them: JSON to `out` or a file. INTERNAL if the file cannot be written.
+// The statistics, where the options want them: JSON to `out` or a file. INTERNAL if the file cannot be
+// written.
 absl::Status WriteJson(const Call& call, const std::string& line);
 
 }  // namespace hga

@@ -41,7 +41,8 @@ absl::Status Answer(const Call& call, const std::string& line, bool first, Gener
   if (!finished.ok()) return finished.status();
   if (!call.options.quiet) {
     call.console->err << StatisticsLine(*finished) << "\n";
-    for (const std::string& warning : finished->warnings()) call.console->err << "warning: " << warning << "\n";
+    for (const std::string& warning : finished->warnings())
+      call.console->err << "warning: " << warning << "\n";
     call.console->err << std::flush;
   }
   return WriteJson(call, Dump(StatisticsJson(*finished, request->session())));
@@ -53,8 +54,9 @@ absl::Status RunChat(const Call& call) {
   GenerateRequest request = RequestFrom(call.options);
   if (request.session().empty()) request.set_session(NameFromTime());
   if (!call.options.quiet) {
-    call.console->err << "session " << request.session() << "; /quit ends. Go on later with: hga chat --session "
-                      << request.session() << std::endl;
+    call.console->err << "session " << request.session()
+                      << "; /quit ends. Go on later with: hga chat --session " << request.session()
+                      << std::endl;
   }
   bool first = true;
   std::string line;

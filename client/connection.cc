@@ -40,7 +40,8 @@ absl::StatusOr<std::unique_ptr<WorkerStub>> ConnectToWorker(const std::string& a
     if (!channel->WaitForStateChange(state, deadline)) break;
     state = channel->GetState(true);
   }
-  if (state != GRPC_CHANNEL_READY) return absl::UnavailableError(absl::StrCat("no worker answers at ", address));
+  if (state != GRPC_CHANNEL_READY)
+    return absl::UnavailableError(absl::StrCat("no worker answers at ", address));
   return gpu_worker::v1::GpuWorker::NewStub(channel);
 }
 

@@ -15,8 +15,8 @@ namespace hga {
 
 using WorkerStub = gpu_worker::v1::GpuWorker::Stub;
 
-// HGA_WORKER of the environment; else what deploy/stack.sh left in .hga/run/worker_address of `folder` or of a folder
-// above it; else the packaged worker's socket.
+// HGA_WORKER of the environment; else what deploy/stack.sh left in .hga/run/worker_address of `folder` or of
+// a folder above it; else the packaged worker's socket.
 std::string DefaultWorkerAddress(const std::string& folder);
 
 // UNAVAILABLE if nothing answers at `address`; INVALID_ARGUMENT if it is no address.

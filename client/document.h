@@ -9,14 +9,12 @@
 
 namespace hga {
 
-// The file's bytes. NOT_FOUND: no such file; INVALID_ARGUMENT: a folder, unreadable, empty, not UTF-8, over 32 MiB.
+// The file's bytes. NOT_FOUND: no such file; INVALID_ARGUMENT: a folder, unreadable, empty, not UTF-8, over
+// 32 MiB.
 absl::StatusOr<std::string> ReadDocument(const std::string& path);
 
 // INVALID_ARGUMENT, with `what` as its name, where `text` is empty or no UTF-8.
 absl::Status ValidateText(const std::string& what, const std::string& text);
-
-// Where the first byte lies that is no UTF-8; npos if there is none.
-size_t FindInvalidUtf8(const std::string& text);
 
 // "doc-<hash of the bytes>": equal documents share a session, whatever the file is called.
 std::string DocumentSession(const std::string& document);

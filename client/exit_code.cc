@@ -16,7 +16,8 @@ std::string Hint(const absl::Status& status) {
   const std::string message = absl::AsciiStrToLower(std::string(status.message()));
   switch (status.code()) {
     case absl::StatusCode::kUnavailable:
-      return "Start the stack with deploy/quickstart.sh --keep, or name a running worker with --worker ADDRESS. "
+      return "Start the stack with deploy/quickstart.sh --keep, or name a running worker with --worker "
+             "ADDRESS. "
              "Logs are in .hga/logs/.";
     case absl::StatusCode::kNotFound:
       return absl::StrContains(message, "session") ? "`hga sessions list` shows the sessions there are." : "";
@@ -61,7 +62,8 @@ int ExitCodeOf(const absl::Status& status) {
 
 std::string Explain(const absl::Status& status) {
   const std::string hint = Hint(status);
-  const std::string what = status.message().empty() ? absl::StatusCodeToString(status.code()) : std::string(status.message());
+  const std::string what =
+      status.message().empty() ? absl::StatusCodeToString(status.code()) : std::string(status.message());
   return absl::StrCat("error: ", what, "\n", hint, hint.empty() ? "" : "\n");
 }
 

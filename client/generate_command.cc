@@ -18,7 +18,8 @@ absl::Status StreamAndReport(const Call& call, const GenerateRequest& request) {
   HGA_ASSIGN_OR_RETURN(const auto finished, StreamAnswer(call, request));
   if (!call.options.quiet) {
     call.console->err << "\n" << StatisticsTable(finished);
-    if (!request.session().empty()) call.console->err << "  session            " << request.session() << std::endl;
+    if (!request.session().empty())
+      call.console->err << "  session            " << request.session() << std::endl;
   }
   return WriteJson(call, Dump(StatisticsJson(finished, request.session())));
 }

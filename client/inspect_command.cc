@@ -32,8 +32,9 @@ absl::Status Show(const Call& call, const std::string& table, const nlohmann::js
 }  // namespace
 
 absl::Status RunSessionsList(const Call& call) {
-  HGA_ASSIGN_OR_RETURN(const auto sessions, Unary<gpu_worker::v1::ListSessionsResponse>(
-                                                call, &WorkerStub::ListSessions, gpu_worker::v1::ListSessionsRequest()));
+  HGA_ASSIGN_OR_RETURN(const auto sessions,
+                       Unary<gpu_worker::v1::ListSessionsResponse>(call, &WorkerStub::ListSessions,
+                                                                   gpu_worker::v1::ListSessionsRequest()));
   return Show(call, SessionsTable(sessions, std::time(nullptr)), SessionsJson(sessions));
 }
 
@@ -46,14 +47,14 @@ absl::Status RunSessionsDelete(const Call& call) {
 }
 
 absl::Status RunStats(const Call& call) {
-  HGA_ASSIGN_OR_RETURN(const auto stats, Unary<gpu_worker::v1::GetStatsResponse>(call, &WorkerStub::GetStats,
-                                                                                gpu_worker::v1::GetStatsRequest()));
+  HGA_ASSIGN_OR_RETURN(const auto stats, Unary<gpu_worker::v1::GetStatsResponse>(
+                                             call, &WorkerStub::GetStats, gpu_worker::v1::GetStatsRequest()));
   return Show(call, StatsTable(stats), StatsJson(stats));
 }
 
 absl::Status RunModel(const Call& call) {
-  HGA_ASSIGN_OR_RETURN(const auto model, Unary<gpu_worker::v1::GetModelResponse>(call, &WorkerStub::GetModel,
-                                                                                gpu_worker::v1::GetModelRequest()));
+  HGA_ASSIGN_OR_RETURN(const auto model, Unary<gpu_worker::v1::GetModelResponse>(
+                                             call, &WorkerStub::GetModel, gpu_worker::v1::GetModelRequest()));
   return Show(call, ModelTable(model), ModelJson(model));
 }
 

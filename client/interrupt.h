@@ -33,8 +33,8 @@ class Interrupt {
   bool triggered_ = false;
 };
 
-// Before the process starts threads: from now on SIGINT triggers `interrupt`, which must live as long as the process.
-// Where that cancels nothing, the process ends with code 130.
+// Before the process starts threads: from now on SIGINT triggers `interrupt`, which must live as long as the
+// process. Where that cancels nothing, the process ends with code 130.
 void CancelOnSigint(Interrupt* interrupt);
 
 }  // namespace hga

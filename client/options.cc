@@ -17,11 +17,13 @@ constexpr char kExamples[] =
     "Examples:\n"
     "  hga ask --file deploy/documents/alice.txt \"What is written on the label of the little bottle?\"\n"
     "  hga chat --session holidays\n\n"
-    "Exit codes: 0 ok, 1 failure, 2 usage, 3 no worker, 4 not found, 5 busy, 6 invalid request, 130 interrupted.\n"
+    "Exit codes: 0 ok, 1 failure, 2 usage, 3 no worker, 4 not found, 5 busy, 6 invalid request, 130 "
+    "interrupted.\n"
     "More about a command: hga COMMAND --help";
 constexpr char kMore[] = "Flags for sampling, attention, the worker's address and JSON are in: hga --help";
 
-CLI::App* Add(CLI::App* parent, Options* o, Command command, const std::string& name, const std::string& help) {
+CLI::App* Add(CLI::App* parent, Options* o, Command command, const std::string& name,
+              const std::string& help) {
   CLI::App* sub = parent->add_subcommand(name, help);
   sub->fallthrough()->footer(kMore);
   sub->parse_complete_callback([o, command] { o->command = command; });
@@ -33,19 +35,23 @@ void AddCommands(CLI::App* app, Options* o) {
   CLI::App* ask = Add(app, o, Command::kAsk, "ask", "Ask a question about a text file");
   ask->add_option("--file,-f", o->file, "The text file (UTF-8)")->required()->type_name("FILE");
   ask->add_option("question", o->text, "The question")->required()->type_name("");
-  ask->add_option("--session", o->session, "Name to keep the K/V under; default: a hash of the file")->type_name("NAME");
+  ask->add_option("--session", o->session, "Name to keep the K/V under; default: a hash of the file")
+      ->type_name("NAME");
 
   CLI::App* chat = Add(app, o, Command::kChat, "chat", "Talk; one message per line, /quit ends");
-  chat->add_option("--session", o->session, "Talk to go on with, or to begin; default: a new name")->type_name("NAME");
+  chat->add_option("--session", o->session, "Talk to go on with, or to begin; default: a new name")
+      ->type_name("NAME");
 
   CLI::App* generate = Add(app, o, Command::kGenerate, "generate", "Answer one prompt");
   generate->add_option("prompt", o->text, "The prompt")->required()->type_name("");
   generate->add_option("--session", o->session, kSession)->type_name("NAME");
   generate->add_flag("--append", o->append, "Go on with what the session holds");
-  CLI::Option* raw = generate->add_flag("--raw", o->raw, "Take the prompt as it is, without the chat template");
+  CLI::Option* raw =
+      generate->add_flag("--raw", o->raw, "Take the prompt as it is, without the chat template");
   generate->add_flag("--chat", "Take the prompt as a user's message (the default)")->excludes(raw);
 
-  CLI::App* prefill = Add(app, o, Command::kPrefill, "prefill", "Read a text file now, to ask about it later");
+  CLI::App* prefill =
+      Add(app, o, Command::kPrefill, "prefill", "Read a text file now, to ask about it later");
   prefill->add_option("--file,-f", o->file, "The text file (UTF-8)")->required()->type_name("FILE");
   prefill->add_option("--session", o->session, "As for ask")->type_name("NAME");
 
@@ -61,17 +67,21 @@ void AddCommands(CLI::App* app, Options* o) {
 }
 
 void AddCommonFlags(CLI::App* app, Options* o) {
-  app->add_option("--worker", o->worker, "unix:/path or host:port; default: the stack started by deploy/, or HGA_WORKER")
+  app->add_option("--worker", o->worker,
+                  "unix:/path or host:port; default: the stack started by deploy/, or HGA_WORKER")
       ->type_name("ADDRESS");
-  app->add_option("--timeout", o->timeout, "Give up after so long; 0: never. Default: never to generate, else 10")
+  app->add_option("--timeout", o->timeout,
+                  "Give up after so long; 0: never. Default: never to generate, else 10")
       ->check(CLI::Range(0.0, 1e6))
       ->type_name("SECONDS");
-  app->add_flag("--json{-}", o->json, "Result as one JSON object, on the last line of stdout, or in --json=FILE");
+  app->add_flag("--json{-}", o->json,
+                "Result as one JSON object, on the last line of stdout, or in --json=FILE");
   app->add_flag("--quiet,-q", o->quiet, "No progress, no statistics");
 }
 
 void AddGenerationFlags(CLI::App* app, Options* o) {
-  const auto number = [app](const std::string& flag, auto* value, double low, double high, const std::string& help) {
+  const auto number = [app](const std::string& flag, auto* value, double low, double high,
+                            const std::string& help) {
     app->add_option(flag, *value, help)->check(CLI::Range(low, high))->group("Sampling")->type_name("X");
   };
   number("--max-tokens", &o->max_tokens, 0, 1e9, "Length of the answer at most; default 256");
@@ -101,9 +111,12 @@ absl::Status Options::Validate() const {
   if (!worker.empty()) HGA_RETURN_IF_ERROR(ValidateAddress(worker));
   if (!session.empty()) HGA_RETURN_IF_ERROR(ValidateSessionName(session));
   if (append && session.empty()) return absl::InvalidArgumentError("--append needs --session NAME");
-  if (command == Command::kSessionsDelete && session.empty()) return absl::InvalidArgumentError("the name is empty");
-  if (budget > 0 && attention == "dense") return absl::InvalidArgumentError("--budget has no meaning with --attention dense");
-  if (stop.size() > 16) return absl::InvalidArgumentError(absl::StrCat("--stop is given ", stop.size(), " times; 16 at most"));
+  if (command == Command::kSessionsDelete && session.empty())
+    return absl::InvalidArgumentError("the name is empty");
+  if (budget > 0 && attention == "dense")
+    return absl::InvalidArgumentError("--budget has no meaning with --attention dense");
+  if (stop.size() > 16)
+    return absl::InvalidArgumentError(absl::StrCat("--stop is given ", stop.size(), " times; 16 at most"));
   for (const std::string& text : stop) {
     if (text.empty()) return absl::InvalidArgumentError("--stop must not be empty");
   }

@@ -19,14 +19,14 @@ struct Options {
   Command command = Command::kModel;
 
   // Every command.
-  std::string worker;              // empty: found by DefaultWorkerAddress()
-  std::optional<double> timeout;   // seconds; 0: none
-  std::string json;                // empty: no; "-": standard output; else a file
+  std::string worker;             // empty: found by DefaultWorkerAddress()
+  std::optional<double> timeout;  // seconds; 0: none
+  std::string json;               // empty: no; "-": standard output; else a file
   bool quiet = false;
 
   // Commands that generate.
   std::string file;
-  std::string text;                // question or prompt
+  std::string text;  // question or prompt
   std::string session;
   bool append = false;
   bool raw = false;
@@ -38,7 +38,7 @@ struct Options {
   float repetition_penalty = 0;
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;
-  std::string attention;           // "", "routed" or "dense"
+  std::string attention;  // "", "routed" or "dense"
   float budget = 0;
 
   // What no parser can see from one flag alone. INVALID_ARGUMENT names the flag.

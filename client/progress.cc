@@ -18,7 +18,9 @@ ProgressLine::ProgressLine(Console* console, bool quiet, std::function<double()>
 void ProgressLine::Started(const gpu_worker::v1::Started& started) {
   begin_s_ = last_s_ = now_s_();
   if (quiet_ || !console_->err_is_terminal) return;
-  console_->err << kClearLine << absl::StrFormat("prompt of %d tokens, %d from the store", started.prompt_tokens(), started.reused_tokens())
+  console_->err << kClearLine
+                << absl::StrFormat("prompt of %d tokens, %d from the store", started.prompt_tokens(),
+                                   started.reused_tokens())
                 << std::flush;
   shown_ = true;
 }

@@ -1,4 +1,5 @@
-// "prefill 1536/6400 tokens, 812 tokens/s": one line that rewrites itself on a terminal, else a line now and then.
+// "prefill 1536/6400 tokens, 812 tokens/s": one line that rewrites itself on a terminal, else a line now and
+// then.
 #ifndef HGA_CLIENT_PROGRESS_H_
 #define HGA_CLIENT_PROGRESS_H_
 

@@ -35,8 +35,9 @@ absl::Status Dispatch(const Call& call) {
 
 absl::Status ConnectAndDispatch(const Options& options, Console* console, Interrupt* interrupt) {
   std::error_code ignored;
-  const std::string address =
-      options.worker.empty() ? DefaultWorkerAddress(std::filesystem::current_path(ignored).string()) : options.worker;
+  const std::string address = options.worker.empty()
+                                  ? DefaultWorkerAddress(std::filesystem::current_path(ignored).string())
+                                  : options.worker;
   HGA_ASSIGN_OR_RETURN(const auto stub, ConnectToWorker(address));
   return Dispatch({options, stub.get(), console, interrupt});
 }

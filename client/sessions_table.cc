@@ -24,10 +24,11 @@ std::string SessionsTable(const gpu_worker::v1::ListSessionsResponse& sessions, 
                    [](const auto& a, const auto& b) { return a.last_used_unix_s() > b.last_used_unix_s(); });
   size_t width = 4;
   for (const auto& row : rows) width = std::max(width, row.name().size());
-  std::string text = absl::StrFormat("%-*s %9s %10s %13s  %s\n", width, "NAME", "TOKENS", "K/V", "DURABLE", "LAST USED");
+  std::string text =
+      absl::StrFormat("%-*s %9s %10s %13s  %s\n", width, "NAME", "TOKENS", "K/V", "DURABLE", "LAST USED");
   for (const auto& row : rows) {
-    absl::StrAppendFormat(&text, "%-*s %9d %10s %13s  %s%s\n", width, row.name(), row.tokens(), HumanBytes(row.bytes()),
-                          absl::StrCat(row.chunks_durable(), "/", row.chunks()),
+    absl::StrAppendFormat(&text, "%-*s %9d %10s %13s  %s%s\n", width, row.name(), row.tokens(),
+                          HumanBytes(row.bytes()), absl::StrCat(row.chunks_durable(), "/", row.chunks()),
                           Age(now_unix_s - row.last_used_unix_s()), row.open() ? ", in use" : "");
   }
   return text;

@@ -21,8 +21,8 @@ uint32_t ComputedTokens(const Finished& f) {
 std::string TierText(const TierHits& t) {
   const uint64_t all = Blocks(t);
   if (all == 0) return "no block was asked for";
-  std::string text = absl::StrFormat("held %.1f%%, RAM %.1f%%, disk %.1f%%", Percent(t.held(), all), Percent(t.ram(), all),
-                                     Percent(t.disk(), all));
+  std::string text = absl::StrFormat("held %.1f%%, RAM %.1f%%, disk %.1f%%", Percent(t.held(), all),
+                                     Percent(t.ram(), all), Percent(t.disk(), all));
   if (t.device() > 0) text = absl::StrFormat("device %.1f%%, ", Percent(t.device(), all)) + text;
   if (t.recomputed() > 0) absl::StrAppendFormat(&text, ", recomputed %.1f%%", Percent(t.recomputed(), all));
   return absl::StrFormat("%s (of %d blocks)", text, all);
@@ -41,10 +41,16 @@ std::string ReasonText(const Finished& f) {
   }
 }
 
-std::string Row(const char* name, const std::string& value) { return absl::StrFormat("  %-18s %s\n", name, value); }
+std::string Row(const char* name, const std::string& value) {
+  return absl::StrFormat("  %-18s %s\n", name, value);
+}
 
 nlohmann::json TiersJson(const TierHits& t) {
-  return {{"device", t.device()}, {"held", t.held()}, {"ram", t.ram()}, {"disk", t.disk()}, {"recomputed", t.recomputed()}};
+  return {{"device", t.device()},
+          {"held", t.held()},
+          {"ram", t.ram()},
+          {"disk", t.disk()},
+          {"recomputed", t.recomputed()}};
 }
 
 }  // namespace
@@ -53,33 +59,42 @@ double PrefillRate(const Finished& f) { return f.prefill_s() > 0 ? ComputedToken
 
 double DecodeRate(const Finished& f) {
   // The first token comes out of the prefill.
-  const uint64_t steps = f.decode_steps() > 0 ? f.decode_steps() : f.completion_tokens() > 1 ? f.completion_tokens() - 1 : 0;
+  const uint64_t steps = f.decode_steps() > 0        ? f.decode_steps()
+                         : f.completion_tokens() > 1 ? f.completion_tokens() - 1
+                                                     : 0;
   return f.decode_s() > 0 ? steps / f.decode_s() : 0;
 }
 
 std::string StatisticsTable(const Finished& f) {
-  std::string text = Row("prompt", absl::StrFormat("%d tokens, %d of them from the store (%.1f%%)", f.prompt_tokens(),
-                                                   f.reused_tokens(), Percent(f.reused_tokens(), f.prompt_tokens())));
+  std::string text =
+      Row("prompt", absl::StrFormat("%d tokens, %d of them from the store (%.1f%%)", f.prompt_tokens(),
+                                    f.reused_tokens(), Percent(f.reused_tokens(), f.prompt_tokens())));
   if (PrefillRate(f) > 0) {
-    text += Row("prefill", absl::StrFormat("%.1f tokens/s (%d tokens in %.2f s)", PrefillRate(f), ComputedTokens(f), f.prefill_s()));
+    text += Row("prefill", absl::StrFormat("%.1f tokens/s (%d tokens in %.2f s)", PrefillRate(f),
+                                           ComputedTokens(f), f.prefill_s()));
   }
   if (f.reason() != Finished::REASON_PREFILL_ONLY) {
     text += Row("first token", absl::StrFormat("after %.3f s", f.ttft_s()));
-    text += Row("decode", absl::StrFormat("%.1f tokens/s (%d tokens in %.2f s)", DecodeRate(f), f.completion_tokens(), f.decode_s()));
-    text += Row("history attended", absl::StrFormat("%.1f%% of the keys a dense model reads", 100 * f.attended_fraction()));
+    text += Row("decode", absl::StrFormat("%.1f tokens/s (%d tokens in %.2f s)", DecodeRate(f),
+                                          f.completion_tokens(), f.decode_s()));
+    text += Row("history attended",
+                absl::StrFormat("%.1f%% of the keys a dense model reads", 100 * f.attended_fraction()));
     text += Row("blocks found", TierText(f.tiers()));
   }
   if (f.dense_fallback_steps() > 0) {
-    text += Row("without router", absl::StrFormat("%d steps attended to everything", f.dense_fallback_steps()));
+    text +=
+        Row("without router", absl::StrFormat("%d steps attended to everything", f.dense_fallback_steps()));
   }
-  if (f.reason() == Finished::REASON_LENGTH) text += Row("ended", "at the length limit (--max-tokens, or the model's context)");
+  if (f.reason() == Finished::REASON_LENGTH)
+    text += Row("ended", "at the length limit (--max-tokens, or the model's context)");
   for (const std::string& warning : f.warnings()) text += Row("warning", warning);
   return text;
 }
 
 std::string StatisticsLine(const Finished& f) {
-  return absl::StrFormat("[%d tokens, %.1f tokens/s, first after %.2f s; prompt %d tokens, %d from the store]",
-                         f.completion_tokens(), DecodeRate(f), f.ttft_s(), f.prompt_tokens(), f.reused_tokens());
+  return absl::StrFormat(
+      "[%d tokens, %.1f tokens/s, first after %.2f s; prompt %d tokens, %d from the store]",
+      f.completion_tokens(), DecodeRate(f), f.ttft_s(), f.prompt_tokens(), f.reused_tokens());
 }
 
 nlohmann::json StatisticsJson(const Finished& f, const std::string& session) {
@@ -98,10 +113,11 @@ nlohmann::json StatisticsJson(const Finished& f, const std::string& session) {
       {"attended_fraction", f.attended_fraction()},
       {"prefill_attended_fraction", f.prefill_attended_fraction()},
       {"blocks", TiersJson(f.tiers())},
-      {"hit_percent", {{"device", Percent(f.tiers().device(), all)},
-                       {"held", Percent(f.tiers().held(), all)},
-                       {"ram", Percent(f.tiers().ram(), all)},
-                       {"disk", Percent(f.tiers().disk(), all)}}},
+      {"hit_percent",
+       {{"device", Percent(f.tiers().device(), all)},
+        {"held", Percent(f.tiers().held(), all)},
+        {"ram", Percent(f.tiers().ram(), all)},
+        {"disk", Percent(f.tiers().disk(), all)}}},
       {"dense_fallback_steps", f.dense_fallback_steps()},
       {"decode_steps", f.decode_steps()},
       {"ring_exchanges", f.ring_exchanges()},
@@ -173,12 +189,13 @@ std::string StatsTable(const gpu_worker::v1::GetStatsResponse& s) {
   const auto attached = [](bool yes) { return yes ? "attached" : "NOT attached"; };
   return absl::StrCat(
       Row("requests", absl::StrFormat("%d, %d active", s.requests_total(), s.requests_active())),
-      Row("tokens", absl::StrFormat("%d prefilled, %d decoded", s.prefill_tokens_total(), s.decode_tokens_total())),
+      Row("tokens",
+          absl::StrFormat("%d prefilled, %d decoded", s.prefill_tokens_total(), s.decode_tokens_total())),
       Row("blocks found", TierText(s.tiers())), Row("kv_store", attached(s.kv_store_attached())),
-      Row("  arena", absl::StrFormat("%d slots: %d free, %d held, %d not on disk yet", kv.slots_total(), kv.slots_free(),
-                                     kv.slots_held(), kv.slots_dirty())),
-      Row("  kept", absl::StrFormat("%d sessions, %d chunks (%d durable), %s on disk", kv.sessions(), kv.chunks(),
-                                    kv.chunks_durable(), HumanBytes(kv.disk_bytes()))),
+      Row("  arena", absl::StrFormat("%d slots: %d free, %d held, %d not on disk yet", kv.slots_total(),
+                                     kv.slots_free(), kv.slots_held(), kv.slots_dirty())),
+      Row("  kept", absl::StrFormat("%d sessions, %d chunks (%d durable), %s on disk", kv.sessions(),
+                                    kv.chunks(), kv.chunks_durable(), HumanBytes(kv.disk_bytes()))),
       Row("  evictions", absl::StrCat(kv.evictions())), Row("router", attached(s.router_attached())),
       Row("  index", absl::StrFormat("%d sequences, %d chunks, %s", router.sequences(), router.chunks(),
                                      HumanBytes(router.index_bytes()))),

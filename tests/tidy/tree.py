@@ -11,8 +11,8 @@ BETWEEN = {
     "client": {"proto", "common"},
     "proto": set(),
 }
-# Which folders of its own service a folder may include from: downward only. "" is main and the options. Tests reach for
-# what they need, inside their service.
+# Which folders of its own service a folder may include from: downward only. "" is main and the options. Tests
+# reach for what they need, inside their service.
 INSIDE = {
     "kv_store": {
         "": {"service", "store", "tier", "arena"},
@@ -73,7 +73,8 @@ def check_include(path, target):
         return "folder %s/%s has no place in tests/tidy/tree.py" % (own, source)
     if source == destination or destination in below[source]:
         return None
-    return "inside %s, '%s' may include from %s only" % (own, source, ", ".join(sorted(below[source])) or "itself")
+    allowed = ", ".join(sorted(below[source])) or "itself"
+    return "inside %s, '%s' may include from %s only" % (own, source, allowed)
 
 
 def check_file(path, lines):
@@ -99,7 +100,8 @@ def check_file(path, lines):
 
 def source_files(root):
     for folder, folders, files in os.walk(root):
-        folders[:] = sorted(f for f in folders if not f.startswith((".", "bazel-")) and f != "__pycache__")
+        skipped = (".", "bazel-", "__pycache__")
+        folders[:] = sorted(f for f in folders if not f.startswith(skipped))
         for name in sorted(files):
             if name.endswith(SOURCES):
                 yield os.path.relpath(os.path.join(folder, name), root)

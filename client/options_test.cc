@@ -1,0 +1,171 @@
+#include "client/options.h"
+
+#include <fstream>
+#include <sstream>
+
+#include "client/exit_code.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace hga {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+class OptionsTest : public testing::Test {
+ protected:
+  std::optional<int> Parse(std::vector<const char*> args) {
+    options_ = Options();
+    args.insert(args.begin(), "hga");
+    out_.str("");
+    err_.str("");
+    return ParseOptions(args.size(), args.data(), &options_, out_, err_);
+  }
+  Options options_;
+  std::ostringstream out_;
+  std::ostringstream err_;
+};
+
+TEST_F(OptionsTest, Commands) {
+  ASSERT_EQ(Parse({"ask", "--file", "f", "why?"}), std::nullopt) << err_.str();
+  EXPECT_EQ(options_.command, Command::kAsk);
+  EXPECT_EQ(options_.file, "f");
+  EXPECT_EQ(options_.text, "why?");
+  EXPECT_EQ(Parse({"chat"}), std::nullopt);
+  EXPECT_EQ(options_.command, Command::kChat);
+  EXPECT_EQ(Parse({"generate", "p"}), std::nullopt);
+  EXPECT_EQ(options_.command, Command::kGenerate);
+  EXPECT_EQ(Parse({"prefill", "-f", "f"}), std::nullopt);
+  EXPECT_EQ(options_.command, Command::kPrefill);
+  EXPECT_EQ(Parse({"sessions", "list"}), std::nullopt);
+  EXPECT_EQ(options_.command, Command::kSessionsList);
+  EXPECT_EQ(Parse({"sessions", "delete", "s"}), std::nullopt);
+  EXPECT_EQ(options_.command, Command::kSessionsDelete);
+  EXPECT_EQ(options_.session, "s");
+  EXPECT_EQ(Parse({"stats"}), std::nullopt);
+  EXPECT_EQ(options_.command, Command::kStats);
+  EXPECT_EQ(Parse({"model"}), std::nullopt);
+  EXPECT_EQ(options_.command, Command::kModel);
+}
+
+TEST_F(OptionsTest, CommonFlagsStandBeforeOrAfterTheCommand) {
+  EXPECT_EQ(Parse({"--worker", "localhost:1", "model"}), std::nullopt);
+  EXPECT_EQ(options_.worker, "localhost:1");
+  EXPECT_EQ(Parse({"sessions", "list", "--worker", "localhost:2", "-q"}), std::nullopt);
+  EXPECT_EQ(options_.worker, "localhost:2");
+  EXPECT_TRUE(options_.quiet);
+}
+
+TEST_F(OptionsTest, FlagsDoNotSwallowThePrompt) {
+  EXPECT_EQ(Parse({"generate", "--json", "p"}), std::nullopt) << err_.str();
+  EXPECT_EQ(options_.json, "-");
+  EXPECT_EQ(options_.text, "p");
+  EXPECT_EQ(Parse({"generate", "--json=f", "p"}), std::nullopt) << err_.str();
+  EXPECT_EQ(options_.json, "f");
+  EXPECT_EQ(Parse({"generate", "--stop", "a", "--stop", "b", "p"}), std::nullopt) << err_.str();
+  EXPECT_THAT(options_.stop, ElementsAre("a", "b"));
+  EXPECT_EQ(options_.text, "p");
+}
+
+TEST_F(OptionsTest, PromptMayBeTheNameOfACommand) {
+  EXPECT_EQ(Parse({"generate", "chat"}), std::nullopt) << err_.str();
+  EXPECT_EQ(options_.command, Command::kGenerate);
+  EXPECT_EQ(options_.text, "chat");
+}
+
+TEST_F(OptionsTest, UsageErrors) {
+  const std::vector<std::vector<const char*>> cases = {
+      {},
+      {"dance"},
+      {"ask", "why?"},
+      {"ask", "--file", "f"},
+      {"sessions"},
+      {"sessions", "delete"},
+      {"generate", "p", "--temperature", "-1"},
+      {"generate", "p", "--temperature", "warm"},
+      {"generate", "p", "--top-p", "1.5"},
+      {"generate", "p", "--max-tokens", "-3"},
+      {"generate", "p", "--budget", "2"},
+      {"generate", "p", "--attention", "some"},
+      {"generate", "p", "--attention", "dense", "--budget", "0.5"},
+      {"generate", "p", "--append"},
+      {"generate", "p", "--raw", "--chat"},
+      {"generate", "p", "--session", "a b"},
+      {"generate", "p", "--stop", ""},
+      {"model", "--worker", "nowhere"},
+      {"model", "--timeout", "-1"},
+      {"model", "--unknown"},
+  };
+  for (const auto& args : cases) {
+    EXPECT_EQ(Parse(args), kExitUsage) << testing::PrintToString(args);
+    EXPECT_NE(err_.str(), "") << testing::PrintToString(args);
+  }
+}
+
+TEST_F(OptionsTest, AtMostSixteenStops) {
+  std::vector<const char*> args = {"generate", "p"};
+  for (int i = 0; i < 16; ++i) args.insert(args.end(), {"--stop", "x"});
+  EXPECT_EQ(Parse(args), std::nullopt);
+  args.insert(args.end(), {"--stop", "x"});
+  EXPECT_EQ(Parse(args), kExitUsage);
+}
+
+TEST_F(OptionsTest, HelpShowsExamples) {
+  EXPECT_EQ(Parse({"--help"}), kExitOk);
+  EXPECT_THAT(out_.str(), HasSubstr("hga ask --file"));
+  EXPECT_THAT(out_.str(), HasSubstr("hga chat"));
+}
+
+TEST_F(OptionsTest, ConfigFileGivesDefaults) {
+  const std::string path = testing::TempDir() + "/hga.toml";
+  std::ofstream(path) << "worker = \"localhost:7\"\ntemperature = 0.5\ntop-k = 40\n";
+  EXPECT_EQ(Parse({"--config", path.c_str(), "--top-k", "3", "generate", "p"}), std::nullopt) << err_.str();
+  EXPECT_EQ(options_.worker, "localhost:7");
+  EXPECT_FLOAT_EQ(options_.temperature, 0.5);
+  EXPECT_EQ(options_.top_k, 3);  // the command line wins
+  EXPECT_EQ(Parse({"--config", "/nonexistent.toml", "model"}), kExitUsage);
+}
+
+TEST_F(OptionsTest, RequestCarriesEveryFlag) {
+  ASSERT_EQ(Parse({"generate",  "p",
+                   "--session", "s",
+                   "--append",  "--max-tokens",
+                   "0",         "--temperature",
+                   "0.7",       "--top-k",
+                   "5",         "--top-p",
+                   "0.9",       "--min-p",
+                   "0.1",       "--repetition-penalty",
+                   "1.1",       "--seed",
+                   "9",         "--stop",
+                   "END",       "--attention",
+                   "routed",    "--budget",
+                   "0.25"}),
+            std::nullopt)
+      << err_.str();
+  const auto request = RequestFrom(options_);
+  EXPECT_EQ(request.session(), "s");
+  EXPECT_TRUE(request.append());
+  EXPECT_TRUE(request.has_max_tokens());
+  EXPECT_EQ(request.max_tokens(), 0);
+  EXPECT_FLOAT_EQ(request.sampling().temperature(), 0.7);
+  EXPECT_EQ(request.sampling().top_k(), 5);
+  EXPECT_FLOAT_EQ(request.sampling().top_p(), 0.9);
+  EXPECT_FLOAT_EQ(request.sampling().min_p(), 0.1);
+  EXPECT_FLOAT_EQ(request.sampling().repetition_penalty(), 1.1);
+  EXPECT_EQ(request.sampling().seed(), 9);
+  EXPECT_THAT(request.stop(), ElementsAre("END"));
+  EXPECT_EQ(request.attention().mode(), gpu_worker::v1::Attention::MODE_ROUTED);
+  EXPECT_FLOAT_EQ(request.attention().budget_fraction(), 0.25);
+}
+
+TEST_F(OptionsTest, DefaultsAreLeftToTheWorker) {
+  ASSERT_EQ(Parse({"generate", "p"}), std::nullopt);
+  const auto request = RequestFrom(options_);
+  EXPECT_FALSE(request.has_max_tokens());
+  EXPECT_FALSE(request.sampling().has_seed());
+  EXPECT_EQ(request.attention().mode(), gpu_worker::v1::Attention::MODE_UNSPECIFIED);
+}
+
+}  // namespace
+}  // namespace hga

@@ -1,0 +1,89 @@
+#include "client/testing/fake_worker.h"
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+
+#include "grpcpp/security/server_credentials.h"
+#include "grpcpp/server_builder.h"
+
+namespace hga {
+
+namespace pb = gpu_worker::v1;
+
+FakeWorker::FakeWorker() {
+  char folder[] = "/tmp/hga.XXXXXX";
+  folder_ = mkdtemp(folder);
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(address(), grpc::InsecureServerCredentials());
+  builder.RegisterService(this);
+  server_ = builder.BuildAndStart();
+}
+
+FakeWorker::~FakeWorker() {
+  server_->Shutdown();
+  std::error_code ignored;
+  std::filesystem::remove_all(folder_, ignored);
+}
+
+std::vector<pb::GenerateRequest> FakeWorker::requests() const {
+  std::lock_guard<std::mutex> lock(mu_);
+  return requests_;
+}
+
+bool FakeWorker::WaitForCancellation() {
+  std::unique_lock<std::mutex> lock(mu_);
+  return cancelled_.wait_for(lock, std::chrono::seconds(10), [this] { return saw_cancellation_; });
+}
+
+void FakeWorker::AddToken(const std::string& text) { events.emplace_back().mutable_token()->set_text(text); }
+
+pb::Finished* FakeWorker::AddFinished() { return events.emplace_back().mutable_finished(); }
+
+grpc::Status FakeWorker::Generate(Context* context, const pb::GenerateRequest* request,
+                                  grpc::ServerWriter<pb::GenerateEvent>* writer) {
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    requests_.push_back(*request);
+  }
+  if (request->append() && sessions.count(request->session()) == 0) {
+    return grpc::Status(grpc::StatusCode::NOT_FOUND, "session '" + request->session() + "' does not exist");
+  }
+  if (!request->session().empty()) sessions.insert(request->session());
+  for (const pb::GenerateEvent& event : events) writer->Write(event);
+  // Flow control blocks Write while nobody reads; it returns false once the call is cancelled.
+  while (endless && writer->Write(events.back())) {
+  }
+  if (context->IsCancelled()) {
+    std::lock_guard<std::mutex> lock(mu_);
+    saw_cancellation_ = true;
+    cancelled_.notify_all();
+  }
+  return status;
+}
+
+grpc::Status FakeWorker::GetModel(Context*, const pb::GetModelRequest*, pb::GetModelResponse* response) {
+  response->set_name("tiny");
+  response->set_context_tokens(8192);
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeWorker::GetStats(Context*, const pb::GetStatsRequest*, pb::GetStatsResponse* response) {
+  response->set_requests_total(7);
+  response->set_router_attached(true);
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeWorker::ListSessions(Context*, const pb::ListSessionsRequest*,
+                                      pb::ListSessionsResponse* response) {
+  for (const std::string& name : sessions) response->add_sessions()->set_name(name);
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeWorker::DeleteSession(Context*, const pb::DeleteSessionRequest* request,
+                                       pb::DeleteSessionResponse*) {
+  if (sessions.erase(request->name()) > 0) return grpc::Status::OK;
+  return grpc::Status(grpc::StatusCode::NOT_FOUND, "session '" + request->name() + "' does not exist");
+}
+
+}  // namespace hga
