@@ -13,9 +13,13 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 import count_results  # noqa: E402
 
 GOOD = '<testsuites><testsuite><testcase name="a"/><testcase name="b" status="run"/></testsuite></testsuites>'
-MIXED = ('<testsuites><testsuite><testcase name="a"><failure/></testcase>'
-         '<testcase name="b"><error/></testcase>'<testcase name="c"><skipped/></testcase><testcase name="d" status="notrun"/><testcase name="e"/>'
-         '</testsuite></testsuites>')
+MIXED = """<testsuites><testsuite>
+<testcase name="a"><failure/></testcase>
+<testcase name="b"><error/></testcase>
+<testcase name="c"><skipped/></testcase>
+<testcase name="d" status="notrun"/>
+<testcase name="e"/>
+</testsuite></testsuites>"""
 
 
 class CountTest(unittest.TestCase):

@@ -93,7 +93,7 @@ def check_file(path, lines):
         found = [PACKAGE.match(line).group(1) for line in lines if PACKAGE.match(line)]
         expected = "hga." + ".".join(path.split("/")[1:-1])
         if found != [expected]:
-            yield "%s: package %s, but its folder says %s" % (path, found[0] if found else "missing", expected)
+            yield "%s: package %s, but its folder says %s" % (path, " ".join(found) or "missing", expected)
         if not re.search(r"/v\d+/", path):
             yield "%s: lies in no version folder" % path
 
