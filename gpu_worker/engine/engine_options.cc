@@ -1,0 +1,46 @@
+#include "gpu_worker/engine/engine_options.h"
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/status.h"
+#include "common/kv/summary.h"
+
+namespace hga {
+
+absl::Status ValidateBudget(const BudgetOptions& b) {
+  if (!std::isfinite(b.fraction) || b.fraction <= 0) {
+    return absl::InvalidArgumentError(absl::StrCat("budget_fraction ", b.fraction, ": must be above 0"));
+  }
+  if (b.max_tokens == 0 || b.min_tokens > b.max_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("budget_min_tokens ", b.min_tokens, " and budget_max_tokens ",
+                                                   b.max_tokens, ": the cap must be at least 1 and the floor"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status EngineOptions::Validate(const KvGeometry& g) const {
+  HGA_RETURN_IF_ERROR(ValidateBudget(budget));
+  HGA_RETURN_IF_ERROR(FindSummaryMethod(summary_method).status());
+  const auto whole_chunks = [&](const char* flag, uint32_t value, uint32_t low) {
+    if (value >= low && value <= 1u << 20 && value % g.chunk_tokens == 0) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("--", flag, " ", value, ": must be a multiple of ", g.chunk_tokens, ", at least ", low));
+  };
+  HGA_RETURN_IF_ERROR(whole_chunks("window_tokens", window_tokens, g.chunk_tokens));
+  HGA_RETURN_IF_ERROR(whole_chunks("sink_tokens", sink_tokens, 0));
+  HGA_RETURN_IF_ERROR(whole_chunks("prefill_batch_tokens", prefill_batch_tokens, g.chunk_tokens));
+  if (prefill_batch_tokens > window_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("--prefill_batch_tokens ", prefill_batch_tokens,
+                                                   ": must not exceed --window_tokens ", window_tokens));
+  }
+  if (max_sequences < 1 || max_sequences > prefill_batch_tokens) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--max_sequences ", max_sequences, ": must be 1 to ", prefill_batch_tokens));
+  }
+  if (max_waiting > 100000) return absl::InvalidArgumentError("--max_waiting: must be 0 to 100000");
+  return absl::OkStatus();
+}
+
+}  // namespace hga

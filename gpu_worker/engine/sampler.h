@@ -1,0 +1,50 @@
+// Picks the next token from the logits. Equal seeds give equal tokens on every platform.
+#ifndef HGA_GPU_WORKER_ENGINE_SAMPLER_H_
+#define HGA_GPU_WORKER_ENGINE_SAMPLER_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+
+namespace hga {
+
+struct SamplingOptions {
+  float temperature = 0;         // 0: greedy
+  uint32_t top_k = 0;            // 0: off
+  float top_p = 0;               // 0 or 1: off
+  float min_p = 0;               // 0: off
+  float repetition_penalty = 1;  // 1: off
+  uint64_t seed = 0;
+
+  // INVALID_ARGUMENT names the field.
+  absl::Status Validate() const;
+};
+
+// One per sequence; not thread-safe. The n-th call depends on the seed, n and its arguments only.
+class Sampler {
+ public:
+  explicit Sampler(const SamplingOptions& options) : options_(options), state_(options.seed) {}
+
+  // logits: [vocab]; changed where a repetition penalty applies. history: the tokens of the sequence so far.
+  uint32_t Sample(absl::Span<float> logits, absl::Span<const uint32_t> history);
+
+ private:
+  struct Candidate {
+    float weight;  // logit, then probability without its norm
+    uint32_t id;
+  };
+  void Penalize(absl::Span<float> logits, absl::Span<const uint32_t> history);
+  void Truncate();
+  double NextUniform();
+
+  const SamplingOptions options_;
+  uint64_t state_;
+  std::vector<Candidate> candidates_;
+  std::vector<bool> seen_;
+};
+
+}  // namespace hga
+
+#endif  // HGA_GPU_WORKER_ENGINE_SAMPLER_H_

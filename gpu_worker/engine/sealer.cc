@@ -1,0 +1,357 @@
+#include "gpu_worker/engine/sealer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/log.h"
+#include "common/base/status.h"
+
+namespace hga {
+namespace {
+
+constexpr int kStartAttempts = 4;
+constexpr int kFetchAttempts = 40;
+
+bool Gone(const absl::Status& status) { return absl::IsNotFound(status) || absl::IsDataLoss(status); }
+
+// 1 ms at first, 50 ms at most: 40 attempts give the store about two seconds to write and evict.
+void BackOff(int attempt) { std::this_thread::sleep_for(std::chrono::milliseconds(std::min(1 << std::min(attempt, 6), 50))); }
+
+// The store that came back does not know the session: for the caller that is a store that was away.
+absl::Status StoreError(const absl::Status& status) {
+  if (!absl::IsFailedPrecondition(status)) return status;
+  return absl::UnavailableError(absl::StrCat("kv_store was restarted; send the request again (", status.message(), ")"));
+}
+
+std::string SummaryOf(const KvGeometry& g, const SummaryMethod& method, const std::vector<HeldBlock>& blocks) {
+  const size_t elements = SummaryLayerElements(g, method);
+  std::vector<bf16> data(elements * g.layers);
+  for (uint32_t layer = 0; layer < g.layers; ++layer) {
+    SummarizeBlock(g, method, blocks[layer].data(), data.data() + layer * elements);
+  }
+  return std::string(reinterpret_cast<const char*>(data.data()), data.size() * sizeof(bf16));
+}
+
+SealerEvent MakeEvent(SealerEvent::Kind kind, uint64_t id, absl::Status status = absl::OkStatus()) {
+  SealerEvent event;
+  event.kind = kind;
+  event.sequence_id = id;
+  event.status = std::move(status);
+  return event;
+}
+
+}  // namespace
+
+Sealer::Sealer(const SealerOptions& options, KvClient* store, RouterLink* link,
+               std::function<void(SealerEvent)> deliver)
+    : options_(options), store_(store), link_(link), deliver_(std::move(deliver)) {}
+
+void Sealer::Open(uint64_t id, std::shared_ptr<const EngineRequest> request) {
+  executor_.Post([this, id, request] {
+    Record record;
+    auto opened = OpenNow(id, *request, &record);
+    SealerEvent event = MakeEvent(SealerEvent::Kind::kOpened, id, opened.status());
+    if (opened.ok()) {
+      event.opened = *std::move(opened);
+      event.generation = record.route.generation;
+      event.at_router = record.route.client != nullptr;
+      event.acked = static_cast<uint32_t>(record.hashes.size());
+      records_[id] = std::move(record);
+    } else {
+      if (!record.session.session_id.empty()) (void)store_->CloseSession(record.session);
+      if (record.route.client != nullptr) record.route.client->CloseSequence(id);
+    }
+    deliver_(std::move(event));
+  });
+}
+
+absl::StatusOr<std::vector<uint32_t>> Sealer::PromptOf(const EngineRequest& request) {
+  std::vector<uint32_t> tokens;
+  if (request.append) {
+    HGA_ASSIGN_OR_RETURN(tokens, store_->GetSession(request.session, options_.model));
+  }
+  if (request.append && request.continuation) {
+    HGA_ASSIGN_OR_RETURN(const auto more, request.continuation(tokens));
+    tokens.insert(tokens.end(), more.begin(), more.end());
+  } else {
+    tokens.insert(tokens.end(), request.tokens.begin(), request.tokens.end());
+  }
+  if (tokens.size() + 1 > options_.context_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("the prompt has ", tokens.size(),
+                                                   " tokens; the model's context holds ", options_.context_tokens,
+                                                   ", one of them for the answer"));
+  }
+  return tokens;
+}
+
+absl::StatusOr<std::unique_ptr<StartedSequence>> Sealer::OpenNow(uint64_t id, const EngineRequest& request,
+                                                                 Record* record) {
+  auto opened = std::make_unique<StartedSequence>();
+  HGA_ASSIGN_OR_RETURN(opened->tokens, PromptOf(request));
+  const KvGeometry& g = options_.shape.geometry;
+  opened->hashes = ChunkHashes(options_.model, g, opened->tokens);
+  // At least one token is computed where a next one is wanted.
+  if (request.max_tokens > 0) opened->hashes.resize((opened->tokens.size() - 1) / g.chunk_tokens);
+  HGA_ASSIGN_OR_RETURN(record->session, store_->OpenSession(request.session, options_.model, opened->hashes));
+  opened->hashes.resize(std::min<size_t>(opened->hashes.size(), record->session.matched_chunks));
+  record->named = !request.session.empty();
+  record->routed = request.routed;
+  record->hashes = opened->hashes;
+  if (record->routed) OpenRoute(id, record);
+  opened->hashes.resize(record->hashes.size());
+  HGA_RETURN_IF_ERROR(FetchStart(opened.get()));
+  if (opened->hashes.size() < record->hashes.size()) {
+    record->hashes = opened->hashes;
+    if (record->routed) ReopenRoute(id, record);
+  }
+  return opened;
+}
+
+// Opens the route again for the same chunks; one that the router cannot get whole is none.
+void Sealer::ReopenRoute(uint64_t id, Record* record) {
+  const std::vector<ChunkHash> all = record->hashes;
+  OpenRoute(id, record);
+  if (record->hashes.size() < all.size()) record->route.client = nullptr;
+  record->hashes = all;
+}
+
+// Sink and window of the first token to compute. A chunk that is lost shortens the prefix.
+absl::Status Sealer::FetchStart(StartedSequence* opened) {
+  absl::Status status;
+  for (int attempt = 0; attempt < kStartAttempts + kFetchAttempts; ++attempt) {
+    uint32_t lost_chunk = UINT32_MAX;
+    opened->blocks.clear();
+    opened->tiers.ram = opened->tiers.disk = 0;
+    status = FetchStartOnce(opened, &lost_chunk);
+    if (status.ok()) return status;
+    if (lost_chunk != UINT32_MAX) {
+      opened->tiers.recomputed += (opened->hashes.size() - lost_chunk) * options_.shape.geometry.layers;
+      opened->hashes.resize(lost_chunk);
+    } else if (absl::IsResourceExhausted(status)) {
+      opened->blocks.clear();
+      BackOff(attempt);
+    } else {
+      return status;
+    }
+  }
+  return status;
+}
+
+absl::Status Sealer::FetchStartOnce(StartedSequence* opened, uint32_t* lost_chunk) {
+  const auto matched = static_cast<uint32_t>(opened->hashes.size());
+  std::vector<BlockName> names;
+  std::vector<uint32_t> chunks;
+  for (uint32_t chunk : MandatoryChunks(options_.shape, matched)) {
+    if (chunk >= matched) continue;
+    for (uint32_t layer = 0; layer < options_.shape.geometry.layers; ++layer) {
+      names.push_back({opened->hashes[chunk], layer});
+      chunks.push_back(chunk);
+    }
+  }
+  if (names.empty()) return absl::OkStatus();
+  HGA_ASSIGN_OR_RETURN(auto fetched, store_->Fetch(names));
+  if (fetched.size() != names.size()) return absl::InternalError("kv_store answered for another number of blocks");
+  absl::Status first_error;
+  for (size_t i = 0; i < fetched.size(); ++i) {
+    if (fetched[i].status.ok()) {
+      ++(fetched[i].found_in == FoundIn::kDisk ? opened->tiers.disk : opened->tiers.ram);
+      opened->blocks.push_back({chunks[i], names[i].layer, std::move(fetched[i].block)});
+      continue;
+    }
+    if (Gone(fetched[i].status)) *lost_chunk = std::min(*lost_chunk, chunks[i]);
+    if (first_error.ok()) first_error = fetched[i].status;
+  }
+  return first_error;
+}
+
+// Afterwards record->hashes are all indexed there, or record->route is empty. What the router lacks and the store
+// cannot give is computed again.
+void Sealer::OpenRoute(uint64_t id, Record* record) {
+  record->route = link_->current();
+  if (record->route.client == nullptr) return;
+  const auto indexed = IndexAtRouter(id, record);
+  if (indexed.ok()) {
+    record->hashes.resize(std::min<size_t>(record->hashes.size(), *indexed));
+    return;
+  }
+  if (absl::IsUnavailable(indexed.status())) {
+    link_->MarkLost(record->route.generation, indexed.status());
+  } else {
+    LogWarning("the router refused a sequence, its attention is dense: ", std::string(indexed.status().message()));
+  }
+  record->route.client = nullptr;
+}
+
+absl::StatusOr<uint32_t> Sealer::IndexAtRouter(uint64_t id, Record* record) {
+  RouteClient* router = record->route.client.get();
+  HGA_ASSIGN_OR_RETURN(uint32_t indexed, router->OpenSequence(id, record->hashes));
+  if (indexed >= record->hashes.size()) return indexed;
+  absl::Status status;
+  const absl::Status read = store_->GetSummaries(
+      absl::MakeConstSpan(record->hashes).subspan(indexed),
+      [&](const ChunkHash& hash, const std::string& method, const std::string& data) {
+        if (!status.ok() || method != options_.method->name || hash != record->hashes[indexed]) return;
+        status = router->AppendSummary(id, indexed, hash, data);
+        if (status.ok()) ++indexed;
+      });
+  if (!read.ok()) LogWarning("summaries from kv_store: ", std::string(read.message()));
+  if (absl::IsUnavailable(status)) return status;
+  return indexed;
+}
+
+void Sealer::Reserve(uint64_t id) {
+  executor_.Post([this, id] {
+    auto blocks = store_->Reserve(options_.shape.geometry.layers);
+    SealerEvent event = MakeEvent(SealerEvent::Kind::kReserved, id, blocks.status());
+    if (blocks.ok()) event.blocks = *std::move(blocks);
+    deliver_(std::move(event));
+  });
+}
+
+void Sealer::Seal(SealTask task) {
+  auto shared = std::make_shared<SealTask>(std::move(task));  // std::function copies
+  executor_.Post([this, shared] { SealNow(std::move(*shared)); });
+}
+
+void Sealer::SealNow(SealTask task) {
+  Record& record = records_[task.sequence_id];
+  if (!record.failed.ok()) {
+    SealerEvent event = MakeEvent(SealerEvent::Kind::kCommitted, task.sequence_id, record.failed);
+    event.chunk = task.chunk;
+    event.blocks = std::move(task.blocks);
+    deliver_(std::move(event));
+    return;
+  }
+  CommitChunk commit;
+  commit.summary = SummaryOf(options_.shape.geometry, *options_.method, task.blocks);
+  commit.summary_method = options_.method->name;
+  record.hashes.push_back(task.hash);
+  AppendSummary(task, commit.summary, &record);
+  commit.hash = task.hash;
+  commit.parent = task.parent;
+  commit.token_ids = std::move(task.token_ids);
+  commit.blocks = std::move(task.blocks);
+  auto duplicate = FindDuplicate(commit.hash);
+  if (duplicate.ok() && duplicate->empty()) {
+    CommitNow(task.sequence_id, task.chunk, std::move(commit), task.checkpoint);
+    return;
+  }
+  SealerEvent event = MakeEvent(SealerEvent::Kind::kDuplicate, task.sequence_id);
+  event.chunk = task.chunk;
+  if (duplicate.ok()) {
+    event.blocks = *std::move(duplicate);
+    event.commit = std::move(commit);
+  } else {
+    event.kind = SealerEvent::Kind::kCommitted;
+    event.status = record.failed = StoreError(duplicate.status());
+    event.blocks = std::move(commit.blocks);
+  }
+  deliver_(std::move(event));
+}
+
+void Sealer::AppendSummary(const SealTask& task, const std::string& summary, Record* record) {
+  if (record->route.client == nullptr) return;
+  const absl::Status status =
+      record->route.client->AppendSummary(task.sequence_id, task.chunk, task.hash, summary);
+  SealerEvent event = MakeEvent(SealerEvent::Kind::kRouted, task.sequence_id);
+  event.generation = record->route.generation;
+  event.acked = task.chunk + 1;
+  if (!status.ok()) {
+    event.kind = SealerEvent::Kind::kRouteLost;
+    event.status = status;
+    if (absl::IsUnavailable(status)) link_->MarkLost(record->route.generation, status);
+    record->route.client = nullptr;
+  }
+  deliver_(std::move(event));
+}
+
+// The store's own blocks of a chunk that it has already; empty: it has none.
+absl::StatusOr<std::vector<HeldBlock>> Sealer::FindDuplicate(const ChunkHash& hash) {
+  std::vector<BlockName> names = {{hash, 0}};
+  std::vector<HeldBlock> blocks;
+  absl::Status status;
+  for (int attempt = 0; attempt < kFetchAttempts; ++attempt) {
+    blocks.clear();
+    HGA_ASSIGN_OR_RETURN(auto fetched, store_->Fetch(names));
+    status = absl::OkStatus();
+    for (FetchedBlock& block : fetched) {
+      if (status.ok()) status = block.status;
+      blocks.push_back(std::move(block.block));
+    }
+    if (Gone(status)) return std::vector<HeldBlock>();
+    if (absl::IsResourceExhausted(status)) {
+      blocks.clear();
+      BackOff(attempt);
+      continue;
+    }
+    HGA_RETURN_IF_ERROR(status);
+    if (blocks.size() == options_.shape.geometry.layers) return blocks;
+    for (uint32_t layer = 1; layer < options_.shape.geometry.layers; ++layer) names.push_back({hash, layer});
+  }
+  return status;
+}
+
+void Sealer::CommitDuplicate(uint64_t id, uint32_t chunk, CommitChunk commit, bool checkpoint) {
+  auto shared = std::make_shared<CommitChunk>(std::move(commit));
+  executor_.Post([this, id, chunk, shared, checkpoint] { CommitNow(id, chunk, std::move(*shared), checkpoint); });
+}
+
+void Sealer::CommitNow(uint64_t id, uint32_t chunk, CommitChunk commit, bool checkpoint) {
+  Record& record = records_[id];
+  auto blocks = store_->Commit(record.session, std::move(commit));
+  SealerEvent event = MakeEvent(SealerEvent::Kind::kCommitted, id);
+  event.chunk = chunk;
+  if (blocks.ok()) {
+    event.blocks = *std::move(blocks);
+  } else {
+    event.status = record.failed = StoreError(blocks.status());
+  }
+  if (blocks.ok() && checkpoint && record.named && chunk < record.hashes.size()) {
+    const auto manifest = absl::MakeConstSpan(record.hashes).subspan(0, chunk + 1);
+    const absl::Status saved = store_->UpdateSession(record.session, manifest, {});
+    if (!saved.ok()) LogWarning("checkpoint of a session: ", std::string(saved.message()));
+  }
+  deliver_(std::move(event));
+}
+
+void Sealer::Reattach(uint64_t id) {
+  executor_.Post([this, id] {
+    Record& record = records_[id];
+    if (!record.routed) return;
+    ReopenRoute(id, &record);
+    const auto kind = record.route.client != nullptr ? SealerEvent::Kind::kRouted : SealerEvent::Kind::kRouteLost;
+    SealerEvent event = MakeEvent(kind, id);
+    event.generation = record.route.generation;
+    event.acked = static_cast<uint32_t>(record.hashes.size());
+    event.reattach = true;
+    deliver_(std::move(event));
+  });
+}
+
+void Sealer::CutBack(uint64_t id, uint32_t chunks) {
+  executor_.Post([this, id, chunks] {
+    Record& record = records_[id];
+    if (record.hashes.size() > chunks) record.hashes.resize(chunks);
+  });
+  Reattach(id);
+}
+
+void Sealer::Close(uint64_t id, bool save, uint32_t chunks, std::vector<uint32_t> tail) {
+  executor_.Post([this, id, save, chunks, tail = std::move(tail)] {
+    Record& record = records_[id];
+    absl::Status status;
+    if (save && record.named && chunks <= record.hashes.size()) {
+      status = store_->UpdateSession(record.session, absl::MakeConstSpan(record.hashes).subspan(0, chunks), tail);
+    }
+    const absl::Status closed = store_->CloseSession(record.session);
+    if (status.ok() && record.named) status = closed;
+    if (record.route.client != nullptr) record.route.client->CloseSequence(id);
+    records_.erase(id);
+    deliver_(MakeEvent(SealerEvent::Kind::kClosed, id, std::move(status)));
+  });
+}
+
+}  // namespace hga

@@ -1,0 +1,264 @@
+#include "gpu_worker/engine/step_runner.h"
+
+#include <algorithm>
+#include <chrono>
+#include <set>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+#include "common/base/status.h"
+
+namespace hga {
+namespace {
+
+// 1 ms at first, 50 ms at most: the store gets about two seconds to write and evict.
+constexpr int kFetchAttempts = 40;
+
+bool Gone(const absl::Status& status) { return absl::IsNotFound(status) || absl::IsDataLoss(status); }
+
+}  // namespace
+
+StepRunner::StepRunner(Backend* backend, KvClient* store, RouterLink* link, EngineMetrics* metrics,
+                       const AttendShape& shape, std::function<uint32_t(uint64_t, uint32_t)> make_room)
+    : backend_(backend), store_(store), link_(link), metrics_(metrics), shape_(shape),
+      make_room_(std::move(make_room)), dense_(shape.geometry) {}
+
+absl::Status StepRunner::Run(std::vector<StepPart>* parts, std::vector<float>* logits) {
+  ++step_;
+  router_ = link_->current();
+  LayOut(parts);
+  HGA_RETURN_IF_ERROR(backend_->Begin(rows_));
+  for (uint32_t layer = 0; layer < shape_.geometry.layers; ++layer) HGA_RETURN_IF_ERROR(RunLayer(layer));
+  router_ = {};
+  logits->clear();
+  const bool wanted = std::any_of(parts->begin(), parts->end(), [](const StepPart& p) { return p.want_logits; });
+  return wanted ? backend_->Logits(logits) : absl::OkStatus();
+}
+
+void StepRunner::LayOut(std::vector<StepPart>* parts) {
+  const uint32_t chunk_tokens = shape_.geometry.chunk_tokens;
+  rows_.clear();
+  blocks_.clear();
+  uint32_t logits_rows = 0;
+  for (StepPart& part : *parts) {
+    const Sequence& s = *part.sequence;
+    if (part.want_logits) part.logits_row = logits_rows++;
+    for (uint32_t i = 0; i < part.rows; ++i) {
+      const uint32_t position = s.computed + i;
+      if (i == 0 || position % chunk_tokens == 0) {
+        Block block;
+        block.part = &part;
+        block.chunk = position / chunk_tokens;
+        block.first_row = static_cast<uint32_t>(rows_.size());
+        block.first_position = position;
+        block.routed = RoutedChunks(shape_, block.chunk);
+        blocks_.push_back(std::move(block));
+      }
+      ++blocks_.back().rows;
+      blocks_.back().budgets.push_back(BudgetGroups(shape_, s.request->budget, position));
+      rows_.push_back({s.tokens[position], position, part.want_logits && i + 1 == part.rows});
+    }
+  }
+}
+
+absl::Status StepRunner::RunLayer(uint32_t layer) {
+  ++tick_;
+  kv_rows_.clear();
+  for (const Block& block : blocks_) {
+    bf16* data = block.part->sequence->blocks.Find(block.chunk, layer);
+    HGA_CHECK(data != nullptr);
+    for (uint32_t i = 0; i < block.rows; ++i) {
+      kv_rows_.push_back({data, (block.first_position + i) % shape_.geometry.chunk_tokens});
+    }
+  }
+  HGA_RETURN_IF_ERROR(backend_->PreAttention(layer, kv_rows_));
+  PostRoutes(layer);
+  const absl::Status always = AttendAlways(layer);
+  WaitRoutes();
+  HGA_RETURN_IF_ERROR(always);
+  FetchMissing(layer);
+  CountKeys();
+  HGA_RETURN_IF_ERROR(AttendSelected(layer));
+  return backend_->PostAttention(layer);
+}
+
+RouteBlock StepRunner::RouteOf(const Block& block) const {
+  RouteBlock route;
+  route.sequence_id = block.part->sequence->id;
+  route.tokens = block.rows;
+  route.first_chunk = block.routed.first;
+  route.route_upto = block.routed.end;
+  route.budget_groups = block.budgets.data();
+  const KvGeometry& g = shape_.geometry;
+  route.queries = backend_->queries() + size_t{block.first_row} * g.query_heads * g.head_dim;
+  return route;
+}
+
+void StepRunner::PostRoutes(uint32_t layer) {
+  for (RouteRequest* request : {&router_request_, &dense_request_}) {
+    request->step = step_;
+    request->layer = layer;
+    request->blocks.clear();
+  }
+  router_blocks_.clear();
+  dense_blocks_.clear();
+  for (Block& block : blocks_) {
+    block.selection = nullptr;
+    if (block.routed.empty() || !block.part->status.ok()) continue;
+    const Sequence& s = *block.part->sequence;
+    const bool by_router = s.request->routed && !s.fallback && router_.client != nullptr;
+    (by_router ? router_request_ : dense_request_).blocks.push_back(RouteOf(block));
+    (by_router ? router_blocks_ : dense_blocks_).push_back(&block);
+  }
+  posted_ = false;
+  if (router_blocks_.empty()) return;
+  const absl::Status status = router_.client->Post(router_request_);
+  posted_ = status.ok();
+  if (!posted_) LoseRouter(status);
+}
+
+// From here on, and for good, these sequences are attended densely.
+void StepRunner::LoseRouter(const absl::Status& why) {
+  link_->MarkLost(router_.generation, why);
+  router_.client = nullptr;
+  for (size_t i = 0; i < router_blocks_.size(); ++i) {
+    router_blocks_[i]->part->sequence->fallback = true;
+    dense_blocks_.push_back(router_blocks_[i]);
+    dense_request_.blocks.push_back(router_request_.blocks[i]);
+  }
+  router_blocks_.clear();
+}
+
+void StepRunner::WaitRoutes() {
+  if (posted_) {
+    const absl::Time begin = absl::Now();
+    const absl::Status status = router_.client->Wait(&router_response_);
+    metrics_->ObserveRouteWait(absl::ToDoubleSeconds(absl::Now() - begin));
+    std::set<Sequence*> asked;
+    for (Block* block : router_blocks_) asked.insert(block->part->sequence);
+    if (!status.ok() || router_response_.blocks.size() != router_blocks_.size()) {
+      LoseRouter(status.ok() ? absl::DataLossError("the router answered for another number of blocks") : status);
+    } else {
+      for (size_t i = 0; i < router_blocks_.size(); ++i) router_blocks_[i]->selection = &router_response_.blocks[i];
+      for (Sequence* s : asked) s->stats.ring_exchanges += s->answering();
+    }
+  }
+  if (dense_blocks_.empty()) return;
+  HGA_CHECK(dense_.Post(dense_request_).ok() && dense_.Wait(&dense_response_).ok());
+  for (size_t i = 0; i < dense_blocks_.size(); ++i) dense_blocks_[i]->selection = &dense_response_.blocks[i];
+}
+
+absl::Status StepRunner::AttendAlways(uint32_t layer) {
+  plan_.blocks.resize(blocks_.size());
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const Block& b = blocks_[i];
+    BlockSet& held = b.part->sequence->blocks;
+    PlanMandatory(shape_, b.first_row, b.rows, b.first_position, [&](uint32_t chunk) -> const bf16* {
+      const bf16* data = held.Find(chunk, layer);
+      HGA_CHECK(data != nullptr);
+      return data;
+    }, &plan_.blocks[i]);
+  }
+  return backend_->Attend(plan_);
+}
+
+absl::Status StepRunner::AttendSelected(uint32_t layer) {
+  size_t used = 0;
+  for (const Block& b : blocks_) {
+    if (b.selection == nullptr || !b.part->status.ok()) continue;
+    if (plan_.blocks.size() <= used) plan_.blocks.emplace_back();
+    BlockSet& held = b.part->sequence->blocks;
+    PlanRouted(shape_, b.first_row, b.rows, *b.selection,
+               [&](uint32_t chunk) -> const bf16* { return held.Find(chunk, layer); }, &plan_.blocks[used++]);
+  }
+  plan_.blocks.resize(used);
+  return used == 0 ? absl::OkStatus() : backend_->Attend(plan_);
+}
+
+void StepRunner::CountKeys() {
+  const uint64_t heads = shape_.geometry.kv_heads;
+  for (const Block& b : blocks_) {
+    RequestStats& stats = b.part->sequence->stats;
+    const bool decode = b.part->sequence->answering();
+    for (uint32_t i = 0; i < b.rows; ++i) {
+      stats.attended_keys[decode] += MandatoryKeys(shape_, b.first_position + i) * heads;
+      stats.dense_keys[decode] += (b.first_position + i + 1) * heads;
+    }
+    if (b.selection != nullptr) stats.attended_keys[decode] += SelectedKeys(shape_, b.rows, *b.selection);
+  }
+}
+
+// Touches what is held; the distinct blocks that are not.
+std::vector<StepRunner::Wanted> StepRunner::FindMissing(uint32_t layer) {
+  std::vector<Wanted> missing;
+  std::set<std::pair<Sequence*, uint32_t>> seen;
+  for (Block& b : blocks_) {
+    if (b.selection == nullptr || !b.part->status.ok()) continue;
+    Sequence* s = b.part->sequence;
+    for (uint32_t chunk : SelectedChunks(shape_, *b.selection)) {
+      if (!seen.insert({s, chunk}).second) continue;
+      if (s->blocks.Find(chunk, layer) == nullptr) {
+        missing.push_back({&b, chunk});
+      } else {
+        s->blocks.Touch(chunk, layer, tick_);
+        ++s->stats.tiers.held;
+        metrics_->CountBlocks(EngineMetrics::Tier::kHeld, 1);
+      }
+    }
+  }
+  return missing;
+}
+
+void StepRunner::FetchMissing(uint32_t layer) {
+  std::vector<Wanted> wanted = FindMissing(layer);
+  if (wanted.empty()) return;
+  const absl::Time begin = absl::Now();
+  absl::Status status = FetchOnce(layer, &wanted);
+  for (int attempt = 0; !wanted.empty() && absl::IsResourceExhausted(status) && attempt < kFetchAttempts; ++attempt) {
+    make_room_(tick_, static_cast<uint32_t>(wanted.size()));
+    std::this_thread::sleep_for(std::chrono::milliseconds(std::min(1 << std::min(attempt, 6), 50)));
+    status = FetchOnce(layer, &wanted);
+  }
+  metrics_->ObserveFetch(absl::ToDoubleSeconds(absl::Now() - begin));
+  for (const Wanted& w : wanted) w.block->part->status = status;
+}
+
+// Takes what was got, and what was lost, out of `wanted`.
+absl::Status StepRunner::FetchOnce(uint32_t layer, std::vector<Wanted>* wanted) {
+  std::vector<BlockName> names;
+  std::set<Sequence*> asking;
+  for (const Wanted& w : *wanted) {
+    names.push_back({w.block->part->sequence->hashes[w.chunk], layer});
+    asking.insert(w.block->part->sequence);
+  }
+  for (Sequence* s : asking) s->stats.kv_rpcs_decode += s->answering();
+  auto fetched = store_->Fetch(names);
+  if (!fetched.ok()) return fetched.status();
+  if (fetched->size() != names.size()) return absl::InternalError("kv_store answered for another number of blocks");
+  std::vector<Wanted> left;
+  absl::Status result;
+  for (size_t i = 0; i < names.size(); ++i) {
+    const Wanted& w = (*wanted)[i];
+    Sequence* s = w.block->part->sequence;
+    FetchedBlock& got = (*fetched)[i];
+    if (got.status.ok()) {
+      const bool disk = got.found_in == FoundIn::kDisk;
+      ++(disk ? s->stats.tiers.disk : s->stats.tiers.ram);
+      metrics_->CountBlocks(disk ? EngineMetrics::Tier::kDisk : EngineMetrics::Tier::kRam, 1);
+      s->blocks.Put(w.chunk, layer, std::move(got.block), tick_);
+    } else if (Gone(got.status)) {
+      StepPart* part = w.block->part;
+      part->status = got.status;
+      part->lost_chunk = std::min(part->lost_chunk.value_or(w.chunk), w.chunk);
+    } else {
+      left.push_back(w);
+      result = got.status;
+    }
+  }
+  wanted->swap(left);
+  return result;
+}
+
+}  // namespace hga

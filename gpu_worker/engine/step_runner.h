@@ -1,0 +1,97 @@
+// Computes one step: a prefill batch of one sequence, or one token of each of several.
+#ifndef HGA_GPU_WORKER_ENGINE_STEP_RUNNER_H_
+#define HGA_GPU_WORKER_ENGINE_STEP_RUNNER_H_
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "gpu_worker/backend/backend.h"
+#include "gpu_worker/engine/attend_plan.h"
+#include "gpu_worker/engine/engine_metrics.h"
+#include "gpu_worker/engine/router_link.h"
+#include "gpu_worker/engine/sequence.h"
+#include "kv_store/client/kv_client.h"
+#include "router/client/dense_route_client.h"
+
+namespace hga {
+
+// Rows of one sequence in a step. All blocks that it attends always, and those it writes, are in its block set.
+struct StepPart {
+  Sequence* sequence = nullptr;
+  uint32_t rows = 0;
+  bool want_logits = false;  // of its last row
+
+  // Result. A part that failed has no usable row; the others are not touched by it.
+  absl::Status status;
+  std::optional<uint32_t> lost_chunk;  // the store lost this chunk: compute again from there
+  uint32_t logits_row = 0;
+};
+
+// Step thread only.
+class StepRunner {
+ public:
+  // make_room(tick, wanted): releases blocks that were not used at `tick`; returns how many.
+  StepRunner(Backend* backend, KvClient* store, RouterLink* link, EngineMetrics* metrics, const AttendShape& shape,
+             std::function<uint32_t(uint64_t tick, uint32_t wanted)> make_room);
+
+  // logits: [parts with want_logits][vocab]. An error is the backend's and ends all parts.
+  absl::Status Run(std::vector<StepPart>* parts, std::vector<float>* logits);
+
+  // Counts layers of all steps so far; blocks used in the current layer carry it.
+  uint64_t tick() const { return tick_; }
+
+ private:
+  // Rows of one chunk of one part: what is routed and attended together.
+  struct Block {
+    StepPart* part = nullptr;
+    uint32_t chunk = 0, first_row = 0, rows = 0, first_position = 0;
+    ChunkRange routed;
+    std::vector<uint32_t> budgets;                            // [rows]
+    const std::vector<HeadSelection>* selection = nullptr;  // of the layer at hand; nullptr: nothing
+  };
+
+  void LayOut(std::vector<StepPart>* parts);
+  absl::Status RunLayer(uint32_t layer);
+  absl::Status AttendAlways(uint32_t layer);
+  absl::Status AttendSelected(uint32_t layer);
+  void PostRoutes(uint32_t layer);
+  void WaitRoutes();
+  void LoseRouter(const absl::Status& why);
+  RouteBlock RouteOf(const Block& block) const;
+  void CountKeys();
+  void FetchMissing(uint32_t layer);
+  struct Wanted {
+    Block* block;
+    uint32_t chunk;
+  };
+  std::vector<Wanted> FindMissing(uint32_t layer);
+  absl::Status FetchOnce(uint32_t layer, std::vector<Wanted>* wanted);
+
+  // Constant after construction.
+  Backend* const backend_;
+  KvClient* const store_;
+  RouterLink* const link_;
+  EngineMetrics* const metrics_;
+  const AttendShape shape_;
+  const std::function<uint32_t(uint64_t, uint32_t)> make_room_;
+
+  // Owned by the step thread; kept between steps to save allocations.
+  DenseRouteClient dense_;
+  uint64_t tick_ = 0, step_ = 0;
+  RouterLink::Attachment router_;
+  std::vector<BatchRow> rows_;
+  std::vector<KvRow> kv_rows_;
+  std::vector<Block> blocks_;
+  RouteRequest router_request_, dense_request_;
+  std::vector<Block*> router_blocks_, dense_blocks_;
+  bool posted_ = false;
+  RouteResponse router_response_, dense_response_;
+  AttendPlan plan_;
+};
+
+}  // namespace hga
+
+#endif  // HGA_GPU_WORKER_ENGINE_STEP_RUNNER_H_
