@@ -122,8 +122,8 @@ absl::Status GgufFile::Parse() {
   uint64_t alignment = 32;
   if (Has("general.alignment")) {
     HGA_ASSIGN_OR_RETURN(alignment, GetUint("general.alignment"));
-    if (alignment == 0 || alignment > 65536 || (alignment & (alignment - 1)) != 0) {
-      return Broken(absl::StrCat("alignment ", alignment, " is not a power of two up to 65536"));
+    if (alignment < 8 || alignment > 65536 || (alignment & (alignment - 1)) != 0) {
+      return Broken(absl::StrCat("alignment ", alignment, " is not a power of two from 8 to 65536"));
     }
   }
   return PlaceTensors(alignment, (cursor.offset() + alignment - 1) / alignment * alignment);

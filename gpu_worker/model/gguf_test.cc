@@ -155,7 +155,7 @@ TEST_F(GgufTest, RefusesUnsoundMetadata) {
   ExpectRefused(parts, "'odd' has the unknown type 13");
   parts.entries = {Entry("twin", kU8, "a"), Entry("twin", kU8, "b")};
   ExpectRefused(parts, "'twin' stands there twice");
-  for (uint32_t alignment : {0u, 24u, 1u << 20}) {
+  for (uint32_t alignment : {0u, 1u, 24u, 1u << 20}) {
     parts.entries = {Entry("general.alignment", 4, Raw(alignment))};
     ExpectRefused(parts, "alignment");
   }

@@ -17,6 +17,10 @@ ABSL_FLAG(uint32_t, head_dim, 16, "elements of a head");
 
 int main(int argc, char** argv) {
   absl::ParseCommandLine(argc, argv);
+  if (absl::GetFlag(FLAGS_out).empty()) {
+    std::fprintf(stderr, "make_tiny_gguf: --out=FILE is missing\n");
+    return 1;
+  }
   hga::TinyModelOptions options;
   options.seed = absl::GetFlag(FLAGS_seed);
   options.layers = absl::GetFlag(FLAGS_layers);
