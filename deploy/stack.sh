@@ -71,7 +71,6 @@ metrics_at() { [ "$metrics_port" -eq 0 ] || echo "127.0.0.1:$((metrics_port + $1
 launch() {
   local name="$1"
   shift
-  [ -x "$bin/$name/$name" ] || fail "$bin/$name/$name is not built; run: bazel build -c opt //$name"
   rm -f "$state/run/$name.pid" "$state/run/$name.exit"
   HGA_RUN="$state/run" HGA_NAME="$name" setsid bash -c '
     "$@" & pid=$!
@@ -124,7 +123,10 @@ start() {
   fi
   [ "$(count_running)" -eq 0 ] || stop
   [ -f "$model" ] || fail "$model is missing; run deploy/fetch_model.sh"
-  [ -x "$bin/client/hga" ] || fail "$bin/client/hga is not built; run: bazel build -c opt //client:hga"
+  local binary
+  for binary in kv_store/kv_store router/router gpu_worker/gpu_worker client/hga; do
+    [ -x "$bin/$binary" ] || fail "$bin/$binary is not built; run: bazel build -c opt //${binary/\//:}"
+  done
   mkdir -p "$state/run" "$state/logs" "$state/data/kv_store"
   chmod 700 "$state/run" "$state/data"
   rm -f "$state/run/arena_path" "$state"/run/*.exit
@@ -133,12 +135,11 @@ start() {
   arena="$(arena_path)"
   echo "unix:$sockets/gpu_worker.sock" >"$state/run/worker_address"
   SECONDS=0
-  # shellcheck disable=SC2086  # the flags are words
   launch_all "$sockets" "$arena" || { stop >/dev/null; exit 1; }
   echo "stack: ready after $SECONDS s; worker at $(cat "$state/run/worker_address")"
 }
 
-# shellcheck disable=SC2086
+# shellcheck disable=SC2086  # the flags of the environment are words
 launch_all() {
   local sockets="$1" arena="$2"
   rm -f "$sockets"/{kv_store,router,gpu_worker}.sock
