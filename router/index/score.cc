@@ -19,43 +19,70 @@ HWY_INLINE hn::Vec<D> LoadBf16(D d, const bf16* p) {
   return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(p)))));
 }
 
-// kHeads query heads at a time, so that each unit is converted once for all of them.
+// sums[h] = sum of the lanes of s[h]. Four at a time: one by one it costs more than the products.
+template <class D>
+HWY_INLINE void SumFour(D d, const hn::Vec<D>* s, float* sums) {
+#if HWY_TARGET == HWY_SVE || HWY_TARGET == HWY_SVE2 || HWY_TARGET == HWY_RVV || HWY_TARGET == HWY_SCALAR
+  for (int h = 0; h < 4; ++h) sums[h] = hn::GetLane(hn::SumOfLanes(d, s[h]));
+#else
+  if constexpr (hn::MaxLanes(D()) > 4) {
+    const hn::Half<D> half;
+    const hn::Vec<hn::Half<D>> halves[4] = {
+        hn::Add(hn::LowerHalf(half, s[0]), hn::UpperHalf(half, s[0])),
+        hn::Add(hn::LowerHalf(half, s[1]), hn::UpperHalf(half, s[1])),
+        hn::Add(hn::LowerHalf(half, s[2]), hn::UpperHalf(half, s[2])),
+        hn::Add(hn::LowerHalf(half, s[3]), hn::UpperHalf(half, s[3]))};
+    SumFour(half, halves, sums);
+  } else {
+    const hn::Repartition<uint64_t, D> d64;
+    const auto ab = hn::Add(hn::InterleaveLower(d, s[0], s[1]), hn::InterleaveUpper(d, s[0], s[1]));
+    const auto cd = hn::Add(hn::InterleaveLower(d, s[2], s[3]), hn::InterleaveUpper(d, s[2], s[3]));
+    const auto lower = hn::InterleaveLower(d64, hn::BitCast(d64, ab), hn::BitCast(d64, cd));
+    const auto upper = hn::InterleaveUpper(d64, hn::BitCast(d64, ab), hn::BitCast(d64, cd));
+    hn::StoreU(hn::Add(hn::BitCast(d, lower), hn::BitCast(d, upper)), d, sums);
+  }
+#endif
+}
+
+// kHeads (1 to 4) query heads at a time, so that each unit is converted once for all of them.
 template <uint32_t kHeads, bool kAbs, class D>
 HWY_INLINE void ScoreHeads(D d, const float* queries, uint32_t head_dim, const bf16* units, uint32_t count,
                            float* scores, size_t stride) {
   const size_t unit = (kAbs ? 2 : 1) * size_t{head_dim};
   for (uint32_t i = 0; i < count; ++i, units += unit) {
-    hn::Vec<D> sum[kHeads];
-    for (uint32_t h = 0; h < kHeads; ++h) sum[h] = hn::Zero(d);
+    hn::Vec<D> sum[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
     for (uint32_t x = 0; x < head_dim; x += hn::Lanes(d)) {
       const auto u0 = LoadBf16(d, units + x);
+      const auto u1 = kAbs ? LoadBf16(d, units + head_dim + x) : u0;
       for (uint32_t h = 0; h < kHeads; ++h) {
         const auto q = hn::LoadU(d, queries + h * size_t{head_dim} + x);
         sum[h] = hn::MulAdd(q, u0, sum[h]);
-        if (kAbs) sum[h] = hn::MulAdd(hn::Abs(q), LoadBf16(d, units + head_dim + x), sum[h]);
+        if (kAbs) sum[h] = hn::MulAdd(hn::Abs(q), u1, sum[h]);
       }
     }
-    for (uint32_t h = 0; h < kHeads; ++h) scores[h * stride + i] = hn::GetLane(hn::SumOfLanes(d, sum[h]));
+    float sums[4];
+    SumFour(d, sum, sums);
+    for (uint32_t h = 0; h < kHeads; ++h) scores[h * stride + i] = sums[h];
   }
 }
 
 template <bool kAbs, class D>
 HWY_INLINE void ScoreAllHeads(D d, const ScoreQueries& q, const bf16* units, uint32_t count, float* scores,
                               size_t stride) {
-  uint32_t h = 0;
-  for (; h + 4 <= q.heads; h += 4) {
-    ScoreHeads<4, kAbs>(d, q.data + h * size_t{q.head_dim}, q.head_dim, units, count, scores + h * stride, stride);
-  }
-  for (; h + 2 <= q.heads; h += 2) {
-    ScoreHeads<2, kAbs>(d, q.data + h * size_t{q.head_dim}, q.head_dim, units, count, scores + h * stride, stride);
-  }
-  for (; h < q.heads; ++h) {
-    ScoreHeads<1, kAbs>(d, q.data + h * size_t{q.head_dim}, q.head_dim, units, count, scores + h * stride, stride);
+  for (uint32_t h = 0; h < q.heads; h += 4) {
+    const float* queries = q.data + h * size_t{q.head_dim};
+    float* out = scores + h * stride;
+    switch (q.heads - h) {
+      case 1: ScoreHeads<1, kAbs>(d, queries, q.head_dim, units, count, out, stride); break;
+      case 2: ScoreHeads<2, kAbs>(d, queries, q.head_dim, units, count, out, stride); break;
+      case 3: ScoreHeads<3, kAbs>(d, queries, q.head_dim, units, count, out, stride); break;
+      default: ScoreHeads<4, kAbs>(d, queries, q.head_dim, units, count, out, stride); break;
+    }
   }
 }
 
 template <bool kAbs>
-HWY_INLINE void ScoreForm1(const ScoreQueries& q, const bf16* units, uint32_t count, float* scores, size_t stride) {
+HWY_INLINE void ScoreByForm(const ScoreQueries& q, const bf16* units, uint32_t count, float* scores, size_t stride) {
   const hn::ScalableTag<float> wide;
   const hn::CappedTag<float, 8> narrow;
   if (q.head_dim % hn::Lanes(wide) == 0) {
@@ -68,9 +95,9 @@ HWY_INLINE void ScoreForm1(const ScoreQueries& q, const bf16* units, uint32_t co
 void ScoreUnitsSimd(const ScoreQueries& q, ScoreForm form, const bf16* units, uint32_t count, float* scores,
                     size_t stride) {
   if (form == ScoreForm::kDot) {
-    ScoreForm1<false>(q, units, count, scores, stride);
+    ScoreByForm<false>(q, units, count, scores, stride);
   } else {
-    ScoreForm1<true>(q, units, count, scores, stride);
+    ScoreByForm<true>(q, units, count, scores, stride);
   }
 }
 
