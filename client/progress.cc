@@ -32,9 +32,11 @@ void ProgressLine::Update(const gpu_worker::v1::Progress& progress) {
   // A short prefill is over before anyone could read of it.
   if (!console_->err_is_terminal && complete && now - begin_s_ < kLineEverySeconds) return;
   last_s_ = now;
-  const double rate = now > begin_s_ ? progress.prefilled_tokens() / (now - begin_s_) : 0;
-  const std::string text = absl::StrFormat("prefill %d/%d tokens, %.0f tokens/s", progress.prefilled_tokens(),
-                                           progress.to_prefill_tokens(), rate);
+  const double elapsed = now - begin_s_;
+  std::string text =
+      absl::StrFormat("prefill %d/%d tokens", progress.prefilled_tokens(), progress.to_prefill_tokens());
+  // The first report may come with the beginning itself.
+  if (elapsed > 0.01) absl::StrAppendFormat(&text, ", %.0f tokens/s", progress.prefilled_tokens() / elapsed);
   shown_ = console_->err_is_terminal;
   if (shown_) {
     console_->err << kClearLine << text << std::flush;
