@@ -1,0 +1,107 @@
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/log.h"
+#include "common/base/status.h"
+#include "common/rpc/daemon.h"
+#include "gpu_worker/backend/backend.h"
+#include "gpu_worker/engine/engine.h"
+#include "gpu_worker/model/loaded_model.h"
+#include "gpu_worker/options.h"
+#include "gpu_worker/service/worker_service.h"
+#include "kv_store/client/grpc_kv_client.h"
+#include "router/client/attach_router.h"
+
+namespace hga {
+namespace {
+
+constexpr int kStoreTimeoutMs = 10000;
+
+absl::StatusOr<std::unique_ptr<LoadedModel>> Load(const GpuWorkerOptions& o) {
+  auto model = LoadModel(o.model, o.chat_template);
+  if (!absl::IsNotFound(model.status())) return model;
+  return absl::NotFoundError(absl::StrCat(std::string(model.status().message()),
+                                          "; deploy/fetch_model.sh brings a model, --model names it"));
+}
+
+EngineModel Describe(const LoadedModel& model, const KvGeometry& geometry) {
+  EngineModel out;
+  out.geometry = geometry;
+  out.fingerprint = model.fingerprint;
+  out.vocab_size = model.weights.config.vocab_size;
+  out.context_tokens = model.weights.config.context_tokens;
+  const Tokenizer* tokenizer = model.tokenizer.get();
+  out.end_tokens.push_back(tokenizer->eos());
+  if (model.chat_template.ok()) out.end_tokens.push_back(model.chat_template->end_of_turn());
+  out.token_bytes = [tokenizer](uint32_t id) {
+    return tokenizer->IsControl(id) ? std::string() : tokenizer->TokenBytes(id);
+  };
+  return out;
+}
+
+RouterLink::Factory RouterFactory(const GpuWorkerOptions& o, const KvGeometry& geometry) {
+  if (o.router.empty()) return nullptr;
+  RouteAttachOptions attach;
+  attach.address = o.router;
+  attach.geometry = geometry;
+  attach.method = o.engine.summary_method;
+  attach.transport = *ParseRouteTransport(o.router_transport);
+  attach.spin_us = o.router_spin_us;
+  return [attach] { return AttachRouter(attach); };
+}
+
+absl::StatusOr<std::unique_ptr<GrpcKvClient>> AttachStore(const GpuWorkerOptions& o, const KvGeometry& geometry) {
+  GrpcKvClientOptions options;
+  options.address = o.kv_store;
+  options.client_name = "gpu_worker";
+  options.geometry = geometry;
+  options.attach_timeout_ms = kStoreTimeoutMs;
+  auto store = GrpcKvClient::Attach(options);
+  if (store.ok()) return store;
+  return absl::Status(store.status().code(), absl::StrCat("kv_store at ", o.kv_store, ": ",
+                                                          std::string(store.status().message())));
+}
+
+absl::Status Serve(const GpuWorkerOptions& o) {
+  HGA_ASSIGN_OR_RETURN(auto model, Load(o));
+  const KvGeometry geometry = model->weights.config.Geometry();
+  HGA_RETURN_IF_ERROR(o.engine.Validate(geometry));
+  BackendOptions backend_options;
+  backend_options.threads = o.threads;
+  backend_options.max_rows = std::max(o.engine.prefill_batch_tokens, o.engine.max_sequences);
+  HGA_ASSIGN_OR_RETURN(auto backend, CreateBackend(o.backend, model->weights, geometry, backend_options));
+  HGA_ASSIGN_OR_RETURN(auto store, AttachStore(o, geometry));
+  RouterLink link(RouterFactory(o, geometry));
+  if (!link.configured()) LogWarning("no --router: all attention is dense");
+
+  auto registry = std::make_shared<prometheus::Registry>();
+  HGA_ASSIGN_OR_RETURN(auto engine, Engine::Start(Describe(*model, geometry), o.engine, backend.get(), store.get(),
+                                                  &link, registry));
+  const uint32_t threads = o.threads > 0 ? o.threads : std::max(1u, std::thread::hardware_concurrency());
+  WorkerService service(model.get(), engine.get(), store.get(), &link, {backend->name(), threads});
+  DaemonOptions daemon_options;
+  daemon_options.name = "gpu_worker";
+  daemon_options.listen = o.listen;
+  daemon_options.metrics_listen = o.metrics_listen;
+  HGA_ASSIGN_OR_RETURN(auto daemon, Daemon::Start(daemon_options, {&service}, registry));
+  daemon->SetServing(true);
+  LogInfo("serving ", model->weights.config.name, " on the ", backend->name(), " backend");
+  daemon->RunUntilSignal([&] { engine->Stop(); });
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace hga
+
+int main(int argc, char** argv) {
+  hga::InitDaemon("gpu_worker");
+  hga::GpuWorkerOptions options;
+  if (const auto exit_code = hga::ParseOptions(argc, argv, &options); exit_code.has_value()) return *exit_code;
+  const absl::Status status = hga::Serve(options);
+  if (status.ok()) return 0;
+  hga::LogError(std::string(status.message()));
+  return 1;
+}

@@ -1,0 +1,77 @@
+#include "gpu_worker/options.h"
+
+#include <iostream>
+
+#include "CLI/CLI.hpp"
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "common/rpc/channel.h"
+
+namespace hga {
+namespace {
+
+void AddEngineOptions(CLI::App* app, EngineOptions* e) {
+  app->add_option("--window_tokens", e->window_tokens, "Newest tokens, attended always");
+  app->add_option("--sink_tokens", e->sink_tokens, "First tokens, attended always");
+  app->add_option("--budget_fraction", e->budget.fraction, "Fraction of its history a query may attend by routing");
+  app->add_option("--budget_min_tokens", e->budget.min_tokens, "Floor of the budget");
+  app->add_option("--budget_max_tokens", e->budget.max_tokens, "Cap of the budget");
+  app->add_option("--prefill_batch_tokens", e->prefill_batch_tokens, "Tokens of a prefill step");
+  app->add_option("--max_sequences", e->max_sequences, "Requests computed at a time");
+  app->add_option("--max_waiting", e->max_waiting, "Requests that may wait beyond those");
+  app->add_option("--max_dense_tokens", e->max_dense_tokens,
+                  "Longest sequence that goes on without a router; 0: the model's context");
+  app->add_option("--summary_method", e->summary_method, "How keys are summed up for the router");
+}
+
+}  // namespace
+
+absl::Status GpuWorkerOptions::Validate() const {
+  HGA_RETURN_IF_ERROR(ValidateAddress(listen));
+  if (!metrics_listen.empty()) HGA_RETURN_IF_ERROR(ValidateAddress(metrics_listen));
+  HGA_RETURN_IF_ERROR(ValidateAddress(kv_store));
+  if (!router.empty()) HGA_RETURN_IF_ERROR(ValidateAddress(router));
+  if (model.empty()) {
+    return absl::InvalidArgumentError("--model is missing: a GGUF file; deploy/fetch_model.sh brings one");
+  }
+  if (router_transport != "auto" && router_transport != "ring" && router_transport != "stream") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--router_transport '", router_transport, "': must be auto, ring or stream"));
+  }
+  if (backend != "cpu" && backend != "reference") {
+    return absl::InvalidArgumentError(absl::StrCat("--backend '", backend, "': must be cpu or reference"));
+  }
+  if (threads < 0 || threads > 1024) return absl::InvalidArgumentError("--threads must be 0 to 1024");
+  if (router_spin_us < 0 || router_spin_us > 100000) {
+    return absl::InvalidArgumentError("--router_spin_us must be 0 to 100000");
+  }
+  return ValidateBudget(engine.budget);
+}
+
+std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOptions* o) {
+  CLI::App app("gpu_worker: runs the model for HGA Serve");
+  app.option_defaults()->always_capture_default();
+  app.set_config("--config", "", "File of flag=value lines");
+  app.add_option("--listen", o->listen, "Address to serve at: unix:/path or host:port");
+  app.add_option("--metrics_listen", o->metrics_listen, "Address of the metrics page; empty: none");
+  app.add_option("--model", o->model, "GGUF file of the model");
+  app.add_option("--chat_template", o->chat_template, "chatml, or empty for the model file's own");
+  app.add_option("--kv_store", o->kv_store, "Address of the kv_store daemon");
+  app.add_option("--router", o->router, "Address of the router daemon; empty: none, attention is dense");
+  app.add_option("--router_transport", o->router_transport, "auto, ring (shared memory) or stream (gRPC)");
+  app.add_option("--router_spin_us", o->router_spin_us, "Microseconds to poll for a selection before sleeping");
+  app.add_option("--backend", o->backend, "cpu or reference (slow, the oracle)");
+  app.add_option("--threads", o->threads, "Threads of the backend; 0: one per core");
+  AddEngineOptions(&app, &o->engine);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  const absl::Status valid = o->Validate();
+  if (valid.ok()) return std::nullopt;
+  std::cerr << "gpu_worker: " << valid.message() << "\n";
+  return 2;
+}
+
+}  // namespace hga

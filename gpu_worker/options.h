@@ -1,0 +1,36 @@
+// Command line and configuration of the gpu_worker daemon.
+#ifndef HGA_GPU_WORKER_OPTIONS_H_
+#define HGA_GPU_WORKER_OPTIONS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "gpu_worker/engine/engine_options.h"
+
+namespace hga {
+
+struct GpuWorkerOptions {
+  std::string listen = "unix:/run/hga/gpu_worker.sock";
+  std::string metrics_listen = "127.0.0.1:9103";
+  std::string model;
+  std::string chat_template;  // empty: the model file's own
+  std::string kv_store = "unix:/run/hga/kv_store.sock";
+  std::string router;  // empty: none, all attention is dense
+  std::string router_transport = "auto";
+  std::string backend = "cpu";
+  int threads = 0;      // 0: one per core
+  int router_spin_us = 0;
+  EngineOptions engine;
+
+  // INVALID_ARGUMENT names the flag. What depends on the model is checked when it is loaded.
+  absl::Status Validate() const;
+};
+
+// Fills `options`. A value: the process is to exit with it (--help, or an error that has been printed).
+std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOptions* options);
+
+}  // namespace hga
+
+#endif  // HGA_GPU_WORKER_OPTIONS_H_

@@ -1,0 +1,109 @@
+#include "gpu_worker/service/worker_service.h"
+
+#include <chrono>
+#include <utility>
+
+#include "common/base/status.h"
+#include "common/rpc/status.h"
+#include "gpu_worker/service/convert.h"
+
+namespace hga {
+namespace {
+
+// How often a call that waits for events looks whether its caller is still there.
+constexpr absl::Duration kPoll = absl::Milliseconds(20);
+
+}  // namespace
+
+grpc::Status WorkerService::Generate(grpc::ServerContext* context, const gpu_worker::v1::GenerateRequest* request,
+                                     grpc::ServerWriter<gpu_worker::v1::GenerateEvent>* writer) {
+  return ToGrpc(GenerateNow(context, *request, writer));
+}
+
+absl::Status WorkerService::GenerateNow(grpc::ServerContext* context, const gpu_worker::v1::GenerateRequest& in,
+                                        grpc::ServerWriter<gpu_worker::v1::GenerateEvent>* writer) {
+  HGA_ASSIGN_OR_RETURN(auto request, ToEngineRequest(*model_, engine_->options().budget, in));
+  HGA_ASSIGN_OR_RETURN(auto events, engine_->Submit(std::move(request)));
+  bool reachable = true;
+  for (;;) {
+    const auto event = events->Next(kPoll);
+    if (context->IsCancelled()) {
+      reachable = false;
+      const bool late = context->deadline() <= std::chrono::system_clock::now();
+      events->Cancel(late ? absl::DeadlineExceededError("the deadline has passed")
+                          : absl::CancelledError("the caller has gone"));
+    }
+    if (!event.has_value()) continue;
+    if (event->kind == EngineEvent::Kind::kFailed) return event->status;
+    if (reachable && !writer->Write(ToProto(*event))) {
+      reachable = false;
+      events->Cancel(absl::CancelledError("the caller has gone"));
+    }
+    if (event->kind == EngineEvent::Kind::kFinished) return absl::OkStatus();
+  }
+}
+
+grpc::Status WorkerService::GetModel(grpc::ServerContext*, const gpu_worker::v1::GetModelRequest*,
+                                     gpu_worker::v1::GetModelResponse* response) {
+  const ModelConfig& config = model_->weights.config;
+  response->set_name(config.name);
+  response->set_architecture(config.architecture);
+  response->set_context_tokens(config.context_tokens);
+  response->set_vocab_size(config.vocab_size);
+  response->set_parameters(model_->parameters);
+  response->set_kv_bytes_per_token(config.Geometry().bytes_per_token());
+  response->set_backend(info_.backend);
+  response->set_threads(info_.threads);
+  return grpc::Status::OK;
+}
+
+grpc::Status WorkerService::GetStats(grpc::ServerContext*, const gpu_worker::v1::GetStatsRequest*,
+                                     gpu_worker::v1::GetStatsResponse* response) {
+  const EngineTotals totals = engine_->totals();
+  response->set_requests_total(totals.requests);
+  response->set_requests_active(totals.active);
+  response->set_prefill_tokens_total(totals.prefill_tokens);
+  response->set_decode_tokens_total(totals.decode_tokens);
+  ToProto(totals.tiers, response->mutable_tiers());
+  response->set_router_attached(link_->attached());
+  response->set_kv_store_attached(store_->connected());
+  response->set_dense_fallback_steps_total(totals.dense_fallback_steps);
+  const auto stats = store_->connected() ? store_->GetStats() : absl::UnavailableError("kv_store is away");
+  if (!stats.ok()) return grpc::Status::OK;
+  auto* out = response->mutable_kv_store();
+  out->set_slots_total(stats->slots_total);
+  out->set_slots_free(stats->slots_free);
+  out->set_slots_held(stats->slots_held);
+  out->set_slots_dirty(stats->slots_dirty);
+  out->set_sessions(stats->sessions);
+  out->set_chunks(stats->chunks);
+  out->set_chunks_durable(stats->chunks_durable);
+  out->set_disk_bytes(stats->disk_bytes);
+  out->set_evictions(stats->evictions);
+  return grpc::Status::OK;
+}
+
+grpc::Status WorkerService::ListSessions(grpc::ServerContext*, const gpu_worker::v1::ListSessionsRequest*,
+                                         gpu_worker::v1::ListSessionsResponse* response) {
+  const auto sessions = store_->ListSessions();
+  if (!sessions.ok()) return ToGrpc(sessions.status());
+  for (const SessionSummary& s : *sessions) {
+    auto* out = response->add_sessions();
+    out->set_name(s.name);
+    out->set_tokens(s.tokens);
+    out->set_bytes(s.bytes);
+    out->set_last_used_unix_s(s.last_used_unix_s);
+    out->set_open(s.open);
+    out->set_chunks(s.chunks);
+    out->set_chunks_durable(s.chunks_durable);
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status WorkerService::DeleteSession(grpc::ServerContext*, const gpu_worker::v1::DeleteSessionRequest* request,
+                                          gpu_worker::v1::DeleteSessionResponse*) {
+  const absl::Status valid = ValidateSessionName(request->name());
+  return ToGrpc(valid.ok() ? store_->DeleteSession(request->name()) : valid);
+}
+
+}  // namespace hga
