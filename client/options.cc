@@ -15,7 +15,7 @@ constexpr char kAbout[] =
     "A document is read once; its K/V cache stays in memory and on disk, so later questions start at once.";
 constexpr char kExamples[] =
     "Examples:\n"
-    "  hga ask --file deploy/documents/alice.txt \"What is written on the label of the little bottle?\"\n"
+    "  hga ask --file deploy/documents/alice.txt \"What does the Dodo give to Alice?\"\n"
     "  hga chat --session holidays\n\n"
     "Exit codes: 0 ok, 1 failure, 2 usage, 3 no worker, 4 not found, 5 busy, 6 invalid request, 130 "
     "interrupted.\n"

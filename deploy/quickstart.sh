@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # From a fresh checkout on Debian 12 to an answer about a document, in one command.
 # usage: deploy/quickstart.sh [options]
-#   --question TEXT   what to ask (default: what the label of a little bottle says)
+#   --question TEXT   what to ask (default: what the Dodo gives to Alice)
 #   --file F          the document to ask about (default deploy/documents/alice.txt)
 #   --keep            leave the stack running, to ask more with .bazel/bin/client/hga
 #   --down            stop a stack that --keep left running, and do nothing else
 # Installs packages, builds, fetches a small model, starts kv_store, router and gpu_worker, asks, stops them.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
-question="What is written on the label of the little bottle?"
+question="What does the Dodo give to Alice?"
 file="$root/deploy/documents/alice.txt"
 keep=""
 

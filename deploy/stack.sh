@@ -72,6 +72,7 @@ launch() {
   local name="$1"
   shift
   rm -f "$state/run/$name.pid" "$state/run/$name.exit"
+  [ ! -s "$state/logs/$name.log" ] || mv -f "$state/logs/$name.log" "$state/logs/$name.log.1"
   HGA_RUN="$state/run" HGA_NAME="$name" setsid bash -c '
     "$@" & pid=$!
     echo "$pid" >"$HGA_RUN/$HGA_NAME.pid"
