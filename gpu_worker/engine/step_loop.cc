@@ -352,7 +352,8 @@ void StepLoop::Warn(Sequence* s, const std::string& warning) {
   if (std::find(warnings.begin(), warnings.end(), warning) == warnings.end()) warnings.push_back(warning);
 }
 
-// Least recently used first. Never of a sink or window, nor what the layer at `tick` uses.
+// Least recently used first. Never of a sink or window, nor what the layer at `tick` uses. When nothing else is left:
+// what was reserved ahead.
 uint32_t StepLoop::MakeRoom(uint64_t tick, uint32_t wanted) {
   struct Candidate {
     BlockSet::Use use;
@@ -380,6 +381,13 @@ uint32_t StepLoop::MakeRoom(uint64_t tick, uint32_t wanted) {
   for (const SequencePtr& s : active_) {
     released += static_cast<uint32_t>(s->spare.size()) * model_.geometry.layers;
     s->spare.clear();
+  }
+  std::lock_guard<std::mutex> lock(mu_);
+  for (SealerEvent& event : answers_) {
+    if (event.kind != SealerEvent::Kind::kReserved || !event.status.ok()) continue;
+    released += static_cast<uint32_t>(event.blocks.size());
+    event.blocks.clear();
+    event.status = absl::ResourceExhaustedError("given up for blocks that a step needed");
   }
   return released;
 }

@@ -1,0 +1,429 @@
+// The engine on a tiny random model, without processes: what must not change a token does not.
+#include "gpu_worker/engine/engine.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <random>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+#include "gpu_worker/model/loaded_model.h"
+#include "gpu_worker/model/tiny_model.h"
+#include "gtest/gtest.h"
+#include "kv_store/client/memory_kv_client.h"
+#include "router/client/local_route_client.h"
+
+namespace hga {
+namespace {
+
+const LoadedModel& TinyModel() {
+  static const LoadedModel* const model = [] {
+    char folder[] = "/tmp/hga.XXXXXX";
+    HGA_CHECK(mkdtemp(folder) != nullptr);
+    const std::string path = absl::StrCat(folder, "/tiny.gguf");
+    HGA_CHECK(WriteTinyGguf(path, TinyModelOptions()).ok());
+    auto loaded = LoadModel(path);
+    HGA_CHECK(loaded.ok());
+    std::filesystem::remove_all(folder);  // the mapping stays
+    return loaded->release();
+  }();
+  return *model;
+}
+
+EngineModel Describe() {
+  const LoadedModel& model = TinyModel();
+  EngineModel out;
+  out.geometry = model.weights.config.Geometry();
+  out.fingerprint = model.fingerprint;
+  out.vocab_size = model.weights.config.vocab_size;
+  out.context_tokens = model.weights.config.context_tokens;
+  out.end_tokens = {model.tokenizer->eos()};
+  out.token_bytes = [&model](uint32_t id) { return model.tokenizer->TokenBytes(id); };
+  return out;
+}
+
+std::vector<uint32_t> RandomTokens(uint32_t count, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::vector<uint32_t> tokens;
+  for (uint32_t i = 0; i < count; ++i) tokens.push_back(3 + random() % 250);
+  return tokens;
+}
+
+// A router that can be made to die, between layers.
+class MortalRouter : public LocalRouteClient {
+ public:
+  MortalRouter(const KvGeometry& g, std::shared_ptr<std::atomic<int64_t>> exchanges_left,
+               std::shared_ptr<std::atomic<uint64_t>> posts)
+      : LocalRouteClient(g, *FindSummaryMethod("mean")), left_(exchanges_left), posts_(posts) {}
+  absl::Status Post(const RouteRequest& request) override {
+    ++*posts_;
+    if (*left_ <= 0) return absl::UnavailableError("the router died");
+    --*left_;
+    return LocalRouteClient::Post(request);
+  }
+  bool connected() const override { return *left_ > 0; }
+
+ private:
+  const std::shared_ptr<std::atomic<int64_t>> left_;
+  const std::shared_ptr<std::atomic<uint64_t>> posts_;
+};
+
+struct Answer {
+  absl::Status status;
+  std::vector<uint32_t> tokens;
+  std::string text;
+  RequestStats started, stats;
+  FinishReason reason = FinishReason::kStop;
+};
+
+class EngineTest : public testing::Test {
+ protected:
+  EngineTest() { Start(true); }
+
+  void Start(bool with_router, uint32_t slots = 0, EngineOptions options = {}) {
+    engine_.reset();
+    link_.reset();
+    model_ = Describe();
+    store_ = std::make_unique<MemoryKvClient>(model_.geometry, slots);
+    backend_ = *CreateBackend("cpu", TinyModel().weights, model_.geometry, BackendOptions());
+    RouterLink::Factory factory;
+    if (with_router) {
+      factory = [this]() -> absl::StatusOr<std::unique_ptr<RouteClient>> {
+        if (*exchanges_left_ <= 0) return absl::UnavailableError("no router");
+        return std::make_unique<MortalRouter>(model_.geometry, exchanges_left_, posts_);
+      };
+    }
+    link_ = std::make_unique<RouterLink>(factory, absl::Milliseconds(5));
+    engine_ = *Engine::Start(model_, options, backend_.get(), store_.get(), link_.get(),
+                             std::make_shared<prometheus::Registry>());
+  }
+
+  EngineRequest Request(std::vector<uint32_t> tokens, uint32_t max_tokens, float fraction = 1.0f) {
+    EngineRequest request;
+    request.tokens = std::move(tokens);
+    request.max_tokens = max_tokens;
+    request.ignore_eos = true;
+    request.budget.fraction = fraction;
+    request.budget.min_tokens = 16;
+    return request;
+  }
+  EngineRequest Dense(EngineRequest request) {
+    request.routed = false;
+    return request;
+  }
+  EngineRequest InSession(EngineRequest request, const std::string& name, bool append = false) {
+    request.session = name;
+    request.append = append;
+    return request;
+  }
+
+  static Answer Collect(EventStream* events, const std::function<void(size_t)>& on_token = nullptr) {
+    Answer answer;
+    for (;;) {
+      const auto event = events->Next(absl::Seconds(60));
+      if (!event.has_value()) {
+        answer.status = absl::DeadlineExceededError("no event");
+        return answer;
+      }
+      switch (event->kind) {
+        case EngineEvent::Kind::kStarted: answer.started = event->stats; break;
+        case EngineEvent::Kind::kProgress: break;
+        case EngineEvent::Kind::kToken:
+          answer.tokens.push_back(event->token);
+          answer.text += event->text;
+          if (on_token) on_token(answer.tokens.size());
+          break;
+        case EngineEvent::Kind::kFinished:
+          answer.stats = event->stats;
+          answer.reason = event->reason;
+          return answer;
+        case EngineEvent::Kind::kFailed: answer.status = event->status; return answer;
+      }
+    }
+  }
+  Answer Run(EngineRequest request, const std::function<void(size_t)>& on_token = nullptr) {
+    auto events = engine_->Submit(std::move(request));
+    if (events.ok()) return Collect(events->get(), on_token);
+    Answer answer;
+    answer.status = events.status();
+    return answer;
+  }
+
+  std::shared_ptr<std::atomic<int64_t>> exchanges_left_ = std::make_shared<std::atomic<int64_t>>(INT64_MAX);
+  std::shared_ptr<std::atomic<uint64_t>> posts_ = std::make_shared<std::atomic<uint64_t>>(0);
+  EngineModel model_;
+  std::unique_ptr<MemoryKvClient> store_;
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<RouterLink> link_;
+  std::unique_ptr<Engine> engine_;
+};
+
+TEST_F(EngineTest, FullBudgetEqualsDense) {
+  const auto prompt = RandomTokens(900, 1);
+  const Answer dense = Run(Dense(Request(prompt, 100)));
+  ASSERT_TRUE(dense.status.ok()) << dense.status;
+  EXPECT_EQ(*posts_, 0u);
+  const Answer routed = Run(Request(prompt, 100));
+  ASSERT_TRUE(routed.status.ok()) << routed.status;
+  ASSERT_EQ(dense.tokens.size(), 100u);
+  EXPECT_EQ(routed.tokens, dense.tokens);
+  EXPECT_GT(*posts_, 0u);
+  EXPECT_DOUBLE_EQ(routed.stats.attended_fraction(true), 1.0);
+  EXPECT_DOUBLE_EQ(routed.stats.attended_fraction(false), 1.0);
+  EXPECT_EQ(routed.reason, FinishReason::kLength);
+}
+
+TEST_F(EngineTest, RoutedRunsRepeatAndAttendLess) {
+  const auto prompt = RandomTokens(900, 2);
+  const Answer first = Run(Request(prompt, 60, 0.05f));
+  const Answer second = Run(Request(prompt, 60, 0.05f));
+  ASSERT_TRUE(first.status.ok()) << first.status;
+  EXPECT_EQ(first.tokens, second.tokens);
+  EXPECT_LT(first.stats.attended_fraction(true), 0.7);
+}
+
+TEST_F(EngineTest, OneExchangePerLayerAndNoStoreCallOnTheHeldPath) {
+  const Answer answer = Run(Request(RandomTokens(900, 3), 80));
+  ASSERT_TRUE(answer.status.ok()) << answer.status;
+  EXPECT_EQ(answer.stats.decode_steps, 79u);
+  EXPECT_EQ(answer.stats.ring_exchanges, answer.stats.decode_steps * model_.geometry.layers);
+  EXPECT_EQ(answer.stats.kv_rpcs_decode, 0u);
+  EXPECT_GT(answer.stats.tiers.held, 0u);
+}
+
+TEST_F(EngineTest, AppendEqualsNeverStopped) {
+  const auto prompt = RandomTokens(700, 4);
+  const Answer whole = Run(Dense(Request(prompt, 80)));
+  // 64 tokens on: the manifest's tail would be a whole chunk, which is the edge.
+  for (uint32_t cut : {1u, 4u, 5u, 30u}) {
+    const std::string name = absl::StrCat("s", cut);
+    const Answer first = Run(InSession(Request(prompt, cut), name));
+    ASSERT_TRUE(first.status.ok()) << first.status;
+    EXPECT_TRUE(first.stats.warnings.empty()) << first.stats.warnings[0];
+    // The next token is given by hand: appending needs an input.
+    EngineRequest more = InSession(Request({whole.tokens[cut]}, 79 - cut), name, true);
+    const Answer rest = Run(more);
+    ASSERT_TRUE(rest.status.ok()) << rest.status;
+    EXPECT_EQ(rest.started.prompt_tokens, 700 + cut + 1);
+    EXPECT_GE(rest.started.reused_tokens, 640u);
+    std::vector<uint32_t> tokens = first.tokens;
+    tokens.push_back(whole.tokens[cut]);
+    tokens.insert(tokens.end(), rest.tokens.begin(), rest.tokens.end());
+    EXPECT_EQ(tokens, whole.tokens) << cut;
+  }
+}
+
+TEST_F(EngineTest, SecondRunComputesOnlyTheUnfinishedChunk) {
+  const auto request = InSession(Request(RandomTokens(640, 5), 70), "doc");
+  const Answer first = Run(request);
+  const Answer second = Run(request);
+  ASSERT_TRUE(second.status.ok()) << second.status;
+  EXPECT_EQ(first.started.reused_tokens, 0u);
+  EXPECT_EQ(second.started.reused_tokens, 576u);  // one token at least is computed
+  EXPECT_EQ(first.tokens, second.tokens);
+}
+
+TEST_F(EngineTest, DroppingRamBetweenTurnsChangesNoToken) {
+  const auto first = InSession(Request(RandomTokens(900, 6), 10, 0.1f), "doc");
+  const auto second = InSession(Request(RandomTokens(20, 7), 40, 0.1f), "doc", true);
+  ASSERT_TRUE(Run(first).status.ok());
+  const Answer warm = Run(second);
+  ASSERT_TRUE(warm.status.ok()) << warm.status;
+  Start(true);
+  ASSERT_TRUE(Run(first).status.ok());
+  store_->DropRam();
+  const Answer cold = Run(second);
+  EXPECT_EQ(cold.tokens, warm.tokens);
+  EXPECT_GT(cold.stats.tiers.disk, 0u);
+  EXPECT_EQ(warm.stats.tiers.disk, 0u);
+}
+
+TEST_F(EngineTest, TightStoreChangesNoToken) {
+  const auto request = Request(RandomTokens(1200, 8), 40, 0.1f);
+  const Answer roomy = Run(request);
+  // 19 chunks of 2 layers do not fit at once.
+  Start(true, 36);
+  const Answer tight = Run(request);
+  ASSERT_TRUE(tight.status.ok()) << tight.status;
+  EXPECT_EQ(tight.tokens, roomy.tokens);
+  EXPECT_GT(tight.stats.tiers.ram + tight.stats.tiers.disk, 0u);
+}
+
+TEST_F(EngineTest, HopelesslySmallStoreSaysSo) {
+  Start(true, 6);
+  const Answer answer = Run(Request(RandomTokens(1200, 9), 4));
+  EXPECT_EQ(answer.status.code(), absl::StatusCode::kResourceExhausted) << answer.status;
+}
+
+TEST_F(EngineTest, LostChunkIsComputedAgain) {
+  const auto request = InSession(Request(RandomTokens(900, 10), 30), "doc");
+  const Answer before = Run(request);
+  const auto hashes = ChunkHashes(model_.fingerprint, model_.geometry, request.tokens);
+  for (uint32_t chunk : {5u, 13u}) {  // reached by routing; in the window that is fetched at the start
+    store_->DamageChunk(hashes[chunk]);
+    const Answer after = Run(request);
+    ASSERT_TRUE(after.status.ok()) << after.status;
+    EXPECT_EQ(after.tokens, before.tokens) << chunk;
+    EXPECT_GT(after.stats.tiers.recomputed, 0u) << chunk;
+  }
+}
+
+TEST_F(EngineTest, DyingRouterLeavesDenseAttention) {
+  const auto prompt = RandomTokens(900, 11);
+  const Answer whole = Run(Dense(Request(prompt, 60)));
+  *exchanges_left_ = 31;  // dies in the middle of a step
+  const Answer cut = Run(Request(prompt, 60));
+  ASSERT_TRUE(cut.status.ok()) << cut.status;
+  EXPECT_EQ(cut.tokens, whole.tokens);
+  EXPECT_GT(cut.stats.dense_fallback_steps, 0u);
+  EXPECT_EQ(cut.stats.warnings.size(), 1u);
+}
+
+TEST_F(EngineTest, ReturningRouterIsUsedAgain) {
+  const auto prompt = RandomTokens(900, 12);
+  const Answer whole = Run(Dense(Request(prompt, 200)));
+  *exchanges_left_ = 11;
+  const Answer cut = Run(Request(prompt, 200), [&](size_t tokens) {
+    if (tokens != 10) return;
+    *exchanges_left_ = INT64_MAX;
+    while (!link_->attached()) absl::SleepFor(absl::Milliseconds(1));
+  });
+  ASSERT_TRUE(cut.status.ok()) << cut.status;
+  EXPECT_EQ(cut.tokens, whole.tokens);
+  EXPECT_GT(cut.stats.dense_fallback_steps, 0u);
+  const Answer after = Run(Request(prompt, 20));
+  EXPECT_EQ(after.stats.dense_fallback_steps, 0u);
+  EXPECT_GT(after.stats.ring_exchanges, 0u);
+}
+
+TEST_F(EngineTest, WithoutRouterTheDenseBoundHolds) {
+  EngineOptions options;
+  options.max_dense_tokens = 512;
+  Start(false, 0, options);
+  EXPECT_TRUE(Run(Request(RandomTokens(400, 13), 10)).status.ok());
+  const Answer answer = Run(Request(RandomTokens(900, 13), 10));
+  EXPECT_EQ(answer.status.code(), absl::StatusCode::kUnavailable) << answer.status;
+}
+
+TEST_F(EngineTest, SequencesDoNotDependOnTheirCompany) {
+  std::vector<Answer> alone;
+  for (uint32_t i = 0; i < 3; ++i) alone.push_back(Run(Request(RandomTokens(300 + 170 * i, 20 + i), 60, 0.1f)));
+  std::vector<std::shared_ptr<EventStream>> together;
+  for (uint32_t i = 0; i < 3; ++i) {
+    together.push_back(*engine_->Submit(Request(RandomTokens(300 + 170 * i, 20 + i), 60, 0.1f)));
+  }
+  for (uint32_t i = 0; i < 3; ++i) EXPECT_EQ(Collect(together[i].get()).tokens, alone[i].tokens) << i;
+}
+
+TEST_F(EngineTest, TwinsThatCommitTheSameChunksDoNotDisturbEachOther) {
+  const auto request = Request(RandomTokens(900, 30), 60, 0.1f);
+  const Answer alone = Run(request);
+  std::vector<std::shared_ptr<EventStream>> twins;
+  for (int i = 0; i < 3; ++i) twins.push_back(*engine_->Submit(request));
+  for (auto& twin : twins) EXPECT_EQ(Collect(twin.get()).tokens, alone.tokens);
+}
+
+TEST_F(EngineTest, CancellationKeepsWhatIsComplete) {
+  const auto prompt = RandomTokens(640, 31);
+  auto events = *engine_->Submit(InSession(Request(prompt, 1000), "doc"));
+  const Answer cut = Collect(events.get(), [&](size_t tokens) {
+    if (tokens == 5) events->Cancel(absl::CancelledError("enough"));
+  });
+  EXPECT_EQ(cut.status.code(), absl::StatusCode::kCancelled);
+  EXPECT_LT(cut.tokens.size(), 1000u);
+  const auto kept = store_->GetSession("doc", model_.fingerprint);
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  EXPECT_EQ(kept->size(), prompt.size() + cut.tokens.size());
+}
+
+TEST_F(EngineTest, StopEndsWithUnavailableAndSaves) {
+  const auto prompt = RandomTokens(1000, 32);
+  const Answer cut = Run(InSession(Request(prompt, 900), "doc"), [&](size_t tokens) {
+    if (tokens == 5) engine_->Stop();
+  });
+  EXPECT_EQ(cut.status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(Run(Request(prompt, 1)).status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_GE(store_->GetSession("doc", model_.fingerprint)->size(), 960u);
+}
+
+TEST_F(EngineTest, PrefillOnly) {
+  const auto prompt = RandomTokens(200, 33);
+  const Answer prefill = Run(InSession(Request(prompt, 0), "doc"));
+  ASSERT_TRUE(prefill.status.ok()) << prefill.status;
+  EXPECT_EQ(prefill.reason, FinishReason::kPrefillOnly);
+  EXPECT_TRUE(prefill.tokens.empty());
+  EXPECT_EQ(Run(InSession(Request(prompt, 1), "doc")).started.reused_tokens, 192u);
+  EXPECT_TRUE(Run(InSession(Request(prompt, 0), "doc")).status.ok());
+  EXPECT_TRUE(Run(Request({5}, 0)).status.ok()) << "not one chunk: nothing to compute";
+}
+
+TEST_F(EngineTest, StopStringEndsTheText) {
+  const auto prompt = RandomTokens(100, 34);
+  const Answer whole = Run(Request(prompt, 40));
+  ASSERT_GT(whole.text.size(), 8u);
+  const std::string stop = whole.text.substr(whole.text.size() / 2, 3);
+  auto request = Request(prompt, 40);
+  request.stop = {stop};
+  const Answer cut = Run(request);
+  EXPECT_EQ(cut.reason, FinishReason::kStop);
+  EXPECT_EQ(cut.text, whole.text.substr(0, whole.text.find(stop)));
+}
+
+TEST_F(EngineTest, ContextEndsTheAnswer) {
+  const Answer answer = Run(Request(RandomTokens(2000, 35), 500));
+  ASSERT_TRUE(answer.status.ok()) << answer.status;
+  EXPECT_EQ(answer.tokens.size(), 48u);
+  EXPECT_EQ(answer.reason, FinishReason::kLength);
+}
+
+TEST_F(EngineTest, BadRequests) {
+  const auto code = [&](EngineRequest request) { return Run(std::move(request)).status.code(); };
+  EXPECT_EQ(code(Request({}, 1)), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code(Request({4000000000u}, 1)), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code(Request(RandomTokens(2048, 1), 1)), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code(InSession(Request({5}, 1), "../x")), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code(InSession(Request({5}, 1), "nobody", true)), absl::StatusCode::kNotFound);
+  auto stops = Request({5}, 1);
+  stops.stop.assign(17, "x");
+  EXPECT_EQ(code(stops), absl::StatusCode::kInvalidArgument);
+  auto hot = Request({5}, 1);
+  hot.sampling.temperature = -1;
+  EXPECT_EQ(code(hot), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(EngineTest, SecondWriterIsRefused) {
+  absl::Status inner;
+  const Answer outer = Run(InSession(Request(RandomTokens(300, 36), 20), "shared"), [&](size_t tokens) {
+    if (tokens == 1) inner = Run(InSession(Request(RandomTokens(300, 37), 1), "shared")).status;
+  });
+  EXPECT_TRUE(outer.status.ok()) << outer.status;
+  EXPECT_EQ(inner.code(), absl::StatusCode::kFailedPrecondition) << inner;
+}
+
+TEST_F(EngineTest, AdmissionIsBounded) {
+  EngineOptions options;
+  options.max_sequences = 1;
+  options.max_waiting = 1;
+  Start(true, 0, options);
+  std::vector<std::shared_ptr<EventStream>> streams;
+  for (int i = 0; i < 2; ++i) streams.push_back(*engine_->Submit(Request(RandomTokens(200, 38), 100)));
+  EXPECT_EQ(engine_->Submit(Request({5}, 1)).status().code(), absl::StatusCode::kResourceExhausted);
+  streams[0]->Cancel(absl::CancelledError("enough"));
+  EXPECT_FALSE(Collect(streams[0].get()).status.ok());
+  EXPECT_TRUE(Collect(streams[1].get()).status.ok());
+}
+
+TEST_F(EngineTest, FailedCommitEndsTheRequestClearly) {
+  const Answer answer = Run(Request(RandomTokens(300, 39), 400), [&](size_t tokens) {
+    if (tokens == 5) store_->SetConnected(false);
+  });
+  EXPECT_EQ(answer.status.code(), absl::StatusCode::kUnavailable) << answer.status;
+  store_->SetConnected(true);
+  EXPECT_TRUE(Run(Request(RandomTokens(300, 39), 4)).status.ok());
+}
+
+}  // namespace
+}  // namespace hga

@@ -1,0 +1,86 @@
+#include "gpu_worker/engine/sampler.h"
+
+#include <cmath>
+
+#include "gtest/gtest.h"
+
+namespace hga {
+namespace {
+
+uint32_t Pick(Sampler* sampler, std::vector<float> logits, const std::vector<uint32_t>& history = {}) {
+  return sampler->Sample(absl::MakeSpan(logits), history);
+}
+
+TEST(SamplerTest, GreedyTakesTheLowestOfEquals) {
+  Sampler sampler({});
+  EXPECT_EQ(Pick(&sampler, {1, 3, 2, 3}), 1u);
+  EXPECT_EQ(Pick(&sampler, {NAN, -5, NAN}), 1u);
+}
+
+TEST(SamplerTest, EqualSeedsGiveEqualTokensAndOthersDoNot) {
+  const std::vector<float> logits(50, 0.0f);
+  const auto draw = [&](uint64_t seed) {
+    SamplingOptions options;
+    options.temperature = 1;
+    options.seed = seed;
+    Sampler sampler(options);
+    std::vector<uint32_t> ids;
+    for (int i = 0; i < 20; ++i) ids.push_back(Pick(&sampler, logits));
+    return ids;
+  };
+  EXPECT_EQ(draw(7), draw(7));
+  EXPECT_NE(draw(7), draw(8));
+}
+
+TEST(SamplerTest, DrawsFollowTheProbabilities) {
+  SamplingOptions options;
+  options.temperature = 1;
+  Sampler sampler(options);
+  int ones = 0;
+  for (int i = 0; i < 4000; ++i) ones += Pick(&sampler, {0, std::log(3.0f)}) == 1;
+  EXPECT_NEAR(ones / 4000.0, 0.75, 0.03);
+}
+
+TEST(SamplerTest, TruncationKeepsTheLikely) {
+  const std::vector<float> logits = {std::log(0.5f), std::log(0.3f), std::log(0.15f), std::log(0.05f)};
+  const auto highest = [&](SamplingOptions options) {
+    options.temperature = 1;
+    Sampler sampler(options);
+    uint32_t most = 0;
+    for (int i = 0; i < 500; ++i) most = std::max(most, Pick(&sampler, logits));
+    return most;
+  };
+  SamplingOptions top_k, top_p, min_p;
+  top_k.top_k = 2;
+  top_p.top_p = 0.7f;
+  min_p.min_p = 0.2f;
+  EXPECT_EQ(highest({}), 3u);
+  EXPECT_EQ(highest(top_k), 1u);
+  EXPECT_EQ(highest(top_p), 1u);
+  EXPECT_EQ(highest(min_p), 2u);
+}
+
+TEST(SamplerTest, RepetitionPenaltyLowersWhatWasSaid) {
+  SamplingOptions options;
+  options.repetition_penalty = 2;
+  Sampler sampler(options);
+  EXPECT_EQ(Pick(&sampler, {3, 2}, {0, 0}), 1u);
+  EXPECT_EQ(Pick(&sampler, {3, 1}, {0}), 0u);  // once, however often it was said
+  EXPECT_EQ(Pick(&sampler, {-1, -1.5f}, {0}), 1u);
+}
+
+TEST(SamplerTest, AbsurdValuesAreRefused) {
+  for (const auto change : {+[](SamplingOptions* o) { o->temperature = -1; },
+                            +[](SamplingOptions* o) { o->temperature = NAN; },
+                            +[](SamplingOptions* o) { o->top_p = 1.5f; },
+                            +[](SamplingOptions* o) { o->min_p = -0.1f; },
+                            +[](SamplingOptions* o) { o->repetition_penalty = 0; }}) {
+    SamplingOptions options;
+    change(&options);
+    EXPECT_EQ(options.Validate().code(), absl::StatusCode::kInvalidArgument);
+  }
+  EXPECT_TRUE(SamplingOptions().Validate().ok());
+}
+
+}  // namespace
+}  // namespace hga
