@@ -61,7 +61,8 @@ absl::Status Engine::Validate(const EngineRequest& r) const {
   }
   for (const std::string& stop : r.stop) {
     if (stop.empty() || stop.size() > kMaxStopBytes) {
-      return absl::InvalidArgumentError(absl::StrCat("a stop string has ", stop.size(), " bytes; 1 to ", kMaxStopBytes));
+      return absl::InvalidArgumentError(
+          absl::StrCat("a stop string has ", stop.size(), " bytes; 1 to ", kMaxStopBytes));
     }
   }
   HGA_RETURN_IF_ERROR(ValidateBudget(r.budget));

@@ -18,12 +18,15 @@ constexpr int kFetchAttempts = 40;
 bool Gone(const absl::Status& status) { return absl::IsNotFound(status) || absl::IsDataLoss(status); }
 
 // 1 ms at first, 50 ms at most: 40 attempts give the store about two seconds to write and evict.
-void BackOff(int attempt) { std::this_thread::sleep_for(std::chrono::milliseconds(std::min(1 << std::min(attempt, 6), 50))); }
+void BackOff(int attempt) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(std::min(1 << std::min(attempt, 6), 50)));
+}
 
 // The store that came back does not know the session: for the caller that is a store that was away.
 absl::Status StoreError(const absl::Status& status) {
   if (!absl::IsFailedPrecondition(status)) return status;
-  return absl::UnavailableError(absl::StrCat("kv_store was restarted; send the request again (", status.message(), ")"));
+  return absl::UnavailableError(
+      absl::StrCat("kv_store was restarted; send the request again (", std::string(status.message()), ")"));
 }
 
 std::string SummaryOf(const KvGeometry& g, const SummaryMethod& method, const std::vector<HeldBlock>& blocks) {

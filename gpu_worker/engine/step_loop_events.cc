@@ -80,7 +80,8 @@ void StepLoop::OnReserved(Sequence* s, SealerEvent event) {
   }
   if (!absl::IsResourceExhausted(event.status) || ++s->reserve_failures > kReserveAttempts) {
     if (s->state == Sequence::State::kRunning) {
-      const std::string hint = "; the arena is too small for what is under way: try again later, or raise --arena_bytes";
+      const char* const hint =
+          "; the arena is too small for what is under way: try again later, or raise --arena_bytes";
       End(s, absl::IsResourceExhausted(event.status)
                  ? absl::ResourceExhaustedError(absl::StrCat(std::string(event.status.message()), hint))
                  : event.status);
@@ -99,7 +100,8 @@ void StepLoop::ReserveAhead(Sequence* s) {
   if (!runs || absl::Now() < s->reserve_at || s->cut_to.has_value()) return;
   const uint32_t chunk_tokens = model_.geometry.chunk_tokens;
   const auto size = static_cast<uint32_t>(s->tokens.size());
-  const uint32_t longest = std::min<uint64_t>(uint64_t{s->prompt_tokens} + s->request->max_tokens, model_.context_tokens);
+  const uint64_t asked = uint64_t{s->prompt_tokens} + s->request->max_tokens;
+  const auto longest = static_cast<uint32_t>(std::min<uint64_t>(asked, model_.context_tokens));
   // Decoding: the next chunk from the middle of this one on. Prefill: this batch and the next.
   const uint32_t ahead = s->decoding() ? chunk_tokens / 2 : 2 * options_.prefill_batch_tokens;
   uint32_t end = std::min(s->computed + ahead, s->decoding() ? longest : std::max(s->target(chunk_tokens), 1u));

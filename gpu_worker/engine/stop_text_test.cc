@@ -49,7 +49,9 @@ TEST(StopTextTest, FlushGivesTheHeldBeginning) {
 
 TEST(StopTextTest, Utf8) {
   EXPECT_TRUE(IsUtf8("a\xc3\xa9\xf0\x9f\x98\x80"));
-  for (const char* bad : {"\xc0\x80", "\xed\xa0\x80", "\xe2\x82", "\xf4\x90\x80\x80", "\x80"}) EXPECT_FALSE(IsUtf8(bad));
+  for (const char* bad : {"\xc0\x80", "\xed\xa0\x80", "\xe2\x82", "\xf4\x90\x80\x80", "\x80"}) {
+    EXPECT_FALSE(IsUtf8(bad));
+  }
 }
 
 }  // namespace
