@@ -4,6 +4,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
+#include "common/base/arguments.h"
 #include "common/base/status.h"
 #include "common/rpc/channel.h"
 
@@ -64,7 +65,7 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
   app.add_option("--threads", o->threads, "Threads of the backend; 0: one per core");
   AddEngineOptions(&app, &o->engine);
   try {
-    app.parse(argc, argv);
+    app.parse(LastArgumentFirst(argc, argv));
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }

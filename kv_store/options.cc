@@ -9,6 +9,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/arguments.h"
 #include "common/base/status.h"
 #include "common/rpc/channel.h"
 
@@ -88,7 +89,7 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, KvStoreOption
                  "Reserve is refused while more chunks than this wait for the disk");
   app.add_option("--direct_io", o->direct_io, "Read and write the database past the page cache");
   try {
-    app.parse(argc, argv);
+    app.parse(LastArgumentFirst(argc, argv));
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }

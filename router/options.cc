@@ -9,6 +9,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
+#include "common/base/arguments.h"
 #include "common/base/status.h"
 #include "common/rpc/channel.h"
 
@@ -21,19 +22,6 @@ constexpr unsigned kCoresToSpin = 5;
 absl::Status CheckAddress(const char* flag, const std::string& address) {
   const absl::Status status = ValidateAddress(address);
   return status.ok() ? status : absl::InvalidArgumentError(absl::StrCat(flag, ": ", status.message()));
-}
-
-// In CLI11's order. It takes the argument after "--flag=" for the flag's value, so the empty value is made one.
-std::vector<std::string> LastFirst(int argc, const char* const* argv) {
-  std::vector<std::string> arguments;
-  for (int i = 1; i < argc; ++i) {
-    const std::string argument = argv[i];
-    const bool empty_value = argument.size() > 3 && argument.compare(0, 2, "--") == 0 && argument.back() == '=';
-    arguments.push_back(empty_value ? argument.substr(0, argument.size() - 1) : argument);
-    if (empty_value) arguments.emplace_back();
-  }
-  std::reverse(arguments.begin(), arguments.end());
-  return arguments;
 }
 
 }  // namespace
@@ -71,7 +59,7 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, RouterOptions
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
   app.add_option("--max_sequences", o->max_sequences, "Sequences open at a time");
   try {
-    app.parse(LastFirst(argc, argv));
+    app.parse(LastArgumentFirst(argc, argv));
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   } catch (const std::exception& error) {

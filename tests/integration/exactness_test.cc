@@ -25,7 +25,7 @@ class ExactnessTest : public testing::TestWithParam<bool> {
 
 TEST_P(ExactnessTest, FullBudgetEqualsDenseTokenForToken) {
   Stack stack(options_);
-  ASSERT_TRUE(stack.Start().ok()) << stack.log("gpu_worker");
+  ASSERT_EQ(stack.Start(), absl::OkStatus());
   const auto request = TokenRequest(prompt_tokens(), 1, 256);
   const Answer dense = stack.Generate(Dense(request));
   const Answer routed = stack.Generate(Routed(request, 1.0f));
@@ -40,7 +40,7 @@ TEST_P(ExactnessTest, FullBudgetEqualsDenseTokenForToken) {
 
 TEST_P(ExactnessTest, RunsRepeatBitForBit) {
   Stack stack(options_);
-  ASSERT_TRUE(stack.Start().ok()) << stack.log("gpu_worker");
+  ASSERT_EQ(stack.Start(), absl::OkStatus());
   const auto request = Routed(TokenRequest(prompt_tokens(), 2, 64), 0.1f);
   const Answer first = stack.Generate(request);
   const Answer second = stack.Generate(request);
@@ -56,7 +56,7 @@ TEST_P(ExactnessTest, RingAndStreamGiveTheSameTokens) {
     StackOptions options = options_;
     options.worker_flags.push_back("--router_transport=" + transport);
     Stack stack(options);
-    ASSERT_TRUE(stack.Start().ok()) << stack.log("gpu_worker");
+    ASSERT_EQ(stack.Start(), absl::OkStatus());
     const Answer answer = stack.Generate(request);
     ASSERT_TRUE(answer.status.ok()) << answer.status;
     ASSERT_EQ(answer.finished.dense_fallback_steps(), 0u);
@@ -78,9 +78,11 @@ TEST_P(ExactnessTest, EvictingEverythingToDiskBetweenTurnsChangesNoToken) {
   std::vector<std::vector<uint32_t>> tokens;
   for (const bool evict : {false, true}) {
     Stack stack(options_);
-    ASSERT_TRUE(stack.Start().ok()) << stack.log("gpu_worker");
+    ASSERT_EQ(stack.Start(), absl::OkStatus());
     ASSERT_TRUE(stack.Generate(first_turn).status.ok());
-    if (evict) ASSERT_TRUE(stack.FlushToDisk().ok());
+    if (evict) {
+      ASSERT_EQ(stack.FlushToDisk(), absl::OkStatus());
+    }
     const Answer answer = stack.Generate(second_turn);
     ASSERT_TRUE(answer.status.ok()) << answer.status;
     EXPECT_GT(answer.started.reused_tokens(), prompt_tokens() - 128);
@@ -96,7 +98,7 @@ TEST_P(ExactnessTest, EvictingEverythingToDiskBetweenTurnsChangesNoToken) {
 
 TEST_P(ExactnessTest, RouterKilledGenerationGoesOnDensely) {
   Stack stack(options_);
-  ASSERT_TRUE(stack.Start().ok()) << stack.log("gpu_worker");
+  ASSERT_EQ(stack.Start(), absl::OkStatus());
   // At full budget the dense fallback must give the very tokens that routing would have given.
   const auto request = Routed(TokenRequest(prompt_tokens(), 6, 128), 1.0f);
   const Answer whole = stack.Generate(Dense(request));
@@ -110,8 +112,8 @@ TEST_P(ExactnessTest, RouterKilledGenerationGoesOnDensely) {
   EXPECT_GT(cut.finished.warnings_size(), 0);
 
   // And back: a new router is found and used without anybody's help.
-  ASSERT_TRUE(stack.StartRouter().ok()) << stack.log("router");
-  ASSERT_TRUE(stack.WaitForWorker([](const auto& stats) { return stats.router_attached(); }).ok());
+  ASSERT_EQ(stack.StartRouter(), absl::OkStatus());
+  ASSERT_EQ(stack.WaitForWorker([](const auto& stats) { return stats.router_attached(); }), absl::OkStatus());
   const Answer again = stack.Generate(request);
   ASSERT_TRUE(again.status.ok()) << again.status;
   EXPECT_EQ(again.finished.dense_fallback_steps(), 0u);
@@ -120,7 +122,7 @@ TEST_P(ExactnessTest, RouterKilledGenerationGoesOnDensely) {
 
 TEST_P(ExactnessTest, OneExchangePerLayerAndNoRpcOnTheRamHitPath) {
   Stack stack(options_);
-  ASSERT_TRUE(stack.Start().ok()) << stack.log("gpu_worker");
+  ASSERT_EQ(stack.Start(), absl::OkStatus());
   const auto request = InSession(Routed(TokenRequest(prompt_tokens(), 7, 64), 1.0f), "hot");
   const Answer answer = stack.Generate(request);
   ASSERT_TRUE(answer.status.ok()) << answer.status;
@@ -131,7 +133,7 @@ TEST_P(ExactnessTest, OneExchangePerLayerAndNoRpcOnTheRamHitPath) {
 
 TEST_P(ExactnessTest, SecondRunComputesOnlyTheUnfinishedChunk) {
   Stack stack(options_);
-  ASSERT_TRUE(stack.Start().ok()) << stack.log("gpu_worker");
+  ASSERT_EQ(stack.Start(), absl::OkStatus());
   const auto request = InSession(Routed(TokenRequest(prompt_tokens(), 8, 16), 0.2f), "doc");
   const Answer first = stack.Generate(request);
   const Answer second = stack.Generate(request);

@@ -15,7 +15,7 @@ constexpr uint32_t kReusable = (kPrompt - 1) / 64 * 64;
 
 TEST(RestartTest, WholeStackComesBackWithTheDocument) {
   Stack stack({});
-  ASSERT_TRUE(stack.Start().ok()) << stack.log("gpu_worker");
+  ASSERT_EQ(stack.Start(), absl::OkStatus());
   const auto request = InSession(Routed(TokenRequest(kPrompt, 1, 32), 0.2f), "doc");
   const Answer before = stack.Generate(request);
   ASSERT_TRUE(before.status.ok()) << before.status;
@@ -25,7 +25,7 @@ TEST(RestartTest, WholeStackComesBackWithTheDocument) {
     ASSERT_TRUE(code.ok()) << code.status();
     EXPECT_EQ(*code, 0);
   }
-  ASSERT_TRUE(stack.Start().ok()) << stack.log("gpu_worker");
+  ASSERT_EQ(stack.Start(), absl::OkStatus());
   const Answer after = stack.Generate(request);
   ASSERT_TRUE(after.status.ok()) << after.status;
   EXPECT_EQ(after.started.reused_tokens(), kReusable);
@@ -41,7 +41,7 @@ TEST(RestartTest, WholeStackComesBackWithTheDocument) {
 
 TEST(RestartTest, KvStoreKilledWithSigkillThenTheSameTokens) {
   Stack stack({});
-  ASSERT_TRUE(stack.Start().ok()) << stack.log("gpu_worker");
+  ASSERT_EQ(stack.Start(), absl::OkStatus());
   const auto request = InSession(Routed(TokenRequest(kPrompt, 2, 32), 0.2f), "doc");
   const Answer before = stack.Generate(request);
   ASSERT_TRUE(before.status.ok()) << before.status;
@@ -51,8 +51,8 @@ TEST(RestartTest, KvStoreKilledWithSigkillThenTheSameTokens) {
   const Answer away = stack.Generate(request);
   EXPECT_EQ(away.status.code(), absl::StatusCode::kUnavailable) << away.status;
 
-  ASSERT_TRUE(stack.StartKvStore().ok()) << stack.log("kv_store");
-  ASSERT_TRUE(stack.WaitForWorker([](const auto& stats) { return stats.kv_store_attached(); }).ok());
+  ASSERT_EQ(stack.StartKvStore(), absl::OkStatus());
+  ASSERT_EQ(stack.WaitForWorker([](const auto& stats) { return stats.kv_store_attached(); }), absl::OkStatus());
   const Answer after = stack.Generate(request);
   ASSERT_TRUE(after.status.ok()) << after.status;
   EXPECT_EQ(after.tokens, before.tokens);
@@ -60,7 +60,7 @@ TEST(RestartTest, KvStoreKilledWithSigkillThenTheSameTokens) {
 
 TEST(RestartTest, WorkerKilledWhileGeneratingFreesItsSlots) {
   Stack stack({});
-  ASSERT_TRUE(stack.Start().ok()) << stack.log("gpu_worker");
+  ASSERT_EQ(stack.Start(), absl::OkStatus());
   const auto request = InSession(Routed(TokenRequest(kPrompt, 3, 400), 0.2f), "doc");
   const Answer cut = stack.Generate(request, [&](size_t tokens) {
     if (tokens == 20) stack.worker.Signal(SIGKILL);
@@ -79,8 +79,8 @@ TEST(RestartTest, WorkerKilledWhileGeneratingFreesItsSlots) {
   }
   EXPECT_EQ(stats.slots_held(), 0u);
 
-  ASSERT_TRUE(stack.StartWorker().ok()) << stack.log("gpu_worker");
-  ASSERT_TRUE(stack.WaitForWorker([](const auto& s) { return s.router_attached(); }).ok());
+  ASSERT_EQ(stack.StartWorker(), absl::OkStatus());
+  ASSERT_EQ(stack.WaitForWorker([](const auto& s) { return s.router_attached(); }), absl::OkStatus());
   auto again = request;
   again.set_max_tokens(32);
   const Answer answer = stack.Generate(again);
@@ -91,12 +91,14 @@ TEST(RestartTest, WorkerKilledWhileGeneratingFreesItsSlots) {
 }
 
 TEST(RestartTest, ArenaSmallerThanTheDocument) {
-  // 2 layers x 24 chunks need 48 slots of 8 KiB; the arena has room for fewer, so blocks go to disk and come back.
+  // 8 layers x 24 chunks need 192 slots of 8 KiB; the arena has fewer, so blocks go to disk and come back.
   StackOptions small;
-  small.arena_bytes = "320KiB";
-  Stack tight(small), roomy({});
-  ASSERT_TRUE(tight.Start().ok()) << tight.log("gpu_worker");
-  ASSERT_TRUE(roomy.Start().ok()) << roomy.log("gpu_worker");
+  small.tiny_model_flags = {"--layers=8"};
+  StackOptions large = small;
+  small.arena_bytes = "1MiB";
+  Stack tight(small), roomy(large);
+  ASSERT_EQ(tight.Start(), absl::OkStatus());
+  ASSERT_EQ(roomy.Start(), absl::OkStatus());
   const auto request = InSession(Routed(TokenRequest(kPrompt, 4, 64), 0.1f), "doc");
   const Answer spilled = tight.Generate(request);
   const Answer whole = roomy.Generate(request);

@@ -59,7 +59,8 @@ Stack::~Stack() {
 std::string Stack::log(const std::string& daemon) const { return ReadFileOrEmpty(folder_ + "/" + daemon + ".log"); }
 
 std::vector<std::string> Stack::Command(const std::string& daemon) const {
-  std::vector<std::string> argv = {Binary(daemon + "/" + daemon), "--listen=" + address(daemon), "--metrics_listen="};
+  std::vector<std::string> argv = {Binary(daemon + "/" + daemon), "--listen=" + address(daemon),
+                                   "--metrics_listen", ""};
   const std::vector<std::string>* extra = &options_.worker_flags;
   if (daemon == "kv_store") {
     argv.insert(argv.end(), {"--data_dir=" + folder_ + "/data", "--arena_path=" + folder_ + "/arena",
@@ -79,7 +80,9 @@ std::vector<std::string> Stack::Command(const std::string& daemon) const {
 absl::Status Stack::Start() {
   if (model_.empty()) {
     model_ = folder_ + "/tiny.gguf";
-    auto maker = Process::Start({Binary("gpu_worker/model/make_tiny_gguf"), "--out=" + model_}, folder_ + "/tiny.log");
+    std::vector<std::string> argv = {Binary("gpu_worker/model/make_tiny_gguf"), "--out=" + model_};
+    argv.insert(argv.end(), options_.tiny_model_flags.begin(), options_.tiny_model_flags.end());
+    auto maker = Process::Start(argv, folder_ + "/tiny.log");
     if (!maker.ok()) return maker.status();
     const auto code = maker->Wait(absl::Seconds(30));
     if (!code.ok() || *code != 0) return absl::InternalError("make_tiny_gguf: " + ReadFileOrEmpty(folder_ + "/tiny.log"));
@@ -104,9 +107,9 @@ absl::Status Stack::StartDaemon(const std::string& daemon, Process* process) {
 
 absl::Status Stack::WaitHealthy(const std::string& daemon, Process* process) {
   const absl::Time deadline = absl::Now() + absl::Seconds(60);
-  const auto channel = Connect(address(daemon));
   while (absl::Now() < deadline && process->running()) {
-    if (IsServing(channel)) return absl::OkStatus();
+    // A new channel each time: one that has failed once backs off for seconds.
+    if (IsServing(Connect(address(daemon)))) return absl::OkStatus();
     absl::SleepFor(absl::Milliseconds(20));
   }
   return absl::UnavailableError(absl::StrCat(daemon, " did not get healthy:\n", log(daemon)));

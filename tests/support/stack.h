@@ -19,6 +19,7 @@ namespace hga {
 
 struct StackOptions {
   std::string model;  // GGUF path; empty: a tiny random model made for the stack
+  std::vector<std::string> tiny_model_flags;  // of make_tiny_gguf
   std::string arena_bytes = "256MiB";
   std::vector<std::string> kv_store_flags, router_flags, worker_flags;
   bool with_router = true;

@@ -10,6 +10,12 @@
 #include "gpu_worker/backend/cpu/kernels.h"
 
 namespace hga {
+namespace {
+
+// Runs of one part of a decoding row: 512 keys with groups of 16, enough to outweigh the merge.
+constexpr size_t kPartRuns = 32;
+
+}  // namespace
 
 // Up to four consecutive runs of a list.
 struct CpuAttention::Tile {
@@ -58,27 +64,80 @@ void CpuAttention::Begin(const float* q, const uint32_t* positions, uint32_t row
   }
 }
 
-void CpuAttention::Attend(const AttendPlan& plan) {
-  const int tasks = static_cast<int>(plan.blocks.size() * geometry_.kv_heads);
-#pragma omp parallel for schedule(dynamic)
-  for (int task = 0; task < tasks; ++task) {
-    AttendHead(plan.blocks[task / geometry_.kv_heads], task % geometry_.kv_heads, &scratch_[omp_get_thread_num()]);
+void CpuAttention::PlanTasks(const AttendPlan& plan) {
+  const uint32_t per_head = geometry_.queries_per_kv_head();
+  tasks_.clear();
+  parted_.clear();
+  for (const QueryBlock& block : plan.blocks) {
+    for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
+      const size_t runs = block.runs[head].size(), state = StateIndex(head, block.first_row);
+      const size_t step = block.rows == 1 && runs > kPartRuns ? kPartRuns : std::max<size_t>(runs, 1);
+      for (size_t run = 0; run < runs; run += step) {
+        if (step < runs) parted_.push_back(tasks_.size());
+        tasks_.push_back({&block, head, run, std::min(runs, run + step), &m_[state], &l_[state], &o_[state * head_pad_]});
+      }
+    }
+  }
+  const size_t states = parted_.size() * per_head;
+  if (part_m_.size() < states) {
+    part_m_.resize(states);
+    part_l_.resize(states);
+    part_o_.resize(states * head_pad_);
+  }
+  std::fill_n(part_m_.begin(), states, -std::numeric_limits<float>::infinity());
+  std::fill_n(part_l_.begin(), states, 0.0f);
+  std::fill_n(part_o_.begin(), states * head_pad_, 0.0f);
+  for (size_t i = 0; i < parted_.size(); ++i) {
+    Task& task = tasks_[parted_[i]];
+    task.m = &part_m_[i * per_head];
+    task.l = &part_l_[i * per_head];
+    task.o = &part_o_[i * per_head * head_pad_];
   }
 }
 
-void CpuAttention::AttendHead(const QueryBlock& block, uint32_t kv_head, Scratch* scratch) {
-  const std::vector<KvRun>& runs = block.runs[kv_head];
-  for (size_t i = 0; i < runs.size();) {
+void CpuAttention::MergeParts() {
+  const uint32_t per_head = geometry_.queries_per_kv_head();
+  for (const size_t at : parted_) {
+    const Task& task = tasks_[at];
+    const size_t first = StateIndex(task.kv_head, task.block->first_row);
+    for (uint32_t q = 0; q < per_head; ++q) {
+      if (task.l[q] == 0) continue;
+      const size_t state = first + q;
+      const float top = std::max(m_[state], task.m[q]);
+      const float mine = l_[state] == 0 ? 0.0f : std::exp(m_[state] - top), theirs = std::exp(task.m[q] - top);
+      m_[state] = top;
+      l_[state] = l_[state] * mine + task.l[q] * theirs;
+      float* o = &o_[state * head_pad_];
+      for (uint32_t i = 0; i < head_pad_; ++i) o[i] = o[i] * mine + task.o[q * head_pad_ + i] * theirs;
+    }
+  }
+}
+
+void CpuAttention::Attend(const AttendPlan& plan) {
+  PlanTasks(plan);
+  const int tasks = static_cast<int>(tasks_.size());
+#pragma omp parallel for schedule(dynamic)
+  for (int task = 0; task < tasks; ++task) AttendRuns(tasks_[task], &scratch_[omp_get_thread_num()]);
+  MergeParts();
+}
+
+void CpuAttention::AttendRuns(const Task& task, Scratch* scratch) {
+  const std::vector<KvRun>& runs = task.block->runs[task.kv_head];
+  for (size_t i = task.first_run; i < task.end_run;) {
     Tile tile;
     tile.runs = &runs[i];
-    while (i < runs.size() && tile.keys + runs[i].tokens <= kTileKeys) {
+    while (i < task.end_run && tile.keys + runs[i].tokens <= kTileKeys) {
       tile.keys += runs[i].tokens;
       tile.last_position = std::max(tile.last_position, runs[i].position + runs[i].tokens - 1);
       tile.first_row = std::max<uint32_t>(tile.first_row, runs[i].first_row);
       ++tile.run_count;
       ++i;
     }
-    AttendTile(block, kv_head, tile, scratch);
+    if (task.block->rows == 1) {
+      AttendTileInPlace(task, tile, scratch);
+    } else {
+      AttendTile(task, tile, scratch);
+    }
   }
 }
 
@@ -108,21 +167,46 @@ void CpuAttention::Mask(const Tile& tile, uint32_t block_row, uint32_t position,
   }
 }
 
-void CpuAttention::AttendTile(const QueryBlock& block, uint32_t kv_head, const Tile& tile, Scratch* s) {
+void CpuAttention::AttendTile(const Task& task, const Tile& tile, Scratch* s) {
   LoadTile(tile, s);
-  const uint32_t per_head = geometry_.queries_per_kv_head(), queries = block.rows * per_head;
-  const size_t first = StateIndex(kv_head, block.first_row);
+  const uint32_t per_head = geometry_.queries_per_kv_head(), queries = task.block->rows * per_head;
+  const float* q_rows = &q_[StateIndex(task.kv_head, task.block->first_row) * head_pad_];
   for (uint32_t i = 0; i < queries; i += kTileQueries) {
     const uint32_t count = std::min(kTileQueries, queries - i);
-    TileScores(&q_[(first + i) * head_pad_], count, s->keys.data(), head_pad_, s->scores.data());
+    TileScores(q_rows + size_t{i} * head_pad_, count, s->keys.data(), head_pad_, s->scores.data());
     float keep[kTileQueries];
     for (uint32_t q = 0; q < count; ++q) {
       const uint32_t row = (i + q) / per_head;
       float* scores = &s->scores[q * kTileKeys];
-      Mask(tile, row, positions_[block.first_row + row], scores);
-      keep[q] = TileSoftmax(scores, tile.keys, &m_[first + i + q], &l_[first + i + q]);
+      Mask(tile, row, positions_[task.block->first_row + row], scores);
+      keep[q] = TileSoftmax(scores, tile.keys, task.m + i + q, task.l + i + q);
     }
-    TileValues(s->scores.data(), keep, count, s->values.data(), tile.keys, head_pad_, &o_[(first + i) * head_pad_]);
+    TileValues(s->scores.data(), keep, count, s->values.data(), tile.keys, head_pad_, task.o + size_t{i} * head_pad_);
+  }
+}
+
+void CpuAttention::AttendTileInPlace(const Task& task, const Tile& tile, Scratch* s) {
+  const uint32_t per_head = geometry_.queries_per_kv_head(), d = geometry_.head_dim;
+  const float* q_rows = &q_[StateIndex(task.kv_head, task.block->first_row) * head_pad_];
+  for (uint32_t i = 0; i < per_head; i += kTileQueries) {
+    const uint32_t count = std::min(kTileQueries, per_head - i);
+    uint32_t key = 0;
+    for (uint32_t r = 0; r < tile.run_count; key += tile.runs[r++].tokens) {
+      const KvRun& run = tile.runs[r];
+      RunScores(q_rows + size_t{i} * head_pad_, count, run.k, run.tokens, d, head_pad_, &s->scores[key]);
+    }
+    float keep[kTileQueries];
+    for (uint32_t q = 0; q < count; ++q) {
+      float* scores = &s->scores[q * kTileKeys];
+      Mask(tile, 0, positions_[task.block->first_row], scores);
+      keep[q] = TileSoftmax(scores, tile.keys, task.m + i + q, task.l + i + q);
+    }
+    key = 0;
+    for (uint32_t r = 0; r < tile.run_count; key += tile.runs[r++].tokens) {
+      const KvRun& run = tile.runs[r];
+      RunValues(&s->scores[key], keep, count, run.v, run.tokens, d, head_pad_, task.o + size_t{i} * head_pad_);
+      std::fill_n(keep, count, 1.0f);
+    }
   }
 }
 

@@ -30,9 +30,20 @@ class CpuAttention {
     std::vector<float> scores;   // [kTileQueries][kTileKeys]
   };
   struct Tile;
+  // Consecutive runs of one block and KV head, and the partials they go to.
+  struct Task {
+    const QueryBlock* block;
+    uint32_t kv_head;
+    size_t first_run, end_run;
+    float *m, *l, *o;  // of the block's first row: [rows][queries_per_kv_head], o with [head_pad]
+  };
 
-  void AttendHead(const QueryBlock& block, uint32_t kv_head, Scratch* scratch);
-  void AttendTile(const QueryBlock& block, uint32_t kv_head, const Tile& tile, Scratch* scratch);
+  // A row that decodes over many runs is cut into parts of fixed length, so that threads share it.
+  void PlanTasks(const AttendPlan& plan);
+  void MergeParts();
+  void AttendRuns(const Task& task, Scratch* scratch);
+  void AttendTile(const Task& task, const Tile& tile, Scratch* scratch);
+  void AttendTileInPlace(const Task& task, const Tile& tile, Scratch* scratch);
   void LoadTile(const Tile& tile, Scratch* scratch) const;
   void Mask(const Tile& tile, uint32_t block_row, uint32_t position, float* scores) const;
   // Queries of a KV head lie together: [kv_head][row][query of the head].
@@ -52,6 +63,9 @@ class CpuAttention {
   std::vector<float> q_, o_;  // [kv_heads][max_rows][queries_per_kv_head][head_pad]
   std::vector<float> m_, l_;  // [kv_heads][max_rows][queries_per_kv_head]
   std::vector<Scratch> scratch_;  // one per thread
+  std::vector<Task> tasks_;
+  std::vector<size_t> parted_;              // tasks whose partials are in part_*, in order
+  std::vector<float> part_m_, part_l_, part_o_;
 };
 
 }  // namespace hga

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
 #include "gpu_worker/backend/check_rows.h"
@@ -24,6 +25,10 @@ std::vector<float> Dequantized(const TensorView& vector) {
 absl::StatusOr<std::unique_ptr<Backend>> CpuBackend::Create(const ModelWeights& weights, const KvGeometry& geometry,
                                                             const BackendOptions& options) {
   if (options.threads < 0 || options.threads > 1024) return absl::InvalidArgumentError("threads must be 0 to 1024");
+  if (geometry.group_tokens > kTileKeys) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("cpu backend: groups of ", geometry.group_tokens, " tokens, at most ", kTileKeys, " work"));
+  }
   omp_set_dynamic(0);
   omp_set_num_threads(options.threads > 0 ? options.threads : omp_get_num_procs());
   std::unique_ptr<CpuBackend> backend(new CpuBackend(weights, geometry, options));
@@ -35,6 +40,7 @@ CpuBackend::CpuBackend(const ModelWeights& weights, const KvGeometry& geometry, 
     : config_(weights.config),
       geometry_(geometry),
       max_rows_(options.max_rows),
+      threads_(omp_get_max_threads()),
       embedding_(weights.embedding),
       output_norm_(Dequantized(weights.output_norm)),
       rope_(config_),
@@ -80,6 +86,8 @@ void CpuBackend::Norm(const float* x, const std::vector<float>& scale, float* ou
 
 absl::Status CpuBackend::Begin(absl::Span<const BatchRow> rows) {
   HGA_RETURN_IF_ERROR(CheckRows(rows, max_rows_, config_));
+  // OpenMP keeps the number for each calling thread: the step's need not be the one that created the backend.
+  omp_set_num_threads(threads_);
   rows_.assign(rows.begin(), rows.end());
   positions_.clear();
   for (size_t r = 0; r < rows_.size(); ++r) {

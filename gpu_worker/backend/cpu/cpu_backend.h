@@ -42,6 +42,7 @@ class CpuBackend : public Backend {
   const ModelConfig config_;
   const KvGeometry geometry_;
   const uint32_t max_rows_;
+  const int threads_;
   const TensorView embedding_;
   std::vector<Layer> layers_;
   std::vector<float> output_norm_;

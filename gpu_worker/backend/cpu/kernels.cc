@@ -39,8 +39,8 @@ HWY_INLINE void Nibbles(const uint8_t* packed, float scale, float offset, float*
   for (size_t i = 0; i < 16; i += hn::Lanes(df)) {
     const auto bytes = hn::PromoteTo(di32, hn::LoadU(du8, packed + i));
     const auto low = hn::And(bytes, hn::Set(di32, 15)), high = hn::ShiftRight<4>(bytes);
-    hn::StoreU(hn::Add(hn::Mul(hn::ConvertTo(df, low), vscale), voffset), df, out + i);
-    hn::StoreU(hn::Add(hn::Mul(hn::ConvertTo(df, high), vscale), voffset), df, out + i + 16);
+    hn::StoreU(hn::MulAdd(hn::ConvertTo(df, low), vscale, voffset), df, out + i);
+    hn::StoreU(hn::MulAdd(hn::ConvertTo(df, high), vscale, voffset), df, out + i + 16);
   }
 }
 
@@ -90,6 +90,107 @@ void DotRowsT(const float* row, uint32_t cols, const float* x, size_t x_stride, 
     float sum = hn::GetLane(hn::SumOfLanes(df, hn::Add(hn::Add(a, b), hn::Add(c, d))));
     for (; i < cols; ++i) sum += row[i] * y[i];
     dots[r] = sum;
+  }
+}
+
+// Two halves at the start of a block; every block has the eight bytes that are read.
+HWY_INLINE void TwoHalves(const uint8_t* block, float* first, float* second) {
+#if HWY_TARGET == HWY_SCALAR
+  *first = Half(block);
+  *second = Half(block + 2);
+#else
+  const hn::CappedTag<float, 4> d4;
+  const hn::Rebind<hwy::float16_t, decltype(d4)> d16;
+  float wide[4];
+  hn::StoreU(hn::PromoteTo(d4, hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(block))), d4, wide);
+  *first = wide[0];
+  *second = wide[1];
+#endif
+}
+
+// A block of 32 weights as vectors, in order.
+constexpr int kMaxBlockVectors = 32 / hn::MaxLanes(F());
+
+struct NibbleBlock {
+  template <bool kHasMinimum>
+  static HWY_INLINE void Decode(const uint8_t* block, VF* w) {
+    const F df;
+    const hn::Rebind<uint8_t, F> du8;
+    const hn::Rebind<int32_t, F> di32;
+    const size_t n = hn::Lanes(df);
+    float scale, offset;
+    TwoHalves(block, &scale, &offset);
+    if (!kHasMinimum) offset = -8 * scale;
+    const uint8_t* packed = block + (kHasMinimum ? 4 : 2);
+    const VF vscale = hn::Set(df, scale), voffset = hn::Set(df, offset);
+    for (size_t i = 0; i < 16 / n; ++i) {
+      const auto bytes = hn::PromoteTo(di32, hn::LoadU(du8, packed + i * n));
+      w[i] = hn::MulAdd(hn::ConvertTo(df, hn::And(bytes, hn::Set(di32, 15))), vscale, voffset);
+      w[i + 16 / n] = hn::MulAdd(hn::ConvertTo(df, hn::ShiftRight<4>(bytes)), vscale, voffset);
+    }
+  }
+};
+struct Q4_0Block {
+  static constexpr size_t kBytes = 18;
+  static HWY_INLINE void Decode(const uint8_t* block, VF* w) { NibbleBlock::Decode<false>(block, w); }
+};
+struct Q4_1Block {
+  static constexpr size_t kBytes = 20;
+  static HWY_INLINE void Decode(const uint8_t* block, VF* w) { NibbleBlock::Decode<true>(block, w); }
+};
+struct Q8_0Block {
+  static constexpr size_t kBytes = 34;
+  static HWY_INLINE void Decode(const uint8_t* block, VF* w) {
+    const F df;
+    const hn::Rebind<int8_t, F> di8;
+    const hn::Rebind<int32_t, F> di32;
+    const size_t n = hn::Lanes(df);
+    float scale, unused;
+    TwoHalves(block, &scale, &unused);
+    const VF vscale = hn::Set(df, scale);
+    const int8_t* bytes = reinterpret_cast<const int8_t*>(block + 2);
+    for (size_t i = 0; i < 32 / n; ++i) {
+      w[i] = hn::Mul(hn::ConvertTo(df, hn::PromoteTo(di32, hn::LoadU(di8, bytes + i * n))), vscale);
+    }
+  }
+};
+
+// The order of DotRowsT: vectors go to four sums in turn, those behind the last whole four to the first sum.
+template <class Block>
+HWY_INLINE float BlockDot(const uint8_t* row, uint32_t cols, const float* x) {
+  const F df;
+  const size_t n = hn::Lanes(df), per_block = 32 / n;
+  VF sums[4] = {hn::Zero(df), hn::Zero(df), hn::Zero(df), hn::Zero(df)};
+  uint32_t i = 0;
+  for (; i + 64 <= cols; i += 64, row += 2 * Block::kBytes) {
+    VF w[2 * kMaxBlockVectors];
+    Block::Decode(row, w);
+    Block::Decode(row + Block::kBytes, w + per_block);
+    for (size_t v = 0; v < 2 * per_block; ++v) sums[v % 4] = hn::MulAdd(w[v], hn::LoadU(df, x + i + v * n), sums[v % 4]);
+  }
+  if (i < cols) {
+    VF w[kMaxBlockVectors];
+    Block::Decode(row, w);
+    for (size_t v = 0; v < per_block; ++v) {
+      const size_t sum = per_block % 4 == 0 ? v % 4 : 0;
+      sums[sum] = hn::MulAdd(w[v], hn::LoadU(df, x + i + v * n), sums[sum]);
+    }
+  }
+  return hn::GetLane(hn::SumOfLanes(df, hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3]))));
+}
+
+template <class Block>
+HWY_INLINE void BlockGemv(const uint8_t* w, uint32_t rows, uint32_t cols, const float* x, float* y) {
+  const size_t row_bytes = size_t{cols} / 32 * Block::kBytes;
+  for (uint32_t r = 0; r < rows; ++r) y[r] = BlockDot<Block>(w + r * row_bytes, cols, x);
+}
+
+bool QuantizedGemvT(TensorType type, const uint8_t* w, uint32_t rows, uint32_t cols, const float* x, float* y) {
+  switch (type) {
+    case TensorType::kQ4_0: BlockGemv<Q4_0Block>(w, rows, cols, x, y); return true;
+    case TensorType::kQ4_1: BlockGemv<Q4_1Block>(w, rows, cols, x, y); return true;
+    case TensorType::kQ8_0: BlockGemv<Q8_0Block>(w, rows, cols, x, y); return true;
+    default: return false;
   }
 }
 
@@ -238,6 +339,99 @@ void TileValuesT(const float* weights, const float* keep, uint32_t count, const 
   }
 }
 
+template <class D>
+HWY_INLINE hn::Vec<D> LoadBf16(D d, const bf16* from) {
+  const hn::RebindToUnsigned<D> du32;
+  const hn::Rebind<uint16_t, D> du16;
+  const auto bits = hn::LoadU(du16, reinterpret_cast<const uint16_t*>(from));
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du32, bits)));
+}
+
+template <int Q, class D>
+HWY_INLINE void RunScoresOf(D df, const float* queries, const bf16* k, uint32_t tokens, uint32_t head_dim,
+                            uint32_t head_pad, float* scores) {
+  const uint32_t n = static_cast<uint32_t>(hn::Lanes(df));
+  for (uint32_t j = 0; j < tokens; ++j, k += head_dim) {
+    hn::Vec<D> acc[Q];
+    for (int q = 0; q < Q; ++q) acc[q] = hn::Zero(df);
+    for (uint32_t i = 0; i < head_dim; i += n) {
+      const auto key = LoadBf16(df, k + i);
+      for (int q = 0; q < Q; ++q) acc[q] = hn::MulAdd(key, hn::LoadU(df, queries + size_t(q) * head_pad + i), acc[q]);
+    }
+    for (int q = 0; q < Q; ++q) scores[q * kTileKeys + j] = hn::GetLane(hn::SumOfLanes(df, acc[q]));
+  }
+}
+
+// V vectors of each row at a time: V * Q accumulators.
+template <int Q, int V, class D>
+HWY_INLINE void RunValuesAt(D df, const float* weights, const float* keep, const bf16* v, uint32_t tokens,
+                            uint32_t head_dim, uint32_t head_pad, float* o) {
+  const size_t n = hn::Lanes(df);
+  hn::Vec<D> acc[Q][V];
+  for (int q = 0; q < Q; ++q) {
+    for (int i = 0; i < V; ++i) acc[q][i] = hn::Mul(hn::Set(df, keep[q]), hn::LoadU(df, o + size_t(q) * head_pad + i * n));
+  }
+  for (uint32_t j = 0; j < tokens; ++j, v += head_dim) {
+    hn::Vec<D> value[V];
+    for (int i = 0; i < V; ++i) value[i] = LoadBf16(df, v + i * n);
+    for (int q = 0; q < Q; ++q) {
+      const auto p = hn::Set(df, weights[q * kTileKeys + j]);
+      for (int i = 0; i < V; ++i) acc[q][i] = hn::MulAdd(p, value[i], acc[q][i]);
+    }
+  }
+  for (int q = 0; q < Q; ++q) {
+    for (int i = 0; i < V; ++i) hn::StoreU(acc[q][i], df, o + size_t(q) * head_pad + i * n);
+  }
+}
+
+template <int Q, class D>
+HWY_INLINE void RunValuesOf(D df, const float* weights, const float* keep, const bf16* v, uint32_t tokens,
+                            uint32_t head_dim, uint32_t head_pad, float* o) {
+  const uint32_t n = static_cast<uint32_t>(hn::Lanes(df));
+  uint32_t i = 0;
+  for (; i + 4 * n <= head_dim; i += 4 * n) {
+    RunValuesAt<Q, 4>(df, weights, keep, v + i, tokens, head_dim, head_pad, o + i);
+  }
+  for (; i < head_dim; i += n) RunValuesAt<Q, 1>(df, weights, keep, v + i, tokens, head_dim, head_pad, o + i);
+}
+
+// head_dim is a multiple of 8: vectors of 16 lanes where they fit, else of 8.
+template <int Q>
+HWY_INLINE void RunScoresQ(const float* queries, const bf16* k, uint32_t tokens, uint32_t head_dim, uint32_t head_pad,
+                           float* scores) {
+  const hn::CappedTag<float, 16> wide;
+  if (head_dim % hn::Lanes(wide) == 0) return RunScoresOf<Q>(wide, queries, k, tokens, head_dim, head_pad, scores);
+  RunScoresOf<Q>(hn::CappedTag<float, 8>(), queries, k, tokens, head_dim, head_pad, scores);
+}
+
+template <int Q>
+HWY_INLINE void RunValuesQ(const float* weights, const float* keep, const bf16* v, uint32_t tokens, uint32_t head_dim,
+                           uint32_t head_pad, float* o) {
+  const hn::CappedTag<float, 16> wide;
+  if (head_dim % hn::Lanes(wide) == 0) return RunValuesOf<Q>(wide, weights, keep, v, tokens, head_dim, head_pad, o);
+  RunValuesOf<Q>(hn::CappedTag<float, 8>(), weights, keep, v, tokens, head_dim, head_pad, o);
+}
+
+void RunScoresT(const float* queries, uint32_t count, const bf16* k, uint32_t tokens, uint32_t head_dim,
+                uint32_t head_pad, float* scores) {
+  switch (count) {
+    case 1: return RunScoresQ<1>(queries, k, tokens, head_dim, head_pad, scores);
+    case 2: return RunScoresQ<2>(queries, k, tokens, head_dim, head_pad, scores);
+    case 3: return RunScoresQ<3>(queries, k, tokens, head_dim, head_pad, scores);
+    default: return RunScoresQ<4>(queries, k, tokens, head_dim, head_pad, scores);
+  }
+}
+
+void RunValuesT(const float* weights, const float* keep, uint32_t count, const bf16* v, uint32_t tokens,
+                uint32_t head_dim, uint32_t head_pad, float* o) {
+  switch (count) {
+    case 1: return RunValuesQ<1>(weights, keep, v, tokens, head_dim, head_pad, o);
+    case 2: return RunValuesQ<2>(weights, keep, v, tokens, head_dim, head_pad, o);
+    case 3: return RunValuesQ<3>(weights, keep, v, tokens, head_dim, head_pad, o);
+    default: return RunValuesQ<4>(weights, keep, v, tokens, head_dim, head_pad, o);
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace hga
 HWY_AFTER_NAMESPACE();
@@ -247,18 +441,24 @@ namespace hga {
 
 HWY_EXPORT(DequantizeRowT);
 HWY_EXPORT(DotRowsT);
+HWY_EXPORT(QuantizedGemvT);
 HWY_EXPORT(FloatsToBf16T);
 HWY_EXPORT(Bf16ToFloatsT);
 HWY_EXPORT(SiluMultiplyT);
 HWY_EXPORT(TileScoresT);
 HWY_EXPORT(TileSoftmaxT);
 HWY_EXPORT(TileValuesT);
+HWY_EXPORT(RunScoresT);
+HWY_EXPORT(RunValuesT);
 
 void FastDequantizeRow(TensorType type, const uint8_t* row, uint32_t cols, float* out) {
   HWY_DYNAMIC_DISPATCH(DequantizeRowT)(type, row, cols, out);
 }
 void DotRows(const float* row, uint32_t cols, const float* x, size_t x_stride, uint32_t rows, float* dots) {
   HWY_DYNAMIC_DISPATCH(DotRowsT)(row, cols, x, x_stride, rows, dots);
+}
+bool QuantizedGemv(TensorType type, const uint8_t* w, uint32_t rows, uint32_t cols, const float* x, float* y) {
+  return HWY_DYNAMIC_DISPATCH(QuantizedGemvT)(type, w, rows, cols, x, y);
 }
 void FloatsToBf16(const float* in, size_t count, bf16* out) { HWY_DYNAMIC_DISPATCH(FloatsToBf16T)(in, count, out); }
 void Bf16ToFloats(const bf16* in, size_t count, float* out) { HWY_DYNAMIC_DISPATCH(Bf16ToFloatsT)(in, count, out); }
@@ -274,6 +474,14 @@ float TileSoftmax(float* scores, uint32_t keys, float* m, float* l) {
 void TileValues(const float* weights, const float* keep, uint32_t count, const float* values, uint32_t keys,
                 uint32_t head_pad, float* o) {
   HWY_DYNAMIC_DISPATCH(TileValuesT)(weights, keep, count, values, keys, head_pad, o);
+}
+void RunScores(const float* queries, uint32_t count, const bf16* k, uint32_t tokens, uint32_t head_dim,
+               uint32_t head_pad, float* scores) {
+  HWY_DYNAMIC_DISPATCH(RunScoresT)(queries, count, k, tokens, head_dim, head_pad, scores);
+}
+void RunValues(const float* weights, const float* keep, uint32_t count, const bf16* v, uint32_t tokens,
+               uint32_t head_dim, uint32_t head_pad, float* o) {
+  HWY_DYNAMIC_DISPATCH(RunValuesT)(weights, keep, count, v, tokens, head_dim, head_pad, o);
 }
 
 }  // namespace hga

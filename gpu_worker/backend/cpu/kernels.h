@@ -24,6 +24,10 @@ void FastDequantizeRow(TensorType type, const uint8_t* row, uint32_t cols, float
 // dots[r] = row . x[r] for `rows` vectors x, r-th at x + r * x_stride.
 void DotRows(const float* row, uint32_t cols, const float* x, size_t x_stride, uint32_t rows, float* dots);
 
+// y[i] = w[i] . x straight from quantised rows, without a copy; the same bits as FastDequantizeRow and DotRows.
+// False, and y untouched, for types that have no such kernel.
+bool QuantizedGemv(TensorType type, const uint8_t* w, uint32_t rows, uint32_t cols, const float* x, float* y);
+
 void FloatsToBf16(const float* in, size_t count, bf16* out);
 void Bf16ToFloats(const bf16* in, size_t count, float* out);
 
@@ -41,6 +45,14 @@ float TileSoftmax(float* scores, uint32_t keys, float* m, float* l);
 // o[q] = o[q] * keep[q] + sum over keys of weights[q][key] * values[key]. values: [keys][head_pad]; o stride head_pad.
 void TileValues(const float* weights, const float* keep, uint32_t count, const float* values, uint32_t keys,
                 uint32_t head_pad, float* o);
+
+// Decode: few queries, so K and V are read where they lie and never copied or transposed.
+// scores[q][j] = queries[q] . k[j] for j < tokens. k: [tokens][head_dim]; queries, scores as for TileScores.
+void RunScores(const float* queries, uint32_t count, const bf16* k, uint32_t tokens, uint32_t head_dim,
+               uint32_t head_pad, float* scores);
+// o[q] = o[q] * keep[q] + sum over j of weights[q][j] * v[j]. v: [tokens][head_dim]; weights, o as for TileValues.
+void RunValues(const float* weights, const float* keep, uint32_t count, const bf16* v, uint32_t tokens,
+               uint32_t head_dim, uint32_t head_pad, float* o);
 
 }  // namespace hga
 

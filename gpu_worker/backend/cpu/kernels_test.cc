@@ -48,6 +48,58 @@ TEST(KernelsTest, DotsDoNotDependOnTheNumberOfRows) {
   }
 }
 
+TEST(KernelsTest, QuantizedGemvHasTheBitsOfDequantizationAndDot) {
+  for (TensorType type : {TensorType::kQ4_0, TensorType::kQ4_1, TensorType::kQ8_0}) {
+    for (uint32_t cols : {32u, 64u, 96u, 576u, 1536u}) {
+      const auto x = Random(cols, 6);
+      std::vector<uint8_t> rows;
+      for (uint32_t seed = 0; seed < 3; ++seed) {
+        const auto row = QuantizeRow(type, Random(cols, seed));
+        rows.insert(rows.end(), row.begin(), row.end());
+      }
+      float y[3], expected;
+      ASSERT_TRUE(QuantizedGemv(type, rows.data(), 3, cols, x.data(), y));
+      std::vector<float> weights(cols);
+      for (int r = 0; r < 3; ++r) {
+        FastDequantizeRow(type, rows.data() + r * TensorRowBytes(type, cols), cols, weights.data());
+        DotRows(weights.data(), cols, x.data(), cols, 1, &expected);
+        EXPECT_EQ(y[r], expected) << TensorTypeName(type) << " " << cols << " row " << r;
+      }
+    }
+  }
+  float unused;
+  EXPECT_FALSE(QuantizedGemv(TensorType::kF16, nullptr, 0, 32, nullptr, &unused));
+}
+
+TEST(KernelsTest, RunKernelsMatchPlainLoops) {
+  for (uint32_t d : {8u, 24u, 64u, 80u, 256u}) {
+    const uint32_t pad = (d + kHeadPad - 1) / kHeadPad * kHeadPad, tokens = 15;
+    std::vector<bf16> rows(tokens * d);
+    const auto noise = Random(rows.size(), 7);
+    for (size_t i = 0; i < rows.size(); ++i) rows[i] = ToBf16(noise[i]);
+    const auto queries = Random(4 * pad, 8), before = Random(4 * pad, 9), weights = Random(4 * kTileKeys, 10);
+    for (uint32_t count = 1; count <= 4; ++count) {
+      std::vector<float> scores(4 * kTileKeys, 7.0f), o = before;
+      const float keep[] = {0.5f, 1.0f, 0.0f, 2.0f};
+      RunScores(queries.data(), count, rows.data(), tokens, d, pad, scores.data());
+      RunValues(weights.data(), keep, count, rows.data(), tokens, d, pad, o.data());
+      for (uint32_t q = 0; q < count; ++q) {
+        for (uint32_t j = 0; j < tokens; ++j) {
+          double expected = 0;
+          for (uint32_t i = 0; i < d; ++i) expected += double{queries[q * pad + i]} * ToFloat(rows[j * d + i]);
+          EXPECT_NEAR(scores[q * kTileKeys + j], expected, 1e-4);
+        }
+        EXPECT_EQ(scores[q * kTileKeys + tokens], 7.0f);  // not beyond the run
+        for (uint32_t i = 0; i < d; ++i) {
+          double expected = double{keep[q]} * before[q * pad + i];
+          for (uint32_t j = 0; j < tokens; ++j) expected += double{weights[q * kTileKeys + j]} * ToFloat(rows[j * d + i]);
+          EXPECT_NEAR(o[q * pad + i], expected, 1e-4);
+        }
+      }
+    }
+  }
+}
+
 TEST(KernelsTest, Bf16RoundTrips) {
   const auto in = Random(77, 4);
   std::vector<bf16> rounded(77);

@@ -12,6 +12,22 @@
 #include "gpu_worker/backend/cpu/kernels.h"
 
 namespace hga {
+namespace {
+
+// Rows [begin, end) of one matrix times `rows` vectors x; y has `stride` elements for each.
+void GemvOfPart(const TensorView& part, uint32_t begin, uint32_t end, const float* x, uint32_t rows, size_t stride,
+                float* y) {
+  thread_local std::vector<float> weights, dots;
+  weights.resize(part.cols);
+  dots.resize(rows);
+  for (uint32_t r = begin; r < end; ++r) {
+    FastDequantizeRow(part.type, part.row(r), part.cols, weights.data());
+    DotRows(weights.data(), part.cols, x, part.cols, rows, dots.data());
+    for (uint32_t i = 0; i < rows; ++i) y[i * stride + r] = dots[i];
+  }
+}
+
+}  // namespace
 
 class GemmContext {
  public:
@@ -136,22 +152,19 @@ absl::Status Linear::Apply(const float* x, uint32_t rows, float* y) {
   return absl::OkStatus();
 }
 
-// Weight rows are shared out over the threads; each is dequantised once and used for all rows of x.
+// Weight rows are shared out over the threads; each is read once for all rows of x.
 void Linear::Gemv(const float* x, uint32_t rows, float* y) const {
   const State& s = *state_;
 #pragma omp parallel
   {
-    thread_local std::vector<float> row;
-    row.resize(s.cols);
-    std::vector<float> dots(rows);
+    const uint64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
     uint32_t first = 0;
     for (const TensorView& part : s.parts) {
-#pragma omp for schedule(static) nowait
-      for (uint32_t r = 0; r < part.rows; ++r) {
-        FastDequantizeRow(part.type, part.row(r), s.cols, row.data());
-        DotRows(row.data(), s.cols, x, s.cols, rows, dots.data());
-        for (uint32_t i = 0; i < rows; ++i) y[size_t{i} * s.outputs + first + r] = dots[i];
-      }
+      const auto begin = static_cast<uint32_t>(part.rows * thread / threads);
+      const auto end = static_cast<uint32_t>(part.rows * (thread + 1) / threads);
+      const bool done =
+          rows == 1 && QuantizedGemv(part.type, part.row(begin), end - begin, s.cols, x, y + first + begin);
+      if (!done) GemvOfPart(part, begin, end, x, rows, s.outputs, y + first);
       first += part.rows;
     }
   }
