@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <csignal>
 
-#include "absl/time/clock.h"
 #include "gtest/gtest.h"
 #include "tests/support/requests.h"
 #include "tests/support/stack.h"
@@ -69,15 +68,7 @@ TEST(RestartTest, WorkerKilledWhileGeneratingFreesItsSlots) {
   EXPECT_FALSE(cut.status.ok());
   ASSERT_TRUE(stack.worker.Wait(absl::Seconds(5)).ok());
 
-  const auto stub = stack.kv_store_stub();
-  kv_store::v1::GetStatsResponse stats;
-  for (int i = 0; i < 500; ++i) {
-    grpc::ClientContext context;
-    ASSERT_TRUE(stub->GetStats(&context, {}, &stats).ok());
-    if (stats.slots_held() == 0) break;
-    absl::SleepFor(absl::Milliseconds(10));
-  }
-  EXPECT_EQ(stats.slots_held(), 0u);
+  ASSERT_EQ(stack.WaitForNoHolds(), absl::OkStatus());
 
   ASSERT_EQ(stack.StartWorker(), absl::OkStatus());
   ASSERT_EQ(stack.WaitForWorker([](const auto& s) { return s.router_attached(); }), absl::OkStatus());

@@ -146,7 +146,21 @@ absl::Status Stack::WaitForWorker(const std::function<bool(const gpu_worker::v1:
   return absl::DeadlineExceededError("the worker did not reach the state waited for:\n" + log("gpu_worker"));
 }
 
+absl::Status Stack::WaitForNoHolds() {
+  const auto stub = kv_store_stub();
+  const absl::Time deadline = absl::Now() + absl::Seconds(10);
+  while (absl::Now() < deadline) {
+    grpc::ClientContext context;
+    kv_store::v1::GetStatsResponse stats;
+    if (stub->GetStats(&context, {}, &stats).ok() && stats.slots_held() == 0) return absl::OkStatus();
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  return absl::DeadlineExceededError("slots are still held:\n" + log("kv_store"));
+}
+
 absl::Status Stack::FlushToDisk() {
+  // Clients release in the background; what is held is not dropped.
+  if (absl::Status status = WaitForNoHolds(); !status.ok()) return status;
   grpc::ClientContext context;
   kv_store::v1::FlushRequest request;
   request.set_drop_ram(true);

@@ -50,7 +50,9 @@ class Stack {
                   const std::function<bool(size_t)>& on_token = nullptr);
   // Waits until GetStats of the worker satisfies `done` (30 s at most).
   absl::Status WaitForWorker(const std::function<bool(const gpu_worker::v1::GetStatsResponse&)>& done);
-  // Everything to disk, nothing left in RAM that nobody holds.
+  // Until no client holds a slot (10 s at most).
+  absl::Status WaitForNoHolds();
+  // Everything to disk, nothing left in RAM. No request may be under way.
   absl::Status FlushToDisk();
 
   std::string address(const std::string& daemon) const { return "unix:" + folder_ + "/" + daemon + ".sock"; }
