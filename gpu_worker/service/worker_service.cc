@@ -68,6 +68,7 @@ grpc::Status WorkerService::GetStats(grpc::ServerContext*, const gpu_worker::v1:
   response->set_router_attached(link_->attached());
   response->set_kv_store_attached(store_->connected());
   response->set_dense_fallback_steps_total(totals.dense_fallback_steps);
+  AddRouterStats(response);
   const auto stats = store_->connected() ? store_->GetStats() : absl::UnavailableError("kv_store is away");
   if (!stats.ok()) return grpc::Status::OK;
   auto* out = response->mutable_kv_store();
@@ -81,6 +82,18 @@ grpc::Status WorkerService::GetStats(grpc::ServerContext*, const gpu_worker::v1:
   out->set_disk_bytes(stats->disk_bytes);
   out->set_evictions(stats->evictions);
   return grpc::Status::OK;
+}
+
+void WorkerService::AddRouterStats(gpu_worker::v1::GetStatsResponse* response) const {
+  const auto client = link_->current().client;
+  if (client == nullptr) return;
+  const auto stats = client->GetStats();
+  if (!stats.ok()) return;
+  auto* out = response->mutable_router();
+  out->set_sequences(stats->sequences);
+  out->set_chunks(stats->chunks);
+  out->set_index_bytes(stats->index_bytes);
+  out->set_selections(stats->selections);
 }
 
 grpc::Status WorkerService::ListSessions(grpc::ServerContext*, const gpu_worker::v1::ListSessionsRequest*,

@@ -35,6 +35,7 @@ class WorkerService : public gpu_worker::v1::GpuWorker::Service {
                              gpu_worker::v1::DeleteSessionResponse* response) override;
 
  private:
+  void AddRouterStats(gpu_worker::v1::GetStatsResponse* response) const;
   absl::Status GenerateNow(grpc::ServerContext* context, const gpu_worker::v1::GenerateRequest& request,
                            grpc::ServerWriter<gpu_worker::v1::GenerateEvent>* writer);
 

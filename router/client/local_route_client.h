@@ -28,6 +28,7 @@ class LocalRouteClient : public RouteClient {
   absl::Status Post(const RouteRequest& request) override;
   absl::Status Wait(RouteResponse* response) override;
   bool connected() const override { return true; }
+  absl::StatusOr<RouterStats> GetStats() override { return RouterStats(); }
   RouteCounters counters() const override { return {exchanges_.load(), rpcs_.load()}; }
 
  private:

@@ -22,6 +22,7 @@ class RemoteRouteClient : public RouteClient {
     return attachment_->AppendSummary(sequence_id, chunk_index, chunk, data);
   }
   void CloseSequence(uint64_t sequence_id) override { attachment_->CloseSequence(sequence_id); }
+  absl::StatusOr<RouterStats> GetStats() override { return attachment_->GetStats(); }
   RouteCounters counters() const override { return {exchanges_.load(), attachment_->rpcs()}; }
 
  protected:

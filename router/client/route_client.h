@@ -21,6 +21,11 @@ struct RouteCounters {
   uint64_t rpcs = 0;       // control RPCs (open, append, close)
 };
 
+// What the router as a whole holds and has done.
+struct RouterStats {
+  uint64_t sequences = 0, chunks = 0, index_bytes = 0, selections = 0;
+};
+
 // Post and Wait belong to the step thread; the other calls may come from any thread.
 // UNAVAILABLE means the router is gone: the caller goes on with DenseRouteClient and may attach again later.
 class RouteClient {
@@ -41,6 +46,8 @@ class RouteClient {
 
   virtual bool connected() const = 0;
   virtual RouteCounters counters() const = 0;
+  // One RPC where there is a router; zeros where there is none.
+  virtual absl::StatusOr<RouterStats> GetStats() = 0;
 };
 
 }  // namespace hga

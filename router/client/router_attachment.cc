@@ -130,4 +130,15 @@ void RouterAttachment::CloseSequence(uint64_t sequence_id) {
   Call(&router::v1::Router::Stub::CloseSequence, options_.timeout, request, &response).IgnoreError();
 }
 
+absl::StatusOr<RouterStats> RouterAttachment::GetStats() {
+  router::v1::GetStatsResponse response;
+  HGA_RETURN_IF_ERROR(Call(&router::v1::Router::Stub::GetStats, options_.timeout, router::v1::GetStatsRequest(), &response));
+  RouterStats stats;
+  stats.sequences = response.sequences();
+  stats.chunks = response.chunks();
+  stats.index_bytes = response.index_bytes();
+  stats.selections = response.selections();
+  return stats;
+}
+
 }  // namespace hga

@@ -34,6 +34,7 @@ class RouterAttachment {
   absl::Status AppendSummary(uint64_t sequence_id, uint32_t chunk_index, const ChunkHash& chunk,
                              const std::string& data);
   void CloseSequence(uint64_t sequence_id);
+  absl::StatusOr<RouterStats> GetStats();
 
   router::v1::Router::Stub* stub() const { return stub_.get(); }
   const RouteAttachOptions& options() const { return options_; }

@@ -94,6 +94,17 @@ TEST(WorkerLifecycleTest, SigtermWhileGeneratingEndsTheRequestAndKeepsItsChunks)
   EXPECT_EQ(stack.Generate(again).started.reused_tokens(), 960u);
 }
 
+TEST(WorkerLifecycleTest, StatsCoverAllThreeDaemons) {
+  Stack stack({});
+  ASSERT_EQ(stack.Start(), absl::OkStatus());
+  ASSERT_TRUE(stack.Generate(InSession(TokenRequest(1000, 1, 8), "doc")).status.ok());
+  EXPECT_EQ(stack.WaitForWorker([](const auto& stats) {
+    return stats.requests_total() == 1 && stats.decode_tokens_total() == 8 && stats.kv_store().sessions() == 1 &&
+           stats.kv_store().chunks_durable() == 15 && stats.router().selections() > 0;
+  }),
+            absl::OkStatus());
+}
+
 TEST(StoreLifecycleTest, SecondStoreOnTheSameDataSaysSo) {
   Stack stack({});
   ASSERT_EQ(stack.StartKvStore(), absl::OkStatus());
