@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
+#include "common/kv/proto_geometry.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/status.h"
 
@@ -19,18 +20,6 @@ constexpr std::chrono::milliseconds kMaxBackoff(1000);
 constexpr std::chrono::milliseconds kExhaustedBackoff(20);
 constexpr std::chrono::microseconds kGatherReleases(1000);
 constexpr size_t kMaxFetch = 65536;
-
-types::v1::KvGeometry ToProto(const KvGeometry& g) {
-  types::v1::KvGeometry out;
-  if (g.layers == 0) return out;
-  out.set_layers(g.layers);
-  out.set_query_heads(g.query_heads);
-  out.set_kv_heads(g.kv_heads);
-  out.set_head_dim(g.head_dim);
-  out.set_chunk_tokens(g.chunk_tokens);
-  out.set_group_tokens(g.group_tokens);
-  return out;
-}
 
 bool IsRefusal(const absl::Status& status) {
   return absl::IsFailedPrecondition(status) || absl::IsInvalidArgument(status);
@@ -107,7 +96,7 @@ void GrpcKvClient::AttachLoop() {
 absl::Status GrpcKvClient::RunStream(grpc::ClientContext* context) {
   pb::AttachRequest request;
   request.set_client_name(options_.client_name);
-  *request.mutable_geometry() = ToProto(options_.geometry);
+  GeometryToProto(options_.geometry, request.mutable_geometry());
   ++rpcs_;
   const auto stream = stub_->Attach(context, request);
   pb::AttachEvent event;

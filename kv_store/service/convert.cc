@@ -3,19 +3,13 @@
 #include <utility>
 
 #include "common/base/status.h"
+#include "common/kv/proto_geometry.h"
 
 namespace hga {
 
 std::optional<KvGeometry> FromProto(const types::v1::KvGeometry& in) {
   if (in.layers() == 0) return std::nullopt;
-  KvGeometry g;
-  g.layers = in.layers();
-  g.query_heads = in.query_heads();
-  g.kv_heads = in.kv_heads();
-  g.head_dim = in.head_dim();
-  g.chunk_tokens = in.chunk_tokens();
-  g.group_tokens = in.group_tokens();
-  return g;
+  return GeometryFromProto(in);
 }
 
 absl::StatusOr<std::vector<ChunkHash>> FromProto(const google::protobuf::RepeatedPtrField<std::string>& in) {

@@ -6,7 +6,7 @@
 #include "common/base/status.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/status.h"
-#include "router/client/proto_geometry.h"
+#include "common/kv/proto_geometry.h"
 
 namespace hga {
 namespace {

@@ -8,7 +8,7 @@
 #include "router/client/attach_router.h"
 #include "router/client/dense_route_client.h"
 #include "router/client/local_route_client.h"
-#include "router/client/proto_geometry.h"
+#include "common/kv/proto_geometry.h"
 #include "router/index/index_fixture.h"
 #include "router/service/kv_summary_source.h"
 #include "router/service/router_fixture.h"

@@ -7,7 +7,7 @@
 #include "common/base/log.h"
 #include "common/base/status.h"
 #include "common/rpc/limits.h"
-#include "router/client/proto_geometry.h"
+#include "common/kv/proto_geometry.h"
 
 namespace hga {
 namespace {

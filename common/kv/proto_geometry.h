@@ -1,6 +1,6 @@
 // K/V geometry on the wire.
-#ifndef HGA_ROUTER_CLIENT_PROTO_GEOMETRY_H_
-#define HGA_ROUTER_CLIENT_PROTO_GEOMETRY_H_
+#ifndef HGA_COMMON_KV_PROTO_GEOMETRY_H_
+#define HGA_COMMON_KV_PROTO_GEOMETRY_H_
 
 #include "common/kv/geometry.h"
 #include "proto/types/v1/types.pb.h"
@@ -30,4 +30,4 @@ inline KvGeometry GeometryFromProto(const types::v1::KvGeometry& in) {
 
 }  // namespace hga
 
-#endif  // HGA_ROUTER_CLIENT_PROTO_GEOMETRY_H_
+#endif  // HGA_COMMON_KV_PROTO_GEOMETRY_H_
