@@ -47,12 +47,13 @@ TEST_F(BadInputTest, EmptyPrompt) {
 }
 
 TEST_F(BadInputTest, InvalidUtf8) {
-  // A proto3 string field must be UTF-8, so such a text is refused before it leaves a well-behaved client; token
-  // pieces are the worker's to check. Built by hand: field 2 (text), two bytes that are no UTF-8.
-  gpu_worker::v1::GenerateRequest request;
-  request.set_text("\xff\xfe");
-  const Answer answer = stack_->Generate(request);
-  EXPECT_FALSE(answer.status.ok());
+  auto request = GreedyRequest(4);
+  request.set_text("good \xff\xfe");
+  EXPECT_EQ(CodeOf(request), absl::StatusCode::kInvalidArgument);
+  auto* message = request.mutable_chat()->add_messages();
+  message->set_role("user");
+  message->set_content("cut \xe2\x82");
+  EXPECT_EQ(CodeOf(request), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(BadInputTest, PromptLongerThanTheContext) {

@@ -1,7 +1,9 @@
 // What every daemon does besides its work: help, config file, health, metrics, one instance, a clean end.
+#include <algorithm>
 #include <csignal>
 #include <fstream>
 
+#include "absl/time/clock.h"
 #include "common/rpc/channel.h"
 #include "gtest/gtest.h"
 #include "tests/support/health.h"
@@ -71,6 +73,36 @@ TEST_P(LifecycleTest, HealthySecondInstanceRefusedSigtermEndsWithZero) {
   const auto code = DaemonOf(stack)->Wait(absl::Seconds(10));
   ASSERT_TRUE(code.ok()) << code.status();
   EXPECT_EQ(*code, 0) << stack.log(GetParam());
+}
+
+TEST_P(LifecycleTest, ReflectionMetricsAndConfigFile) {
+  Stack stack({});
+  ASSERT_EQ(stack.Start(), absl::OkStatus());
+  const auto services = ListServices(Connect(stack.address(GetParam())));
+  for (const std::string& name : {"hga." + GetParam() + ".v1.", std::string("grpc.health.v1.")}) {
+    EXPECT_TRUE(std::any_of(services.begin(), services.end(), [&](const std::string& service) {
+      return service.compare(0, name.size(), name) == 0;
+    })) << name;
+  }
+
+  // The same daemon again, with its metrics page set by a config file.
+  DaemonOf(stack)->Signal(SIGTERM);
+  ASSERT_TRUE(DaemonOf(stack)->Wait(absl::Seconds(10)).ok());
+  const int port = FreePort();
+  const std::string config = stack.folder() + "/config.toml";
+  std::ofstream(config) << "metrics_listen = \"127.0.0.1:" << port << "\"\n";
+  auto argv = stack.Command(GetParam());
+  argv.erase(argv.begin() + 2, argv.begin() + 4);  // --metrics_listen ""
+  argv.push_back("--config=" + config);
+  auto daemon = Process::Start(argv, stack.folder() + "/again.log");
+  ASSERT_TRUE(daemon.ok());
+  const std::string prefix = GetParam() == "gpu_worker" ? "hga_worker_" : "hga_" + GetParam() + "_";
+  std::string page;
+  for (int i = 0; i < 1000 && page.find(prefix) == std::string::npos && daemon->running(); ++i) {
+    absl::SleepFor(absl::Milliseconds(10));
+    page = ScrapeMetrics(port);
+  }
+  EXPECT_NE(page.find("# HELP " + prefix), std::string::npos) << ReadFileOrEmpty(stack.folder() + "/again.log");
 }
 
 INSTANTIATE_TEST_SUITE_P(Daemons, LifecycleTest, testing::Values("kv_store", "router", "gpu_worker"),
