@@ -106,6 +106,7 @@ absl::StatusOr<std::unique_ptr<StartedSequence>> Sealer::OpenNow(uint64_t id, co
   if (record->routed) OpenRoute(id, record);
   opened->hashes.resize(record->hashes.size());
   HGA_RETURN_IF_ERROR(FetchStart(opened.get()));
+  if (record->session.matched_in_ram >= opened->hashes.size()) HoldRest(opened.get());
   if (opened->hashes.size() < record->hashes.size()) {
     record->hashes = opened->hashes;
     if (record->routed) ReopenRoute(id, record);
@@ -168,6 +169,27 @@ absl::Status Sealer::FetchStartOnce(StartedSequence* opened, uint32_t* lost_chun
     if (first_error.ok()) first_error = fetched[i].status;
   }
   return first_error;
+}
+
+// A document that is in RAM whole is held whole, so that no step has to ask for its blocks; the store asks holds back
+// when it runs short. What cannot be had now is fetched when it is selected.
+void Sealer::HoldRest(StartedSequence* opened) {
+  constexpr size_t kMostBlocks = 65536;  // of one Fetch
+  const KvGeometry& g = options_.shape.geometry;
+  const auto matched = static_cast<uint32_t>(opened->hashes.size());
+  const ChunkRange rest = RoutedChunks(options_.shape, matched);
+  if (rest.empty() || size_t{rest.end - rest.first} * g.layers > kMostBlocks) return;
+  std::vector<BlockName> names;
+  for (uint32_t chunk = rest.first; chunk < rest.end; ++chunk) {
+    for (uint32_t layer = 0; layer < g.layers; ++layer) names.push_back({opened->hashes[chunk], layer});
+  }
+  auto fetched = store_->Fetch(names);
+  if (!fetched.ok() || fetched->size() != names.size()) return;
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (!(*fetched)[i].status.ok()) continue;
+    ++((*fetched)[i].found_in == FoundIn::kDisk ? opened->tiers.disk : opened->tiers.ram);
+    opened->blocks.push_back({rest.first + static_cast<uint32_t>(i) / g.layers, names[i].layer, std::move((*fetched)[i].block)});
+  }
 }
 
 // Afterwards record->hashes are all indexed there, or record->route is empty. What the router lacks and the store

@@ -107,6 +107,7 @@ class Sealer {
   absl::StatusOr<std::vector<uint32_t>> PromptOf(const EngineRequest& request);
   absl::Status FetchStart(StartedSequence* opened);
   absl::Status FetchStartOnce(StartedSequence* opened, uint32_t* lost_chunk);
+  void HoldRest(StartedSequence* opened);
   void OpenRoute(uint64_t id, Record* record);
   void ReopenRoute(uint64_t id, Record* record);
   absl::StatusOr<uint32_t> IndexAtRouter(uint64_t id, Record* record);

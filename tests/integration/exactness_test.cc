@@ -141,6 +141,7 @@ TEST_P(ExactnessTest, SecondRunComputesOnlyTheUnfinishedChunk) {
   ASSERT_TRUE(second.status.ok()) << second.status;
   EXPECT_EQ(first.started.reused_tokens(), 0u);
   EXPECT_EQ(second.started.reused_tokens(), (prompt_tokens() - 1) / 64 * 64);
+  EXPECT_EQ(second.finished.kv_rpcs_decode(), 0u) << "the document was in RAM";
   EXPECT_EQ(first.tokens, second.tokens);
 }
 

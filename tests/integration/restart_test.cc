@@ -97,6 +97,31 @@ TEST(RestartTest, ArenaSmallerThanTheDocument) {
   ASSERT_TRUE(whole.status.ok()) << whole.status;
   EXPECT_EQ(spilled.tokens, whole.tokens);
   EXPECT_GT(spilled.finished.tiers().disk(), 0u);
+
+  const Answer resumed = tight.Generate(request);
+  ASSERT_TRUE(resumed.status.ok()) << resumed.status << tight.log("gpu_worker");
+  EXPECT_EQ(resumed.started.reused_tokens(), kReusable);
+  EXPECT_EQ(resumed.tokens, whole.tokens);
+}
+
+TEST(RestartTest, TwoDocumentsInAnArenaForOneAndAHalf) {
+  // Each needs 3 x 24 slots and more to write into; 128 are there. A document that is held whole must give way.
+  StackOptions options;
+  options.tiny_model_flags = {"--layers=3"};
+  options.arena_bytes = "1MiB";
+  Stack stack(options);
+  ASSERT_EQ(stack.Start(), absl::OkStatus());
+  const auto first = InSession(Routed(TokenRequest(kPrompt, 5, 200), 0.1f), "first");
+  const Answer alone = stack.Generate(first);
+  ASSERT_TRUE(alone.status.ok()) << alone.status;
+  Answer other;
+  const Answer again = stack.Generate(first, [&](size_t tokens) {
+    if (tokens == 1) other = stack.Generate(InSession(Routed(TokenRequest(kPrompt, 6, 8), 0.1f), "second"));
+    return true;
+  });
+  ASSERT_TRUE(again.status.ok()) << again.status << stack.log("gpu_worker");
+  EXPECT_TRUE(other.status.ok()) << other.status << stack.log("gpu_worker");
+  EXPECT_EQ(again.tokens, alone.tokens);
 }
 
 }  // namespace
