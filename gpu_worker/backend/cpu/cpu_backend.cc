@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -41,6 +42,7 @@ CpuBackend::CpuBackend(const ModelWeights& weights, const KvGeometry& geometry, 
       geometry_(geometry),
       max_rows_(options.max_rows),
       threads_(omp_get_max_threads()),
+      decode_threads_(options.threads > 0 ? threads_ : std::max(1, threads_ - 1)),
       embedding_(weights.embedding),
       output_norm_(Dequantized(weights.output_norm)),
       rope_(config_),
@@ -73,7 +75,7 @@ absl::Status CpuBackend::LoadLayers(const ModelWeights& weights) {
   }
   // Only rows that want logits get there: never enough of them for GEMM to pay.
   HGA_ASSIGN_OR_RETURN(output_, Linear::Create(context, {weights.output}, false));
-  LogInfo("cpu backend: ", omp_get_max_threads(), " threads, ", packed >> 20, " MiB of packed weights for prefill");
+  LogInfo("cpu backend: ", threads_, " threads for prefill, ", decode_threads_, " for decode, ", packed >> 20, " MiB of packed weights for prefill");
   return absl::OkStatus();
 }
 
@@ -87,7 +89,7 @@ void CpuBackend::Norm(const float* x, const std::vector<float>& scale, float* ou
 absl::Status CpuBackend::Begin(absl::Span<const BatchRow> rows) {
   HGA_RETURN_IF_ERROR(CheckRows(rows, max_rows_, config_));
   // OpenMP keeps the number for each calling thread: the step's need not be the one that created the backend.
-  omp_set_num_threads(threads_);
+  omp_set_num_threads(rows.size() > kGemvRowsMax ? threads_ : decode_threads_);
   rows_.assign(rows.begin(), rows.end());
   positions_.clear();
   for (size_t r = 0; r < rows_.size(); ++r) {

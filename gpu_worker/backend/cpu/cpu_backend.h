@@ -43,6 +43,9 @@ class CpuBackend : public Backend {
   const KvGeometry geometry_;
   const uint32_t max_rows_;
   const int threads_;
+  // A decode step is bound by memory, which one thread fewer reads as fast, and is made of many short parallel parts: a
+  // core that the router, gRPC and the client can have to themselves saves more than it gives.
+  const int decode_threads_;
   const TensorView embedding_;
   std::vector<Layer> layers_;
   std::vector<float> output_norm_;
