@@ -1,26 +1,18 @@
 #include "gpu_worker/engine/sealer.h"
 
 #include <algorithm>
-#include <chrono>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
+#include "gpu_worker/engine/store_retry.h"
 
 namespace hga {
 namespace {
 
 constexpr int kStartAttempts = 4;
-constexpr int kFetchAttempts = 40;
-
-bool Gone(const absl::Status& status) { return absl::IsNotFound(status) || absl::IsDataLoss(status); }
-
-// 1 ms at first, 50 ms at most: 40 attempts give the store about two seconds to write and evict.
-void BackOff(int attempt) {
-  std::this_thread::sleep_for(std::chrono::milliseconds(std::min(1 << std::min(attempt, 6), 50)));
-}
 
 // The store that came back does not know the session: for the caller that is a store that was away.
 absl::Status StoreError(const absl::Status& status) {
@@ -125,7 +117,7 @@ void Sealer::ReopenRoute(uint64_t id, Record* record) {
 // Sink and window of the first token to compute. A chunk that is lost shortens the prefix.
 absl::Status Sealer::FetchStart(StartedSequence* opened) {
   absl::Status status;
-  for (int attempt = 0; attempt < kStartAttempts + kFetchAttempts; ++attempt) {
+  for (int attempt = 0; attempt < kStartAttempts + kStoreAttempts; ++attempt) {
     uint32_t lost_chunk = UINT32_MAX;
     opened->blocks.clear();
     opened->tiers.ram = opened->tiers.disk = 0;
@@ -136,7 +128,7 @@ absl::Status Sealer::FetchStart(StartedSequence* opened) {
       opened->hashes.resize(lost_chunk);
     } else if (absl::IsResourceExhausted(status)) {
       opened->blocks.clear();
-      BackOff(attempt);
+      absl::SleepFor(StoreBackoff(attempt));
     } else {
       return status;
     }
@@ -165,7 +157,7 @@ absl::Status Sealer::FetchStartOnce(StartedSequence* opened, uint32_t* lost_chun
       opened->blocks.push_back({chunks[i], names[i].layer, std::move(fetched[i].block)});
       continue;
     }
-    if (Gone(fetched[i].status)) *lost_chunk = std::min(*lost_chunk, chunks[i]);
+    if (BlockIsGone(fetched[i].status)) *lost_chunk = std::min(*lost_chunk, chunks[i]);
     if (first_error.ok()) first_error = fetched[i].status;
   }
   return first_error;
@@ -298,7 +290,7 @@ absl::StatusOr<std::vector<HeldBlock>> Sealer::FindDuplicate(const ChunkHash& ha
   std::vector<BlockName> names = {{hash, 0}};
   std::vector<HeldBlock> blocks;
   absl::Status status;
-  for (int attempt = 0; attempt < kFetchAttempts; ++attempt) {
+  for (int attempt = 0; attempt < kStoreAttempts; ++attempt) {
     blocks.clear();
     HGA_ASSIGN_OR_RETURN(auto fetched, store_->Fetch(names));
     status = absl::OkStatus();
@@ -306,10 +298,10 @@ absl::StatusOr<std::vector<HeldBlock>> Sealer::FindDuplicate(const ChunkHash& ha
       if (status.ok()) status = block.status;
       blocks.push_back(std::move(block.block));
     }
-    if (Gone(status)) return std::vector<HeldBlock>();
+    if (BlockIsGone(status)) return std::vector<HeldBlock>();
     if (absl::IsResourceExhausted(status)) {
       blocks.clear();
-      BackOff(attempt);
+      absl::SleepFor(StoreBackoff(attempt));
       continue;
     }
     HGA_RETURN_IF_ERROR(status);

@@ -5,12 +5,11 @@
 #include "common/base/log.h"
 #include "common/base/status.h"
 #include "gpu_worker/engine/step_loop.h"
+#include "gpu_worker/engine/store_retry.h"
 
 namespace hga {
 namespace {
 
-// About two seconds in all; the store writes and evicts meanwhile.
-constexpr int kReserveAttempts = 40;
 // A store that loses chunks faster than they are computed is broken.
 constexpr int kMaxCuts = 4;
 
@@ -78,7 +77,7 @@ void StepLoop::OnReserved(Sequence* s, SealerEvent event) {
     s->spare.push_back(std::move(event.blocks));
     return;
   }
-  if (!absl::IsResourceExhausted(event.status) || ++s->reserve_failures > kReserveAttempts) {
+  if (!absl::IsResourceExhausted(event.status) || ++s->reserve_failures > kStoreAttempts) {
     if (s->state == Sequence::State::kRunning) {
       const char* const hint =
           "; the arena is too small for what is under way: try again later, or raise --arena_bytes";
@@ -91,7 +90,7 @@ void StepLoop::OnReserved(Sequence* s, SealerEvent event) {
     return;
   }
   MakeRoom(runner_->tick() + 1, model_.geometry.layers);
-  s->reserve_at = absl::Now() + absl::Milliseconds(std::min(1 << std::min(s->reserve_failures, 6), 50));
+  s->reserve_at = absl::Now() + StoreBackoff(s->reserve_failures);
 }
 
 // Asks for the blocks of the tokens to come before they are needed.
@@ -209,7 +208,7 @@ void StepLoop::RestoreWindow(Sequence* s) {
     const absl::Status& status = (*fetched)[i].status;
     if (status.ok()) {
       s->blocks.Put(chunks[i], names[i].layer, std::move((*fetched)[i].block), runner_->tick());
-    } else if (absl::IsNotFound(status) || absl::IsDataLoss(status)) {
+    } else if (BlockIsGone(status)) {
       s->cut_to = std::min(s->cut_to.value_or(chunks[i]), chunks[i]);
     } else {
       return End(s, status);

@@ -1,25 +1,16 @@
 #include "gpu_worker/engine/step_runner.h"
 
 #include <algorithm>
-#include <chrono>
 #include <set>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/base/check.h"
 #include "common/base/status.h"
+#include "gpu_worker/engine/store_retry.h"
 
 namespace hga {
-namespace {
-
-// 1 ms at first, 50 ms at most: the store gets about two seconds to write and evict.
-constexpr int kFetchAttempts = 40;
-
-bool Gone(const absl::Status& status) { return absl::IsNotFound(status) || absl::IsDataLoss(status); }
-
-}  // namespace
-
 StepRunner::StepRunner(Backend* backend, KvClient* store, RouterLink* link, EngineMetrics* metrics,
                        const AttendShape& shape, std::function<uint32_t(uint64_t, uint32_t)> make_room)
     : backend_(backend), store_(store), link_(link), metrics_(metrics), shape_(shape),
@@ -216,9 +207,9 @@ void StepRunner::FetchMissing(uint32_t layer) {
   if (wanted.empty()) return;
   const absl::Time begin = absl::Now();
   absl::Status status = FetchOnce(layer, &wanted);
-  for (int attempt = 0; !wanted.empty() && absl::IsResourceExhausted(status) && attempt < kFetchAttempts; ++attempt) {
+  for (int attempt = 0; !wanted.empty() && absl::IsResourceExhausted(status) && attempt < kStoreAttempts; ++attempt) {
     make_room_(tick_, static_cast<uint32_t>(wanted.size()));
-    std::this_thread::sleep_for(std::chrono::milliseconds(std::min(1 << std::min(attempt, 6), 50)));
+    absl::SleepFor(StoreBackoff(attempt));
     status = FetchOnce(layer, &wanted);
   }
   metrics_->ObserveFetch(absl::ToDoubleSeconds(absl::Now() - begin));
@@ -248,7 +239,7 @@ absl::Status StepRunner::FetchOnce(uint32_t layer, std::vector<Wanted>* wanted) 
       ++(disk ? s->stats.tiers.disk : s->stats.tiers.ram);
       metrics_->CountBlocks(disk ? EngineMetrics::Tier::kDisk : EngineMetrics::Tier::kRam, 1);
       s->blocks.Put(w.chunk, layer, std::move(got.block), tick_);
-    } else if (Gone(got.status)) {
+    } else if (BlockIsGone(got.status)) {
       StepPart* part = w.block->part;
       part->status = got.status;
       part->lost_chunk = std::min(part->lost_chunk.value_or(w.chunk), w.chunk);

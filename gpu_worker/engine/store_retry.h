@@ -1,0 +1,25 @@
+// How the engine treats what kv_store answers: which blocks are gone for good, and how long to wait for room.
+#ifndef HGA_GPU_WORKER_ENGINE_STORE_RETRY_H_
+#define HGA_GPU_WORKER_ENGINE_STORE_RETRY_H_
+
+#include <algorithm>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+
+namespace hga {
+
+// About two seconds of StoreBackoff in all: the store writes and evicts meanwhile.
+inline constexpr int kStoreAttempts = 40;
+
+// 1 ms at first, 50 ms at most.
+inline absl::Duration StoreBackoff(int attempt) {
+  return absl::Milliseconds(std::min(1 << std::min(attempt, 6), 50));
+}
+
+// The block must be computed again.
+inline bool BlockIsGone(const absl::Status& status) { return absl::IsNotFound(status) || absl::IsDataLoss(status); }
+
+}  // namespace hga
+
+#endif  // HGA_GPU_WORKER_ENGINE_STORE_RETRY_H_
