@@ -110,8 +110,9 @@ TEST_F(BadInputTest, MaxTokensZeroPrefillsOnly) {
 }
 
 TEST_F(BadInputTest, TwoWritersOnOneSession) {
+  // Long enough that the first writer is still at it when the second one comes.
   absl::Status inner;
-  const Answer outer = stack_->Generate(InSession(TokenRequest(300, 12, 20), "shared"), [&](size_t tokens) {
+  const Answer outer = stack_->Generate(InSession(TokenRequest(300, 12, 1500), "shared"), [&](size_t tokens) {
     if (tokens == 1) inner = stack_->Generate(InSession(TokenRequest(300, 13, 1), "shared")).status;
     return true;
   });
