@@ -7,15 +7,20 @@
 
 namespace hga {
 
-// Values are those of the GGUF format.
+// Values are those of the GGUF format, which has no type for FP8 tiles: that one is ours.
 enum class TensorType : uint32_t {
   kF32 = 0,
   kF16 = 1,
   kQ4_0 = 2,
   kQ4_1 = 3,
+  kQ5_0 = 6,
+  kQ5_1 = 7,
   kQ8_0 = 8,
+  kQ4_K = 12,
+  kQ5_K = 13,
   kQ6_K = 14,
   kBF16 = 30,
+  kF8E4M3 = 0x10000,  // one byte an element, scaled by tiles (TensorView::tile_scales); safetensors only
 };
 
 bool TensorTypeSupported(uint32_t gguf_type);
