@@ -1,5 +1,6 @@
 #include "gpu_worker/model/quant.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "common/base/check.h"
@@ -7,12 +8,15 @@
 namespace hga {
 namespace {
 
+// Scales are half precision and quants and sub-scales have at most 8 bits, so every product below is exact in a float
+// (11 + 6 + 6 bits at most) and only the last addition rounds: the result is the same bits with and without FMA.
 struct TypeTraits {
   TensorType type;
   const char* name;
   uint32_t block_elements;
   uint32_t block_bytes;
   void (*dequantize)(const uint8_t* block, float* out);
+  int half_scales[2];  // offsets of the half-precision scales in a block; -1: none
 };
 
 uint16_t Load16(const uint8_t* p) {
@@ -46,10 +50,72 @@ void Q4_1(const uint8_t* block, float* out) {
   }
 }
 
+uint32_t Load32(const uint8_t* p) {
+  uint32_t x;
+  std::memcpy(&x, p, sizeof(x));
+  return x;
+}
+
+// Fifth bits as a 32-bit mask, then nibbles as in Q4: q of element i, for i of 0 to 31.
+int FiveBits(uint32_t high, const uint8_t* nibbles, int i) {
+  const int low = i < 16 ? nibbles[i] & 15 : nibbles[i - 16] >> 4;
+  return low | static_cast<int>(high >> i & 1) << 4;
+}
+
+// f16 scale, 4 bytes of fifth bits, 16 bytes of nibbles: value = (q - 16) * scale.
+void Q5_0(const uint8_t* block, float* out) {
+  const float scale = HalfToFloat(Load16(block));
+  const uint32_t high = Load32(block + 2);
+  for (int i = 0; i < 32; ++i) out[i] = (FiveBits(high, block + 6, i) - 16) * scale;
+}
+
+// f16 scale, f16 minimum, 4 bytes of fifth bits, 16 bytes of nibbles: value = q * scale + minimum.
+void Q5_1(const uint8_t* block, float* out) {
+  const float scale = HalfToFloat(Load16(block)), minimum = HalfToFloat(Load16(block + 2));
+  const uint32_t high = Load32(block + 4);
+  for (int i = 0; i < 32; ++i) out[i] = FiveBits(high, block + 8, i) * scale + minimum;
+}
+
 // f16 scale, 32 signed bytes.
 void Q8_0(const uint8_t* block, float* out) {
   const float scale = HalfToFloat(Load16(block));
   for (int i = 0; i < 32; ++i) out[i] = static_cast<int8_t>(block[2 + i]) * scale;
+}
+
+// Scale and minimum of the j-th 32 elements in Q4_K and Q5_K: 8 pairs of 6 bits in 12 bytes. The first four pairs are
+// the low 6 bits of bytes 0 to 3 and 4 to 7, whose high 2 bits top up the nibbles of bytes 8 to 11 for the last four.
+struct ScaleAndMinimum {
+  int scale, minimum;
+};
+ScaleAndMinimum SixBits(const uint8_t* packed, int j) {
+  if (j < 4) return {packed[j] & 63, packed[j + 4] & 63};
+  return {(packed[j + 4] & 15) | packed[j - 4] >> 6 << 4, packed[j + 4] >> 4 | packed[j] >> 6 << 4};
+}
+
+// 256 elements: f16 scale of scales, f16 scale of minima, 12 bytes of scales and minima, 128 bytes of nibbles: each 32
+// bytes hold 32 elements in the low and the next 32 in the high nibbles. value = scale * q - minimum.
+void Q4_K(const uint8_t* block, float* out) {
+  const float d = HalfToFloat(Load16(block)), dmin = HalfToFloat(Load16(block + 2));
+  for (int j = 0; j < 8; ++j, out += 32) {
+    const ScaleAndMinimum sub = SixBits(block + 4, j);
+    const float scale = d * sub.scale, minimum = dmin * sub.minimum;
+    const uint8_t* nibbles = block + 16 + j / 2 * 32;
+    for (int l = 0; l < 32; ++l) out[l] = scale * (nibbles[l] >> j % 2 * 4 & 15) - minimum;
+  }
+}
+
+// As Q4_K, with 32 bytes before the nibbles: bit j of byte l is the fifth bit of element l of the j-th 32.
+void Q5_K(const uint8_t* block, float* out) {
+  const float d = HalfToFloat(Load16(block)), dmin = HalfToFloat(Load16(block + 2));
+  const uint8_t* high = block + 16;
+  for (int j = 0; j < 8; ++j, out += 32) {
+    const ScaleAndMinimum sub = SixBits(block + 4, j);
+    const float scale = d * sub.scale, minimum = dmin * sub.minimum;
+    const uint8_t* nibbles = block + 48 + j / 2 * 32;
+    for (int l = 0; l < 32; ++l) {
+      out[l] = scale * ((nibbles[l] >> j % 2 * 4 & 15) | (high[l] >> j & 1) << 4) - minimum;
+    }
+  }
 }
 
 // 256 elements: ql[128] low 4 bits, qh[64] high 2 bits, scales[16] signed bytes, f16 super-scale.
@@ -73,11 +139,33 @@ void Q6_K(const uint8_t* block, float* out) {
   }
 }
 
+// e4m3 without infinities: 4 exponent bits with bias 7, 3 mantissa bits; all ones is not a number. Tiles' scales are
+// not known here.
+void F8E4M3(const uint8_t* block, float* out) {
+  const uint32_t sign = uint32_t{*block} >> 7 << 31, exponent = *block >> 3 & 15, mantissa = *block & 7;
+  uint32_t bits = sign | (exponent + 120) << 23 | mantissa << 20;
+  if (exponent == 15 && mantissa == 7) bits = sign | 0x7ff00000u;
+  if (exponent == 0) {
+    const float subnormal = static_cast<float>(mantissa) * 0.001953125f;  // 2^-9
+    std::memcpy(&bits, &subnormal, sizeof(bits));
+    bits |= sign;
+  }
+  std::memcpy(out, &bits, sizeof(bits));
+}
+
 constexpr TypeTraits kTypes[] = {
-    {TensorType::kF32, "F32", 1, 4, F32},        {TensorType::kF16, "F16", 1, 2, F16},
-    {TensorType::kBF16, "BF16", 1, 2, BF16},     {TensorType::kQ4_0, "Q4_0", 32, 18, Q4_0},
-    {TensorType::kQ4_1, "Q4_1", 32, 20, Q4_1},   {TensorType::kQ8_0, "Q8_0", 32, 34, Q8_0},
-    {TensorType::kQ6_K, "Q6_K", 256, 210, Q6_K},
+    {TensorType::kF32, "F32", 1, 4, F32, {-1, -1}},
+    {TensorType::kF16, "F16", 1, 2, F16, {-1, -1}},
+    {TensorType::kBF16, "BF16", 1, 2, BF16, {-1, -1}},
+    {TensorType::kQ4_0, "Q4_0", 32, 18, Q4_0, {0, -1}},
+    {TensorType::kQ4_1, "Q4_1", 32, 20, Q4_1, {0, 2}},
+    {TensorType::kQ5_0, "Q5_0", 32, 22, Q5_0, {0, -1}},
+    {TensorType::kQ5_1, "Q5_1", 32, 24, Q5_1, {0, 2}},
+    {TensorType::kQ8_0, "Q8_0", 32, 34, Q8_0, {0, -1}},
+    {TensorType::kQ4_K, "Q4_K", 256, 144, Q4_K, {0, 2}},
+    {TensorType::kQ5_K, "Q5_K", 256, 176, Q5_K, {0, 2}},
+    {TensorType::kQ6_K, "Q6_K", 256, 210, Q6_K, {208, -1}},
+    {TensorType::kF8E4M3, "F8_E4M3", 1, 1, F8E4M3, {-1, -1}},
 };
 
 const TypeTraits& Traits(TensorType type) {
@@ -93,13 +181,15 @@ const TypeTraits& Traits(TensorType type) {
 
 bool TensorTypeSupported(uint32_t gguf_type) {
   for (const TypeTraits& traits : kTypes) {
-    if (static_cast<uint32_t>(traits.type) == gguf_type) return true;
+    if (static_cast<uint32_t>(traits.type) == gguf_type) return traits.type != TensorType::kF8E4M3;
   }
   return false;
 }
 
 const char* TensorTypeName(TensorType type) { return Traits(type).name; }
 uint32_t TensorBlockElements(TensorType type) { return Traits(type).block_elements; }
+
+uint32_t TensorBlockBytes(TensorType type) { return Traits(type).block_bytes; }
 
 size_t TensorRowBytes(TensorType type, uint32_t cols) {
   const TypeTraits& traits = Traits(type);
@@ -111,6 +201,21 @@ void DequantizeRow(TensorType type, const uint8_t* row, uint32_t cols, float* ou
   for (uint32_t i = 0; i < cols; i += traits.block_elements, row += traits.block_bytes) {
     traits.dequantize(row, out + i);
   }
+}
+
+bool RowIsFinite(TensorType type, const uint8_t* row, uint32_t cols) {
+  const TypeTraits& traits = Traits(type);
+  for (uint32_t i = 0; i < cols; i += traits.block_elements, row += traits.block_bytes) {
+    if (traits.block_elements == 1) {
+      float value;
+      traits.dequantize(row, &value);
+      if (!std::isfinite(value)) return false;
+    }
+    for (int offset : traits.half_scales) {
+      if (offset >= 0 && !std::isfinite(HalfToFloat(Load16(row + offset)))) return false;
+    }
+  }
+  return true;
 }
 
 float HalfToFloat(uint16_t half) {

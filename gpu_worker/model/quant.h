@@ -23,14 +23,20 @@ enum class TensorType : uint32_t {
   kF8E4M3 = 0x10000,  // one byte an element, scaled by tiles (TensorView::tile_scales); safetensors only
 };
 
+// Whether a GGUF file may use the type.
 bool TensorTypeSupported(uint32_t gguf_type);
 const char* TensorTypeName(TensorType type);
 // Elements of one block; a row is a whole number of blocks.
 uint32_t TensorBlockElements(TensorType type);
+uint32_t TensorBlockBytes(TensorType type);
 size_t TensorRowBytes(TensorType type, uint32_t cols);
 
-// Bit-exact against the format's definition. `cols` is a multiple of TensorBlockElements.
+// Bit-exact against the format's definition. `cols` is a multiple of TensorBlockElements. kF8E4M3: without the tiles'
+// scales.
 void DequantizeRow(TensorType type, const uint8_t* row, uint32_t cols, float* out);
+
+// False if a scale of a block, or an element where elements have no scale, is infinite or not a number.
+bool RowIsFinite(TensorType type, const uint8_t* row, uint32_t cols);
 
 float HalfToFloat(uint16_t half);
 
