@@ -8,15 +8,14 @@
 #include "absl/status/statusor.h"
 #include "common/kv/ids.h"
 #include "gpu_worker/model/chat_template.h"
-#include "gpu_worker/model/gguf.h"
 #include "gpu_worker/model/tokenizer.h"
 #include "gpu_worker/model/weights.h"
 
 namespace hga {
 
-// Constant after LoadModel; thread-safe. Keeps the file mapped: the weights are views into it.
+// Constant after LoadModel; thread-safe.
 struct LoadedModel {
-  std::unique_ptr<GgufFile> file;
+  std::shared_ptr<const void> files;  // keeps mapped what the weights are views into
   ModelWeights weights;
   std::unique_ptr<Tokenizer> tokenizer;
   // FAILED_PRECONDITION: the file's template is not one that is known.
