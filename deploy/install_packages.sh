@@ -7,7 +7,7 @@ packages=(
   bazel-bootstrap g++ pkg-config protobuf-compiler protobuf-compiler-grpc
   # Libraries
   libgrpc++-dev libgrpc-dev libprotobuf-dev libabsl-dev librocksdb-dev prometheus-cpp-dev libdnnl-dev
-  libhwy-dev libpcre2-dev nlohmann-json3-dev libxxhash-dev libcli11-dev libgtest-dev
+  libhwy-dev libpcre2-dev libutf8proc-dev nlohmann-json3-dev libxxhash-dev libcli11-dev libgtest-dev
   libgmock-dev libbenchmark-dev
   # What the libraries above link in turn
   libgflags-dev libsnappy-dev libbz2-dev zlib1g-dev liblz4-dev libzstd-dev libssl-dev libc-ares-dev libre2-dev

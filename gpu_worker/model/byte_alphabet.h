@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/strings/string_view.h"
+
 namespace hga {
 
 // The character (UTF-8) that stands for a byte.
 std::string ToByteAlphabet(uint8_t byte);
-// Back to bytes; characters that stand for no byte are kept as they are.
-std::string FromByteAlphabet(const std::string& text);
+// Back to bytes; false if a character stands for no byte.
+bool FromByteAlphabet(absl::string_view text, std::string* bytes);
 
 }  // namespace hga
 

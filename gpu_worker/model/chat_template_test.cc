@@ -4,7 +4,7 @@
 #include <string>
 
 #include "absl/strings/match.h"
-#include "gpu_worker/model/byte_alphabet.h"
+#include "gpu_worker/model/tokenizer_test_data.h"
 #include "gtest/gtest.h"
 
 namespace hga {
@@ -20,12 +20,8 @@ class ChatTemplateTest : public ::testing::Test {
   void SetUp() override { tokenizer_ = MakeTokenizer(/*chatml=*/true); }
 
   static std::unique_ptr<Tokenizer> MakeTokenizer(bool chatml) {
-    TokenizerData data;
-    data.pre = "default";
-    data.tokens = {"<|endoftext|>", chatml ? "<|im_start|>" : "<s>", chatml ? "<|im_end|>" : "</s>"};
-    data.types = {3, 3, 3};
-    for (int byte = 0; byte < 256; ++byte) data.tokens.push_back(ToByteAlphabet(static_cast<uint8_t>(byte)));
-    data.types.resize(data.tokens.size(), 1);
+    TokenizerData data =
+        ByteVocabulary({"<|endoftext|>", chatml ? "<|im_start|>" : "<s>", chatml ? "<|im_end|>" : "</s>"});
     auto tokenizer = Tokenizer::Create(std::move(data));
     EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
     return std::move(tokenizer).value();

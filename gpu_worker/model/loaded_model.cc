@@ -7,6 +7,7 @@
 #include "gpu_worker/model/fingerprint.h"
 #include "gpu_worker/model/gguf.h"
 #include "gpu_worker/model/gguf_model.h"
+#include "gpu_worker/model/gguf_tokenizer.h"
 #include "gpu_worker/model/tensor_list.h"
 
 namespace hga {
@@ -18,32 +19,12 @@ absl::Status Wrong(const GgufFile& file, const std::string& what) {
   return absl::InvalidArgumentError(absl::StrCat("model ", file.path(), ": ", what));
 }
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> ReadTokenizer(const GgufFile& file) {
-  HGA_ASSIGN_OR_RETURN(const std::string kind, file.GetString("tokenizer.ggml.model"));
-  if (kind != "gpt2") {
-    return Wrong(file, absl::StrCat("tokenizer '", kind, "' is not supported yet; gpt2 (byte-level BPE) is"));
-  }
-  TokenizerData data;
-  data.pre = file.GetString("tokenizer.ggml.pre").value_or("default");
-  HGA_ASSIGN_OR_RETURN(data.tokens, file.GetStrings("tokenizer.ggml.tokens"));
-  HGA_ASSIGN_OR_RETURN(data.merges, file.GetStrings("tokenizer.ggml.merges"));
-  if (file.Has("tokenizer.ggml.token_type")) {
-    HGA_ASSIGN_OR_RETURN(data.types, file.GetInts("tokenizer.ggml.token_type"));
-  }
-  HGA_ASSIGN_OR_RETURN(const uint64_t eos, file.GetUint("tokenizer.ggml.eos_token_id"));
-  if (eos >= data.tokens.size()) return Wrong(file, absl::StrCat("tokenizer.ggml.eos_token_id is ", eos));
-  data.eos = static_cast<uint32_t>(eos);
-  auto tokenizer = Tokenizer::Create(std::move(data));
-  if (!tokenizer.ok()) return Wrong(file, std::string(tokenizer.status().message()));
-  return tokenizer;
-}
-
 absl::StatusOr<std::unique_ptr<LoadedModel>> LoadGguf(const std::string& path, const std::string& chat_template) {
   HGA_ASSIGN_OR_RETURN(std::shared_ptr<const GgufFile> file, GgufFile::Open(path));
   auto model = std::make_unique<LoadedModel>();
   model->files = file;
   HGA_ASSIGN_OR_RETURN(model->weights, ReadGgufModel(*file));
-  HGA_ASSIGN_OR_RETURN(model->tokenizer, ReadTokenizer(*file));
+  HGA_ASSIGN_OR_RETURN(model->tokenizer, ReadGgufTokenizer(*file));
   if (model->tokenizer->vocab_size() != model->weights.config.vocab_size) {
     return Wrong(*file, absl::StrCat("the tokenizer has ", model->tokenizer->vocab_size(), " tokens, the embedding ",
                                      model->weights.config.vocab_size, " rows"));

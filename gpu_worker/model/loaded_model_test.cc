@@ -155,8 +155,8 @@ TEST_F(LoadedModelTest, RefusesWhatItCannotRunRight) {
   ExpectRefused(Patched("llama.block_count", "llama.block_cnt__"), absl::StatusCode::kNotFound, "llama.block_count");
   ExpectRefused(Patched("blk.1.ffn_up.weight", "blk.1.ffn_UP.weight"), absl::StatusCode::kNotFound,
                 "no tensor 'blk.1.ffn_up.weight'");
-  ExpectRefused(Patched("smollm", "qwen-2"), invalid, "'qwen-2' is not supported");
-  ExpectRefused(Patched("\x04\0\0\0\0\0\0\0gpt2"s, "\x04\0\0\0\0\0\0\0bert"s), invalid, "tokenizer 'bert'");
+  ExpectRefused(Patched("smollm", "qwen-2"), invalid, "tokenizer.ggml.pre is 'qwen-2'");
+  ExpectRefused(Patched("\x04\0\0\0\0\0\0\0gpt2"s, "\x04\0\0\0\0\0\0\0bert"s), invalid, "tokenizer.ggml.model is 'bert'");
 }
 
 TEST_F(LoadedModelTest, RefusesWrongShapes) {

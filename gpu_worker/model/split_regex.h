@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
@@ -16,15 +17,23 @@ namespace hga {
 // Constant after Create; thread-safe.
 class SplitRegex {
  public:
+  struct Piece {
+    absl::string_view text;
+    bool match;
+  };
+
+  // Oniguruma's notation as tokenizer.json has it. INVALID_ARGUMENT: says where the pattern is wrong.
   static absl::StatusOr<std::unique_ptr<SplitRegex>> Create(const std::string& pattern);
   ~SplitRegex();
 
-  // Matches and what lies between them, in order; together they are `text`, which must be valid UTF-8.
-  void Split(absl::string_view text, std::vector<absl::string_view>* pieces) const;
+  // Appends matches and what lies between them, in order; together they are `text`, which must be valid UTF-8.
+  // RESOURCE_EXHAUSTED: the pattern backtracks beyond the limit on this text.
+  absl::Status Split(absl::string_view text, std::vector<Piece>* pieces) const;
 
  private:
-  explicit SplitRegex(pcre2_real_code_8* code) : code_(code) {}
+  SplitRegex(pcre2_real_code_8* code, bool jit) : code_(code), jit_(jit) {}
   pcre2_real_code_8* const code_;
+  const bool jit_;
 };
 
 }  // namespace hga

@@ -1,189 +1,188 @@
 #include "gpu_worker/model/tokenizer.h"
 
 #include <algorithm>
-#include <functional>
-#include <queue>
-#include <tuple>
+#include <cmath>
+#include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
+#include "absl/strings/str_replace.h"
 #include "common/base/status.h"
 #include "common/base/utf8.h"
 #include "gpu_worker/model/byte_alphabet.h"
+#include "gpu_worker/model/text_normalizer.h"
 
 namespace hga {
 namespace {
 
-// GPT-2's words. White space is spelt out: PCRE2's \s holds U+180E, which Unicode no longer counts as white space.
-constexpr char kGpt2Words[] =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\x09-\x0d\x85\p{Z}\p{L}\p{N}]+)"
-    R"(|[\x09-\x0d\x85\p{Z}]+(?![^\x09-\x0d\x85\p{Z}])|[\x09-\x0d\x85\p{Z}]+)";
-constexpr char kDigits[] = R"(\p{N})";
+using Model = TokenizerData::Model;
+
 constexpr char kReplacement[] = "\xef\xbf\xbd";  // U+FFFD
+constexpr uint32_t kNone = TokenizerData::kNone;
+constexpr size_t kMaxIds = size_t{1} << 22;
+constexpr size_t kMaxAddedBytes = 1024;  // bounds the work at each place of a text
+constexpr size_t kMaxTextBytes = size_t{1} << 30;
 
-constexpr int64_t kControl = 3, kUserDefined = 4;
-constexpr uint32_t kNoToken = UINT32_MAX;
-
-uint64_t PairKey(uint32_t left, uint32_t right) { return uint64_t{left} << 32 | right; }
+// The text that a token of the model stands for.
+std::string DecodeToken(const TokenizerData& data, const std::string& token) {
+  if (data.model == Model::kByteBpe) {
+    std::string bytes;
+    return FromByteAlphabet(token, &bytes) ? bytes : token;
+  }
+  return data.metaspace_decoder ? absl::StrReplaceAll(token, {{kMetaspace, " "}}) : token;
+}
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(TokenizerData data) {
   std::unique_ptr<Tokenizer> tokenizer(new Tokenizer);
-  if (data.pre == "smollm") {
-    HGA_ASSIGN_OR_RETURN(tokenizer->digits_, SplitRegex::Create(kDigits));
-  } else if (data.pre != "gpt-2" && data.pre != "default") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("tokenizer: the pre-tokenizer '", data.pre, "' is not supported; smollm, gpt-2 and default are"));
-  }
-  HGA_ASSIGN_OR_RETURN(tokenizer->words_, SplitRegex::Create(kGpt2Words));
-  HGA_RETURN_IF_ERROR(tokenizer->IndexTokens(data));
-  HGA_RETURN_IF_ERROR(tokenizer->IndexMerges(data));
-  if (data.eos >= tokenizer->vocab_size()) {
-    return absl::InvalidArgumentError(absl::StrCat("tokenizer: end token ", data.eos, " is outside the vocabulary"));
-  }
-  tokenizer->eos_ = data.eos;
+  HGA_RETURN_IF_ERROR(tokenizer->TakeAddedTokens(&data));
+  HGA_RETURN_IF_ERROR(tokenizer->CheckIds(data));
+  Pieces pieces = tokenizer->TakeTokens(&data);
+  HGA_ASSIGN_OR_RETURN(tokenizer->model_, data.model == Model::kUnigram ? CreateUnigram(data, std::move(pieces))
+                                                                        : CreateBpe(data, std::move(pieces)));
+  HGA_ASSIGN_OR_RETURN(tokenizer->split_, PreTokenizer::Create(std::move(data.split)));
+  tokenizer->normalize_ = std::move(data.normalize);
+  tokenizer->ends_ = std::move(data.ends);
+  tokenizer->chat_template_ = std::move(data.chat_template);
+  tokenizer->bos_ = data.bos;
+  tokenizer->add_bos_ = data.add_bos && data.bos != kNone;
+  tokenizer->strip_leading_space_ = data.strip_leading_space;
   return tokenizer;
 }
 
-absl::Status Tokenizer::IndexTokens(const TokenizerData& data) {
-  if (!data.types.empty() && data.types.size() != data.tokens.size()) {
-    return absl::InvalidArgumentError(absl::StrCat("tokenizer: ", data.tokens.size(), " tokens but ",
-                                                   data.types.size(), " token types"));
+// Gives each added token its place among the ids and its text.
+absl::Status Tokenizer::TakeAddedTokens(TokenizerData* data) {
+  size_t count = data->tokens.size();
+  for (const AddedToken& token : data->added) count = std::max<size_t>(count, size_t{token.id} + 1);
+  if (count == 0 || count > kMaxIds) {
+    return absl::InvalidArgumentError(absl::StrCat("vocabulary: ", count, " ids; 1 to ", kMaxIds, " are possible"));
   }
-  for (uint32_t id = 0; id < data.tokens.size(); ++id) {
-    const std::string& token = data.tokens[id];
-    const int64_t type = data.types.empty() ? 1 : data.types[id];
-    const bool special = type == kControl || type == kUserDefined;
-    ids_.emplace(token, id);
-    bytes_.push_back(special ? token : FromByteAlphabet(token));
-    control_.push_back(type == kControl);
-    if (special && !token.empty()) special_.emplace_back(token, id);
-  }
-  std::sort(special_.begin(), special_.end(), [](const auto& a, const auto& b) {
-    return std::make_tuple(b.first.size(), a.first) < std::make_tuple(a.first.size(), b.first);
-  });
-  for (int byte = 0; byte < 256; ++byte) {
-    const auto found = ids_.find(ToByteAlphabet(static_cast<uint8_t>(byte)));
-    if (found == ids_.end() && byte >= ' ' && byte <= '~') {
-      return absl::InvalidArgumentError(absl::StrCat("tokenizer: the vocabulary has no token for byte ", byte));
+  bytes_.resize(count);
+  control_.resize(count);
+  std::vector<AddedToken> raw, normalized;
+  for (const AddedToken& token : data->added) {
+    const auto wrong = [&](const std::string& what) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("added tokens: token ", token.id, " ('", token.text, "') ", what));
+    };
+    if (token.text.empty() || token.text.size() > kMaxAddedBytes) {
+      return wrong(absl::StrCat("has ", token.text.size(), " bytes; 1 to ", kMaxAddedBytes, " are possible"));
     }
-    byte_ids_[byte] = found == ids_.end() ? kNoToken : found->second;
+    if (ValidUtf8Prefix(token.text) != token.text.size()) return wrong("is not UTF-8");
+    if (token.id < data->tokens.size() && !data->tokens[token.id].empty() && data->tokens[token.id] != token.text) {
+      return wrong(absl::StrCat("has the id of the vocabulary's '", data->tokens[token.id], "'"));
+    }
+    if (!bytes_[token.id].empty()) return wrong(absl::StrCat("has the id of '", bytes_[token.id], "'"));
+    if (!ids_.emplace(token.text, token.id).second) {
+      return wrong(absl::StrCat("stands there twice, also as ", ids_[token.text]));
+    }
+    bytes_[token.id] = token.text;
+    control_[token.id] = token.control;
+    (token.normalized ? normalized : raw).push_back(token);
+  }
+  for (AddedToken& token : normalized) {
+    HGA_ASSIGN_OR_RETURN(token.text, NormalizeText(data->normalize, token.text));
+  }
+  raw_added_ = AddedTokens(std::move(raw));
+  normalized_added_ = AddedTokens(std::move(normalized));
+  return absl::OkStatus();
+}
+
+absl::Status Tokenizer::CheckIds(const TokenizerData& data) const {
+  const auto outside = [&](const char* what, uint32_t id) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(what, " ", id, " is outside the vocabulary of ", vocab_size(), " ids"));
+  };
+  if (data.bos != kNone && data.bos >= vocab_size()) return outside("begin token", data.bos);
+  if (data.unknown != kNone && data.unknown >= vocab_size()) return outside("unknown token", data.unknown);
+  for (uint32_t id : data.ends) {
+    if (id >= vocab_size()) return outside("end token", id);
+  }
+  for (uint32_t id : data.no_match) {
+    if (id >= data.tokens.size()) return outside("token", id);
+  }
+  if (!data.scores.empty() && data.scores.size() != data.tokens.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("scores: ", data.scores.size(), " for ", data.tokens.size(), " tokens"));
+  }
+  for (uint32_t id = 0; id < data.scores.size(); ++id) {
+    if (!std::isfinite(data.scores[id])) {
+      return absl::InvalidArgumentError(absl::StrCat("scores: that of token ", id, " is not a finite number"));
+    }
   }
   return absl::OkStatus();
 }
 
-absl::Status Tokenizer::IndexMerges(const TokenizerData& data) {
-  for (uint32_t rank = 0; rank < data.merges.size(); ++rank) {
-    const std::string& merge = data.merges[rank];
-    // A left part may itself begin with a blank's stand-in but never holds a plain blank.
-    const size_t blank = merge.find(' ', 1);
-    const auto left = ids_.find(merge.substr(0, blank));
-    const auto right = blank == std::string::npos ? ids_.end() : ids_.find(merge.substr(blank + 1));
-    const auto both =
-        blank == std::string::npos ? ids_.end() : ids_.find(merge.substr(0, blank) + merge.substr(blank + 1));
-    if (left == ids_.end() || right == ids_.end() || both == ids_.end()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("tokenizer: merge ", rank, " joins or makes a token that the vocabulary does not have"));
+// Fills what ids are in text; returns the texts by which the model finds them.
+Pieces Tokenizer::TakeTokens(TokenizerData* data) {
+  const auto byte_tokens =
+      data->byte_fallback ? ByteTokenIds(data->tokens) : ByteTokenIds(std::vector<std::string>());
+  Pieces pieces(data->tokens.size());
+  for (uint32_t id = 0; id < data->tokens.size(); ++id) {
+    const std::string& token = data->tokens[id];
+    if (token.empty()) continue;
+    ids_.emplace(token, id);
+    if (bytes_[id].empty()) bytes_[id] = DecodeToken(*data, token);
+    // A token with a character that stands for no byte is never made from bytes.
+    if (data->model != Model::kByteBpe) {
+      pieces[id] = token;
+    } else if (!FromByteAlphabet(token, &pieces[id])) {
+      pieces[id].clear();
     }
-    merges_.emplace(PairKey(left->second, right->second), Merge{rank, both->second});
   }
-  return absl::OkStatus();
+  for (uint32_t id : data->no_match) pieces[id].clear();
+  for (int byte = 0; byte < 256; ++byte) {
+    if (byte_tokens[byte] != kNone) bytes_[byte_tokens[byte]] = std::string(1, static_cast<char>(byte));
+  }
+  return pieces;
 }
 
 absl::StatusOr<std::vector<uint32_t>> Tokenizer::Encode(absl::string_view text, bool parse_special) const {
+  if (text.size() > kMaxTextBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("the text has ", text.size(), " bytes; at most ", kMaxTextBytes));
+  }
   if (const size_t valid = ValidUtf8Prefix(text); valid != text.size()) {
     return absl::InvalidArgumentError(absl::StrCat("the text is not valid UTF-8 at byte ", valid));
   }
   std::vector<uint32_t> ids;
-  size_t plain = 0;  // start of the text not yet encoded
-  for (size_t i = 0; parse_special && i < text.size();) {
-    const auto* special = SpecialAt(text.substr(i));
-    if (special == nullptr) {
-      ++i;
-      continue;
+  std::vector<AddedTokens::Part> parts;
+  raw_added_.Split(text, parse_special, &parts);
+  for (const auto& part : parts) {
+    if (part.id != kNone) {
+      ids.push_back(part.id);
+    } else {
+      HGA_RETURN_IF_ERROR(EncodePlain(part.text, parse_special, part.text.data() == text.data(), &ids));
     }
-    EncodePlain(text.substr(plain, i - plain), &ids);
-    ids.push_back(special->second);
-    i += special->first.size();
-    plain = i;
   }
-  EncodePlain(text.substr(plain), &ids);
   return ids;
 }
 
-const std::pair<std::string, uint32_t>* Tokenizer::SpecialAt(absl::string_view text) const {
-  for (const auto& special : special_) {
-    if (absl::StartsWith(text, special.first)) return &special;
+// first: `text` begins the text that the caller gave.
+absl::Status Tokenizer::EncodePlain(absl::string_view text, bool parse_special, bool first,
+                                    std::vector<uint32_t>* ids) const {
+  std::string normalized;
+  if (!normalize_.empty()) {
+    HGA_ASSIGN_OR_RETURN(normalized, NormalizeText(normalize_, text));
+    text = normalized;
   }
-  return nullptr;
-}
-
-void Tokenizer::EncodePlain(absl::string_view text, std::vector<uint32_t>* ids) const {
-  std::vector<absl::string_view> parts, words;
-  if (digits_ != nullptr) {
-    digits_->Split(text, &parts);
-  } else {
-    parts.push_back(text);
+  std::vector<AddedTokens::Part> parts;
+  normalized_added_.Split(text, parse_special, &parts);
+  Words split;
+  for (const auto& part : parts) {
+    if (part.id != kNone) {
+      ids->push_back(part.id);
+      continue;
+    }
+    HGA_RETURN_IF_ERROR(split_.Split(part.text, first && part.text.data() == text.data(), &split));
+    for (absl::string_view word : split.words) model_->Encode(word, ids);
   }
-  for (absl::string_view part : parts) {
-    words.clear();
-    words_->Split(part, &words);
-    for (absl::string_view word : words) EncodeWord(word, ids);
-  }
-}
-
-// Merges the best-ranked neighbours until none is left. Symbols form a linked list; a heap entry whose symbols have
-// changed since it was pushed is stale and passed over.
-void Tokenizer::EncodeWord(absl::string_view word, std::vector<uint32_t>* ids) const {
-  std::vector<uint32_t> symbol;
-  symbol.reserve(word.size());
-  for (char byte : word) {
-    const uint32_t id = byte_ids_[static_cast<uint8_t>(byte)];
-    if (id != kNoToken) symbol.push_back(id);
-  }
-  const int count = static_cast<int>(symbol.size());
-  std::vector<int> next(count), previous(count);
-  for (int i = 0; i < count; ++i) {
-    next[i] = i + 1;
-    previous[i] = i - 1;
-  }
-  struct Candidate {
-    uint32_t rank;
-    int at;
-    uint32_t left, right, merged;
-    bool operator>(const Candidate& o) const { return std::tie(rank, at) > std::tie(o.rank, o.at); }
-  };
-  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<Candidate>> candidates;
-  const auto push = [&](int at) {
-    if (at < 0 || next[at] >= count) return;
-    const auto merge = merges_.find(PairKey(symbol[at], symbol[next[at]]));
-    if (merge == merges_.end()) return;
-    candidates.push({merge->second.rank, at, symbol[at], symbol[next[at]], merge->second.id});
-  };
-  for (int i = 0; i + 1 < count; ++i) push(i);
-  while (!candidates.empty()) {
-    const Candidate best = candidates.top();
-    candidates.pop();
-    if (symbol[best.at] != best.left || next[best.at] >= count || symbol[next[best.at]] != best.right) continue;
-    const int gone = next[best.at];
-    symbol[best.at] = best.merged;
-    symbol[gone] = kNoToken;
-    next[best.at] = next[gone];
-    if (next[gone] < count) previous[next[gone]] = best.at;
-    push(previous[best.at]);
-    push(best.at);
-  }
-  for (int i = 0; i < count; i = next[i]) ids->push_back(symbol[i]);
+  return absl::OkStatus();
 }
 
 const std::string& Tokenizer::TokenBytes(uint32_t id) const {
   static const std::string* const kNothing = new std::string;
   return id < bytes_.size() ? bytes_[id] : *kNothing;
 }
-
-bool Tokenizer::IsControl(uint32_t id) const { return id < control_.size() && control_[id]; }
 
 absl::StatusOr<uint32_t> Tokenizer::FindToken(const std::string& token) const {
   const auto found = ids_.find(token);
@@ -192,18 +191,25 @@ absl::StatusOr<uint32_t> Tokenizer::FindToken(const std::string& token) const {
 }
 
 std::string StreamDecoder::Add(uint32_t id) {
-  if (!tokenizer_->IsControl(id)) pending_ += tokenizer_->TokenBytes(id);
+  if (!tokenizer_->IsControl(id)) {
+    absl::string_view bytes = tokenizer_->TokenBytes(id);
+    if (strip_space_ && !bytes.empty()) {
+      strip_space_ = false;
+      if (bytes[0] == ' ') bytes.remove_prefix(1);
+    }
+    pending_.append(bytes.data(), bytes.size());
+  }
   std::string text;
-  size_t done = 0, bytes = 0;
+  size_t done = 0, length = 0;
   while (done < pending_.size()) {
-    const Utf8Step step = NextUtf8(absl::string_view(pending_).substr(done), &bytes);
+    const Utf8Step step = NextUtf8(absl::string_view(pending_).substr(done), &length);
     if (step == Utf8Step::kIncomplete) break;
     if (step == Utf8Step::kCharacter) {
-      text.append(pending_, done, bytes);
+      text.append(pending_, done, length);
     } else {
       text += kReplacement;
     }
-    done += bytes;
+    done += length;
   }
   pending_.erase(0, done);
   return text;

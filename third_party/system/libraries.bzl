@@ -16,6 +16,7 @@ def system_libraries():
             "absl/flags:parse": "pkg:absl_flags_parse,absl_flags_usage",
             "absl/functional:any_invocable": "pkg:absl_any_invocable",
             "absl/functional:function_ref": "pkg:absl_function_ref",
+            "absl/numeric:bits": "pkg:absl_bits",
             "absl/status:status": "pkg:absl_status",
             "absl/status:statusor": "pkg:absl_statusor",
             "absl/strings:strings": "pkg:absl_strings",
@@ -55,6 +56,7 @@ def system_libraries():
     system_library(name = "onednn", targets = {":onednn": "lib:-ldnnl"})
     system_library(name = "com_google_highway", targets = {":hwy": "pkg:libhwy"})
     system_library(name = "pcre2", targets = {":pcre2": "pkg:libpcre2-8"})
+    system_library(name = "utf8proc", targets = {":utf8proc": "pkg:libutf8proc"})
     system_library(name = "nlohmann_json", targets = {":json": "lib:"})
     system_library(name = "xxhash", targets = {":xxhash": "pkg:libxxhash"})
     system_library(name = "cli11", targets = {":cli11": "lib:"})
