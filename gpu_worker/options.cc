@@ -12,7 +12,8 @@ namespace hga {
 namespace {
 
 void AddEngineOptions(CLI::App* app, EngineOptions* e) {
-  app->add_option("--window_tokens", e->window_tokens, "Newest tokens, attended always");
+  app->add_option("--window_tokens", e->window_tokens, "Newest tokens, attended always by an answer's tokens");
+  app->add_option("--prefill_window_tokens", e->prefill_window_tokens, "The same for a prompt's tokens");
   app->add_option("--sink_tokens", e->sink_tokens, "First tokens, attended always");
   app->add_option("--budget_fraction", e->budget.fraction, "Fraction of its history a query may attend by routing");
   app->add_option("--budget_min_tokens", e->budget.min_tokens, "Floor of the budget");
@@ -22,7 +23,7 @@ void AddEngineOptions(CLI::App* app, EngineOptions* e) {
   app->add_option("--max_waiting", e->max_waiting, "Requests that may wait beyond those");
   app->add_option("--max_dense_tokens", e->max_dense_tokens,
                   "Longest sequence that goes on without a router; 0: the model's context");
-  app->add_option("--summary_method", e->summary_method, "How keys are summed up for the router");
+  app->add_option("--summary_method", e->summary_method, "How keys are summed up for the router: sketch, cuboid or mean");
 }
 
 }  // namespace

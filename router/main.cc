@@ -18,7 +18,7 @@ absl::Status Serve(const RouterOptions& o) {
   RouterMetrics metrics(registry);
   SummaryIndex index({o.cache_bytes, o.max_sequences},
                      o.kv_store.empty() ? SummarySource() : KvSummarySource(AttachKvStore(o.kv_store)));
-  RouterService service({o.ring_dir, o.spin_us, o.overprovision}, &index, &metrics);
+  RouterService service({o.ring_dir, o.spin_us, o.select}, &index, &metrics);
   HGA_ASSIGN_OR_RETURN(auto daemon,
                        Daemon::Start({"router", o.listen, o.metrics_listen, kDrainMs}, {&service}, registry));
   daemon->SetServing(true);

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "router/index/select.h"
 
 namespace hga {
 
@@ -18,7 +19,7 @@ struct RouterOptions {
   std::string kv_store;  // empty: summaries come from workers only
   std::string ring_dir = "/dev/shm";
   int spin_us;  // 0 on 4 cores or fewer, else 50
-  uint32_t overprovision = 4;
+  SelectOptions select;
   uint64_t cache_bytes = uint64_t{256} << 20;
   uint32_t max_sequences = 1024;
 

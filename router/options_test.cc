@@ -24,7 +24,7 @@ TEST(RouterOptionsTest, FlagsAndSizes) {
   EXPECT_EQ(options.listen, "unix:/tmp/x.sock");
   EXPECT_EQ(options.cache_bytes, 3u << 20);
   EXPECT_EQ(options.metrics_listen, "");
-  EXPECT_EQ(options.overprovision, 2u);
+  EXPECT_EQ(options.select.overprovision, 2u);
 }
 
 TEST(RouterOptionsTest, BadValuesEndWithTwo) {

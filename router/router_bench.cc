@@ -46,13 +46,13 @@ void BenchSelect(const std::string& method, uint32_t tokens) {
   const uint32_t chunks = tokens / g.chunk_tokens;
   const auto hashes = MadeUpChunks(chunks);
   for (uint32_t i = 0; i < chunks; ++i) {
-    HGA_CHECK(index.Append(i, hashes[i], RandomBf16(SummaryElements(g, *m), i)).ok());
+    HGA_CHECK(index.Append(i, hashes[i], SummaryData(g, *m, i)).ok());
   }
-  const QueryBlock q(g, 1, 0, chunks, tokens * 3 / 100 / g.group_tokens, 1);
+  const QueryBlock q(g, 1, 0, chunks, tokens * 3 / 100, 1);
   SelectScratch scratch;
   std::vector<HeadSelection> heads(g.kv_heads);
   uint32_t layer = 0;
-  const Percentiles p = Measure(300, [&] { Select(index, layer++ % 2, q.block, 4, &scratch, heads.data()); });
+  const Percentiles p = Measure(300, [&] { Select(index, layer++ % 2, q.block, {}, &scratch, heads.data()); });
   std::printf("  \"select_%s_%uk\": {\"p50_us\": %.1f, \"p99_us\": %.1f},\n", method.c_str(), tokens / 1024, p.p50_us,
               p.p99_us);
 }
@@ -92,7 +92,7 @@ void BenchRing(int spin_us, const char* end) {
 
 int main() {
   std::printf("{\n");
-  for (const char* method : {"mean", "cuboid"}) {
+  for (const char* method : {"mean", "cuboid", "sketch"}) {
     for (uint32_t tokens : {8u << 10, 64u << 10}) hga::BenchSelect(method, tokens);
   }
   hga::BenchRing(0, ",");

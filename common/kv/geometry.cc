@@ -18,7 +18,7 @@ absl::Status KvGeometry::Validate() const {
   status.Update(CheckRange("query_heads", query_heads, 1, 1024));
   status.Update(CheckRange("kv_heads", kv_heads, 1, 1024));
   status.Update(CheckRange("head_dim", head_dim, 8, 256));
-  status.Update(CheckRange("chunk_tokens", chunk_tokens, 1, 1024));
+  status.Update(CheckRange("chunk_tokens", chunk_tokens, 1, 64));
   status.Update(CheckRange("group_tokens", group_tokens, 1, chunk_tokens));
   if (!status.ok()) return status;
   if (head_dim % 8 != 0) return absl::InvalidArgumentError(absl::StrCat("K/V geometry: head_dim ", head_dim, " is not a multiple of 8"));

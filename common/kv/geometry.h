@@ -20,7 +20,7 @@ struct KvGeometry {
   uint32_t query_heads = 0;
   uint32_t kv_heads = 0;
   uint32_t head_dim = 0;
-  uint32_t chunk_tokens = 64;
+  uint32_t chunk_tokens = 64;  // at most 64: selections are masks of 64 bits
   uint32_t group_tokens = 16;
 
   uint32_t groups_per_chunk() const { return chunk_tokens / group_tokens; }

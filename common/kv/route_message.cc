@@ -1,5 +1,6 @@
 #include "common/kv/route_message.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -8,8 +9,8 @@
 namespace hga {
 namespace {
 
-constexpr uint32_t kRequestMagic = 0x31515248;   // "HRQ1"
-constexpr uint32_t kResponseMagic = 0x31535248;  // "HRS1"
+constexpr uint32_t kRequestMagic = 0x32515248;   // "HRQ2"
+constexpr uint32_t kResponseMagic = 0x32535248;  // "HRS2"
 // More blocks than any step has rows.
 constexpr uint32_t kMaxBlocks = 4096;
 
@@ -25,7 +26,7 @@ static_assert(sizeof(MessageHeader) == 24);
 struct BlockHeader {
   uint64_t sequence_id;
   uint32_t tokens;
-  uint32_t first_chunk;
+  uint32_t first_key;
   uint32_t route_upto;
   uint32_t reserved;
 };
@@ -88,38 +89,74 @@ absl::Status ReadBlock(const KvGeometry& g, Reader* reader, RouteBlock* block) {
   BlockHeader header;
   if (!reader->Read(&header)) return Malformed("truncated block header");
   if (header.tokens == 0 || header.tokens > g.chunk_tokens) return Malformed("block with no or too many tokens");
-  if (header.first_chunk > header.route_upto) return Malformed("block with an inverted chunk range");
+  if (header.first_key % g.group_tokens != 0) return Malformed("block whose first key is inside a group");
+  if (header.route_upto > UINT32_MAX / g.chunk_tokens) return Malformed("block with an absurd range");
   block->sequence_id = header.sequence_id;
   block->tokens = header.tokens;
-  block->first_chunk = header.first_chunk;
+  block->first_key = header.first_key;
   block->route_upto = header.route_upto;
   const uint8_t* budget = reader->Take(BudgetBytes(header.tokens));
   const uint8_t* queries = budget == nullptr ? nullptr : reader->Take(QueryBytes(g, header.tokens));
   if (queries == nullptr) return Malformed("truncated block");
-  block->budget_groups = reinterpret_cast<const uint32_t*>(budget);
+  block->budget_keys = reinterpret_cast<const uint32_t*>(budget);
   block->queries = reinterpret_cast<const bf16*>(queries);
+  return absl::OkStatus();
+}
+
+// Each token adds at least one key per entry, within a budget that all tokens share; everything is one entry a chunk.
+size_t MostSelected(const KvGeometry& g, const RouteBlock& block) {
+  if (block.empty(g)) return 0;
+  const size_t chunks = block.route_upto - block.first_chunk(g);
+  uint32_t budget = 0;
+  for (uint32_t t = 0; t < block.tokens; ++t) budget = std::max(budget, block.budget_keys[t]);
+  return std::min(chunks * block.tokens, chunks + budget);
+}
+
+absl::Status CheckSelected(const KvGeometry& g, const RouteBlock& asked, const HeadSelection& head) {
+  uint64_t seen = 0;
+  for (size_t i = 0; i < head.size(); ++i) {
+    const SelectedChunk& s = head[i];
+    if (s.chunk < asked.first_chunk(g) || s.chunk >= asked.route_upto) return Malformed("chunk out of range");
+    if (s.first_token >= asked.tokens) return Malformed("keys for a token that was not asked about");
+    if (s.mask == 0 || (s.mask & ~RoutableMask(g, s.chunk, asked.first_key)) != 0) return Malformed("key out of range");
+    if (i == 0 || s.chunk > head[i - 1].chunk) {
+      seen = 0;
+    } else if (s.chunk < head[i - 1].chunk || s.first_token <= head[i - 1].first_token) {
+      return Malformed("chunks out of order");
+    }
+    if ((seen & s.mask) != 0) return Malformed("key selected twice");
+    seen |= s.mask;
+  }
   return absl::OkStatus();
 }
 
 absl::Status ReadHead(const KvGeometry& g, const RouteBlock& asked, Reader* reader, HeadSelection* head) {
   uint32_t count[2];
   if (!reader->Read(&count)) return Malformed("truncated selection");
-  const uint32_t low = asked.first_chunk * g.groups_per_chunk(), high = asked.route_upto * g.groups_per_chunk();
-  if (count[0] > high - low) return Malformed("more groups selected than there are");
-  const uint8_t* data = reader->Take(size_t{count[0]} * sizeof(SelectedGroup));
+  if (count[0] > MostSelected(g, asked)) return Malformed("more selected than there is");
+  const uint8_t* data = reader->Take(size_t{count[0]} * sizeof(SelectedChunk));
   if (data == nullptr) return Malformed("truncated selection");
   head->resize(count[0]);
-  if (count[0] > 0) std::memcpy(head->data(), data, head->size() * sizeof(SelectedGroup));
-  uint64_t next = low;
-  for (const SelectedGroup& selected : *head) {
-    if (selected.group < next || selected.group >= high) return Malformed("group out of range or order");
-    if (selected.first_token >= asked.tokens) return Malformed("group for a token that was not asked about");
-    next = uint64_t{selected.group} + 1;
-  }
-  return absl::OkStatus();
+  if (count[0] > 0) std::memcpy(head->data(), data, head->size() * sizeof(SelectedChunk));
+  return CheckSelected(g, asked, *head);
 }
 
 }  // namespace
+
+uint64_t RoutableMask(const KvGeometry& g, uint32_t chunk, uint32_t first_key) {
+  const uint64_t all = ~uint64_t{0} >> (64 - g.chunk_tokens);
+  const uint64_t start = uint64_t{chunk} * g.chunk_tokens;
+  if (first_key <= start) return all;
+  return first_key - start >= g.chunk_tokens ? 0 : all & (~uint64_t{0} << (first_key - start));
+}
+
+void SelectAll(const KvGeometry& g, const RouteBlock& block, HeadSelection* head) {
+  head->clear();
+  if (block.empty(g)) return;
+  for (uint32_t chunk = block.first_chunk(g); chunk < block.route_upto; ++chunk) {
+    head->push_back({chunk, 0, RoutableMask(g, chunk, block.first_key)});
+  }
+}
 
 size_t RouteRequestBytes(const KvGeometry& g, const RouteRequest& request) {
   size_t bytes = sizeof(MessageHeader);
@@ -129,11 +166,18 @@ size_t RouteRequestBytes(const KvGeometry& g, const RouteRequest& request) {
   return bytes;
 }
 
+size_t RouteResponseBytes(const RouteResponse& response) {
+  size_t bytes = sizeof(MessageHeader);
+  for (const auto& block : response.blocks) {
+    for (const HeadSelection& head : block) bytes += 2 * sizeof(uint32_t) + head.size() * sizeof(SelectedChunk);
+  }
+  return bytes;
+}
+
 size_t RouteResponseBytesMax(const KvGeometry& g, const RouteRequest& request) {
   size_t bytes = sizeof(MessageHeader);
   for (const RouteBlock& block : request.blocks) {
-    const size_t groups = size_t{block.route_upto - block.first_chunk} * g.groups_per_chunk();
-    bytes += g.kv_heads * (2 * sizeof(uint32_t) + groups * sizeof(SelectedGroup));
+    bytes += g.kv_heads * (2 * sizeof(uint32_t) + MostSelected(g, block) * sizeof(SelectedChunk));
   }
   return bytes;
 }
@@ -148,9 +192,9 @@ absl::StatusOr<size_t> EncodeRouteRequest(const KvGeometry& g, const RouteReques
                                 static_cast<uint32_t>(request.blocks.size()), 0};
   writer.Put(&header, sizeof(header));
   for (const RouteBlock& block : request.blocks) {
-    const BlockHeader block_header = {block.sequence_id, block.tokens, block.first_chunk, block.route_upto, 0};
+    const BlockHeader block_header = {block.sequence_id, block.tokens, block.first_key, block.route_upto, 0};
     writer.Put(&block_header, sizeof(block_header));
-    writer.Put(block.budget_groups, size_t{block.tokens} * sizeof(uint32_t));
+    writer.Put(block.budget_keys, size_t{block.tokens} * sizeof(uint32_t));
     writer.Put(block.queries, size_t{block.tokens} * g.query_heads * g.head_dim * sizeof(bf16));
   }
   return writer.written();
@@ -158,10 +202,7 @@ absl::StatusOr<size_t> EncodeRouteRequest(const KvGeometry& g, const RouteReques
 
 absl::StatusOr<size_t> EncodeRouteResponse(const KvGeometry& g, const RouteResponse& response,
                                            absl::Span<uint8_t> out) {
-  size_t bytes = sizeof(MessageHeader);
-  for (const auto& block : response.blocks) {
-    for (const HeadSelection& head : block) bytes += 2 * sizeof(uint32_t) + head.size() * sizeof(SelectedGroup);
-  }
+  const size_t bytes = RouteResponseBytes(response);
   if (bytes > out.size()) {
     return absl::ResourceExhaustedError(absl::StrCat("route response of ", bytes, " bytes, room for ", out.size()));
   }
@@ -173,7 +214,7 @@ absl::StatusOr<size_t> EncodeRouteResponse(const KvGeometry& g, const RouteRespo
     for (const HeadSelection& head : block) {
       const uint32_t count[2] = {static_cast<uint32_t>(head.size()), 0};
       writer.Put(count, sizeof(count));
-      if (!head.empty()) writer.Put(head.data(), head.size() * sizeof(SelectedGroup));
+      if (!head.empty()) writer.Put(head.data(), head.size() * sizeof(SelectedChunk));
     }
   }
   return writer.written();

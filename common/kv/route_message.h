@@ -2,9 +2,9 @@
 //
 // Little endian, 8-byte aligned parts, sizes in the headers checked by the decoders before anything is read.
 //
-//   request:   RequestHeader, then per block: BlockHeader, budget_groups u32 [tokens] (padded to 8 bytes),
+//   request:   RequestHeader, then per block: BlockHeader, budget_keys u32 [tokens] (padded to 8 bytes),
 //              queries bf16 [tokens][query_heads][head_dim] (padded to 8 bytes)
-//   response:  ResponseHeader, then per block, per KV head: count u32, 0 u32, SelectedGroup [count]
+//   response:  ResponseHeader, then per block, per KV head: count u32, 0 u32, SelectedChunk [count]
 #ifndef HGA_COMMON_KV_ROUTE_MESSAGE_H_
 #define HGA_COMMON_KV_ROUTE_MESSAGE_H_
 
@@ -24,11 +24,19 @@ namespace hga {
 struct RouteBlock {
   uint64_t sequence_id = 0;
   uint32_t tokens = 0;       // 1 to chunk_tokens
-  // Chunks [first_chunk, route_upto) may be selected; the rest the worker attends anyway (sinks before, window after).
-  uint32_t first_chunk = 0;
+  // The keys from position first_key (a multiple of group_tokens) up to chunk route_upto may be selected; the rest the
+  // worker attends anyway (sinks before, window after).
+  uint32_t first_key = 0;
   uint32_t route_upto = 0;
-  const uint32_t* budget_groups = nullptr;  // [tokens] groups that each token may select per KV head
-  const bf16* queries = nullptr;            // [tokens][query_heads][head_dim], after RoPE
+  // [tokens] Most keys per KV head that the selections of the tokens up to this one may hold together: what a token
+  // attends by routing, counted after the union with the tokens before it.
+  const uint32_t* budget_keys = nullptr;
+  const bf16* queries = nullptr;  // [tokens][query_heads][head_dim], after RoPE
+
+  bool empty(const KvGeometry& g) const { return uint64_t{route_upto} * g.chunk_tokens <= first_key; }
+  uint32_t first_chunk(const KvGeometry& g) const { return first_key / g.chunk_tokens; }
+  // Keys that may be selected.
+  uint32_t keys(const KvGeometry& g) const { return empty(g) ? 0 : route_upto * g.chunk_tokens - first_key; }
 };
 
 struct RouteRequest {
@@ -37,16 +45,24 @@ struct RouteRequest {
   std::vector<RouteBlock> blocks;
 };
 
-// Token t of the block attends the group if t >= first_token: it, or an earlier token of its block, asked for it.
-// So a selection never depends on later tokens.
-struct SelectedGroup {
-  uint32_t group = 0;  // chunk * groups_per_chunk + group in chunk
+// Keys of one chunk. Token t of the block attends them if t >= first_token: it, or an earlier token of its block, asked
+// for them. So a selection never depends on later tokens.
+struct SelectedChunk {
+  uint32_t chunk = 0;
   uint32_t first_token = 0;
-  bool operator==(const SelectedGroup& o) const { return group == o.group && first_token == o.first_token; }
+  uint64_t mask = 0;  // bit i: the chunk's token i
+  bool operator==(const SelectedChunk& o) const {
+    return chunk == o.chunk && first_token == o.first_token && mask == o.mask;
+  }
 };
 
-// Ascending by group, without repetition.
-using HeadSelection = std::vector<SelectedGroup>;
+// Ascending by chunk, then by first_token. No key twice, no empty mask.
+using HeadSelection = std::vector<SelectedChunk>;
+
+// The selection of all keys of the block's range, for every token.
+void SelectAll(const KvGeometry& g, const RouteBlock& block, HeadSelection* head);
+// Bits of the chunk's tokens at or after position first_key.
+uint64_t RoutableMask(const KvGeometry& g, uint32_t chunk, uint32_t first_key);
 
 struct RouteResponse {
   uint64_t step = 0;
@@ -54,8 +70,9 @@ struct RouteResponse {
   std::vector<std::vector<HeadSelection>> blocks;  // [request.blocks][kv_heads]
 };
 
-// Bytes that the request needs, and an upper bound for its response.
+// Bytes that the request needs, that a response needs, and an upper bound for the response to a request.
 size_t RouteRequestBytes(const KvGeometry& g, const RouteRequest& request);
+size_t RouteResponseBytes(const RouteResponse& response);
 size_t RouteResponseBytesMax(const KvGeometry& g, const RouteRequest& request);
 
 // RESOURCE_EXHAUSTED if `out` is too small. Returns the bytes written.
@@ -66,7 +83,7 @@ absl::StatusOr<size_t> EncodeRouteResponse(const KvGeometry& g, const RouteRespo
 // The decoded request points into `in`, which must be 8-byte aligned and outlive it. INVALID_ARGUMENT on anything that
 // does not fit the geometry or the length; never reads outside `in`.
 absl::StatusOr<RouteRequest> DecodeRouteRequest(const KvGeometry& g, absl::Span<const uint8_t> in);
-// Checks in addition that step, layer, block count and every group's range fit `request`.
+// Checks in addition that step, layer, block count and every selected key fit `request`.
 absl::StatusOr<RouteResponse> DecodeRouteResponse(const KvGeometry& g, const RouteRequest& request,
                                                   absl::Span<const uint8_t> in);
 

@@ -18,10 +18,11 @@ class RouteMessageTest : public testing::Test {
     for (int i = 0; i < 3 * 4 * 8; ++i) queries_.push_back(ToBf16(i));
     request_.step = 77;
     request_.layer = 2;
-    request_.blocks = {{5, 1, 1, 9, budgets_, queries_.data()}, {6, 3, 0, 2, budgets_, queries_.data()}};
+    request_.blocks = {{5, 1, 80, 9, budgets_, queries_.data()}, {6, 3, 0, 2, budgets_, queries_.data()}};
     response_.step = 77;
     response_.layer = 2;
-    response_.blocks = {{{{4, 0}, {35, 0}}, {}}, {{{0, 2}}, {{3, 0}, {4, 1}, {7, 2}}}};
+    response_.blocks = {{{{1, 0, 0xF0000}, {8, 0, ~uint64_t{0}}}, {}},
+                         {{{0, 2, 1}}, {{0, 1, 0x30}, {0, 2, 0xC0}, {1, 2, uint64_t{1} << 63}}}};
   }
 
   // As a span of 8-byte aligned memory.
@@ -52,7 +53,7 @@ TEST_F(RouteMessageTest, RequestSurvivesTheTrip) {
   EXPECT_EQ(decoded->layer, 2u);
   EXPECT_EQ(decoded->blocks[0].route_upto, 9u);
   EXPECT_EQ(decoded->blocks[1].sequence_id, 6u);
-  EXPECT_EQ(decoded->blocks[1].budget_groups[2], 9u);
+  EXPECT_EQ(decoded->blocks[1].budget_keys[2], 9u);
   EXPECT_EQ(ToFloat(decoded->blocks[1].queries[95]), 95.0f);
 }
 
@@ -79,10 +80,27 @@ TEST_F(RouteMessageTest, WrongAnswersAreRefused) {
   EXPECT_EQ(code_after([&] { response_.step = 78; }), bad);
   EXPECT_EQ(code_after([&] { response_.layer = 1; }), bad);
   EXPECT_EQ(code_after([&] { response_.blocks.pop_back(); }), bad);
-  EXPECT_EQ(code_after([&] { response_.blocks[0][0] = {{3, 0}}; }), bad);           // before the range
-  EXPECT_EQ(code_after([&] { response_.blocks[0][0] = {{36, 0}}; }), bad);          // after it
-  EXPECT_EQ(code_after([&] { response_.blocks[0][0] = {{8, 0}, {8, 0}}; }), bad);   // twice
-  EXPECT_EQ(code_after([&] { response_.blocks[0][0] = {{8, 1}}; }), bad);           // token that is not there
+  EXPECT_EQ(code_after([&] { response_.blocks[0][0] = {{0, 0, 1}}; }), bad);               // chunk before the range
+  EXPECT_EQ(code_after([&] { response_.blocks[0][0] = {{1, 0, 0x8000}}; }), bad);          // key before the range
+  EXPECT_EQ(code_after([&] { response_.blocks[0][0] = {{9, 0, 1}}; }), bad);               // after it
+  EXPECT_EQ(code_after([&] { response_.blocks[0][0] = {{8, 0, 0}}; }), bad);               // no key
+  EXPECT_EQ(code_after([&] { response_.blocks[0][0] = {{8, 0, 1}, {8, 0, 2}}; }), bad);    // the same place twice
+  EXPECT_EQ(code_after([&] { response_.blocks[0][0] = {{8, 0, 1}, {7, 0, 1}}; }), bad);    // out of order
+  EXPECT_EQ(code_after([&] { response_.blocks[1][0] = {{0, 0, 3}, {0, 1, 2}}; }), bad);    // a key twice
+  EXPECT_EQ(code_after([&] { response_.blocks[0][0] = {{8, 1, 1}}; }), bad);               // token that is not there
+}
+
+TEST_F(RouteMessageTest, SelectAllTakesEveryKeyOfTheRange) {
+  HeadSelection all;
+  SelectAll(g_, request_.blocks[0], &all);
+  ASSERT_EQ(all.size(), 8u);
+  EXPECT_EQ(all[0], (SelectedChunk{1, 0, ~uint64_t{0} << 16}));
+  EXPECT_EQ(all[7], (SelectedChunk{8, 0, ~uint64_t{0}}));
+  EXPECT_EQ(request_.blocks[0].keys(g_), 8u * 64 - 16);
+  RouteBlock nothing = request_.blocks[0];
+  nothing.route_upto = 1;
+  SelectAll(g_, nothing, &all);
+  EXPECT_TRUE(all.empty());
 }
 
 TEST_F(RouteMessageTest, TruncatedOrDamagedMessagesNeverReadOutside) {

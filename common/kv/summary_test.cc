@@ -25,8 +25,8 @@ TEST(SummaryTest, MeanOfKnownKeys) {
     }
   }
   const SummaryMethod* mean = *FindSummaryMethod("mean");
-  std::vector<bf16> out(SummaryLayerElements(g, *mean));
-  SummarizeBlock(g, *mean, block.data(), out.data());
+  std::vector<bf16> out(mean->layer_bytes(g) / sizeof(bf16));
+  SummarizeBlock(g, *mean, block.data(), reinterpret_cast<uint8_t*>(out.data()));
   // Head 1: chunk unit (mean of 0, 1, 2, 3) + 4, then the groups.
   const bf16* head = out.data() + 5 * 8;
   EXPECT_EQ(ToFloat(head[0]), 5.5f);
@@ -34,12 +34,29 @@ TEST(SummaryTest, MeanOfKnownKeys) {
 }
 
 TEST(SummaryTest, CuboidIsCentreAndMeanHalfWidth) {
-  const std::vector<std::vector<bf16>> keys = {{ToBf16(-1)}, {ToBf16(3)}, {ToBf16(1)}};
-  const bf16* rows[] = {keys[0].data(), keys[1].data(), keys[2].data()};
-  bf16 out[2];
-  (*FindSummaryMethod("cuboid"))->summarize(rows, 3, 1, out);
+  KvGeometry g = Geometry();
+  g.kv_heads = g.query_heads = 1;
+  g.chunk_tokens = g.group_tokens = 3;
+  std::vector<bf16> block(g.block_elements());
+  const float keys[] = {-1, 3, 1};
+  for (uint32_t t = 0; t < 3; ++t) {
+    for (uint32_t d = 0; d < 8; ++d) block[g.k_row(0, t) + d] = ToBf16(keys[t]);
+  }
+  const SummaryMethod* cuboid = *FindSummaryMethod("cuboid");
+  std::vector<bf16> out(cuboid->layer_bytes(g) / sizeof(bf16));
+  SummarizeBlock(g, *cuboid, block.data(), reinterpret_cast<uint8_t*>(out.data()));
+  ASSERT_EQ(out.size(), 32u);  // chunk and one group, centre and half-width
   EXPECT_EQ(ToFloat(out[0]), 1.0f);
-  EXPECT_NEAR(ToFloat(out[1]), 4.0f / 3, 0.01);
+  EXPECT_NEAR(ToFloat(out[8]), 4.0f / 3, 0.01);
+}
+
+TEST(SummaryTest, SketchTakesLessThanFourPercentOfTheKeysAndValues) {
+  KvGeometry g = Geometry();
+  const SummaryMethod* sketch = *FindSummaryMethod("sketch");
+  for (uint32_t head_dim : {64u, 128u}) {
+    g.head_dim = head_dim;
+    EXPECT_LT(sketch->layer_bytes(g), g.block_bytes() * 0.04) << head_dim;
+  }
 }
 
 TEST(SummaryTest, UnknownMethodListsTheOthers) {

@@ -3,12 +3,18 @@
 #include <algorithm>
 #include <cmath>
 
+#include "absl/numeric/bits.h"
+
 namespace hga {
 namespace {
 
+// First chunk of the window.
 uint32_t WindowStart(const AttendShape& shape, uint32_t chunk) {
-  const uint32_t newest = chunk > shape.window_chunks ? chunk - shape.window_chunks : 0;
-  return std::max(shape.sink_chunks, newest);
+  return chunk > shape.window_chunks ? chunk - shape.window_chunks : 0;
+}
+
+uint32_t SinkChunks(const AttendShape& shape) {
+  return (shape.sink_tokens + shape.geometry.chunk_tokens - 1) / shape.geometry.chunk_tokens;
 }
 
 void Clear(const AttendShape& shape, uint32_t first_row, uint32_t rows, QueryBlock* out) {
@@ -18,18 +24,37 @@ void Clear(const AttendShape& shape, uint32_t first_row, uint32_t rows, QueryBlo
   for (auto& runs : out->runs) runs.clear();
 }
 
-// Adds the groups of one chunk up to and including `last_position` for every KV head.
-void AddChunk(const KvGeometry& g, uint32_t chunk, uint32_t last_position, const bf16* block, QueryBlock* out) {
-  const uint32_t start = chunk * g.chunk_tokens;
-  const uint32_t tokens = std::min(g.chunk_tokens, last_position + 1 - start);
+// Adds the chunk's first `tokens` tokens for every KV head.
+void AddChunk(const KvGeometry& g, uint32_t chunk, uint32_t tokens, const bf16* block, QueryBlock* out) {
   for (uint32_t head = 0; head < g.kv_heads; ++head) {
     for (uint32_t group = 0; group * g.group_tokens < tokens; ++group) {
       KvRun run;
       run.k = block + g.k_run(head, group);
       run.v = block + g.v_run(head, group);
-      run.position = start + group * g.group_tokens;
+      run.position = chunk * g.chunk_tokens + group * g.group_tokens;
       run.tokens = static_cast<uint16_t>(std::min(g.group_tokens, tokens - group * g.group_tokens));
       out->runs[head].push_back(run);
+    }
+  }
+}
+
+// Adds the runs of consecutive keys of a mask. A run does not cross groups: there K and V are not contiguous.
+void AddMask(const KvGeometry& g, const SelectedChunk& selected, uint32_t head, const bf16* block,
+             std::vector<KvRun>* runs) {
+  const uint64_t one_group = ~uint64_t{0} >> (64 - g.group_tokens);
+  for (uint32_t group = 0; group < g.groups_per_chunk(); ++group) {
+    uint64_t bits = selected.mask >> (group * g.group_tokens) & one_group;
+    while (bits != 0) {
+      const uint32_t first = absl::countr_zero(bits), count = absl::countr_one(bits >> first);
+      KvRun run;
+      run.k = block + g.k_run(head, group) + size_t{first} * g.head_dim;
+      run.v = block + g.v_run(head, group) + size_t{first} * g.head_dim;
+      run.position = selected.chunk * g.chunk_tokens + group * g.group_tokens + first;
+      run.tokens = static_cast<uint16_t>(count);
+      run.first_row = static_cast<uint16_t>(selected.first_token);
+      runs->push_back(run);
+      if (first + count == 64) break;
+      bits &= ~uint64_t{0} << (first + count);
     }
   }
 }
@@ -37,75 +62,77 @@ void AddChunk(const KvGeometry& g, uint32_t chunk, uint32_t last_position, const
 }  // namespace
 
 ChunkRange RoutedChunks(const AttendShape& shape, uint32_t chunk) {
-  return {shape.sink_chunks, chunk > shape.window_chunks ? chunk - shape.window_chunks : 0};
+  return {shape.sink_tokens / shape.geometry.chunk_tokens, WindowStart(shape, chunk)};
+}
+
+ChunkRange OptionalChunks(const AttendShape& shape, uint32_t chunk) {
+  return {SinkChunks(shape), WindowStart(shape, chunk)};
 }
 
 std::vector<uint32_t> MandatoryChunks(const AttendShape& shape, uint32_t chunk) {
   std::vector<uint32_t> chunks;
-  for (uint32_t c = 0; c < shape.sink_chunks && c <= chunk; ++c) chunks.push_back(c);
-  for (uint32_t c = WindowStart(shape, chunk); c <= chunk; ++c) chunks.push_back(c);
+  const uint32_t window = WindowStart(shape, chunk);
+  for (uint32_t c = 0; c < SinkChunks(shape) && c < window; ++c) chunks.push_back(c);
+  for (uint32_t c = window; c <= chunk; ++c) chunks.push_back(c);
   return chunks;
 }
 
-uint32_t BudgetGroups(const AttendShape& shape, const BudgetOptions& budget, uint32_t position) {
+uint32_t BudgetKeys(const AttendShape& shape, const BudgetOptions& budget, uint32_t position) {
   const KvGeometry& g = shape.geometry;
   const ChunkRange routed = RoutedChunks(shape, position / g.chunk_tokens);
   if (routed.empty()) return 0;
-  const uint32_t all = (routed.end - routed.first) * g.groups_per_chunk();
+  const uint32_t all = routed.end * g.chunk_tokens - shape.sink_tokens;
   if (budget.fraction >= 1) return all;
   const double wanted = std::ceil(double{budget.fraction} * position);
   const double tokens = std::min<double>(std::max<double>(wanted, budget.min_tokens), budget.max_tokens);
-  const auto groups = static_cast<uint32_t>(std::ceil(tokens / g.group_tokens));
-  return std::min(std::max(groups, 1u), all);
+  // One group at least: some methods select no less.
+  return std::min(std::max(static_cast<uint32_t>(tokens), g.group_tokens), all);
+}
+
+uint32_t PrefillBudgetKeys(const AttendShape& shape, const BudgetOptions& budget, uint32_t position) {
+  const KvGeometry& g = shape.geometry;
+  const uint32_t keys = BudgetKeys(shape, budget, position);
+  if (budget.fraction >= 1) return keys;
+  const uint64_t share = g.chunk_tokens + position % g.chunk_tokens + 1;
+  return std::max(static_cast<uint32_t>(keys * share / (2 * g.chunk_tokens)), std::min(keys, g.group_tokens));
 }
 
 uint32_t MandatoryKeys(const AttendShape& shape, uint32_t position) {
   const uint32_t chunk_tokens = shape.geometry.chunk_tokens;
-  const uint32_t sink = std::min(shape.sink_chunks * chunk_tokens, position + 1);
   const uint32_t window = WindowStart(shape, position / chunk_tokens) * chunk_tokens;
-  return sink + (position + 1 > window ? position + 1 - window : 0);
+  return std::min(shape.sink_tokens, window) + position + 1 - window;
 }
 
 void PlanMandatory(const AttendShape& shape, uint32_t first_row, uint32_t rows, uint32_t first_position,
                    const BlockOfChunk& block, QueryBlock* out) {
   Clear(shape, first_row, rows, out);
-  const uint32_t last = first_position + rows - 1;
-  for (uint32_t chunk : MandatoryChunks(shape, first_position / shape.geometry.chunk_tokens)) {
-    AddChunk(shape.geometry, chunk, last, block(chunk), out);
+  const uint32_t chunk_tokens = shape.geometry.chunk_tokens, own = first_position / chunk_tokens;
+  const uint32_t last = first_position + rows - 1, window = WindowStart(shape, own);
+  for (uint32_t chunk : MandatoryChunks(shape, own)) {
+    const uint32_t end = chunk < window ? shape.sink_tokens : last + 1;
+    AddChunk(shape.geometry, chunk, std::min(chunk_tokens, end - chunk * chunk_tokens), block(chunk), out);
   }
 }
 
 void PlanRouted(const AttendShape& shape, uint32_t first_row, uint32_t rows,
                 const std::vector<HeadSelection>& selection, const BlockOfChunk& block, QueryBlock* out) {
-  const KvGeometry& g = shape.geometry;
   Clear(shape, first_row, rows, out);
-  for (uint32_t head = 0; head < g.kv_heads; ++head) {
+  for (uint32_t head = 0; head < shape.geometry.kv_heads; ++head) {
     uint32_t chunk = UINT32_MAX;
     const bf16* data = nullptr;
-    for (const SelectedGroup& selected : selection[head]) {
+    for (const SelectedChunk& selected : selection[head]) {
       if (selected.first_token >= rows) continue;
-      if (selected.group / g.groups_per_chunk() != chunk) {
-        chunk = selected.group / g.groups_per_chunk();
-        data = block(chunk);
-      }
-      const uint32_t group = selected.group % g.groups_per_chunk();
-      KvRun run;
-      run.k = data + g.k_run(head, group);
-      run.v = data + g.v_run(head, group);
-      run.position = selected.group * g.group_tokens;
-      run.tokens = static_cast<uint16_t>(g.group_tokens);
-      run.first_row = static_cast<uint16_t>(selected.first_token);
-      out->runs[head].push_back(run);
+      if (selected.chunk != chunk) data = block(chunk = selected.chunk);
+      AddMask(shape.geometry, selected, head, data, &out->runs[head]);
     }
   }
 }
 
-std::vector<uint32_t> SelectedChunks(const AttendShape& shape, const std::vector<HeadSelection>& selection) {
+std::vector<uint32_t> SelectedChunks(const std::vector<HeadSelection>& selection) {
   std::vector<uint32_t> chunks;
   for (const HeadSelection& head : selection) {
-    for (const SelectedGroup& s : head) {
-      const uint32_t chunk = s.group / shape.geometry.groups_per_chunk();
-      if (chunks.empty() || chunks.back() != chunk) chunks.push_back(chunk);
+    for (const SelectedChunk& s : head) {
+      if (chunks.empty() || chunks.back() != s.chunk) chunks.push_back(s.chunk);
     }
   }
   std::sort(chunks.begin(), chunks.end());
@@ -113,11 +140,11 @@ std::vector<uint32_t> SelectedChunks(const AttendShape& shape, const std::vector
   return chunks;
 }
 
-uint64_t SelectedKeys(const AttendShape& shape, uint32_t rows, const std::vector<HeadSelection>& selection) {
+uint64_t SelectedKeys(uint32_t rows, const std::vector<HeadSelection>& selection) {
   uint64_t keys = 0;
   for (const HeadSelection& head : selection) {
-    for (const SelectedGroup& s : head) {
-      if (s.first_token < rows) keys += uint64_t{rows - s.first_token} * shape.geometry.group_tokens;
+    for (const SelectedChunk& s : head) {
+      if (s.first_token < rows) keys += uint64_t{rows - s.first_token} * absl::popcount(s.mask);
     }
   }
   return keys;

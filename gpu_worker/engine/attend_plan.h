@@ -1,7 +1,8 @@
 // Which tokens a query attends: pure functions of the position, the options and the router's selection.
 //
-// A query in chunk c attends the sink chunks and the chunks [c - window, c] always, and of the chunks between them
-// (the routed range) what was selected. That depends on the position alone, in prefill and decode alike.
+// A query in chunk c attends the first sink_tokens keys and the chunks [c - window, c] always, and of the keys between
+// them (the routed range) what was selected. Prefill and decode have windows of their own: a prefill step needs one that
+// reaches back to what was sealed before it; in decode keys that are chosen are worth more than keys that are near.
 #ifndef HGA_GPU_WORKER_ENGINE_ATTEND_PLAN_H_
 #define HGA_GPU_WORKER_ENGINE_ATTEND_PLAN_H_
 
@@ -18,8 +19,13 @@ namespace hga {
 
 struct AttendShape {
   KvGeometry geometry;
-  uint32_t sink_chunks = 0;
+  uint32_t sink_tokens = 0;  // a multiple of group_tokens
   uint32_t window_chunks = 0;
+};
+
+// The windows of the two phases; geometry and sinks are the same.
+struct AttendShapes {
+  AttendShape prefill, decode;
 };
 
 struct ChunkRange {
@@ -31,13 +37,18 @@ struct ChunkRange {
 // Block of a chunk in the layer at hand; never nullptr for a chunk of the plan.
 using BlockOfChunk = std::function<const bf16*(uint32_t chunk)>;
 
-// Chunks that queries of `chunk` reach by routing.
+// Chunks that queries of `chunk` reach by routing; of the first, the keys from sink_tokens on.
 ChunkRange RoutedChunks(const AttendShape& shape, uint32_t chunk);
+// Those of them that queries of `chunk` need not attend at all.
+ChunkRange OptionalChunks(const AttendShape& shape, uint32_t chunk);
 // Chunks that queries of `chunk` attend always, ascending: sinks, window, the chunk itself.
 std::vector<uint32_t> MandatoryChunks(const AttendShape& shape, uint32_t chunk);
 
-// Groups that the query at `position` may select per KV head: at most those in the routed range.
-uint32_t BudgetGroups(const AttendShape& shape, const BudgetOptions& budget, uint32_t position);
+// Keys that the query at `position` may attend by routing, per KV head: at most those in the routed range.
+uint32_t BudgetKeys(const AttendShape& shape, const BudgetOptions& budget, uint32_t position);
+// The same in prefill, where the queries of a chunk share what they select: the first may take half of its budget, so
+// that each that follows has some left to add.
+uint32_t PrefillBudgetKeys(const AttendShape& shape, const BudgetOptions& budget, uint32_t position);
 
 // Keys that the query at `position` attends always, per KV head and layer.
 uint32_t MandatoryKeys(const AttendShape& shape, uint32_t position);
@@ -47,14 +58,14 @@ uint32_t MandatoryKeys(const AttendShape& shape, uint32_t position);
 void PlanMandatory(const AttendShape& shape, uint32_t first_row, uint32_t rows, uint32_t first_position,
                    const BlockOfChunk& block, QueryBlock* out);
 
-// Fills `out` with the runs of a selection [kv_heads], ascending by group.
+// Fills `out` with the runs of a selection [kv_heads].
 void PlanRouted(const AttendShape& shape, uint32_t first_row, uint32_t rows,
                 const std::vector<HeadSelection>& selection, const BlockOfChunk& block, QueryBlock* out);
 
 // Distinct chunks of a selection, ascending.
-std::vector<uint32_t> SelectedChunks(const AttendShape& shape, const std::vector<HeadSelection>& selection);
+std::vector<uint32_t> SelectedChunks(const std::vector<HeadSelection>& selection);
 // Keys that `rows` queries attend by a selection, summed over the KV heads.
-uint64_t SelectedKeys(const AttendShape& shape, uint32_t rows, const std::vector<HeadSelection>& selection);
+uint64_t SelectedKeys(uint32_t rows, const std::vector<HeadSelection>& selection);
 
 }  // namespace hga
 

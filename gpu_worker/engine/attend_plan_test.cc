@@ -14,7 +14,7 @@ AttendShape Shape() {
   shape.geometry.query_heads = 4;
   shape.geometry.kv_heads = 2;
   shape.geometry.head_dim = 8;
-  shape.sink_chunks = 1;
+  shape.sink_tokens = 64;
   shape.window_chunks = 4;
   return shape;
 }
@@ -44,17 +44,22 @@ std::set<uint32_t> KeysOf(const QueryBlock& block, uint32_t head, uint32_t row, 
   return keys;
 }
 
-TEST(AttendPlanTest, AlwaysAndRoutedTogetherAreDenseAtEveryEdge) {
-  const AttendShape shape = Shape();
+class SinkTest : public testing::TestWithParam<uint32_t> {};
+
+TEST_P(SinkTest, AlwaysAndRoutedTogetherAreDenseAtEveryEdge) {
+  AttendShape shape = Shape();
+  shape.sink_tokens = GetParam();
   Blocks blocks;
   for (uint32_t p : {0u, 1u, 15u, 16u, 63u, 64u, 65u, 319u, 320u, 383u, 384u, 385u, 447u, 1000u}) {
     QueryBlock always, routed;
     PlanMandatory(shape, 3, 1, p, std::ref(blocks), &always);
     const ChunkRange range = RoutedChunks(shape, p / 64);
     std::vector<HeadSelection> everything(2);
-    for (auto& head : everything) {
-      for (uint32_t g = range.first * 4; g < range.end * 4; ++g) head.push_back({g, 0});
-    }
+    RouteBlock all;
+    all.first_key = shape.sink_tokens;
+    all.route_upto = range.end;
+    for (auto& head : everything) SelectAll(shape.geometry, all, &head);
+    EXPECT_EQ(everything[0].empty(), range.empty());
     PlanRouted(shape, 3, 1, everything, std::ref(blocks), &routed);
     EXPECT_EQ(always.first_row, 3u);
     for (uint32_t head = 0; head < 2; ++head) {
@@ -64,9 +69,11 @@ TEST(AttendPlanTest, AlwaysAndRoutedTogetherAreDenseAtEveryEdge) {
       EXPECT_EQ(keys.size(), p + 1) << p;
       EXPECT_EQ(*keys.rbegin(), p);
     }
-    EXPECT_EQ(SelectedKeys(shape, 1, everything), 2 * (p + 1 - MandatoryKeys(shape, p)));
+    EXPECT_EQ(SelectedKeys(1, everything), 2 * (p + 1 - MandatoryKeys(shape, p)));
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Sinks, SinkTest, testing::Values(0, 16, 64, 80, 192));
 
 TEST(AttendPlanTest, NoRunReachesPastTheLastRow) {
   Blocks blocks;
@@ -81,20 +88,34 @@ TEST(AttendPlanTest, RunsPointAtTheirTokens) {
   const AttendShape shape = Shape();
   Blocks blocks;
   QueryBlock block;
-  PlanRouted(shape, 0, 64, {{{9, 5}}, {}}, std::ref(blocks), &block);
-  ASSERT_EQ(block.runs[0].size(), 1u);
+  // Tokens 16 to 31 of chunk 2, and tokens 15 and 16 of chunk 3, which are in two groups.
+  PlanRouted(shape, 0, 64, {{{2, 5, 0xFFFF0000}, {3, 5, 0x18000}}, {}}, std::ref(blocks), &block);
+  ASSERT_EQ(block.runs[0].size(), 3u);
   EXPECT_TRUE(block.runs[1].empty());
   const KvRun& run = block.runs[0][0];
   EXPECT_EQ(run.k, blocks(2) + shape.geometry.k_row(0, 16));
   EXPECT_EQ(run.v, blocks(2) + shape.geometry.v_row(0, 16));
   EXPECT_EQ(run.position, 144u);
+  EXPECT_EQ(run.tokens, 16u);
   EXPECT_EQ(run.first_row, 5u);
+  for (uint32_t i : {1u, 2u}) {
+    const uint32_t token = 14 + i;
+    EXPECT_EQ(block.runs[0][i].k, blocks(3) + shape.geometry.k_row(0, token));
+    EXPECT_EQ(block.runs[0][i].v, blocks(3) + shape.geometry.v_row(0, token));
+    EXPECT_EQ(block.runs[0][i].position, 192u + token);
+    EXPECT_EQ(block.runs[0][i].tokens, 1u);
+  }
 }
 
 TEST(AttendPlanTest, RoutedRangeBeginsAfterTheWindow) {
   EXPECT_TRUE(RoutedChunks(Shape(), 4).empty());
   EXPECT_TRUE(RoutedChunks(Shape(), 5).empty());  // only the sink lies before the window
   EXPECT_EQ(RoutedChunks(Shape(), 6).end, 2u);
+  AttendShape small = Shape();
+  small.sink_tokens = 16;
+  EXPECT_FALSE(RoutedChunks(small, 5).empty());   // the rest of chunk 0
+  EXPECT_TRUE(OptionalChunks(small, 5).empty());  // but its sink is always needed
+  EXPECT_EQ(OptionalChunks(small, 6).first, 1u);
   EXPECT_EQ(MandatoryChunks(Shape(), 6), (std::vector<uint32_t>{0, 2, 3, 4, 5, 6}));
   EXPECT_EQ(MandatoryChunks(Shape(), 0), (std::vector<uint32_t>{0}));
 }
@@ -102,19 +123,29 @@ TEST(AttendPlanTest, RoutedRangeBeginsAfterTheWindow) {
 TEST(AttendPlanTest, BudgetHasFloorAndCapAndNeverExceedsTheRange) {
   const AttendShape shape = Shape();
   BudgetOptions budget{0.1f, 32, 64};
-  EXPECT_EQ(BudgetGroups(shape, budget, 100), 0u);
-  EXPECT_EQ(BudgetGroups(shape, budget, 384), 3u);    // 39 tokens
-  EXPECT_EQ(BudgetGroups(shape, budget, 64000), 4u);  // the cap
+  EXPECT_EQ(BudgetKeys(shape, budget, 100), 0u);
+  EXPECT_EQ(BudgetKeys(shape, budget, 384), 39u);
+  EXPECT_EQ(BudgetKeys(shape, budget, 64000), 64u);  // the cap
   budget = {0.01f, 32, 64};
-  EXPECT_EQ(BudgetGroups(shape, budget, 384), 2u);  // the floor
+  EXPECT_EQ(BudgetKeys(shape, budget, 384), 32u);  // the floor
   budget = {0.01f, 4096, 4096};
-  EXPECT_EQ(BudgetGroups(shape, budget, 384), 4u);  // all there is
+  EXPECT_EQ(BudgetKeys(shape, budget, 384), 64u);  // all there is
   budget = {1.0f, 16, 16};
-  EXPECT_EQ(BudgetGroups(shape, budget, 6400), (100u - 4 - 1) * 4);  // a full budget knows no cap
+  EXPECT_EQ(BudgetKeys(shape, budget, 6400), (100u - 4 - 1) * 64);  // a full budget knows no cap
+}
+
+TEST(AttendPlanTest, PrefillBudgetGrowsFromHalfToAllOverAChunk) {
+  const AttendShape shape = Shape();
+  const BudgetOptions budget{0.01f, 640, 640};
+  EXPECT_EQ(PrefillBudgetKeys(shape, budget, 6400), 325u);
+  EXPECT_EQ(PrefillBudgetKeys(shape, budget, 6431), 480u);
+  EXPECT_EQ(PrefillBudgetKeys(shape, budget, 6463), 640u);
+  EXPECT_EQ(PrefillBudgetKeys(shape, {1.0f, 16, 16}, 6400), (100u - 4 - 1) * 64);
+  EXPECT_EQ(PrefillBudgetKeys(shape, budget, 100), 0u);
 }
 
 TEST(AttendPlanTest, SelectedChunksAreDistinctAndAscend) {
-  EXPECT_EQ(SelectedChunks(Shape(), {{{4, 0}, {5, 0}, {40, 1}}, {{3, 0}, {42, 0}}}),
+  EXPECT_EQ(SelectedChunks({{{1, 0, 1}, {1, 3, 2}, {10, 1, 4}}, {{0, 0, 1}, {10, 0, 8}}}),
             (std::vector<uint32_t>{0, 1, 10}));
 }
 

@@ -23,17 +23,24 @@ absl::Status ValidateBudget(const BudgetOptions& b) {
 absl::Status EngineOptions::Validate(const KvGeometry& g) const {
   HGA_RETURN_IF_ERROR(ValidateBudget(budget));
   HGA_RETURN_IF_ERROR(FindSummaryMethod(summary_method).status());
-  const auto whole_chunks = [&](const char* flag, uint32_t value, uint32_t low) {
-    if (value >= low && value <= 1u << 20 && value % g.chunk_tokens == 0) return absl::OkStatus();
+  const auto multiple = [](const char* flag, uint32_t value, uint32_t unit, uint32_t low) {
+    if (value >= low && value <= 1u << 20 && value % unit == 0) return absl::OkStatus();
     return absl::InvalidArgumentError(
-        absl::StrCat("--", flag, " ", value, ": must be a multiple of ", g.chunk_tokens, ", at least ", low));
+        absl::StrCat("--", flag, " ", value, ": must be a multiple of ", unit, ", at least ", low));
   };
-  HGA_RETURN_IF_ERROR(whole_chunks("window_tokens", window_tokens, g.chunk_tokens));
-  HGA_RETURN_IF_ERROR(whole_chunks("sink_tokens", sink_tokens, 0));
-  HGA_RETURN_IF_ERROR(whole_chunks("prefill_batch_tokens", prefill_batch_tokens, g.chunk_tokens));
-  if (prefill_batch_tokens > window_tokens) {
+  HGA_RETURN_IF_ERROR(multiple("window_tokens", window_tokens, g.chunk_tokens, g.chunk_tokens));
+  HGA_RETURN_IF_ERROR(multiple("prefill_window_tokens", prefill_window_tokens, g.chunk_tokens, g.chunk_tokens));
+  HGA_RETURN_IF_ERROR(multiple("sink_tokens", sink_tokens, g.group_tokens, 0));
+  HGA_RETURN_IF_ERROR(multiple("prefill_batch_tokens", prefill_batch_tokens, g.chunk_tokens, g.chunk_tokens));
+  if (prefill_batch_tokens > prefill_window_tokens) {
     return absl::InvalidArgumentError(absl::StrCat("--prefill_batch_tokens ", prefill_batch_tokens,
-                                                   ": must not exceed --window_tokens ", window_tokens));
+                                                   ": must not exceed --prefill_window_tokens ",
+                                                   prefill_window_tokens));
+  }
+  if (window_tokens > prefill_window_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("--window_tokens ", window_tokens,
+                                                   ": must not exceed --prefill_window_tokens ",
+                                                   prefill_window_tokens));
   }
   if (max_sequences < 1 || max_sequences > prefill_batch_tokens) {
     return absl::InvalidArgumentError(

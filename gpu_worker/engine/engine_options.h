@@ -21,12 +21,14 @@ struct BudgetOptions {
 };
 
 struct EngineOptions {
-  // Newest tokens, attended always. One prefill batch, so that everything a batch routes over was sealed before it.
-  uint32_t window_tokens = 256;
-  // First tokens, attended always. One chunk: attention sinks are the first few tokens.
-  uint32_t sink_tokens = 64;
+  // Newest tokens that an answer's token attends always. One chunk: more of them are worth less than chosen keys.
+  uint32_t window_tokens = 64;
+  // The same for a prompt's tokens. One prefill batch, so that everything a batch routes over was sealed before it.
+  uint32_t prefill_window_tokens = 256;
+  // First tokens, attended always. One group: attention sinks are the first few tokens.
+  uint32_t sink_tokens = 16;
   BudgetOptions budget;
-  // Rows of a prefill step; at most window_tokens.
+  // Rows of a prefill step; at most prefill_window_tokens.
   uint32_t prefill_batch_tokens = 256;
   // Sequences that are computed at a time: each holds its window and sink in the arena.
   uint32_t max_sequences = 4;
@@ -35,10 +37,7 @@ struct EngineOptions {
   // Longest sequence that goes on densely while the router is away; 0: the model's context.
   uint32_t max_dense_tokens = 0;
   // How keys are summed up for the router (common/kv/summary.h).
-  std::string summary_method = "mean";
-
-  uint32_t window_chunks(const KvGeometry& g) const { return window_tokens / g.chunk_tokens; }
-  uint32_t sink_chunks(const KvGeometry& g) const { return sink_tokens / g.chunk_tokens; }
+  std::string summary_method = "sketch";
 
   // INVALID_ARGUMENT names the flag.
   absl::Status Validate(const KvGeometry& g) const;

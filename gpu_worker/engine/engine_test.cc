@@ -57,7 +57,7 @@ class MortalRouter : public LocalRouteClient {
  public:
   MortalRouter(const KvGeometry& g, std::shared_ptr<std::atomic<int64_t>> exchanges_left,
                std::shared_ptr<std::atomic<uint64_t>> posts)
-      : LocalRouteClient(g, *FindSummaryMethod("mean")), left_(exchanges_left), posts_(posts) {}
+      : LocalRouteClient(g, *FindSummaryMethod("sketch")), left_(exchanges_left), posts_(posts) {}
   absl::Status Post(const RouteRequest& request) override {
     ++*posts_;
     if (*left_ <= 0) return absl::UnavailableError("the router died");

@@ -22,12 +22,11 @@ absl::Status StoreError(const absl::Status& status) {
 }
 
 std::string SummaryOf(const KvGeometry& g, const SummaryMethod& method, const std::vector<HeldBlock>& blocks) {
-  const size_t elements = SummaryLayerElements(g, method);
-  std::vector<bf16> data(elements * g.layers);
+  std::string data(method.chunk_bytes(g), '\0');
   for (uint32_t layer = 0; layer < g.layers; ++layer) {
-    SummarizeBlock(g, method, blocks[layer].data(), data.data() + layer * elements);
+    SummarizeBlock(g, method, blocks[layer].data(), reinterpret_cast<uint8_t*>(&data[layer * method.layer_bytes(g)]));
   }
-  return std::string(reinterpret_cast<const char*>(data.data()), data.size() * sizeof(bf16));
+  return data;
 }
 
 SealerEvent MakeEvent(SealerEvent::Kind kind, uint64_t id, absl::Status status = absl::OkStatus()) {
@@ -169,7 +168,7 @@ void Sealer::HoldRest(StartedSequence* opened) {
   constexpr size_t kMostBlocks = 65536;  // of one Fetch
   const KvGeometry& g = options_.shape.geometry;
   const auto matched = static_cast<uint32_t>(opened->hashes.size());
-  const ChunkRange rest = RoutedChunks(options_.shape, matched);
+  const ChunkRange rest = OptionalChunks(options_.shape, matched);
   if (rest.empty() || size_t{rest.end - rest.first} * g.layers > kMostBlocks) return;
   std::vector<BlockName> names;
   for (uint32_t chunk = rest.first; chunk < rest.end; ++chunk) {

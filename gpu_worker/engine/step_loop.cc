@@ -16,21 +16,23 @@ namespace {
 constexpr std::chrono::milliseconds kNap(20);
 constexpr uint32_t kCheckpointChunks = 16;
 
-AttendShape ShapeOf(const EngineModel& model, const EngineOptions& options) {
-  return {model.geometry, options.sink_chunks(model.geometry), options.window_chunks(model.geometry)};
+AttendShapes ShapesOf(const EngineModel& model, const EngineOptions& options) {
+  const uint32_t chunk = model.geometry.chunk_tokens;
+  return {{model.geometry, options.sink_tokens, options.prefill_window_tokens / chunk},
+          {model.geometry, options.sink_tokens, options.window_tokens / chunk}};
 }
 
 }  // namespace
 
 StepLoop::StepLoop(const EngineModel& model, const EngineOptions& options, Backend* backend, KvClient* store,
                    RouterLink* link, EngineMetrics* metrics)
-    : model_(model), options_(options), shape_(ShapeOf(model, options)), backend_(backend), store_(store),
+    : model_(model), options_(options), shapes_(ShapesOf(model, options)), backend_(backend), store_(store),
       link_(link), metrics_(metrics) {
   runner_ = std::make_unique<StepRunner>(
-      backend, store, link, metrics, shape_,
+      backend, store, link, metrics, shapes_,
       [this](uint64_t tick, uint32_t wanted) { return MakeRoom(tick, wanted); });
   SealerOptions sealer;
-  sealer.shape = shape_;
+  sealer.shape = shapes_.prefill;
   sealer.model = model.fingerprint;
   sealer.context_tokens = model.context_tokens;
   sealer.method = *FindSummaryMethod(options.summary_method);
@@ -168,7 +170,7 @@ bool StepLoop::Ready(Sequence* s, uint32_t rows) {
   const bool runs = s->state == Sequence::State::kRunning || s->state == Sequence::State::kFlushing;
   if (!runs || s->cut_to.has_value() || rows == 0) return false;
   const uint32_t last_chunk = (s->computed + rows - 1) / model_.geometry.chunk_tokens;
-  const ChunkRange routed = RoutedChunks(shape_, last_chunk);
+  const ChunkRange routed = RoutedChunks(ShapeOf(*s), last_chunk);
   if (s->request->routed && !s->fallback && !routed.empty() && s->acked < routed.end) return false;
   const uint32_t bound = options_.max_dense_tokens;
   if (s->fallback && bound > 0 && s->computed + rows > bound) {
@@ -245,7 +247,7 @@ void StepLoop::FinishPart(const StepPart& part, absl::Span<float> logits) {
   }
   if (!part.status.ok()) return End(s, part.status);
   const uint32_t last_chunk = (s->computed + part.rows - 1) / model_.geometry.chunk_tokens;
-  const bool routes = !RoutedChunks(shape_, last_chunk).empty();
+  const bool routes = !RoutedChunks(ShapeOf(*s), last_chunk).empty();
   if (s->fallback) Warn(s, "the router is away: attention was dense");
   if (s->fallback && routes) {
     ++s->stats.dense_fallback_steps;
@@ -361,9 +363,9 @@ uint32_t StepLoop::MakeRoom(uint64_t tick, uint32_t wanted) {
   };
   std::vector<Candidate> candidates;
   for (const SequencePtr& s : active_) {
-    const ChunkRange routed = RoutedChunks(shape_, s->computed / model_.geometry.chunk_tokens);
-    if (routed.empty()) continue;
-    for (const BlockSet::Use& use : s->blocks.Held(routed.first, routed.end)) {
+    const ChunkRange optional = OptionalChunks(shapes_.prefill, s->computed / model_.geometry.chunk_tokens);
+    if (optional.empty()) continue;
+    for (const BlockSet::Use& use : s->blocks.Held(optional.first, optional.end)) {
       if (use.last_step < tick) candidates.push_back({use, s.get()});
     }
   }

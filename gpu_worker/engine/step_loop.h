@@ -55,6 +55,7 @@ class StepLoop {
 
   // Steps (step_loop.cc).
   bool RunStep();
+  const AttendShape& ShapeOf(const Sequence& s) const { return s.decoding() ? shapes_.decode : shapes_.prefill; }
   bool Ready(Sequence* s, uint32_t rows);
   bool Cover(Sequence* s, uint32_t rows);
   uint32_t NextRows(const Sequence& s) const;
@@ -72,7 +73,7 @@ class StepLoop {
   // Constant after construction.
   const EngineModel model_;
   const EngineOptions options_;
-  const AttendShape shape_;
+  const AttendShapes shapes_;
   Backend* const backend_;
   KvClient* const store_;
   RouterLink* const link_;

@@ -194,7 +194,7 @@ void StepLoop::RestoreWindow(Sequence* s) {
   std::vector<BlockName> names;
   std::vector<uint32_t> chunks;
   const auto end = static_cast<uint32_t>(s->hashes.size());
-  for (uint32_t chunk : MandatoryChunks(shape_, end)) {
+  for (uint32_t chunk : MandatoryChunks(shapes_.prefill, end)) {
     for (uint32_t layer = 0; chunk < end && layer < model_.geometry.layers; ++layer) {
       if (s->blocks.Find(chunk, layer) != nullptr) continue;
       names.push_back({s->hashes[chunk], layer});

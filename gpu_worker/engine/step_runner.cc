@@ -12,16 +12,16 @@
 
 namespace hga {
 StepRunner::StepRunner(Backend* backend, KvClient* store, RouterLink* link, EngineMetrics* metrics,
-                       const AttendShape& shape, std::function<uint32_t(uint64_t, uint32_t)> make_room)
-    : backend_(backend), store_(store), link_(link), metrics_(metrics), shape_(shape),
-      make_room_(std::move(make_room)), dense_(shape.geometry) {}
+                       const AttendShapes& shapes, std::function<uint32_t(uint64_t, uint32_t)> make_room)
+    : backend_(backend), store_(store), link_(link), metrics_(metrics), shapes_(shapes),
+      geometry_(shapes_.prefill.geometry), make_room_(std::move(make_room)), dense_(geometry_) {}
 
 absl::Status StepRunner::Run(std::vector<StepPart>* parts, std::vector<float>* logits) {
   ++step_;
   router_ = link_->current();
   LayOut(parts);
   HGA_RETURN_IF_ERROR(backend_->Begin(rows_));
-  for (uint32_t layer = 0; layer < shape_.geometry.layers; ++layer) HGA_RETURN_IF_ERROR(RunLayer(layer));
+  for (uint32_t layer = 0; layer < geometry_.layers; ++layer) HGA_RETURN_IF_ERROR(RunLayer(layer));
   router_ = {};
   logits->clear();
   const bool wanted = std::any_of(parts->begin(), parts->end(), [](const StepPart& p) { return p.want_logits; });
@@ -29,7 +29,7 @@ absl::Status StepRunner::Run(std::vector<StepPart>* parts, std::vector<float>* l
 }
 
 void StepRunner::LayOut(std::vector<StepPart>* parts) {
-  const uint32_t chunk_tokens = shape_.geometry.chunk_tokens;
+  const uint32_t chunk_tokens = geometry_.chunk_tokens;
   rows_.clear();
   blocks_.clear();
   uint32_t logits_rows = 0;
@@ -44,11 +44,13 @@ void StepRunner::LayOut(std::vector<StepPart>* parts) {
         block.chunk = position / chunk_tokens;
         block.first_row = static_cast<uint32_t>(rows_.size());
         block.first_position = position;
-        block.routed = RoutedChunks(shape_, block.chunk);
+        block.shape = s.decoding() ? &shapes_.decode : &shapes_.prefill;
+        block.routed = RoutedChunks(*block.shape, block.chunk);
         blocks_.push_back(std::move(block));
       }
       ++blocks_.back().rows;
-      blocks_.back().budgets.push_back(BudgetGroups(shape_, s.request->budget, position));
+      const auto budget = s.decoding() ? BudgetKeys : PrefillBudgetKeys;
+      blocks_.back().budgets.push_back(budget(*blocks_.back().shape, s.request->budget, position));
       rows_.push_back({s.tokens[position], position, part.want_logits && i + 1 == part.rows});
     }
   }
@@ -61,7 +63,7 @@ absl::Status StepRunner::RunLayer(uint32_t layer) {
     bf16* data = block.part->sequence->blocks.Find(block.chunk, layer);
     HGA_CHECK(data != nullptr);
     for (uint32_t i = 0; i < block.rows; ++i) {
-      kv_rows_.push_back({data, (block.first_position + i) % shape_.geometry.chunk_tokens});
+      kv_rows_.push_back({data, (block.first_position + i) % geometry_.chunk_tokens});
     }
   }
   HGA_RETURN_IF_ERROR(backend_->PreAttention(layer, kv_rows_));
@@ -79,10 +81,10 @@ RouteBlock StepRunner::RouteOf(const Block& block) const {
   RouteBlock route;
   route.sequence_id = block.part->sequence->id;
   route.tokens = block.rows;
-  route.first_chunk = block.routed.first;
+  route.first_key = block.shape->sink_tokens;
   route.route_upto = block.routed.end;
-  route.budget_groups = block.budgets.data();
-  const KvGeometry& g = shape_.geometry;
+  route.budget_keys = block.budgets.data();
+  const KvGeometry& g = geometry_;
   route.queries = backend_->queries() + size_t{block.first_row} * g.query_heads * g.head_dim;
   return route;
 }
@@ -146,7 +148,7 @@ absl::Status StepRunner::AttendAlways(uint32_t layer) {
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Block& b = blocks_[i];
     BlockSet& held = b.part->sequence->blocks;
-    PlanMandatory(shape_, b.first_row, b.rows, b.first_position, [&](uint32_t chunk) -> const bf16* {
+    PlanMandatory(*b.shape, b.first_row, b.rows, b.first_position, [&](uint32_t chunk) -> const bf16* {
       const bf16* data = held.Find(chunk, layer);
       HGA_CHECK(data != nullptr);
       return data;
@@ -161,7 +163,7 @@ absl::Status StepRunner::AttendSelected(uint32_t layer) {
     if (b.selection == nullptr || !b.part->status.ok()) continue;
     if (plan_.blocks.size() <= used) plan_.blocks.emplace_back();
     BlockSet& held = b.part->sequence->blocks;
-    PlanRouted(shape_, b.first_row, b.rows, *b.selection,
+    PlanRouted(*b.shape, b.first_row, b.rows, *b.selection,
                [&](uint32_t chunk) -> const bf16* { return held.Find(chunk, layer); }, &plan_.blocks[used++]);
   }
   plan_.blocks.resize(used);
@@ -169,15 +171,15 @@ absl::Status StepRunner::AttendSelected(uint32_t layer) {
 }
 
 void StepRunner::CountKeys() {
-  const uint64_t heads = shape_.geometry.kv_heads;
+  const uint64_t heads = geometry_.kv_heads;
   for (const Block& b : blocks_) {
     RequestStats& stats = b.part->sequence->stats;
     const bool decode = b.part->sequence->answering();
     for (uint32_t i = 0; i < b.rows; ++i) {
-      stats.attended_keys[decode] += MandatoryKeys(shape_, b.first_position + i) * heads;
+      stats.attended_keys[decode] += MandatoryKeys(*b.shape, b.first_position + i) * heads;
       stats.dense_keys[decode] += (b.first_position + i + 1) * heads;
     }
-    if (b.selection != nullptr) stats.attended_keys[decode] += SelectedKeys(shape_, b.rows, *b.selection);
+    if (b.selection != nullptr) stats.attended_keys[decode] += SelectedKeys(b.rows, *b.selection);
   }
 }
 
@@ -188,7 +190,7 @@ std::vector<StepRunner::Wanted> StepRunner::FindMissing(uint32_t layer) {
   for (Block& b : blocks_) {
     if (b.selection == nullptr || !b.part->status.ok()) continue;
     Sequence* s = b.part->sequence;
-    for (uint32_t chunk : SelectedChunks(shape_, *b.selection)) {
+    for (uint32_t chunk : SelectedChunks(*b.selection)) {
       if (!seen.insert({s, chunk}).second) continue;
       if (s->blocks.Find(chunk, layer) == nullptr) {
         missing.push_back({&b, chunk});

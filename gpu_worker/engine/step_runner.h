@@ -34,7 +34,7 @@ struct StepPart {
 class StepRunner {
  public:
   // make_room(tick, wanted): releases blocks that were not used at `tick`; returns how many.
-  StepRunner(Backend* backend, KvClient* store, RouterLink* link, EngineMetrics* metrics, const AttendShape& shape,
+  StepRunner(Backend* backend, KvClient* store, RouterLink* link, EngineMetrics* metrics, const AttendShapes& shapes,
              std::function<uint32_t(uint64_t tick, uint32_t wanted)> make_room);
 
   // logits: [parts with want_logits][vocab]. An error is the backend's and ends all parts.
@@ -47,9 +47,10 @@ class StepRunner {
   // Rows of one chunk of one part: what is routed and attended together.
   struct Block {
     StepPart* part = nullptr;
+    const AttendShape* shape = nullptr;
     uint32_t chunk = 0, first_row = 0, rows = 0, first_position = 0;
     ChunkRange routed;
-    std::vector<uint32_t> budgets;                            // [rows]
+    std::vector<uint32_t> budgets;                            // [rows] keys
     const std::vector<HeadSelection>* selection = nullptr;  // of the layer at hand; nullptr: nothing
   };
 
@@ -75,7 +76,8 @@ class StepRunner {
   KvClient* const store_;
   RouterLink* const link_;
   EngineMetrics* const metrics_;
-  const AttendShape shape_;
+  const AttendShapes shapes_;
+  const KvGeometry& geometry_;  // of shapes_
   const std::function<uint32_t(uint64_t, uint32_t)> make_room_;
 
   // Owned by the step thread; kept between steps to save allocations.

@@ -26,7 +26,7 @@ absl::StatusOr<RouteTransport> ParseRouteTransport(absl::string_view name);
 struct RouteAttachOptions {
   std::string address;  // "unix:/path" or "host:port"
   KvGeometry geometry;
-  std::string method = "mean";
+  std::string method = "sketch";
   std::string worker_name = "gpu_worker";
   RouteTransport transport = RouteTransport::kAuto;
   uint64_t max_message_bytes = uint64_t{8} << 20;  // largest request or response

@@ -13,13 +13,7 @@ absl::Status DenseRouteClient::Wait(RouteResponse* response) {
   for (size_t b = 0; b < request.blocks.size(); ++b) {
     const RouteBlock& block = request.blocks[b];
     response->blocks[b].resize(geometry_.kv_heads);
-    for (HeadSelection& head : response->blocks[b]) {
-      head.clear();
-      for (uint32_t group = block.first_chunk * geometry_.groups_per_chunk();
-           group < block.route_upto * geometry_.groups_per_chunk(); ++group) {
-        head.push_back({group, 0});
-      }
-    }
+    for (HeadSelection& head : response->blocks[b]) SelectAll(geometry_, block, &head);
   }
   return absl::OkStatus();
 }

@@ -1,4 +1,4 @@
-// The answer when no router is asked: every group of the range, for every token.
+// The answer when no router is asked: every key of the range, for every token.
 #ifndef HGA_ROUTER_CLIENT_DENSE_ROUTE_CLIENT_H_
 #define HGA_ROUTER_CLIENT_DENSE_ROUTE_CLIENT_H_
 

@@ -12,11 +12,12 @@ constexpr uint64_t kWorker = 1;
 
 }  // namespace
 
-LocalRouteClient::LocalRouteClient(const KvGeometry& geometry, const SummaryMethod* method, uint32_t overprovision)
+LocalRouteClient::LocalRouteClient(const KvGeometry& geometry, const SummaryMethod* method,
+                                   const SelectOptions& options)
     : geometry_(geometry),
       method_(method),
       index_(std::make_unique<SummaryIndex>(SummaryIndexOptions{}, nullptr)),
-      answerer_(std::make_unique<RouteAnswerer>(index_.get(), kWorker, geometry, overprovision)) {}
+      answerer_(std::make_unique<RouteAnswerer>(index_.get(), kWorker, geometry, options)) {}
 
 LocalRouteClient::~LocalRouteClient() = default;
 

@@ -9,6 +9,7 @@
 #include "common/kv/geometry.h"
 #include "common/kv/summary.h"
 #include "router/client/route_client.h"
+#include "router/index/select.h"
 
 namespace hga {
 
@@ -17,8 +18,7 @@ class SummaryIndex;
 
 class LocalRouteClient : public RouteClient {
  public:
-  // `overprovision`: see router/index/select.h.
-  LocalRouteClient(const KvGeometry& geometry, const SummaryMethod* method, uint32_t overprovision = 4);
+  LocalRouteClient(const KvGeometry& geometry, const SummaryMethod* method, const SelectOptions& options = {});
   ~LocalRouteClient() override;
 
   absl::StatusOr<uint32_t> OpenSequence(uint64_t sequence_id, absl::Span<const ChunkHash> chunks) override;

@@ -34,7 +34,7 @@ class RouteClient {
 
   // Returns how many of `chunks` the router has summaries of, as a prefix.
   virtual absl::StatusOr<uint32_t> OpenSequence(uint64_t sequence_id, absl::Span<const ChunkHash> chunks) = 0;
-  // data: bf16 summary data of one chunk (common/kv/summary.h). Returns when later selections see it.
+  // data: summary data of one chunk (common/kv/summary.h). Returns when later selections see it.
   virtual absl::Status AppendSummary(uint64_t sequence_id, uint32_t chunk_index, const ChunkHash& chunk,
                                      const std::string& data) = 0;
   virtual void CloseSequence(uint64_t sequence_id) = 0;

@@ -31,8 +31,12 @@ inline std::vector<bf16> RandomBf16(size_t count, uint32_t seed) {
 
 // Summary data of made-up chunk number `chunk`.
 inline std::string SummaryData(const KvGeometry& g, const SummaryMethod& method, uint32_t chunk) {
-  const std::vector<bf16> values = RandomBf16(SummaryElements(g, method), 1000 + chunk);
-  return std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(bf16));
+  std::string data(method.chunk_bytes(g), '\0');
+  for (uint32_t layer = 0; layer < g.layers; ++layer) {
+    const std::vector<bf16> block = RandomBf16(g.block_elements(), 1000 + chunk * g.layers + layer);
+    SummarizeBlock(g, method, block.data(), reinterpret_cast<uint8_t*>(&data[layer * method.layer_bytes(g)]));
+  }
+  return data;
 }
 
 inline std::vector<ChunkHash> MadeUpChunks(uint32_t count) {
@@ -43,14 +47,14 @@ inline std::vector<ChunkHash> MadeUpChunks(uint32_t count) {
 
 // A block of queries that owns its arrays.
 struct QueryBlock {
-  QueryBlock(const KvGeometry& g, uint32_t tokens, uint32_t first_chunk, uint32_t route_upto, uint32_t budget,
+  QueryBlock(const KvGeometry& g, uint32_t tokens, uint32_t first_key, uint32_t route_upto, uint32_t budget,
              uint32_t seed)
       : budgets(tokens, budget), queries(RandomBf16(size_t{tokens} * g.query_heads * g.head_dim, seed)) {
     block.sequence_id = 1;
     block.tokens = tokens;
-    block.first_chunk = first_chunk;
+    block.first_key = first_key;
     block.route_upto = route_upto;
-    block.budget_groups = budgets.data();
+    block.budget_keys = budgets.data();
     block.queries = queries.data();
   }
   QueryBlock(const QueryBlock&) = delete;

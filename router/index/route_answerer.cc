@@ -26,12 +26,12 @@ absl::Status RouteAnswerer::Answer(const RouteRequest& request, RouteResponse* r
 absl::Status RouteAnswerer::AnswerBlock(uint32_t layer, const RouteBlock& block, std::vector<HeadSelection>* heads) {
   const auto sequence = index_->Find(worker_id_, block.sequence_id);
   if (sequence == nullptr) return absl::NotFoundError(absl::StrCat("sequence ", block.sequence_id, " is not open"));
-  if (block.first_chunk > block.route_upto || block.route_upto > sequence->chunks()) {
-    return absl::FailedPreconditionError(absl::StrCat("chunks ", block.first_chunk, " to ", block.route_upto,
-                                                      " asked for, ", sequence->chunks(), " indexed"));
+  if (block.route_upto > sequence->chunks()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("chunks up to ", block.route_upto, " asked for, ", sequence->chunks(), " indexed"));
   }
   heads->resize(geometry_.kv_heads);
-  Select(*sequence, layer, block, overprovision_, &scratch_, heads->data());
+  Select(*sequence, layer, block, options_, &scratch_, heads->data());
   return absl::OkStatus();
 }
 

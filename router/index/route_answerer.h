@@ -15,8 +15,8 @@ namespace hga {
 // Owned by the thread that serves the worker's ring or stream. `index` outlives it.
 class RouteAnswerer {
  public:
-  RouteAnswerer(const SummaryIndex* index, uint64_t worker_id, const KvGeometry& geometry, uint32_t overprovision)
-      : index_(index), worker_id_(worker_id), geometry_(geometry), overprovision_(overprovision) {}
+  RouteAnswerer(const SummaryIndex* index, uint64_t worker_id, const KvGeometry& geometry, const SelectOptions& options)
+      : index_(index), worker_id_(worker_id), geometry_(geometry), options_(options) {}
 
   // NOT_FOUND: a sequence is not open. FAILED_PRECONDITION: asked about chunks that are not indexed yet.
   absl::Status Answer(const RouteRequest& request, RouteResponse* response);
@@ -32,7 +32,7 @@ class RouteAnswerer {
   const SummaryIndex* const index_;
   const uint64_t worker_id_;
   const KvGeometry geometry_;
-  const uint32_t overprovision_;
+  const SelectOptions options_;
   SelectScratch scratch_;
   RouteResponse response_;
 };

@@ -92,9 +92,9 @@ HWY_INLINE void ScoreByForm(const ScoreQueries& q, const bf16* units, uint32_t c
   }
 }
 
-void ScoreUnitsSimd(const ScoreQueries& q, ScoreForm form, const bf16* units, uint32_t count, float* scores,
+void ScoreUnitsSimd(const ScoreQueries& q, SummaryForm form, const bf16* units, uint32_t count, float* scores,
                     size_t stride) {
-  if (form == ScoreForm::kDot) {
+  if (form == SummaryForm::kMean) {
     ScoreByForm<false>(q, units, count, scores, stride);
   } else {
     ScoreByForm<true>(q, units, count, scores, stride);
@@ -136,7 +136,7 @@ namespace hga {
 HWY_EXPORT(ScoreUnitsSimd);
 HWY_EXPORT(PoolSoftmaxSimd);
 
-void ScoreUnits(const ScoreQueries& queries, ScoreForm form, const bf16* units, uint32_t count, float* scores,
+void ScoreUnits(const ScoreQueries& queries, SummaryForm form, const bf16* units, uint32_t count, float* scores,
                 size_t stride) {
   HWY_DYNAMIC_DISPATCH(ScoreUnitsSimd)(queries, form, units, count, scores, stride);
 }

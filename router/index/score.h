@@ -17,8 +17,9 @@ struct ScoreQueries {
   uint32_t head_dim = 0;  // a multiple of 8
 };
 
-// scores[h * stride + i] = score of head h against unit i, for `count` units that follow each other.
-void ScoreUnits(const ScoreQueries& queries, ScoreForm form, const bf16* units, uint32_t count, float* scores,
+// scores[h * stride + i] = score of head h against unit i, for `count` units that follow each other. form: kMean or
+// kCuboid.
+void ScoreUnits(const ScoreQueries& queries, SummaryForm form, const bf16* units, uint32_t count, float* scores,
                 size_t stride);
 
 // pooled[i] = mean over the heads of softmax(scores of the head)[i], i < count. Destroys `scores` [heads][stride].

@@ -2,64 +2,90 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <functional>
 
+#include "absl/numeric/bits.h"
+#include "common/kv/sketch.h"
 #include "router/index/score.h"
+#include "router/index/top_units.h"
 
 namespace hga {
 namespace {
 
-constexpr uint32_t kNever = ~uint32_t{0};
+constexpr float kOutOfRange = -3e38f;
+
+// Rows of whole vectors, whatever the vector's width.
+size_t Stride(size_t count) { return (count + 63) / 64 * 64; }
+
+void Grow(std::vector<float>* v, size_t size) {
+  if (v->size() < size) v->resize(size);
+}
 
 // One call of Select for one KV head.
 class HeadSelect {
  public:
   HeadSelect(const SequenceIndex& index, uint32_t layer, uint32_t kv_head, const RouteBlock& block,
-             uint32_t overprovision, SelectScratch* scratch)
-      : index_(index), g_(index.geometry()), layer_(layer), kv_head_(kv_head), block_(block),
-        overprovision_(overprovision), s_(*scratch), chunks_(block.route_upto - block.first_chunk),
-        groups_(chunks_ * g_.groups_per_chunk()) {
-    s_.first_token.assign(groups_, kNever);
+             const SelectOptions& options, SelectScratch* scratch)
+      : index_(index), g_(index.geometry()), layer_(layer), kv_head_(kv_head), block_(block), options_(options),
+        s_(*scratch), first_chunk_(block.first_chunk(g_)), chunks_(block.route_upto - first_chunk_),
+        unit_tokens_(index.method().unit_tokens(g_)), units_per_chunk_(g_.chunk_tokens / unit_tokens_),
+        skipped_units_((block.first_key % g_.chunk_tokens) / unit_tokens_) {
+    s_.taken.assign(chunks_, 0);
   }
 
   void Run(HeadSelection* out) {
+    uint32_t held = 0;
     for (uint32_t t = 0; t < block_.tokens; ++t) {
       // Read once: the request may lie in memory that the peer can still write.
-      const uint32_t budget = block_.budget_groups[t];
-      if (budget == 0) continue;
-      if (budget >= groups_) {
-        for (uint32_t group = 0; group < groups_; ++group) Ask(group, t);
+      const uint32_t budget = block_.budget_keys[t];
+      if (budget >= block_.keys(g_)) {
+        for (uint32_t chunk = 0; chunk < chunks_; ++chunk) {
+          Take(chunk, RoutableMask(g_, first_chunk_ + chunk, block_.first_key), t, out);
+        }
         break;
       }
-      SelectToken(t, budget);
+      if (budget >= held + unit_tokens_) held += SelectToken(t, (budget - held) / unit_tokens_, out);
     }
-    out->clear();
-    const uint32_t first = block_.first_chunk * g_.groups_per_chunk();
-    for (uint32_t group = 0; group < groups_; ++group) {
-      if (s_.first_token[group] != kNever) out->push_back({first + group, s_.first_token[group]});
-    }
+    std::sort(out->begin(), out->end(), [](const SelectedChunk& a, const SelectedChunk& b) {
+      return a.chunk != b.chunk ? a.chunk < b.chunk : a.first_token < b.first_token;
+    });
   }
 
  private:
-  void Ask(uint32_t group, uint32_t token) { s_.first_token[group] = std::min(s_.first_token[group], token); }
+  // Returns how many keys are new.
+  uint32_t Take(uint32_t chunk, uint64_t mask, uint32_t token, HeadSelection* out) {
+    mask &= ~s_.taken[chunk];
+    if (mask == 0) return 0;
+    s_.taken[chunk] |= mask;
+    out->push_back({first_chunk_ + chunk, token, mask});
+    return absl::popcount(mask);
+  }
 
-  void SelectToken(uint32_t token, uint32_t budget) {
-    const uint32_t per_chunk = g_.groups_per_chunk();
-    const uint64_t wanted = (uint64_t{budget} * overprovision_ + per_chunk - 1) / per_chunk;
+  // Selects up to `wanted` more units for a token; returns how many keys are new.
+  uint32_t SelectToken(uint32_t token, uint32_t wanted, HeadSelection* out) {
     LoadQueries(token);
-    s_.chunks.clear();
-    if (wanted < chunks_) {
-      ScoreChunks();
-      KeepBest(chunks_, static_cast<uint32_t>(wanted), [&](uint32_t chunk) { s_.chunks.push_back(chunk); });
-      std::sort(s_.chunks.begin(), s_.chunks.end());
-    } else {
-      for (uint32_t chunk = 0; chunk < chunks_; ++chunk) s_.chunks.push_back(chunk);
+    const uint64_t best = (uint64_t{wanted} * unit_tokens_ * options_.overprovision + g_.chunk_tokens - 1) / g_.chunk_tokens;
+    ChooseChunks(std::max<uint64_t>(best, options_.scan_chunks));
+    ScoreFine();
+    const auto count = static_cast<uint32_t>(s_.chunks.size() * units_per_chunk_);
+    DropTaken();
+    TopCut cut = CutTop(s_.pooled.data(), count, wanted, &s_.work);
+    uint32_t keys = 0;
+    for (size_t i = 0; i < s_.chunks.size(); ++i) {
+      const uint64_t units = TakeTop(s_.pooled.data() + i * units_per_chunk_, units_per_chunk_, &cut);
+      if (units != 0) keys += Take(s_.chunks[i], KeysOf(units), token, out);
     }
-    ScoreGroups();
-    KeepBest(static_cast<uint32_t>(s_.chunks.size()) * per_chunk, budget, [&](uint32_t i) {
-      Ask(s_.chunks[i / per_chunk] * per_chunk + i % per_chunk, token);
-    });
+    return keys;
+  }
+
+  // Mask of units to mask of keys.
+  uint64_t KeysOf(uint64_t units) const {
+    if (unit_tokens_ == 1) return units;
+    const uint64_t one = ~uint64_t{0} >> (64 - unit_tokens_);
+    uint64_t keys = 0;
+    for (uint32_t u = 0; u < units_per_chunk_; ++u) {
+      if (units >> u & 1) keys |= one << (u * unit_tokens_);
+    }
+    return keys;
   }
 
   void LoadQueries(uint32_t token) {
@@ -69,72 +95,115 @@ class HeadSelect {
     s_.queries.resize(count);
     ToFloats(in, count, 1.0f / std::sqrt(static_cast<float>(g_.head_dim)), s_.queries.data());
     queries_ = {s_.queries.data(), heads, g_.head_dim};
+    if (index_.method().form == SummaryForm::kSketch) MakeSketchTables(queries_, &s_.tables);
   }
 
-  // Rows of whole vectors, whatever the vector's width.
-  size_t Reserve(uint32_t count) {
-    const size_t stride = (size_t{count} + 63) / 64 * 64;
-    if (s_.scores.size() < stride * queries_.heads) s_.scores.resize(stride * queries_.heads);
-    if (s_.pooled.size() < stride) s_.pooled.resize(stride);
-    return stride;
-  }
-
-  void ScoreChunks() {
-    const size_t stride = Reserve(chunks_);
-    for (uint32_t chunk = block_.first_chunk; chunk < block_.route_upto;) {
-      const uint32_t end = std::min(SequenceIndex::SegmentEnd(chunk), block_.route_upto);
-      ScoreUnits(queries_, index_.method().score, index_.ChunkUnit(layer_, kv_head_, chunk), end - chunk,
-                 s_.scores.data() + (chunk - block_.first_chunk), stride);
-      chunk = end;
+  // Fills s_.chunks, ascending, with the best `wanted` of the range; s_.coarse where the second level needs it.
+  void ChooseChunks(uint64_t wanted) {
+    s_.chunks.clear();
+    const bool all = wanted >= chunks_;
+    if (!all || index_.method().form == SummaryForm::kSketch) ScoreCoarse();
+    if (all) {
+      for (uint32_t chunk = 0; chunk < chunks_; ++chunk) s_.chunks.push_back(chunk);
+      return;
     }
+    const size_t stride = Stride(chunks_);
+    // The softmax destroys its scores; these are needed again.
+    Grow(&s_.scores, stride * queries_.heads);
+    Grow(&s_.pooled, stride);
+    std::copy_n(s_.coarse.data(), stride * queries_.heads, s_.scores.data());
     PoolSoftmax(s_.scores.data(), queries_.heads, chunks_, stride, s_.pooled.data());
+    TopCut cut = CutTop(s_.pooled.data(), chunks_, static_cast<uint32_t>(wanted), &s_.work);
+    for (uint32_t first = 0; first < chunks_; first += 64) {
+      uint64_t kept = TakeTop(s_.pooled.data() + first, std::min(64u, chunks_ - first), &cut);
+      for (; kept != 0; kept &= kept - 1) s_.chunks.push_back(first + absl::countr_zero(kept));
+    }
   }
 
-  void ScoreGroups() {
-    const uint32_t per_chunk = g_.groups_per_chunk();
-    const uint32_t count = static_cast<uint32_t>(s_.chunks.size()) * per_chunk;
-    const size_t stride = Reserve(count);
+  void ScoreCoarse() {
+    const size_t stride = Stride(chunks_);
+    Grow(&s_.coarse, stride * queries_.heads);
+    for (uint32_t i = 0; i < chunks_;) {
+      const uint32_t chunk = first_chunk_ + i;
+      const uint32_t count = std::min(SequenceIndex::SegmentEnd(chunk), block_.route_upto) - chunk;
+      const uint8_t* parts = index_.Coarse(layer_, kv_head_, chunk);
+      if (index_.method().form == SummaryForm::kSketch) {
+        ScoreCentres(queries_, parts, count, s_.coarse.data() + i, stride);
+      } else {
+        ScoreUnits(queries_, index_.method().form, reinterpret_cast<const bf16*>(parts), count, s_.coarse.data() + i,
+                   stride);
+      }
+      i += count;
+    }
+  }
+
+  // Pooled softmax over the units of s_.chunks.
+  void ScoreFine() {
+    const size_t count = s_.chunks.size() * units_per_chunk_;
+    // Sketches are scored 64 tokens at a time, in shorter chunks, too.
+    const size_t stride = Stride(count + kSketchTokens - g_.chunk_tokens);
+    Grow(&s_.scores, stride * queries_.heads);
+    Grow(&s_.pooled, stride);
+    for (size_t i = 0; i < s_.chunks.size();) {
+      // Chunks that follow each other in one segment are scored together.
+      const uint32_t first = s_.chunks[i], end = SequenceIndex::SegmentEnd(first_chunk_ + first) - first_chunk_;
+      uint32_t together = 1;
+      while (i + together < s_.chunks.size() && s_.chunks[i + together] == first + together && first + together < end) {
+        ++together;
+      }
+      ScoreChunks(first, together, s_.scores.data() + i * units_per_chunk_, stride);
+      i += together;
+    }
+    if (skipped_units_ > 0 && !s_.chunks.empty() && s_.chunks[0] == 0) {
+      for (uint32_t h = 0; h < queries_.heads; ++h) {
+        std::fill_n(s_.scores.begin() + h * stride, skipped_units_, kOutOfRange);
+      }
+    }
+    PoolSoftmax(s_.scores.data(), queries_.heads, static_cast<uint32_t>(count), stride, s_.pooled.data());
+  }
+
+  void ScoreChunks(uint32_t first, uint32_t count, float* scores, size_t stride) {
+    const uint32_t chunk = first_chunk_ + first;
+    const uint8_t* parts = index_.Fine(layer_, kv_head_, chunk);
+    if (index_.method().form == SummaryForm::kSketch) {
+      ScoreTokens(queries_, s_.tables, index_.Coarse(layer_, kv_head_, chunk), parts, count, g_.chunk_tokens,
+                  s_.coarse.data() + first, Stride(chunks_), scores, stride);
+    } else {
+      ScoreUnits(queries_, index_.method().form, reinterpret_cast<const bf16*>(parts), count * units_per_chunk_, scores,
+                 stride);
+    }
+  }
+
+  // What earlier tokens took is not chosen again.
+  void DropTaken() {
     for (size_t i = 0; i < s_.chunks.size(); ++i) {
-      ScoreUnits(queries_, index_.method().score,
-                 index_.GroupUnits(layer_, kv_head_, block_.first_chunk + s_.chunks[i]), per_chunk,
-                 s_.scores.data() + i * per_chunk, stride);
+      const uint64_t taken = s_.taken[s_.chunks[i]];
+      for (uint32_t u = 0; taken != 0 && u < units_per_chunk_; ++u) {
+        if (taken >> (u * unit_tokens_) & 1) s_.pooled[i * units_per_chunk_ + u] = 0;
+      }
     }
-    PoolSoftmax(s_.scores.data(), queries_.heads, count, stride, s_.pooled.data());
-  }
-
-  // Calls `keep` for the indices of the `wanted` largest of pooled[0, count).
-  template <typename Keep>
-  void KeepBest(uint32_t count, uint32_t wanted, Keep keep) {
-    s_.ranked.resize(count);
-    for (uint32_t i = 0; i < count; ++i) {
-      // Scores are never negative, so their bits sort like they do; not a number counts as nothing.
-      const float score = s_.pooled[i] > 0 ? s_.pooled[i] : 0.0f;
-      uint32_t bits;
-      std::memcpy(&bits, &score, sizeof(bits));
-      s_.ranked[i] = uint64_t{bits} << 32 | (kNever - i);
-    }
-    if (wanted < count) {
-      std::nth_element(s_.ranked.begin(), s_.ranked.begin() + wanted, s_.ranked.end(), std::greater<uint64_t>());
-    }
-    for (uint32_t i = 0; i < std::min(wanted, count); ++i) keep(kNever - static_cast<uint32_t>(s_.ranked[i]));
   }
 
   const SequenceIndex& index_;
   const KvGeometry& g_;
   const uint32_t layer_, kv_head_;
   const RouteBlock& block_;
-  const uint32_t overprovision_;
+  const SelectOptions& options_;
   SelectScratch& s_;
-  const uint32_t chunks_, groups_;  // of the range
+  const uint32_t first_chunk_, chunks_;  // of the range
+  const uint32_t unit_tokens_, units_per_chunk_;
+  const uint32_t skipped_units_;  // of the first chunk, before first_key
   ScoreQueries queries_;
 };
 
 }  // namespace
 
-void Select(const SequenceIndex& index, uint32_t layer, const RouteBlock& block, uint32_t overprovision,
+void Select(const SequenceIndex& index, uint32_t layer, const RouteBlock& block, const SelectOptions& options,
             SelectScratch* scratch, HeadSelection* heads) {
   for (uint32_t kv_head = 0; kv_head < index.geometry().kv_heads; ++kv_head) {
-    HeadSelect(index, layer, kv_head, block, overprovision, scratch).Run(&heads[kv_head]);
+    heads[kv_head].clear();
+    if (block.empty(index.geometry())) continue;
+    HeadSelect(index, layer, kv_head, block, options, scratch).Run(&heads[kv_head]);
   }
 }
 

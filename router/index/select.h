@@ -1,10 +1,10 @@
-// Which groups of the history a block of queries attends: a pure function of queries and summaries.
+// Which keys of the history a block of queries attends: a pure function of queries and summaries.
 //
-// Per token and KV head, in two levels: every chunk of the range is scored and the best
-// ceil(budget * overprovision / groups_per_chunk) are kept; then every group of those, and the best `budget` are kept.
-// A unit's score is the softmax over its level, per query head, averaged over the query heads of the KV head. Equal
-// scores: the lower index first. A token's choice depends on nothing but its own query and the summaries; the block's
-// selection is the union, with the first token that asked.
+// Per token and KV head, in two levels: the coarse parts of all chunks of the range rank them, and the best are kept
+// (SelectOptions); then every unit (group or token) of those is scored, and the best are selected until the block's
+// selection reaches the token's budget. A unit's score is the softmax over its level, per query head, averaged over the
+// query heads of the KV head. Equal scores: the lower position first; a score of 0 selects nothing. A token's choice
+// depends on its own query, the summaries and what the tokens before it chose: never on later ones.
 #ifndef HGA_ROUTER_INDEX_SELECT_H_
 #define HGA_ROUTER_INDEX_SELECT_H_
 
@@ -13,27 +13,37 @@
 
 #include "common/kv/route_message.h"
 #include "router/index/sequence_index.h"
+#include "router/index/sketch_score.h"
 
 namespace hga {
 
+// Chunks that the first level keeps: enough for `overprovision` times the budget, and never fewer than `scan_chunks`.
+// The first level is far coarser than the second: what it drops, nothing brings back.
+struct SelectOptions {
+  uint32_t overprovision = 4;
+  uint32_t scan_chunks = 256;
+};
+
 // Work space, kept between calls so that a call allocates nothing once it has grown. One thread at a time.
 struct SelectScratch {
-  std::vector<float> queries;         // [heads][head_dim]
-  std::vector<float> scores;          // [heads][stride]
-  std::vector<float> pooled;          // [stride]
-  std::vector<uint64_t> ranked;       // (score, index) as one sortable number
-  std::vector<uint32_t> chunks;       // kept by the first level
-  std::vector<uint32_t> first_token;  // [groups of the range]
+  std::vector<float> queries;        // [heads][head_dim]
+  SketchTables tables;
+  std::vector<float> coarse;         // [heads][stride], of chunks
+  std::vector<float> scores;         // [heads][stride]
+  std::vector<float> pooled;         // [stride]
+  std::vector<int32_t> work;        // of CutTop
+  std::vector<uint32_t> chunks;      // kept by the first level, relative to the range
+  std::vector<uint64_t> taken;       // [chunks of the range]
 };
 
 // heads: [kv_heads], overwritten. Needs block.route_upto <= index.chunks() and overprovision >= 1. Not finite queries
 // give some selection within the budget.
-void Select(const SequenceIndex& index, uint32_t layer, const RouteBlock& block, uint32_t overprovision,
+void Select(const SequenceIndex& index, uint32_t layer, const RouteBlock& block, const SelectOptions& options,
             SelectScratch* scratch, HeadSelection* heads);
 
 // The same in plain loops and double precision, for tests.
 std::vector<HeadSelection> SelectReference(const SequenceIndex& index, uint32_t layer, const RouteBlock& block,
-                                           uint32_t overprovision);
+                                           const SelectOptions& options);
 
 }  // namespace hga
 

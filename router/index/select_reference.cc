@@ -1,88 +1,151 @@
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <map>
 #include <numeric>
 
+#include "common/kv/sketch.h"
 #include "router/index/select.h"
 
 namespace hga {
 namespace {
 
-double Score(ScoreForm form, const bf16* query, const bf16* unit, uint32_t head_dim) {
-  double score = 0;
-  for (uint32_t d = 0; d < head_dim; ++d) {
-    const double q = ToFloat(query[d]);
-    score += q * ToFloat(unit[d]);
-    if (form == ScoreForm::kDotPlusAbsDot) score += std::fabs(q) * ToFloat(unit[head_dim + d]);
-  }
-  return score / std::sqrt(static_cast<double>(head_dim));
+double Dot(const float* a, const float* b, uint32_t count) {
+  double sum = 0;
+  for (uint32_t i = 0; i < count; ++i) sum += double{a[i]} * b[i];
+  return sum;
 }
 
-// Indices of the `wanted` units with the largest mean softmax, ascending.
-std::vector<uint32_t> Best(const SequenceIndex& index, const bf16* queries, const std::vector<const bf16*>& units,
-                           size_t wanted) {
-  const KvGeometry& g = index.geometry();
-  std::vector<double> pooled(units.size());
-  for (uint32_t h = 0; h < g.queries_per_kv_head(); ++h) {
-    std::vector<double> row;
-    for (const bf16* unit : units) row.push_back(Score(index.method().score, queries + h * g.head_dim, unit, g.head_dim));
+// Scores of one KV head's chunks and units for one query head.
+class Scorer {
+ public:
+  Scorer(const SequenceIndex& index, uint32_t layer, uint32_t kv_head, const bf16* query)
+      : index_(index), g_(index.geometry()), layer_(layer), kv_head_(kv_head), query_(g_.head_dim) {
+    for (uint32_t d = 0; d < g_.head_dim; ++d) query_[d] = ToFloat(query[d]) / std::sqrt(static_cast<float>(g_.head_dim));
+  }
+
+  double Chunk(uint32_t chunk) const {
+    const uint8_t* part = index_.Coarse(layer_, kv_head_, chunk);
+    if (index_.method().form != SummaryForm::kSketch) return Unit(part);
+    std::vector<float> centre(g_.head_dim);
+    SketchCentre(part, g_.head_dim, centre.data());
+    return Dot(query_.data(), centre.data(), g_.head_dim);
+  }
+
+  double UnitOf(uint32_t chunk, uint32_t unit) const {
+    const uint8_t* part = index_.Fine(layer_, kv_head_, chunk);
+    if (index_.method().form != SummaryForm::kSketch) {
+      return Unit(part + unit * (index_.method().fine_bytes(g_) / g_.groups_per_chunk()));
+    }
+    std::vector<float> rotated = query_, difference(g_.head_dim);
+    RotateForSketch(rotated.data(), g_.head_dim);
+    SketchToken(index_.Coarse(layer_, kv_head_, chunk), part, unit, g_.head_dim, difference.data());
+    return Chunk(chunk) + Dot(rotated.data(), difference.data(), g_.head_dim);
+  }
+
+ private:
+  double Unit(const uint8_t* part) const {
+    const bool cuboid = index_.method().form == SummaryForm::kCuboid;
+    std::vector<bf16> unit(g_.head_dim * (cuboid ? 2 : 1));
+    std::memcpy(unit.data(), part, unit.size() * sizeof(bf16));
+    double score = 0;
+    for (uint32_t d = 0; d < g_.head_dim; ++d) {
+      score += double{query_[d]} * ToFloat(unit[d]);
+      if (cuboid) score += std::fabs(double{query_[d]}) * ToFloat(unit[g_.head_dim + d]);
+    }
+    return score;
+  }
+
+  const SequenceIndex& index_;
+  const KvGeometry& g_;
+  const uint32_t layer_, kv_head_;
+  std::vector<float> query_;
+};
+
+// scores: [query heads][units]. Indices by mean softmax, best first, equal ones in order.
+std::vector<uint32_t> Ranked(const std::vector<std::vector<double>>& scores) {
+  std::vector<double> pooled(scores[0].size());
+  for (std::vector<double> row : scores) {
     const double top = *std::max_element(row.begin(), row.end());
     double sum = 0;
     for (double& score : row) sum += score = std::exp(score - top);
     for (size_t i = 0; i < row.size(); ++i) pooled[i] += row[i] / sum;
   }
-  std::vector<uint32_t> order(units.size());
+  std::vector<uint32_t> order(pooled.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return pooled[a] > pooled[b]; });
-  order.resize(std::min(wanted, order.size()));
-  std::sort(order.begin(), order.end());
   return order;
 }
 
-// Groups that one token asks for.
-std::vector<uint32_t> SelectToken(const SequenceIndex& index, uint32_t layer, uint32_t kv_head, const RouteBlock& block,
-                                  uint32_t token, uint32_t overprovision) {
+struct UnitPlace {
+  uint32_t chunk, unit;
+};
+
+// Units of the range, best first, that one token would select.
+std::vector<UnitPlace> RankUnits(const SequenceIndex& index, uint32_t layer, uint32_t kv_head, const RouteBlock& block,
+                                 uint32_t token, size_t chunks_kept) {
   const KvGeometry& g = index.geometry();
-  const uint32_t per_chunk = g.groups_per_chunk();
-  const size_t budget = block.budget_groups[token];
-  std::vector<uint32_t> selected;
-  if (budget == 0 || block.first_chunk == block.route_upto) return selected;
-  if (budget >= size_t{block.route_upto - block.first_chunk} * per_chunk) {
-    selected.resize(size_t{block.route_upto - block.first_chunk} * per_chunk);
-    std::iota(selected.begin(), selected.end(), block.first_chunk * per_chunk);
-    return selected;
+  std::vector<Scorer> heads;
+  for (uint32_t h = 0; h < g.queries_per_kv_head(); ++h) {
+    const size_t head = size_t{kv_head} * g.queries_per_kv_head() + h;
+    heads.emplace_back(index, layer, kv_head, block.queries + (size_t{token} * g.query_heads + head) * g.head_dim);
   }
-  const bf16* queries =
-      block.queries + (size_t{token} * g.query_heads + size_t{kv_head} * g.queries_per_kv_head()) * g.head_dim;
-  std::vector<const bf16*> chunk_units;
-  for (uint32_t c = block.first_chunk; c < block.route_upto; ++c) {
-    chunk_units.push_back(index.ChunkUnit(layer, kv_head, c));
+  std::vector<std::vector<double>> scores(heads.size());
+  const uint32_t first = block.first_chunk(g);
+  for (size_t h = 0; h < heads.size(); ++h) {
+    for (uint32_t c = first; c < block.route_upto; ++c) scores[h].push_back(heads[h].Chunk(c));
   }
-  const size_t wanted = (budget * overprovision + per_chunk - 1) / per_chunk;
-  std::vector<const bf16*> group_units;
-  std::vector<uint32_t> groups;
-  for (uint32_t c : Best(index, queries, chunk_units, wanted)) {
-    for (uint32_t i = 0; i < per_chunk; ++i) {
-      groups.push_back((block.first_chunk + c) * per_chunk + i);
-      group_units.push_back(index.GroupUnits(layer, kv_head, block.first_chunk + c) +
-                            i * SummaryUnitElements(g, index.method()));
+  std::vector<uint32_t> chunks = Ranked(scores);
+  chunks.resize(std::min(chunks.size(), chunks_kept));
+  std::sort(chunks.begin(), chunks.end());
+
+  const uint32_t unit_tokens = index.method().unit_tokens(g);
+  std::vector<UnitPlace> units;
+  for (auto& row : scores) row.clear();
+  for (uint32_t c : chunks) {
+    for (uint32_t u = 0; u < g.chunk_tokens / unit_tokens; ++u) {
+      if ((first + c) * g.chunk_tokens + u * unit_tokens < block.first_key) continue;
+      units.push_back({first + c, u});
+      for (size_t h = 0; h < heads.size(); ++h) scores[h].push_back(heads[h].UnitOf(first + c, u));
     }
   }
-  for (uint32_t i : Best(index, queries, group_units, budget)) selected.push_back(groups[i]);
-  return selected;
+  std::vector<UnitPlace> ranked;
+  for (uint32_t i : Ranked(scores)) ranked.push_back(units[i]);
+  return ranked;
 }
 
 }  // namespace
 
 std::vector<HeadSelection> SelectReference(const SequenceIndex& index, uint32_t layer, const RouteBlock& block,
-                                           uint32_t overprovision) {
-  std::vector<HeadSelection> heads(index.geometry().kv_heads);
-  for (uint32_t kv_head = 0; kv_head < heads.size(); ++kv_head) {
-    std::map<uint32_t, uint32_t> first_token;
+                                           const SelectOptions& options) {
+  const KvGeometry& g = index.geometry();
+  std::vector<HeadSelection> heads(g.kv_heads);
+  const uint32_t unit_tokens = index.method().unit_tokens(g);
+  for (uint32_t kv_head = 0; kv_head < g.kv_heads && !block.empty(g); ++kv_head) {
+    std::map<uint32_t, uint32_t> first_token;  // by key
     for (uint32_t t = 0; t < block.tokens; ++t) {
-      for (uint32_t group : SelectToken(index, layer, kv_head, block, t, overprovision)) first_token.emplace(group, t);
+      const size_t budget = block.budget_keys[t];
+      if (budget >= block.keys(g)) {
+        for (uint32_t key = block.first_key; key < block.route_upto * g.chunk_tokens; ++key) first_token.emplace(key, t);
+        break;
+      }
+      if (budget < first_token.size() + unit_tokens) continue;
+      const size_t wanted = (budget - first_token.size()) / unit_tokens;
+      const size_t best = (wanted * unit_tokens * options.overprovision + g.chunk_tokens - 1) / g.chunk_tokens;
+      size_t taken = 0;
+      for (const UnitPlace& u : RankUnits(index, layer, kv_head, block, t, std::max<size_t>(best, options.scan_chunks))) {
+        const uint32_t key = u.chunk * g.chunk_tokens + u.unit * unit_tokens;
+        if (taken == wanted) break;
+        if (first_token.count(key) != 0) continue;
+        for (uint32_t i = 0; i < unit_tokens; ++i) first_token.emplace(key + i, t);
+        ++taken;
+      }
     }
-    for (const auto& [group, token] : first_token) heads[kv_head].push_back({group, token});
+    std::map<std::pair<uint32_t, uint32_t>, uint64_t> masks;
+    for (const auto& [key, token] : first_token) {
+      masks[{key / g.chunk_tokens, token}] |= uint64_t{1} << key % g.chunk_tokens;
+    }
+    for (const auto& [place, mask] : masks) heads[kv_head].push_back({place.first, place.second, mask});
   }
   return heads;
 }

@@ -1,5 +1,5 @@
-// Summaries of one sequence, laid out for scoring: per layer and KV head the chunk units lie next to each other, and so
-// do the group units. Grows by chunks in segments that never move, so that it can be read while it grows.
+// Summaries of one sequence, laid out for scoring: per layer and KV head the coarse parts of the chunks lie next to each
+// other, and so do the fine parts. Grows by chunks in segments that never move, so that it can be read while it grows.
 #ifndef HGA_ROUTER_INDEX_SEQUENCE_INDEX_H_
 #define HGA_ROUTER_INDEX_SEQUENCE_INDEX_H_
 
@@ -11,7 +11,6 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "common/kv/bf16.h"
 #include "common/kv/geometry.h"
 #include "common/kv/ids.h"
 #include "common/kv/summary.h"
@@ -29,9 +28,9 @@ class SequenceIndex {
   SequenceIndex(const SequenceIndex&) = delete;
   SequenceIndex& operator=(const SequenceIndex&) = delete;
 
-  // data: [SummaryElements]. A chunk that is there already is left as it is. FAILED_PRECONDITION: a gap, or another
+  // data: one chunk's summary data (common/kv/summary.h). A chunk that is there already is left as it is. FAILED_PRECONDITION: a gap, or another
   // chunk has this index. RESOURCE_EXHAUSTED: the sequence is too long.
-  absl::Status Append(uint32_t chunk_index, const ChunkHash& chunk, absl::Span<const bf16> data);
+  absl::Status Append(uint32_t chunk_index, const ChunkHash& chunk, absl::Span<const char> data);
 
   uint32_t chunks() const { return chunks_.load(std::memory_order_acquire); }
   const KvGeometry& geometry() const { return geometry_; }
@@ -39,33 +38,32 @@ class SequenceIndex {
   // Bytes allocated for segments.
   uint64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
 
-  // Unit of a chunk below chunks(). The units up to the end of its segment (SegmentEnd) follow it.
-  const bf16* ChunkUnit(uint32_t layer, uint32_t kv_head, uint32_t chunk) const {
-    return Head(layer, kv_head, chunk) + size_t{chunk % kSegmentChunks} * unit_;
+  // Parts of a chunk below chunks(), aligned to 8 bytes; those of the chunks up to the end of its segment (SegmentEnd)
+  // follow.
+  const uint8_t* Coarse(uint32_t layer, uint32_t kv_head, uint32_t chunk) const {
+    return Head(layer, kv_head, chunk) + size_t{chunk % kSegmentChunks} * coarse_bytes_;
   }
-  // First group unit of a chunk; the others, and those of the next chunks of the segment, follow.
-  const bf16* GroupUnits(uint32_t layer, uint32_t kv_head, uint32_t chunk) const {
-    return Head(layer, kv_head, chunk) +
-           (size_t{kSegmentChunks} + size_t{chunk % kSegmentChunks} * geometry_.groups_per_chunk()) * unit_;
+  const uint8_t* Fine(uint32_t layer, uint32_t kv_head, uint32_t chunk) const {
+    return Head(layer, kv_head, chunk) + kSegmentChunks * coarse_bytes_ + size_t{chunk % kSegmentChunks} * fine_bytes_;
   }
   // First chunk of the next segment.
   static uint32_t SegmentEnd(uint32_t chunk) { return (chunk / kSegmentChunks + 1) * kSegmentChunks; }
 
  private:
-  const bf16* Head(uint32_t layer, uint32_t kv_head, uint32_t chunk) const {
-    return segments_[chunk / kSegmentChunks].get() + (size_t{layer} * geometry_.kv_heads + kv_head) * head_elements_;
+  const uint8_t* Head(uint32_t layer, uint32_t kv_head, uint32_t chunk) const {
+    return segments_[chunk / kSegmentChunks].get() + (size_t{layer} * geometry_.kv_heads + kv_head) * head_bytes_;
   }
 
   // Constant after construction.
   const KvGeometry geometry_;
   const SummaryMethod* const method_;
-  const size_t unit_;           // elements of one unit
-  const size_t head_elements_;  // elements of one (layer, KV head) in a segment
+  const size_t coarse_bytes_, fine_bytes_;  // of one chunk, layer and KV head
+  const size_t head_bytes_;                 // of one (layer, KV head) in a segment
 
   std::mutex append_mu_;
   std::vector<ChunkHash> hashes_;  // guarded by append_mu_
   // [kMaxSegments]. An entry is written before chunks_ says so and never changed after.
-  const std::unique_ptr<std::unique_ptr<bf16[]>[]> segments_;
+  const std::unique_ptr<std::unique_ptr<uint8_t[]>[]> segments_;
   std::atomic<uint32_t> chunks_{0};
   std::atomic<uint64_t> bytes_{0};
 };

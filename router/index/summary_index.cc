@@ -1,28 +1,12 @@
 #include "router/index/summary_index.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
 
 namespace hga {
-namespace {
-
-// Copies: the bytes of a message may lie at any address.
-std::vector<bf16> ToElements(const std::string& data) {
-  std::vector<bf16> elements(data.size() / sizeof(bf16));
-  if (!elements.empty()) std::memcpy(elements.data(), data.data(), elements.size() * sizeof(bf16));
-  return elements;
-}
-
-absl::Status AppendData(SequenceIndex* sequence, uint32_t index, const ChunkHash& chunk, const std::string& data) {
-  if (data.size() % sizeof(bf16) != 0) return absl::InvalidArgumentError("summary with an odd number of bytes");
-  return sequence->Append(index, chunk, ToElements(data));
-}
-
-}  // namespace
 
 SummaryIndex::SummaryIndex(const SummaryIndexOptions& options, SummarySource source)
     : options_(options), source_(std::move(source)), cache_(options.cache_bytes) {}
@@ -54,7 +38,7 @@ uint32_t SummaryIndex::FromMemory(SequenceIndex* sequence, absl::Span<const Chun
   const uint32_t before = sequence->chunks();
   for (uint32_t i = before; i < chunks.size(); ++i) {
     const SummaryCache::Data data = cache_.Get(chunks[i], sequence->method().name);
-    if (data == nullptr || !AppendData(sequence, i, chunks[i], *data).ok()) break;
+    if (data == nullptr || !sequence->Append(i, chunks[i], *data).ok()) break;
   }
   return sequence->chunks() - before;
 }
@@ -77,7 +61,7 @@ bool SummaryIndex::FromSource(SequenceIndex* sequence, absl::Span<const ChunkHas
                                                  method, "' of ", chunks[std::min(next, end - 1)].ToHex()));
           return;
         }
-        bad = AppendData(sequence, next, chunk, data);
+        bad = sequence->Append(next, chunk, data);
         if (bad.ok()) cache_.Put(chunk, method, data);
       });
   for (const absl::Status& problem : {status, bad}) {
@@ -91,7 +75,7 @@ absl::StatusOr<uint32_t> SummaryIndex::Append(uint64_t worker_id, uint64_t seque
                                               const ChunkHash& chunk, const std::string& data) {
   const SequencePtr sequence = Find(worker_id, sequence_id);
   if (sequence == nullptr) return absl::NotFoundError(absl::StrCat("sequence ", sequence_id, " is not open"));
-  HGA_RETURN_IF_ERROR(AppendData(sequence.get(), chunk_index, chunk, data));
+  HGA_RETURN_IF_ERROR(sequence->Append(chunk_index, chunk, data));
   cache_.Put(chunk, sequence->method().name, data);
   return sequence->chunks();
 }

@@ -46,7 +46,7 @@ class SummaryIndex {
   // that fails shortens it. RESOURCE_EXHAUSTED: too many sequences.
   absl::StatusOr<OpenedSequence> Open(uint64_t worker_id, uint64_t sequence_id, const KvGeometry& geometry,
                                       const SummaryMethod* method, absl::Span<const ChunkHash> chunks);
-  // data: bf16 as in common/kv/summary.h. NOT_FOUND: no such sequence; else as SequenceIndex::Append. Returns the
+  // data: as in common/kv/summary.h. NOT_FOUND: no such sequence; else as SequenceIndex::Append. Returns the
   // number of chunks indexed.
   absl::StatusOr<uint32_t> Append(uint64_t worker_id, uint64_t sequence_id, uint32_t chunk_index,
                                   const ChunkHash& chunk, const std::string& data);

@@ -1,5 +1,7 @@
 #include "router/index/summary_index.h"
 
+#include <cstring>
+
 #include <algorithm>
 
 #include "gtest/gtest.h"
@@ -42,8 +44,7 @@ TEST_F(SummaryIndexTest, ReopenedAndForkedSequencesNeedNoTransfer) {
   EXPECT_EQ(opened->indexed_chunks, 7u);
   EXPECT_EQ(opened->from_memory_chunks, 7u);
   // The same bytes as were sent.
-  const auto data = RandomBf16(SummaryElements(g_, *mean_), 1003);
-  EXPECT_EQ(ToFloat(index.Find(2, 5)->ChunkUnit(0, 0, 3)[2]), ToFloat(data[2]));
+  EXPECT_EQ(std::memcmp(index.Find(2, 5)->Coarse(0, 0, 3), Data(3).data(), mean_->coarse_bytes(g_)), 0);
 }
 
 TEST_F(SummaryIndexTest, TheRestComesFromTheStore) {
@@ -83,7 +84,7 @@ TEST_F(SummaryIndexTest, AStoreThatFailsOrHasAnotherMethodShortensTheIndex) {
 }
 
 TEST_F(SummaryIndexTest, BoundsHold) {
-  SummaryIndex index({3 * SummaryElements(g_, *mean_) * 2, 2}, nullptr);
+  SummaryIndex index({3 * mean_->chunk_bytes(g_), 2}, nullptr);
   ASSERT_TRUE(index.Open(1, 1, g_, mean_, {}).ok());
   ASSERT_TRUE(index.Open(1, 2, g_, mean_, {}).ok());
   EXPECT_EQ(index.Open(1, 3, g_, mean_, {}).status().code(), absl::StatusCode::kResourceExhausted);
@@ -91,7 +92,7 @@ TEST_F(SummaryIndexTest, BoundsHold) {
   for (uint32_t i = 0; i < 5; ++i) ASSERT_TRUE(index.Append(1, 1, i, chunks_[i], Data(i)).ok());
   index.CloseWorker(1);
   EXPECT_EQ(index.totals().sequences, 0u);
-  EXPECT_EQ(index.totals().bytes, 3 * SummaryElements(g_, *mean_) * 2);  // the three newest chunks
+  EXPECT_EQ(index.totals().bytes, 3 * mean_->chunk_bytes(g_));  // the three newest chunks
   EXPECT_EQ(index.Open(1, 1, g_, mean_, chunks_)->indexed_chunks, 0u);
   EXPECT_EQ(index.Open(1, 1, g_, mean_, absl::MakeConstSpan(chunks_).subspan(2, 3))->indexed_chunks, 3u);
 }

@@ -1,6 +1,7 @@
 // Clients of every kind against a real service on a Unix socket.
 #include <thread>
 
+#include "absl/numeric/bits.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/status.h"
 #include "common/shm/ring.h"
@@ -16,7 +17,7 @@
 namespace hga {
 namespace {
 
-const SummaryMethod& Mean() { return **FindSummaryMethod("mean"); }
+const SummaryMethod& Method() { return **FindSummaryMethod("sketch"); }
 
 RouteAttachOptions Options(const RouterFixture& router, RouteTransport transport) {
   RouteAttachOptions options;
@@ -38,7 +39,7 @@ void Fill(RouteClient* client, uint32_t chunks) {
   const auto hashes = MadeUpChunks(chunks);
   ASSERT_EQ(*client->OpenSequence(1, {}), 0u);
   for (uint32_t i = 0; i < chunks; ++i) {
-    ASSERT_TRUE(client->AppendSummary(1, i, hashes[i], SummaryData(SmallGeometry(3), Mean(), i)).ok());
+    ASSERT_TRUE(client->AppendSummary(1, i, hashes[i], SummaryData(SmallGeometry(3), Method(), i)).ok());
   }
 }
 
@@ -65,18 +66,20 @@ TEST(ExchangeTest, RingStreamAndLocalSelectTheSame) {
   RouterFixture router;
   auto ring = Attach(router, RouteTransport::kRing);
   auto stream = Attach(router, RouteTransport::kStream);
-  LocalRouteClient local(SmallGeometry(3), &Mean());
+  LocalRouteClient local(SmallGeometry(3), &Method());
   for (RouteClient* client : {ring.get(), stream.get(), static_cast<RouteClient*>(&local)}) Fill(client, 70);
   const KvGeometry g = SmallGeometry(3);
   for (uint32_t layer : {0, 1}) {
-    const QueryBlock decode(g, 1, 1, 70, 9, 1), prefill(g, 33, 2, 66, 12, 2), full(g, 2, 0, 70, 280, 3);
+    const QueryBlock decode(g, 1, 16, 70, 150, 1), prefill(g, 33, 128, 66, 200, 2), full(g, 2, 0, 70, 70 * 64, 3);
     const std::vector<RouteBlock> blocks = {decode.block, prefill.block, full.block};
     const auto expected = Ask(&local, layer, blocks);
     const auto by_ring = Ask(ring.get(), layer, blocks);
     const auto by_stream = Ask(stream.get(), layer, blocks);
     ASSERT_TRUE(by_ring.ok()) << by_ring.status();
     ASSERT_TRUE(by_stream.ok()) << by_stream.status();
-    EXPECT_EQ(expected->blocks[0][0].size(), 9u);
+    uint32_t keys = 0;
+    for (const SelectedChunk& s : expected->blocks[0][0]) keys += absl::popcount(s.mask);
+    EXPECT_EQ(keys, 150u);
     EXPECT_EQ(by_ring->blocks, expected->blocks);
     EXPECT_EQ(by_stream->blocks, expected->blocks);
     DenseRouteClient dense(g);
@@ -95,7 +98,7 @@ TEST_P(TransportTest, WhatIsNotIndexedIsRefusedAndTheNextQuestionAnswered) {
   auto client = Attach(router, GetParam());
   Fill(client.get(), 4);
   const KvGeometry g = SmallGeometry(3);
-  const QueryBlock early(g, 1, 0, 5, 2, 1), good(g, 1, 0, 4, 2, 1);
+  const QueryBlock early(g, 1, 0, 5, 32, 1), good(g, 1, 0, 4, 32, 1);
   RouteBlock unknown = good.block;
   unknown.sequence_id = 99;
   EXPECT_EQ(Ask(client.get(), 0, {early.block}).status().code(), absl::StatusCode::kFailedPrecondition);
@@ -109,7 +112,7 @@ TEST_P(TransportTest, ARouterThatIsGoneIsUnavailableAtOnce) {
   auto router = std::make_unique<RouterFixture>();
   auto client = Attach(*router, GetParam());
   Fill(client.get(), 4);
-  const QueryBlock q(SmallGeometry(3), 1, 0, 4, 2, 1);
+  const QueryBlock q(SmallGeometry(3), 1, 0, 4, 32, 1);
   ASSERT_TRUE(Ask(client.get(), 0, {q.block}).ok());
   const absl::Time start = absl::Now();
   router.reset();
@@ -142,7 +145,7 @@ TEST(ExchangeTest, AppendsOutOfOrderAreRefused) {
   auto client = Attach(router, RouteTransport::kAuto);
   Fill(client.get(), 2);
   const auto hashes = MadeUpChunks(4);
-  const std::string data = SummaryData(SmallGeometry(3), Mean(), 3);
+  const std::string data = SummaryData(SmallGeometry(3), Method(), 3);
   EXPECT_EQ(client->AppendSummary(1, 3, hashes[3], data).code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_TRUE(client->AppendSummary(1, 1, hashes[1], data).ok());
   EXPECT_EQ(client->AppendSummary(1, 2, hashes[2], "short").code(), absl::StatusCode::kInvalidArgument);
@@ -158,7 +161,7 @@ class FakeStore : public KvClient {
     const auto all = MadeUpChunks(6);
     for (const ChunkHash& chunk : chunks) {
       for (uint32_t i = 0; i < all.size(); ++i) {
-        if (all[i] == chunk) sink(chunk, "mean", SummaryData(SmallGeometry(3), Mean(), i));
+        if (all[i] == chunk) sink(chunk, "sketch", SummaryData(SmallGeometry(3), Method(), i));
       }
     }
     return absl::OkStatus();
@@ -198,9 +201,9 @@ TEST(ExchangeTest, ANewRouterRebuildsFromTheStore) {
   // The source tries again a second after it failed.
   EXPECT_TRUE(Eventually([&] { return *client->OpenSequence(1, MadeUpChunks(10)) == 6u; }));
   EXPECT_EQ(router.index().totals().rebuilt_chunks, 6u);
-  LocalRouteClient local(SmallGeometry(3), &Mean());
+  LocalRouteClient local(SmallGeometry(3), &Method());
   Fill(&local, 6);
-  const QueryBlock q(SmallGeometry(3), 1, 0, 6, 5, 1);
+  const QueryBlock q(SmallGeometry(3), 1, 0, 6, 80, 1);
   EXPECT_EQ(Ask(client.get(), 1, {q.block})->blocks, Ask(&local, 1, {q.block})->blocks);
 }
 
@@ -211,7 +214,7 @@ TEST(ExchangeTest, GarbageInTheRingIsRefusedAndHarmsNobodyElse) {
   const auto stub = router::v1::Router::NewStub(Connect(router.address()));
   grpc::ClientContext context;
   router::v1::AttachRequest request;
-  request.set_method("mean");
+  request.set_method("sketch");
   request.set_want_ring(true);
   request.set_ring_slot_bytes(kMinRingSlotBytes);
   GeometryToProto(SmallGeometry(3), request.mutable_geometry());
@@ -232,7 +235,7 @@ TEST(ExchangeTest, GarbageInTheRingIsRefusedAndHarmsNobodyElse) {
   EXPECT_EQ(ring->Wait(absl::Seconds(20), [](absl::Span<const uint8_t>) { return absl::OkStatus(); }).code(),
             absl::StatusCode::kUnavailable);
   context.TryCancel();
-  const QueryBlock q(SmallGeometry(3), 1, 0, 4, 2, 1);
+  const QueryBlock q(SmallGeometry(3), 1, 0, 4, 32, 1);
   EXPECT_TRUE(Ask(other.get(), 0, {q.block}).ok());
 }
 

@@ -16,11 +16,7 @@ absl::Span<const uint8_t> Bytes(const std::string& text) {
 
 absl::Status EncodeInto(const RouteAnswerer& answerer, std::string* message) {
   // Exactly what is needed: an upper bound would be megabytes for a long sequence.
-  size_t bytes = 64;
-  for (const auto& block : answerer.response().blocks) {
-    for (const HeadSelection& head : block) bytes += 8 + head.size() * sizeof(SelectedGroup);
-  }
-  message->resize(bytes);
+  message->resize(RouteResponseBytes(answerer.response()));
   HGA_ASSIGN_OR_RETURN(const size_t written,
                        EncodeRouteResponse(answerer.geometry(), answerer.response(),
                                            {reinterpret_cast<uint8_t*>(message->data()), message->size()}));

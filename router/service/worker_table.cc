@@ -23,7 +23,7 @@ absl::StatusOr<Worker> CheckedWorker(const router::v1::AttachRequest& request) {
   if (!method.ok()) return absl::InvalidArgumentError(method.status().message());
   worker.method = *method;
   // One chunk's summary has to fit a message, with room for the rest of it.
-  const size_t bytes = SummaryElements(worker.geometry, *worker.method) * sizeof(bf16);
+  const size_t bytes = worker.method->chunk_bytes(worker.geometry);
   if (bytes > kMaxMessageBytes / 2) {
     return absl::InvalidArgumentError(absl::StrCat("a chunk's summary would take ", bytes, " bytes, at most ",
                                                    kMaxMessageBytes / 2));
@@ -87,7 +87,7 @@ absl::StatusOr<std::shared_ptr<const Worker>> WorkerTable::Find(uint64_t worker_
 }
 
 std::unique_ptr<RouteAnswerer> WorkerTable::NewAnswerer(const Worker& worker) const {
-  return std::make_unique<RouteAnswerer>(index_, worker.id, worker.geometry, options_.overprovision);
+  return std::make_unique<RouteAnswerer>(index_, worker.id, worker.geometry, options_.select);
 }
 
 }  // namespace hga

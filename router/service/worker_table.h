@@ -18,7 +18,7 @@ namespace hga {
 struct RouterServiceOptions {
   std::string ring_dir = "/dev/shm";
   int spin_us = 0;
-  uint32_t overprovision = 4;
+  SelectOptions select;
 };
 
 struct Worker {

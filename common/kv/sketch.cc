@@ -1,0 +1,117 @@
+#include "common/kv/sketch.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+namespace hga {
+namespace {
+
+// The rotation's signs: fixed for good, because sketches are kept on disk. splitmix64 of the channel.
+bool Flipped(uint32_t channel) {
+  uint64_t z = (uint64_t{channel} + 1) * 0x9E3779B97F4A7C15u;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return ((z ^ (z >> 31)) & 1) != 0;
+}
+
+// size: a power of two.
+void Hadamard(float* x, uint32_t size) {
+  for (uint32_t half = 1; half < size; half *= 2) {
+    for (uint32_t i = 0; i < size; i += 2 * half) {
+      for (uint32_t j = i; j < i + half; ++j) {
+        const float a = x[j], b = x[j + half];
+        x[j] = a + b;
+        x[j + half] = a - b;
+      }
+    }
+  }
+  const float norm = 1 / std::sqrt(static_cast<float>(size));
+  for (uint32_t i = 0; i < size; ++i) x[i] *= norm;
+}
+
+float Finite(float x) { return std::isfinite(x) ? x : 0.0f; }
+
+// Where the sign of a token's channel is: byte of the record's signs, and bit in it.
+struct Place {
+  size_t byte;
+  uint32_t bit;
+};
+Place SignPlace(uint32_t token, uint32_t channel) {
+  const uint32_t in_half = token % 32;
+  return {size_t{channel / 4} * 32 + 2 * (in_half % 16) + in_half / 16, channel % 4 + (token >= 32 ? 4 : 0)};
+}
+
+void WriteCentre(const std::vector<float>& mean, uint8_t* record, SketchScales* scales) {
+  float top = 0;
+  for (float x : mean) top = std::max(top, std::fabs(x));
+  scales->centre = top / 127;
+  const float inverse = top > 0 ? 127 / top : 0.0f;
+  for (size_t d = 0; d < mean.size(); ++d) record[d] = static_cast<uint8_t>(std::lrint(mean[d] * inverse));
+}
+
+}  // namespace
+
+void RotateForSketch(float* x, uint32_t head_dim) {
+  for (uint32_t d = 0; d < head_dim; ++d) x[d] = Flipped(d) ? -x[d] : x[d];
+  // Blocks of powers of two make up any multiple of 8.
+  for (uint32_t done = 0; done < head_dim;) {
+    uint32_t size = 8;
+    while (size * 2 <= head_dim - done) size *= 2;
+    Hadamard(x + done, size);
+    done += size;
+  }
+}
+
+void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, uint8_t* centre, uint8_t* tokens) {
+  std::vector<float> mean(head_dim);
+  for (uint32_t d = 0; d < head_dim; ++d) {
+    double sum = 0;
+    for (uint32_t i = 0; i < count; ++i) sum += Finite(ToFloat(keys[i][d]));
+    mean[d] = static_cast<float>(sum / std::max(count, 1u));
+  }
+  SketchScales scales = {};
+  WriteCentre(mean, centre, &scales);
+  // Differences are to the centre as it will be read.
+  std::memcpy(centre + head_dim, &scales, sizeof(scales));
+  SketchCentre(centre, head_dim, mean.data());
+
+  std::memset(tokens, 0, SketchTokenBytes(head_dim));
+  float a[kSketchTokens] = {}, top = 0;
+  std::vector<float> difference(head_dim);
+  for (uint32_t t = 0; t < count; ++t) {
+    for (uint32_t d = 0; d < head_dim; ++d) difference[d] = Finite(ToFloat(keys[t][d])) - mean[d];
+    RotateForSketch(difference.data(), head_dim);
+    double sum = 0;
+    for (uint32_t d = 0; d < head_dim; ++d) {
+      sum += std::fabs(difference[d]);
+      const Place place = SignPlace(t, d);
+      if (difference[d] >= 0) tokens[kSketchTokens + place.byte] |= 1u << place.bit;
+    }
+    a[t] = Finite(static_cast<float>(sum / head_dim));
+    top = std::max(top, a[t]);
+  }
+  scales.token = top / 255;
+  for (uint32_t t = 0; t < count; ++t) tokens[t] = top > 0 ? static_cast<uint8_t>(std::lrint(a[t] / top * 255)) : 0;
+  std::memcpy(centre + head_dim, &scales, sizeof(scales));
+}
+
+void SketchCentre(const uint8_t* centre_record, uint32_t head_dim, float* centre) {
+  SketchScales scales;
+  std::memcpy(&scales, centre_record + head_dim, sizeof(scales));
+  for (uint32_t d = 0; d < head_dim; ++d) centre[d] = static_cast<int8_t>(centre_record[d]) * scales.centre;
+}
+
+void SketchToken(const uint8_t* centre_record, const uint8_t* token_record, uint32_t token, uint32_t head_dim,
+                 float* difference) {
+  SketchScales scales;
+  std::memcpy(&scales, centre_record + head_dim, sizeof(scales));
+  const float a = token_record[token] * scales.token;
+  for (uint32_t d = 0; d < head_dim; ++d) {
+    const Place place = SignPlace(token, d);
+    difference[d] = (token_record[kSketchTokens + place.byte] >> place.bit) & 1 ? a : -a;
+  }
+}
+
+}  // namespace hga

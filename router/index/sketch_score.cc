@@ -1,0 +1,197 @@
+#include "router/index/sketch_score.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "common/kv/sketch.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "router/index/sketch_score.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace hga {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+void ScoreCentresSimd(const ScoreQueries& q, const uint8_t* centres, uint32_t count, float* scores, size_t stride) {
+  const hn::CappedTag<float, 8> d;
+  const hn::Rebind<int8_t, decltype(d)> d8;
+  const hn::Rebind<int32_t, decltype(d)> d32;
+  const size_t bytes = SketchCentreBytes(q.head_dim);
+  for (uint32_t i = 0; i < count; ++i, centres += bytes) {
+    SketchScales scales;
+    std::memcpy(&scales, centres + q.head_dim, sizeof(scales));
+    for (uint32_t h = 0; h < q.heads; ++h) {
+      const float* query = q.data + h * size_t{q.head_dim};
+      auto sum = hn::Zero(d);
+      for (uint32_t x = 0; x < q.head_dim; x += hn::Lanes(d)) {
+        const auto c = hn::PromoteTo(d32, hn::LoadU(d8, reinterpret_cast<const int8_t*>(centres) + x));
+        sum = hn::MulAdd(hn::ConvertTo(d, c), hn::LoadU(d, query + x), sum);
+      }
+      scores[h * stride + i] = hn::GetLane(hn::SumOfLanes(d, sum)) * scales.centre;
+    }
+  }
+}
+
+// Sums of the table entries of 64 tokens for kHeads tables: out[h][64].
+#if HWY_TARGET == HWY_SCALAR
+template <uint32_t kHeads>
+void SumEntries(const uint8_t* tables, size_t table_bytes, const uint8_t* signs, size_t sign_bytes,
+                uint16_t (*out)[64]) {
+  for (uint32_t h = 0; h < kHeads; ++h) {
+    std::fill_n(out[h], 64, uint16_t{0});
+    for (size_t b = 0; b < sign_bytes; ++b) {
+      const uint8_t* table = tables + h * table_bytes + b / 32 * 32;
+      const size_t token = b % 2 * 16 + b % 32 / 2;
+      out[h][token] += table[signs[b] & 0x0F];
+      out[h][32 + token] += table[signs[b] >> 4];
+    }
+  }
+}
+#else
+template <uint32_t kHeads>
+HWY_INLINE void SumEntries(const uint8_t* tables, size_t table_bytes, const uint8_t* signs, size_t sign_bytes,
+                           uint16_t (*out)[64]) {
+  // Vectors of 16, 32 or 64 bytes: half a row of signs, one, or two, whose sums are added in the end.
+  const hn::CappedTag<uint8_t, HWY_HAVE_SCALABLE ? 16 : 64> d8;
+  const hn::Repartition<uint16_t, decltype(d8)> d16;
+  using V = hn::Vec<decltype(d16)>;
+  constexpr size_t kLanes = hn::MaxLanes(decltype(d8)());
+  static_assert(kLanes == 16 || kLanes == 32 || kLanes == 64, "rows of signs are 32 bytes");
+  constexpr size_t kParts = kLanes == 16 ? 2 : 1;
+  const auto nibble = hn::Set(d8, 0x0F);
+  for (size_t part = 0; part < kParts; ++part) {
+    // Bytes at even places are counted with those at odd places above them; the latter are taken off again.
+    V low[kHeads], low_odd[kHeads], high[kHeads], high_odd[kHeads];
+    for (uint32_t h = 0; h < kHeads; ++h) low[h] = low_odd[h] = high[h] = high_odd[h] = hn::Zero(d16);
+    for (size_t b = part * kLanes; b < sign_bytes; b += kParts * kLanes) {
+      const auto codes = hn::LoadU(d8, signs + b);
+      const auto low_codes = hn::And(codes, nibble);
+      const auto high_codes = hn::And(hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(d16, codes))), nibble);
+      for (uint32_t h = 0; h < kHeads; ++h) {
+        const auto table = hn::LoadU(d8, tables + h * table_bytes + b);
+        const auto l = hn::BitCast(d16, hn::TableLookupBytes(table, low_codes));
+        const auto u = hn::BitCast(d16, hn::TableLookupBytes(table, high_codes));
+        low[h] = hn::Add(low[h], l);
+        low_odd[h] = hn::Add(low_odd[h], hn::ShiftRight<8>(l));
+        high[h] = hn::Add(high[h], u);
+        high_odd[h] = hn::Add(high_odd[h], hn::ShiftRight<8>(u));
+      }
+    }
+    for (uint32_t h = 0; h < kHeads; ++h) {
+      const V sums[4] = {hn::Sub(low[h], hn::ShiftLeft<8>(low_odd[h])), low_odd[h],
+                         hn::Sub(high[h], hn::ShiftLeft<8>(high_odd[h])), high_odd[h]};
+      for (size_t i = 0; i < 4; ++i) {
+        uint16_t* to = out[h] + i * 16 + part * 8;
+        if constexpr (kLanes == 64) {
+          const hn::Half<decltype(d16)> half;
+          hn::StoreU(hn::Add(hn::LowerHalf(half, sums[i]), hn::UpperHalf(half, sums[i])), half, to);
+        } else {
+          hn::StoreU(sums[i], d16, to);
+        }
+      }
+    }
+  }
+}
+#endif
+
+template <uint32_t kHeads>
+HWY_INLINE void ScoreChunk(const ScoreQueries& q, const SketchTables& tables, uint32_t first_head,
+                           const uint8_t* tokens, float token_scale, const float* base, size_t base_stride,
+                           float* scores, size_t stride) {
+  const size_t table_bytes = size_t{q.head_dim} * 8;
+  HWY_ALIGN uint16_t sums[kHeads][64];
+  SumEntries<kHeads>(tables.entries.data() + first_head * table_bytes, table_bytes, tokens + kSketchTokens,
+                     size_t{q.head_dim} * 8, sums);
+  const hn::CappedTag<float, 16> d;
+  const hn::Rebind<int32_t, decltype(d)> d32;
+  const hn::Rebind<uint8_t, decltype(d)> d8;
+  const hn::Rebind<uint16_t, decltype(d)> d16;
+  for (uint32_t t = 0; t < kSketchTokens; t += hn::Lanes(d)) {
+    const auto a = hn::Mul(hn::ConvertTo(d, hn::PromoteTo(d32, hn::LoadU(d8, tokens + t))), hn::Set(d, token_scale));
+    for (uint32_t h = 0; h < kHeads; ++h) {
+      const auto sum = hn::ConvertTo(d, hn::PromoteTo(d32, hn::LoadU(d16, sums[h] + t)));
+      const auto dot = hn::MulAdd(sum, hn::Set(d, tables.step[first_head + h]), hn::Set(d, tables.offset[first_head + h]));
+      hn::StoreU(hn::MulAdd(a, dot, hn::Set(d, base[(first_head + h) * base_stride])), d,
+                 scores + (first_head + h) * stride + t);
+    }
+  }
+}
+
+void ScoreTokensSimd(const ScoreQueries& q, const SketchTables& tables, const uint8_t* centres, const uint8_t* tokens,
+                     uint32_t count, uint32_t chunk_tokens, const float* base, size_t base_stride, float* scores,
+                     size_t stride) {
+  for (uint32_t i = 0; i < count; ++i) {
+    SketchScales scales;
+    std::memcpy(&scales, centres + i * SketchCentreBytes(q.head_dim) + q.head_dim, sizeof(scales));
+    const uint8_t* record = tokens + i * SketchTokenBytes(q.head_dim);
+    for (uint32_t h = 0; h < q.heads;) {
+      float* out = scores + size_t{i} * chunk_tokens;
+      switch (q.heads - h) {
+        case 1: ScoreChunk<1>(q, tables, h, record, scales.token, base + i, base_stride, out, stride); h += 1; break;
+        case 2: ScoreChunk<2>(q, tables, h, record, scales.token, base + i, base_stride, out, stride); h += 2; break;
+        case 3: ScoreChunk<3>(q, tables, h, record, scales.token, base + i, base_stride, out, stride); h += 3; break;
+        default: ScoreChunk<4>(q, tables, h, record, scales.token, base + i, base_stride, out, stride); h += 4; break;
+      }
+    }
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace hga
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace hga {
+
+HWY_EXPORT(ScoreCentresSimd);
+HWY_EXPORT(ScoreTokensSimd);
+
+void MakeSketchTables(const ScoreQueries& q, SketchTables* tables) {
+  const uint32_t rows = q.head_dim / 4;
+  tables->entries.resize(size_t{q.heads} * rows * 32);
+  tables->step.resize(q.heads);
+  tables->offset.resize(q.heads);
+  tables->rotated.resize(q.head_dim);
+  uint8_t* entry = tables->entries.data();
+  for (uint32_t h = 0; h < q.heads; ++h) {
+    float* r = tables->rotated.data();
+    std::copy_n(q.data + size_t{h} * q.head_dim, q.head_dim, r);
+    RotateForSketch(r, q.head_dim);
+    float widest = 0, all = 0;
+    for (uint32_t j = 0; j < rows; ++j) {
+      float sum = 0;
+      for (uint32_t b = 0; b < 4; ++b) sum += std::fabs(r[4 * j + b]);
+      widest = std::max(widest, sum);
+      all += sum;
+    }
+    const float step = 2 * widest / 255, inverse = widest > 0 && std::isfinite(widest) ? 1 / step : 0.0f;
+    tables->step[h] = inverse > 0 ? step : 0.0f;
+    tables->offset[h] = inverse > 0 ? -all : 0.0f;
+    for (uint32_t j = 0; j < rows; ++j, entry += 32) {
+      for (uint32_t code = 0; code < 16; ++code) {
+        // Entries start at the least sum, so that none is negative.
+        float sum = 0;
+        for (uint32_t b = 0; b < 4; ++b) sum += code >> b & 1 ? std::max(2 * r[4 * j + b], 0.0f) : std::max(-2 * r[4 * j + b], 0.0f);
+        entry[code] = entry[16 + code] = inverse > 0 ? static_cast<uint8_t>(std::min(std::lrint(sum * inverse), 255L)) : 0;
+      }
+    }
+  }
+}
+
+void ScoreCentres(const ScoreQueries& queries, const uint8_t* centres, uint32_t count, float* scores, size_t stride) {
+  HWY_DYNAMIC_DISPATCH(ScoreCentresSimd)(queries, centres, count, scores, stride);
+}
+
+void ScoreTokens(const ScoreQueries& queries, const SketchTables& tables, const uint8_t* centres,
+                 const uint8_t* tokens, uint32_t count, uint32_t chunk_tokens, const float* base, size_t base_stride,
+                 float* scores, size_t stride) {
+  HWY_DYNAMIC_DISPATCH(ScoreTokensSimd)
+  (queries, tables, centres, tokens, count, chunk_tokens, base, base_stride, scores, stride);
+}
+
+}  // namespace hga
+#endif  // HWY_ONCE

@@ -1,0 +1,34 @@
+// Scores of queries against token sketches (common/kv/sketch.h): a table look-up for four channels of 64 tokens at once.
+#ifndef HGA_ROUTER_INDEX_SKETCH_SCORE_H_
+#define HGA_ROUTER_INDEX_SKETCH_SCORE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "router/index/score.h"
+
+namespace hga {
+
+// What a block of queries needs to read signs: sums of every sign pattern of four rotated channels, as 8 bits.
+// sum_d (+-)(R q)_d = step * sum of entries + offset.
+struct SketchTables {
+  std::vector<uint8_t> entries;  // [heads][head_dim / 4][2][16], each table twice for wide vectors
+  std::vector<float> step;       // [heads]
+  std::vector<float> offset;     // [heads]
+  std::vector<float> rotated;    // work space [head_dim]
+};
+void MakeSketchTables(const ScoreQueries& queries, SketchTables* tables);
+
+// scores[h * stride + i] = q_h . centre_i, for `count` centre records that follow each other.
+void ScoreCentres(const ScoreQueries& queries, const uint8_t* centres, uint32_t count, float* scores, size_t stride);
+
+// scores[h * stride + chunk_tokens * i + t] = estimate of q_h . key t of chunk i, for `count` chunks whose records follow
+// each other. base[h * base_stride + i] = q_h . centre_i. The row needs room for 64 tokens of the last chunk.
+void ScoreTokens(const ScoreQueries& queries, const SketchTables& tables, const uint8_t* centres,
+                 const uint8_t* tokens, uint32_t count, uint32_t chunk_tokens, const float* base, size_t base_stride,
+                 float* scores, size_t stride);
+
+}  // namespace hga
+
+#endif  // HGA_ROUTER_INDEX_SKETCH_SCORE_H_

@@ -1,0 +1,66 @@
+#include "router/index/sketch_score.h"
+
+#include <cmath>
+
+#include "common/kv/sketch.h"
+#include "gtest/gtest.h"
+#include "router/index/index_fixture.h"
+
+namespace hga {
+namespace {
+
+// Against the records read back, for every number of heads and odd head sizes.
+TEST(SketchScoreTest, TablesGiveTheEstimateToWithinTheirStep) {
+  for (uint32_t head_dim : {8u, 24u, 64u, 80u, 128u, 256u}) {
+    for (uint32_t heads : {1u, 2u, 3u, 4u, 7u}) {
+      KvGeometry g = SmallGeometry(heads, head_dim, 1);
+      g.layers = 1;
+      const SummaryMethod* m = *FindSummaryMethod("sketch");
+      constexpr uint32_t kChunks = 3;
+      std::vector<uint8_t> centres, tokens;
+      for (uint32_t i = 0; i < kChunks; ++i) {
+        const std::string data = SummaryData(g, *m, i);
+        centres.insert(centres.end(), data.begin(), data.begin() + m->coarse_bytes(g));
+        tokens.insert(tokens.end(), data.begin() + m->coarse_bytes(g), data.end());
+      }
+      std::vector<float> values;
+      for (bf16 x : RandomBf16(size_t{heads} * head_dim, head_dim)) values.push_back(ToFloat(x));
+      const ScoreQueries queries = {values.data(), heads, head_dim};
+      SketchTables tables;
+      MakeSketchTables(queries, &tables);
+      std::vector<float> base(heads * 16), scores(heads * 256);
+      ScoreCentres(queries, centres.data(), kChunks, base.data(), 16);
+      ScoreTokens(queries, tables, centres.data(), tokens.data(), kChunks, 64, base.data(), 16, scores.data(), 256);
+
+      std::vector<float> centre(head_dim), rotated(head_dim), difference(head_dim);
+      for (uint32_t h = 0; h < heads; ++h) {
+        std::copy_n(values.data() + h * head_dim, head_dim, rotated.data());
+        RotateForSketch(rotated.data(), head_dim);
+        for (uint32_t t = 0; t < kChunks * 64; ++t) {
+          const uint8_t* c = centres.data() + t / 64 * m->coarse_bytes(g);
+          SketchCentre(c, head_dim, centre.data());
+          SketchToken(c, tokens.data() + t / 64 * m->fine_bytes(g), t % 64, head_dim, difference.data());
+          double expected = 0;
+          for (uint32_t d = 0; d < head_dim; ++d) {
+            expected += values[h * head_dim + d] * centre[d] + rotated[d] * difference[d];
+          }
+          // Each of head_dim / 4 entries is rounded; the scale of a token of a normal distribution is about 0.8.
+          EXPECT_NEAR(scores[h * 256 + t], expected, tables.step[h] * std::sqrt(head_dim / 4.0) * 2) << head_dim;
+        }
+      }
+    }
+  }
+}
+
+TEST(SketchScoreTest, ZeroAndNotFiniteQueriesGiveNoNumbersOutOfRange) {
+  std::vector<float> values = {0, 0, 0, 0, 0, 0, 0, 0, INFINITY, 1, 1, 1, 1, 1, 1, 1};
+  SketchTables tables;
+  MakeSketchTables({values.data(), 2, 8}, &tables);
+  for (uint32_t h = 0; h < 2; ++h) {
+    EXPECT_EQ(tables.step[h], 0);
+    EXPECT_EQ(tables.offset[h], 0);
+  }
+}
+
+}  // namespace
+}  // namespace hga
