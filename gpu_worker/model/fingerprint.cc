@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "gpu_worker/model/read_only_file.h"
 #include "gpu_worker/model/tensor_list.h"
 
 namespace hga {
@@ -36,15 +38,24 @@ std::string ConfigIdentity(const ModelConfig& c) {
   return out;
 }
 
-// Slices spread over the data, the last one ending with it: the whole of a large checkpoint would take minutes.
-void AddSample(const uint8_t* data, size_t bytes, size_t slices, std::string* out) {
+using Slices = std::vector<absl::string_view>;
+
+// Spread over the data, the last one ending with it: the whole of a large checkpoint would take minutes to read.
+void AddSlices(const void* data, size_t bytes, size_t count, Slices* out) {
+  const char* begin = static_cast<const char*>(data);
   const size_t length = std::min(kSliceBytes, bytes);
-  if (bytes <= kSliceBytes) slices = 1;
-  for (size_t s = 0; s < slices; ++s) {
-    const size_t begin = slices == 1 ? 0 : (bytes - length) / (slices - 1) * s;
-    const size_t at = s + 1 == slices ? bytes - length : begin;
-    *out += HashBytes(absl::string_view(reinterpret_cast<const char*>(data + at), length)).ToBytes();
+  if (bytes <= kSliceBytes) count = 1;
+  for (size_t s = 0; s + 1 < count; ++s) out->emplace_back(begin + (bytes - length) / (count - 1) * s, length);
+  out->emplace_back(begin + bytes - length, length);
+}
+
+Slices SlicesOf(const TensorView& view, size_t count) {
+  Slices slices;
+  AddSlices(view.data, view.rows * view.row_bytes(), count, &slices);
+  if (view.tile_scales != nullptr) {
+    AddSlices(view.tile_scales, TileScaleCount(view) * sizeof(float), count, &slices);
   }
+  return slices;
 }
 
 }  // namespace
@@ -52,15 +63,21 @@ void AddSample(const uint8_t* data, size_t bytes, size_t slices, std::string* ou
 ModelFingerprint Fingerprint(const ModelWeights& weights) {
   const std::vector<NamedTensor> tensors = ListTensors(weights);
   // 64 MiB in all, so that a checkpoint of many small experts loads as fast as one of a few large matrices.
-  const size_t slices = std::clamp<size_t>((size_t{64} << 20) / kSliceBytes / std::max<size_t>(1, tensors.size()), 3, 16);
+  const size_t count = std::clamp<size_t>((size_t{64} << 20) / kSliceBytes / std::max<size_t>(1, tensors.size()), 3, 16);
   std::string identity = ConfigIdentity(weights.config);
-  for (const auto& [name, view] : tensors) {
-    absl::StrAppend(&identity, ";", name, ":", static_cast<uint32_t>(view.type), ":", view.rows, ":", view.cols, ":");
-    AddSample(view.data, view.rows * view.row_bytes(), slices, &identity);
-    if (view.tile_scales != nullptr) {
-      AddSample(reinterpret_cast<const uint8_t*>(view.tile_scales), TileScaleCount(view) * sizeof(float), slices,
-                &identity);
+  // A batch's pages are asked for before the first one is waited for.
+  constexpr size_t kBatch = 256;
+  std::vector<Slices> slices(tensors.size());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    for (size_t ahead = i; i % kBatch == 0 && ahead < std::min(i + kBatch, tensors.size()); ++ahead) {
+      slices[ahead] = SlicesOf(tensors[ahead].view, count);
+      for (absl::string_view slice : slices[ahead]) {
+        Prefetch(reinterpret_cast<const uint8_t*>(slice.data()), slice.size());
+      }
     }
+    const auto& [name, view] = tensors[i];
+    absl::StrAppend(&identity, ";", name, ":", static_cast<uint32_t>(view.type), ":", view.rows, ":", view.cols, ":");
+    for (absl::string_view slice : slices[i]) identity += HashBytes(slice).ToBytes();
   }
   return HashBytes(identity);
 }
