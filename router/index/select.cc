@@ -126,13 +126,8 @@ class HeadSelect {
     for (uint32_t i = 0; i < chunks_;) {
       const uint32_t chunk = first_chunk_ + i;
       const uint32_t count = std::min(SequenceIndex::SegmentEnd(chunk), block_.route_upto) - chunk;
-      const uint8_t* parts = index_.Coarse(layer_, kv_head_, chunk);
-      if (index_.method().form == SummaryForm::kSketch) {
-        ScoreCentres(queries_, parts, count, s_.coarse.data() + i, stride);
-      } else {
-        ScoreUnits(queries_, index_.method().form, reinterpret_cast<const bf16*>(parts), count, s_.coarse.data() + i,
-                   stride);
-      }
+      ScoreUnits(queries_, index_.method().form, index_.Coarse(layer_, kv_head_, chunk), count, s_.coarse.data() + i,
+                 stride);
       i += count;
     }
   }
@@ -169,8 +164,7 @@ class HeadSelect {
       ScoreTokens(queries_, s_.tables, index_.Coarse(layer_, kv_head_, chunk), parts, count, g_.chunk_tokens,
                   s_.coarse.data() + first, Stride(chunks_), scores, stride);
     } else {
-      ScoreUnits(queries_, index_.method().form, reinterpret_cast<const bf16*>(parts), count * units_per_chunk_, scores,
-                 stride);
+      ScoreUnits(queries_, index_.method().form, parts, count * units_per_chunk_, scores, stride);
     }
   }
 

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "common/kv/sketch.h"
+#include "router/index/score.h"
 #include "router/index/select.h"
 
 namespace hga {
@@ -68,7 +69,7 @@ std::vector<uint32_t> Ranked(const std::vector<std::vector<double>>& scores) {
   for (std::vector<double> row : scores) {
     const double top = *std::max_element(row.begin(), row.end());
     double sum = 0;
-    for (double& score : row) sum += score = std::exp(score - top);
+    for (double& score : row) sum += score = RoughExp(static_cast<float>(score - top));
     for (size_t i = 0; i < row.size(); ++i) pooled[i] += row[i] / sum;
   }
   std::vector<uint32_t> order(pooled.size());

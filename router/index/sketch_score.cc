@@ -16,26 +16,6 @@ namespace hga {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-void ScoreCentresSimd(const ScoreQueries& q, const uint8_t* centres, uint32_t count, float* scores, size_t stride) {
-  const hn::CappedTag<float, 8> d;
-  const hn::Rebind<int8_t, decltype(d)> d8;
-  const hn::Rebind<int32_t, decltype(d)> d32;
-  const size_t bytes = SketchCentreBytes(q.head_dim);
-  for (uint32_t i = 0; i < count; ++i, centres += bytes) {
-    SketchScales scales;
-    std::memcpy(&scales, centres + q.head_dim, sizeof(scales));
-    for (uint32_t h = 0; h < q.heads; ++h) {
-      const float* query = q.data + h * size_t{q.head_dim};
-      auto sum = hn::Zero(d);
-      for (uint32_t x = 0; x < q.head_dim; x += hn::Lanes(d)) {
-        const auto c = hn::PromoteTo(d32, hn::LoadU(d8, reinterpret_cast<const int8_t*>(centres) + x));
-        sum = hn::MulAdd(hn::ConvertTo(d, c), hn::LoadU(d, query + x), sum);
-      }
-      scores[h * stride + i] = hn::GetLane(hn::SumOfLanes(d, sum)) * scales.centre;
-    }
-  }
-}
-
 // Sums of the table entries of 64 tokens for kHeads tables: out[h][64].
 #if HWY_TARGET == HWY_SCALAR
 template <uint32_t kHeads>
@@ -147,7 +127,6 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace hga {
 
-HWY_EXPORT(ScoreCentresSimd);
 HWY_EXPORT(ScoreTokensSimd);
 
 void MakeSketchTables(const ScoreQueries& q, SketchTables* tables) {
@@ -180,10 +159,6 @@ void MakeSketchTables(const ScoreQueries& q, SketchTables* tables) {
       }
     }
   }
-}
-
-void ScoreCentres(const ScoreQueries& queries, const uint8_t* centres, uint32_t count, float* scores, size_t stride) {
-  HWY_DYNAMIC_DISPATCH(ScoreCentresSimd)(queries, centres, count, scores, stride);
 }
 
 void ScoreTokens(const ScoreQueries& queries, const SketchTables& tables, const uint8_t* centres,

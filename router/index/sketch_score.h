@@ -20,9 +20,6 @@ struct SketchTables {
 };
 void MakeSketchTables(const ScoreQueries& queries, SketchTables* tables);
 
-// scores[h * stride + i] = q_h . centre_i, for `count` centre records that follow each other.
-void ScoreCentres(const ScoreQueries& queries, const uint8_t* centres, uint32_t count, float* scores, size_t stride);
-
 // scores[h * stride + chunk_tokens * i + t] = estimate of q_h . key t of chunk i, for `count` chunks whose records follow
 // each other. base[h * base_stride + i] = q_h . centre_i. The row needs room for 64 tokens of the last chunk.
 void ScoreTokens(const ScoreQueries& queries, const SketchTables& tables, const uint8_t* centres,
