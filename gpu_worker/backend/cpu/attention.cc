@@ -12,12 +12,19 @@
 namespace hga {
 namespace {
 
-// Runs of one part of a decoding row: 512 keys with groups of 16, enough to outweigh the merge.
-constexpr size_t kPartRuns = 32;
+// Keys of one part of a decoding row, enough to outweigh the merge.
+constexpr uint32_t kPartKeys = 512;
+
+// End of the part of a row's runs that begins at `first`.
+size_t PartEnd(const std::vector<KvRun>& runs, size_t first) {
+  uint32_t keys = 0;
+  while (first < runs.size() && keys < kPartKeys) keys += runs[first++].tokens;
+  return first;
+}
 
 }  // namespace
 
-// Up to four consecutive runs of a list.
+// Consecutive runs of a list, kTileKeys keys at most.
 struct CpuAttention::Tile {
   const KvRun* runs = nullptr;
   uint32_t run_count = 0;
@@ -70,11 +77,13 @@ void CpuAttention::PlanTasks(const AttendPlan& plan) {
   parted_.clear();
   for (const QueryBlock& block : plan.blocks) {
     for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
-      const size_t runs = block.runs[head].size(), state = StateIndex(head, block.first_row);
-      const size_t step = block.rows == 1 && runs > kPartRuns ? kPartRuns : std::max<size_t>(runs, 1);
-      for (size_t run = 0; run < runs; run += step) {
-        if (step < runs) parted_.push_back(tasks_.size());
-        tasks_.push_back({&block, head, run, std::min(runs, run + step), &m_[state], &l_[state], &o_[state * head_pad_]});
+      const std::vector<KvRun>& runs = block.runs[head];
+      const size_t state = StateIndex(head, block.first_row);
+      for (size_t run = 0; run < runs.size();) {
+        const size_t end = block.rows == 1 ? PartEnd(runs, run) : runs.size();
+        if (run > 0 || end < runs.size()) parted_.push_back(tasks_.size());
+        tasks_.push_back({&block, head, run, end, &m_[state], &l_[state], &o_[state * head_pad_]});
+        run = end;
       }
     }
   }
@@ -187,26 +196,27 @@ void CpuAttention::AttendTile(const Task& task, const Tile& tile, Scratch* s) {
 
 void CpuAttention::AttendTileInPlace(const Task& task, const Tile& tile, Scratch* s) {
   const uint32_t per_head = geometry_.queries_per_kv_head(), d = geometry_.head_dim;
+  const bf16* k[kTileKeys];
+  const bf16* v[kTileKeys];
+  uint32_t key = 0;
+  for (uint32_t r = 0; r < tile.run_count; ++r) {
+    const KvRun& run = tile.runs[r];
+    for (uint32_t j = 0; j < run.tokens; ++j, ++key) {
+      k[key] = run.k + size_t{j} * d;
+      v[key] = run.v + size_t{j} * d;
+    }
+  }
   const float* q_rows = &q_[StateIndex(task.kv_head, task.block->first_row) * head_pad_];
   for (uint32_t i = 0; i < per_head; i += kTileQueries) {
     const uint32_t count = std::min(kTileQueries, per_head - i);
-    uint32_t key = 0;
-    for (uint32_t r = 0; r < tile.run_count; key += tile.runs[r++].tokens) {
-      const KvRun& run = tile.runs[r];
-      RunScores(q_rows + size_t{i} * head_pad_, count, run.k, run.tokens, d, head_pad_, &s->scores[key]);
-    }
+    RowScores(q_rows + size_t{i} * head_pad_, count, k, tile.keys, d, head_pad_, s->scores.data());
     float keep[kTileQueries];
     for (uint32_t q = 0; q < count; ++q) {
       float* scores = &s->scores[q * kTileKeys];
       Mask(tile, 0, positions_[task.block->first_row], scores);
       keep[q] = TileSoftmax(scores, tile.keys, task.m + i + q, task.l + i + q);
     }
-    key = 0;
-    for (uint32_t r = 0; r < tile.run_count; key += tile.runs[r++].tokens) {
-      const KvRun& run = tile.runs[r];
-      RunValues(&s->scores[key], keep, count, run.v, run.tokens, d, head_pad_, task.o + size_t{i} * head_pad_);
-      std::fill_n(keep, count, 1.0f);
-    }
+    RowValues(s->scores.data(), keep, count, v, tile.keys, d, head_pad_, task.o + size_t{i} * head_pad_);
   }
 }
 

@@ -348,32 +348,32 @@ HWY_INLINE hn::Vec<D> LoadBf16(D d, const bf16* from) {
 }
 
 template <int Q, class D>
-HWY_INLINE void RunScoresOf(D df, const float* queries, const bf16* k, uint32_t tokens, uint32_t head_dim,
+HWY_INLINE void RowScoresOf(D df, const float* queries, const bf16* const* k, uint32_t tokens, uint32_t head_dim,
                             uint32_t head_pad, float* scores) {
   const uint32_t n = static_cast<uint32_t>(hn::Lanes(df));
-  for (uint32_t j = 0; j < tokens; ++j, k += head_dim) {
+  for (uint32_t j = 0; j < tokens; ++j) {
     hn::Vec<D> acc[Q];
     for (int q = 0; q < Q; ++q) acc[q] = hn::Zero(df);
     for (uint32_t i = 0; i < head_dim; i += n) {
-      const auto key = LoadBf16(df, k + i);
+      const auto key = LoadBf16(df, k[j] + i);
       for (int q = 0; q < Q; ++q) acc[q] = hn::MulAdd(key, hn::LoadU(df, queries + size_t(q) * head_pad + i), acc[q]);
     }
     for (int q = 0; q < Q; ++q) scores[q * kTileKeys + j] = hn::GetLane(hn::SumOfLanes(df, acc[q]));
   }
 }
 
-// V vectors of each row at a time: V * Q accumulators.
+// V vectors of each row at a time, from channel `first` on: V * Q accumulators.
 template <int Q, int V, class D>
-HWY_INLINE void RunValuesAt(D df, const float* weights, const float* keep, const bf16* v, uint32_t tokens,
-                            uint32_t head_dim, uint32_t head_pad, float* o) {
+HWY_INLINE void RowValuesAt(D df, const float* weights, const float* keep, const bf16* const* v, uint32_t tokens,
+                            uint32_t first, uint32_t head_pad, float* o) {
   const size_t n = hn::Lanes(df);
   hn::Vec<D> acc[Q][V];
   for (int q = 0; q < Q; ++q) {
     for (int i = 0; i < V; ++i) acc[q][i] = hn::Mul(hn::Set(df, keep[q]), hn::LoadU(df, o + size_t(q) * head_pad + i * n));
   }
-  for (uint32_t j = 0; j < tokens; ++j, v += head_dim) {
+  for (uint32_t j = 0; j < tokens; ++j) {
     hn::Vec<D> value[V];
-    for (int i = 0; i < V; ++i) value[i] = LoadBf16(df, v + i * n);
+    for (int i = 0; i < V; ++i) value[i] = LoadBf16(df, v[j] + first + i * n);
     for (int q = 0; q < Q; ++q) {
       const auto p = hn::Set(df, weights[q * kTileKeys + j]);
       for (int i = 0; i < V; ++i) acc[q][i] = hn::MulAdd(p, value[i], acc[q][i]);
@@ -385,50 +385,50 @@ HWY_INLINE void RunValuesAt(D df, const float* weights, const float* keep, const
 }
 
 template <int Q, class D>
-HWY_INLINE void RunValuesOf(D df, const float* weights, const float* keep, const bf16* v, uint32_t tokens,
+HWY_INLINE void RowValuesOf(D df, const float* weights, const float* keep, const bf16* const* v, uint32_t tokens,
                             uint32_t head_dim, uint32_t head_pad, float* o) {
   const uint32_t n = static_cast<uint32_t>(hn::Lanes(df));
   uint32_t i = 0;
   for (; i + 4 * n <= head_dim; i += 4 * n) {
-    RunValuesAt<Q, 4>(df, weights, keep, v + i, tokens, head_dim, head_pad, o + i);
+    RowValuesAt<Q, 4>(df, weights, keep, v, tokens, i, head_pad, o + i);
   }
-  for (; i < head_dim; i += n) RunValuesAt<Q, 1>(df, weights, keep, v + i, tokens, head_dim, head_pad, o + i);
+  for (; i < head_dim; i += n) RowValuesAt<Q, 1>(df, weights, keep, v, tokens, i, head_pad, o + i);
 }
 
 // head_dim is a multiple of 8: vectors of 16 lanes where they fit, else of 8.
 template <int Q>
-HWY_INLINE void RunScoresQ(const float* queries, const bf16* k, uint32_t tokens, uint32_t head_dim, uint32_t head_pad,
+HWY_INLINE void RowScoresQ(const float* queries, const bf16* const* k, uint32_t tokens, uint32_t head_dim, uint32_t head_pad,
                            float* scores) {
   const hn::CappedTag<float, 16> wide;
-  if (head_dim % hn::Lanes(wide) == 0) return RunScoresOf<Q>(wide, queries, k, tokens, head_dim, head_pad, scores);
-  RunScoresOf<Q>(hn::CappedTag<float, 8>(), queries, k, tokens, head_dim, head_pad, scores);
+  if (head_dim % hn::Lanes(wide) == 0) return RowScoresOf<Q>(wide, queries, k, tokens, head_dim, head_pad, scores);
+  RowScoresOf<Q>(hn::CappedTag<float, 8>(), queries, k, tokens, head_dim, head_pad, scores);
 }
 
 template <int Q>
-HWY_INLINE void RunValuesQ(const float* weights, const float* keep, const bf16* v, uint32_t tokens, uint32_t head_dim,
+HWY_INLINE void RowValuesQ(const float* weights, const float* keep, const bf16* const* v, uint32_t tokens, uint32_t head_dim,
                            uint32_t head_pad, float* o) {
   const hn::CappedTag<float, 16> wide;
-  if (head_dim % hn::Lanes(wide) == 0) return RunValuesOf<Q>(wide, weights, keep, v, tokens, head_dim, head_pad, o);
-  RunValuesOf<Q>(hn::CappedTag<float, 8>(), weights, keep, v, tokens, head_dim, head_pad, o);
+  if (head_dim % hn::Lanes(wide) == 0) return RowValuesOf<Q>(wide, weights, keep, v, tokens, head_dim, head_pad, o);
+  RowValuesOf<Q>(hn::CappedTag<float, 8>(), weights, keep, v, tokens, head_dim, head_pad, o);
 }
 
-void RunScoresT(const float* queries, uint32_t count, const bf16* k, uint32_t tokens, uint32_t head_dim,
+void RowScoresT(const float* queries, uint32_t count, const bf16* const* k, uint32_t tokens, uint32_t head_dim,
                 uint32_t head_pad, float* scores) {
   switch (count) {
-    case 1: return RunScoresQ<1>(queries, k, tokens, head_dim, head_pad, scores);
-    case 2: return RunScoresQ<2>(queries, k, tokens, head_dim, head_pad, scores);
-    case 3: return RunScoresQ<3>(queries, k, tokens, head_dim, head_pad, scores);
-    default: return RunScoresQ<4>(queries, k, tokens, head_dim, head_pad, scores);
+    case 1: return RowScoresQ<1>(queries, k, tokens, head_dim, head_pad, scores);
+    case 2: return RowScoresQ<2>(queries, k, tokens, head_dim, head_pad, scores);
+    case 3: return RowScoresQ<3>(queries, k, tokens, head_dim, head_pad, scores);
+    default: return RowScoresQ<4>(queries, k, tokens, head_dim, head_pad, scores);
   }
 }
 
-void RunValuesT(const float* weights, const float* keep, uint32_t count, const bf16* v, uint32_t tokens,
+void RowValuesT(const float* weights, const float* keep, uint32_t count, const bf16* const* v, uint32_t tokens,
                 uint32_t head_dim, uint32_t head_pad, float* o) {
   switch (count) {
-    case 1: return RunValuesQ<1>(weights, keep, v, tokens, head_dim, head_pad, o);
-    case 2: return RunValuesQ<2>(weights, keep, v, tokens, head_dim, head_pad, o);
-    case 3: return RunValuesQ<3>(weights, keep, v, tokens, head_dim, head_pad, o);
-    default: return RunValuesQ<4>(weights, keep, v, tokens, head_dim, head_pad, o);
+    case 1: return RowValuesQ<1>(weights, keep, v, tokens, head_dim, head_pad, o);
+    case 2: return RowValuesQ<2>(weights, keep, v, tokens, head_dim, head_pad, o);
+    case 3: return RowValuesQ<3>(weights, keep, v, tokens, head_dim, head_pad, o);
+    default: return RowValuesQ<4>(weights, keep, v, tokens, head_dim, head_pad, o);
   }
 }
 
@@ -448,8 +448,8 @@ HWY_EXPORT(SiluMultiplyT);
 HWY_EXPORT(TileScoresT);
 HWY_EXPORT(TileSoftmaxT);
 HWY_EXPORT(TileValuesT);
-HWY_EXPORT(RunScoresT);
-HWY_EXPORT(RunValuesT);
+HWY_EXPORT(RowScoresT);
+HWY_EXPORT(RowValuesT);
 
 void FastDequantizeRow(TensorType type, const uint8_t* row, uint32_t cols, float* out) {
   HWY_DYNAMIC_DISPATCH(DequantizeRowT)(type, row, cols, out);
@@ -475,13 +475,13 @@ void TileValues(const float* weights, const float* keep, uint32_t count, const f
                 uint32_t head_pad, float* o) {
   HWY_DYNAMIC_DISPATCH(TileValuesT)(weights, keep, count, values, keys, head_pad, o);
 }
-void RunScores(const float* queries, uint32_t count, const bf16* k, uint32_t tokens, uint32_t head_dim,
+void RowScores(const float* queries, uint32_t count, const bf16* const* k, uint32_t tokens, uint32_t head_dim,
                uint32_t head_pad, float* scores) {
-  HWY_DYNAMIC_DISPATCH(RunScoresT)(queries, count, k, tokens, head_dim, head_pad, scores);
+  HWY_DYNAMIC_DISPATCH(RowScoresT)(queries, count, k, tokens, head_dim, head_pad, scores);
 }
-void RunValues(const float* weights, const float* keep, uint32_t count, const bf16* v, uint32_t tokens,
+void RowValues(const float* weights, const float* keep, uint32_t count, const bf16* const* v, uint32_t tokens,
                uint32_t head_dim, uint32_t head_pad, float* o) {
-  HWY_DYNAMIC_DISPATCH(RunValuesT)(weights, keep, count, v, tokens, head_dim, head_pad, o);
+  HWY_DYNAMIC_DISPATCH(RowValuesT)(weights, keep, count, v, tokens, head_dim, head_pad, o);
 }
 
 }  // namespace hga

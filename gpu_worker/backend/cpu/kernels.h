@@ -46,12 +46,13 @@ float TileSoftmax(float* scores, uint32_t keys, float* m, float* l);
 void TileValues(const float* weights, const float* keep, uint32_t count, const float* values, uint32_t keys,
                 uint32_t head_pad, float* o);
 
-// Decode: few queries, so K and V are read where they lie and never copied or transposed.
-// scores[q][j] = queries[q] . k[j] for j < tokens. k: [tokens][head_dim]; queries, scores as for TileScores.
-void RunScores(const float* queries, uint32_t count, const bf16* k, uint32_t tokens, uint32_t head_dim,
+// Decode: few queries, so K and V are read where they lie, row by row, and never copied or transposed.
+// scores[q][j] = queries[q] . k[j] for j < tokens. k: [tokens] rows of [head_dim]; queries, scores as for TileScores.
+void RowScores(const float* queries, uint32_t count, const bf16* const* k, uint32_t tokens, uint32_t head_dim,
                uint32_t head_pad, float* scores);
-// o[q] = o[q] * keep[q] + sum over j of weights[q][j] * v[j]. v: [tokens][head_dim]; weights, o as for TileValues.
-void RunValues(const float* weights, const float* keep, uint32_t count, const bf16* v, uint32_t tokens,
+// o[q] = o[q] * keep[q] + sum over j of weights[q][j] * v[j]. v: [tokens] rows of [head_dim]; weights, o as for
+// TileValues.
+void RowValues(const float* weights, const float* keep, uint32_t count, const bf16* const* v, uint32_t tokens,
                uint32_t head_dim, uint32_t head_pad, float* o);
 
 }  // namespace hga
