@@ -1,13 +1,8 @@
 #include "gpu_worker/model/gguf.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
@@ -15,35 +10,21 @@
 
 namespace hga {
 absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(const std::string& path) {
-  // Without O_NONBLOCK the open of a FIFO would wait for its writer.
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  if (fd < 0) {
-    if (errno == ENOENT) return absl::NotFoundError(absl::StrCat("no model file ", path));
-    return absl::ErrnoToStatus(errno, absl::StrCat("cannot open the model file ", path));
-  }
-  struct stat info {};
-  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-    ::close(fd);
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, S_ISDIR(info.st_mode) ? " is a folder" : " is not a regular file", "; expected a GGUF file"));
-  }
-  std::unique_ptr<GgufFile> file(new GgufFile);
-  file->path_ = path;
-  if (info.st_size > 0) {
-    void* data = ::mmap(nullptr, info.st_size, PROT_READ, MAP_SHARED, fd, 0);
-    if (data != MAP_FAILED) {
-      file->data_ = static_cast<const uint8_t*>(data);
-      file->size_ = info.st_size;
-    }
-  }
-  ::close(fd);
-  if (file->data_ == nullptr) return absl::InvalidArgumentError(absl::StrCat(path, " is empty or cannot be mapped"));
-  HGA_RETURN_IF_ERROR(file->Parse());
+  auto mapped = ReadOnlyFile::Open(path);
+  if (absl::IsNotFound(mapped.status())) return absl::NotFoundError(absl::StrCat("no model file ", path));
+  if (!mapped.ok()) return mapped.status();
+  HGA_ASSIGN_OR_RETURN(auto file, Parse(path, absl::MakeConstSpan((*mapped)->data(), (*mapped)->size())));
+  file->mapped_ = *std::move(mapped);
   return file;
 }
 
-GgufFile::~GgufFile() {
-  if (data_ != nullptr) ::munmap(const_cast<uint8_t*>(data_), size_);
+absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Parse(const std::string& path, absl::Span<const uint8_t> bytes) {
+  std::unique_ptr<GgufFile> file(new GgufFile);
+  file->path_ = path;
+  file->data_ = bytes.data();
+  file->size_ = bytes.size();
+  HGA_RETURN_IF_ERROR(file->ParseHeader());
+  return file;
 }
 
 absl::Status GgufFile::Broken(const std::string& what) const {

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "gpu_worker/model/read_only_file.h"
 #include "gpu_worker/model/weights.h"
 
 namespace hga {
@@ -21,7 +22,8 @@ class GgufFile {
  public:
   // NOT_FOUND: no such file. INVALID_ARGUMENT: not a sound GGUF file; the message names the file and what is wrong.
   static absl::StatusOr<std::unique_ptr<GgufFile>> Open(const std::string& path);
-  ~GgufFile();
+  // The same of a file's bytes, which must outlive it; `path` is for messages only.
+  static absl::StatusOr<std::unique_ptr<GgufFile>> Parse(const std::string& path, absl::Span<const uint8_t> bytes);
 
   const std::string& path() const { return path_; }
   size_t file_bytes() const { return size_; }
@@ -60,7 +62,7 @@ class GgufFile {
   GgufFile() = default;
   // gguf_parse.cc
   class Cursor;
-  absl::Status Parse();
+  absl::Status ParseHeader();
   absl::Status ParseValue(Cursor* cursor, const std::string& key);
   absl::Status ParseTensor(Cursor* cursor, const std::string& name);
   absl::Status CheckSplit() const;
@@ -73,6 +75,7 @@ class GgufFile {
   float FloatAt(uint32_t type, size_t offset) const;
 
   // Constant after Open.
+  std::unique_ptr<ReadOnlyFile> mapped_;  // null: somebody else's bytes
   std::string path_;
   const uint8_t* data_ = nullptr;
   size_t size_ = 0;

@@ -76,7 +76,7 @@ class GgufFile::Cursor {
   size_t offset_ = 0;
 };
 
-absl::Status GgufFile::Parse() {
+absl::Status GgufFile::ParseHeader() {
   Cursor cursor(data_, size_);
   char magic[4];
   uint32_t version = 0;
@@ -179,7 +179,8 @@ absl::Status GgufFile::ParseTensor(Cursor* cursor, const std::string& name) {
   }
   if (shape[3] != 1) return Broken(what + " has more than three dimensions");
   if (shape[1] * shape[2] > UINT32_MAX) {
-    return Broken(absl::StrCat(what, " has ", shape[2], " times ", shape[1], " rows, at most ", UINT32_MAX, " are read"));
+    return Broken(absl::StrCat(what, " has ", shape[2], " times ", shape[1], " rows, at most ", UINT32_MAX,
+                               " are read"));
   }
   tensor.view.type = static_cast<TensorType>(type);
   tensor.view.cols = static_cast<uint32_t>(shape[0]);

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -156,6 +157,17 @@ TEST_F(GgufTest, MissingFileIsNotFound) {
   const auto status = GgufFile::Open(path_).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
   EXPECT_TRUE(absl::StrContains(status.message(), path_));
+}
+
+TEST_F(GgufTest, BytesReadAsAFileDoes) {
+  Parts parts;
+  parts.tensors = {TensorInfo("vector", {8}, 0, 32)};
+  const std::string text = parts.Bytes();
+  const std::vector<uint8_t> bytes(text.begin(), text.end());
+  const auto parsed = GgufFile::Parse("some bytes", bytes);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ((*parsed)->Tensor("vector")->data, bytes.data() + bytes.size() - 256 + 32);
+  EXPECT_TRUE(absl::StrContains(GgufFile::Parse("some bytes", {}).status().message(), "some bytes"));
 }
 
 TEST_F(GgufTest, RefusesWhatIsNoRegularFile) {
