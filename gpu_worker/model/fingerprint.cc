@@ -60,7 +60,7 @@ Slices SlicesOf(const TensorView& view, size_t count) {
 
 }  // namespace
 
-ModelFingerprint Fingerprint(const ModelWeights& weights) {
+ModelFingerprint Fingerprint(const ModelWeights& weights, const std::function<void(double)>& progress) {
   const std::vector<NamedTensor> tensors = ListTensors(weights);
   // 64 MiB in all, so that a checkpoint of many small experts loads as fast as one of a few large matrices.
   const size_t count = std::clamp<size_t>((size_t{64} << 20) / kSliceBytes / std::max<size_t>(1, tensors.size()), 3, 16);
@@ -69,6 +69,7 @@ ModelFingerprint Fingerprint(const ModelWeights& weights) {
   constexpr size_t kBatch = 256;
   std::vector<Slices> slices(tensors.size());
   for (size_t i = 0; i < tensors.size(); ++i) {
+    if (i % kBatch == 0 && progress != nullptr) progress(static_cast<double>(i) / tensors.size());
     for (size_t ahead = i; i % kBatch == 0 && ahead < std::min(i + kBatch, tensors.size()); ++ahead) {
       slices[ahead] = SlicesOf(tensors[ahead].view, count);
       for (absl::string_view slice : slices[ahead]) {

@@ -2,6 +2,8 @@
 #ifndef HGA_GPU_WORKER_MODEL_FINGERPRINT_H_
 #define HGA_GPU_WORKER_MODEL_FINGERPRINT_H_
 
+#include <functional>
+
 #include "common/kv/ids.h"
 #include "gpu_worker/model/weights.h"
 
@@ -9,8 +11,9 @@ namespace hga {
 
 // Of everything that a key or value depends on: each tensor's type, shape and a sample of its bytes, and the
 // configuration with its RoPE settings; the K/V layout joins it in SeedHash. Not of names, paths or context length:
-// the same model from two places has the same. Reads a few pages of each tensor.
-ModelFingerprint Fingerprint(const ModelWeights& weights);
+// the same model from two places has the same. Reads a few pages of each tensor, which takes long from a slow disk:
+// `progress` is told the share that is done.
+ModelFingerprint Fingerprint(const ModelWeights& weights, const std::function<void(double)>& progress = nullptr);
 
 }  // namespace hga
 

@@ -231,7 +231,12 @@ void ReadWeights(const HfConfig& config, WeightReader* reader, ModelWeights* wei
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<HfModel>> ReadHfModel(const std::string& folder, HfRead read) {
-  HGA_ASSIGN_OR_RETURN(HfConfig config, ReadHfConfig(folder + "/config.json"));
+  auto read_config = ReadHfConfig(folder + "/config.json");
+  if (absl::IsNotFound(read_config.status())) {
+    return absl::NotFoundError(absl::StrCat("folder ", folder, " has no config.json; expected config.json, tokenizer.json ",
+                                            "and safetensors files, or the path of a GGUF file"));
+  }
+  HGA_ASSIGN_OR_RETURN(HfConfig config, std::move(read_config));
   std::filesystem::path path(folder);
   config.model.name = (path.has_filename() ? path : path.parent_path()).filename().string();
   auto model = std::make_unique<HfModel>();

@@ -159,6 +159,17 @@ TEST_F(LoadedModelTest, RefusesWhatItCannotRunRight) {
   ExpectRefused(Patched("\x04\0\0\0\0\0\0\0gpt2"s, "\x04\0\0\0\0\0\0\0bert"s), invalid, "tokenizer.ggml.model is 'bert'");
 }
 
+TEST_F(LoadedModelTest, RefusesWeightsThatAreNotNumbers) {
+  TinyModelOptions options;
+  options.type = TensorType::kF32;
+  const std::string path = Write(options);
+  std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+  file.seekp(-4, std::ios::end);  // the last element of the last tensor
+  file << "\x00\x00\xc0\x7f"s;
+  file.close();
+  ExpectRefused(path, absl::StatusCode::kInvalidArgument, "is infinite or not a number");
+}
+
 TEST_F(LoadedModelTest, RefusesWrongShapes) {
   const auto invalid = absl::StatusCode::kInvalidArgument;
   const auto count = [](const std::string& key, uint32_t value) {
