@@ -4,10 +4,12 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <random>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "gpu_worker/model/loaded_model.h"
@@ -88,7 +90,7 @@ class EngineTest : public testing::Test {
     link_.reset();
     model_ = Describe();
     store_ = std::make_unique<MemoryKvClient>(model_.geometry, slots);
-    backend_ = *CreateBackend("cpu", TinyModel().weights, model_.geometry, BackendOptions());
+    backend_ = *CreateBackend("cpu", weights_, model_.geometry, BackendOptions());
     RouterLink::Factory factory;
     if (with_router) {
       factory = [this]() -> absl::StatusOr<std::unique_ptr<RouteClient>> {
@@ -155,6 +157,7 @@ class EngineTest : public testing::Test {
   std::shared_ptr<std::atomic<int64_t>> exchanges_left_ = std::make_shared<std::atomic<int64_t>>(INT64_MAX);
   std::shared_ptr<std::atomic<uint64_t>> posts_ = std::make_shared<std::atomic<uint64_t>>(0);
   EngineModel model_;
+  ModelWeights weights_ = TinyModel().weights;
   std::unique_ptr<MemoryKvClient> store_;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<RouterLink> link_;
@@ -414,6 +417,17 @@ TEST_F(EngineTest, AdmissionIsBounded) {
   streams[0]->Cancel(absl::CancelledError("enough"));
   EXPECT_FALSE(Collect(streams[0].get()).status.ok());
   EXPECT_TRUE(Collect(streams[1].get()).status.ok());
+}
+
+TEST_F(EngineTest, LogitsThatAreNotNumbersEndTheRequestClearly) {
+  std::vector<float> norm(weights_.config.hidden, 1.0f);
+  norm[3] = NAN;
+  weights_.output_norm.data = reinterpret_cast<const uint8_t*>(norm.data());
+  Start(false);
+  const Answer answer = Run(Request(RandomTokens(100, 40), 4));
+  EXPECT_EQ(answer.status.code(), absl::StatusCode::kInternal) << answer.status;
+  EXPECT_TRUE(absl::StrContains(answer.status.message(), "logit of token 0 is nan")) << answer.status;
+  EXPECT_TRUE(answer.tokens.empty());
 }
 
 TEST_F(EngineTest, FailedCommitEndsTheRequestClearly) {

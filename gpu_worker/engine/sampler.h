@@ -22,6 +22,10 @@ struct SamplingOptions {
   absl::Status Validate() const;
 };
 
+// INTERNAL where a logit is infinite or not a number: no token of such a step may be handed out. The causes are damaged
+// weights that the sample at loading missed, or K/V made with such weights.
+absl::Status CheckLogits(absl::Span<const float> logits);
+
 // One per sequence; not thread-safe. The n-th call depends on the seed, n and its arguments only.
 class Sampler {
  public:

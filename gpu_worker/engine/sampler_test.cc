@@ -69,6 +69,19 @@ TEST(SamplerTest, RepetitionPenaltyLowersWhatWasSaid) {
   EXPECT_EQ(Pick(&sampler, {-1, -1.5f}, {0}), 1u);
 }
 
+TEST(SamplerTest, LogitsMustBeNumbers) {
+  std::vector<float> logits(1001, -3.0e38f);
+  logits[5] = 3.4e38f;
+  EXPECT_TRUE(CheckLogits(logits).ok());
+  EXPECT_TRUE(CheckLogits({}).ok());
+  for (const float bad : {NAN, -NAN, INFINITY, -INFINITY}) {
+    logits[1000] = bad;
+    const absl::Status status = CheckLogits(logits);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+    EXPECT_NE(status.message().find("logit of token 1000 is "), absl::string_view::npos) << status;
+  }
+}
+
 TEST(SamplerTest, AbsurdValuesAreRefused) {
   for (const auto change : {+[](SamplingOptions* o) { o->temperature = -1; },
                             +[](SamplingOptions* o) { o->temperature = NAN; },

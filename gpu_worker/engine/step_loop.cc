@@ -246,6 +246,9 @@ void StepLoop::FinishPart(const StepPart& part, absl::Span<float> logits) {
     return SealComplete(s);
   }
   if (!part.status.ok()) return End(s, part.status);
+  if (absl::Status status = part.want_logits ? CheckLogits(logits) : absl::OkStatus(); !status.ok()) {
+    return End(s, status);  // before anything of this step is sealed
+  }
   const uint32_t last_chunk = (s->computed + part.rows - 1) / model_.geometry.chunk_tokens;
   const bool routes = !RoutedChunks(ShapeOf(*s), last_chunk).empty();
   if (s->fallback) Warn(s, "the router is away: attention was dense");
