@@ -7,7 +7,7 @@
 #include <memory>
 #include <random>
 
-#include "gpu_worker/backend/backend.h"
+#include "gpu_worker/backend/sequence_runner.h"
 #include "gpu_worker/model/loaded_model.h"
 #include "gpu_worker/model/tiny_model.h"
 #include "gtest/gtest.h"
@@ -29,107 +29,6 @@ std::unique_ptr<LoadedModel> MakeModel(const TinyModelOptions& options) {
   ::unlink(path.c_str());  // the mapping stays
   return *std::move(model);
 }
-
-// One sequence with its K/V, run through a backend by the test itself.
-class Runner {
- public:
-  Runner(const std::string& kind, const LoadedModel& model, int threads = 2)
-      : model_(model), g_(model.weights.config.Geometry()) {
-    BackendOptions options;
-    options.threads = threads;
-    auto created = CreateBackend(kind, model.weights, g_, options);
-    EXPECT_TRUE(created.ok()) << created.status();
-    backend_ = *std::move(created);
-  }
-
-  // Appends tokens in one step, dense attention given in `parts` Attend calls. Returns the logits of every row.
-  std::vector<float> Step(const std::vector<uint32_t>& tokens, int parts = 1, int hide_run = -1,
-                          uint32_t hide_before_row = 0) {
-    const uint32_t first = length_;
-    std::vector<BatchRow> rows;
-    for (uint32_t token : tokens) rows.push_back({token, length_++, true});
-    while (blocks_.size() * g_.chunk_tokens < length_) {
-      blocks_.emplace_back(g_.layers, std::vector<bf16>(g_.block_elements(), ToBf16(1e9f)));  // garbage must not show
-    }
-    EXPECT_TRUE(backend_->Begin(rows).ok());
-    queries_.clear();
-    for (uint32_t layer = 0; layer < g_.layers; ++layer) {
-      std::vector<KvRow> kv;
-      for (const BatchRow& row : rows) {
-        kv.push_back({blocks_[row.position / g_.chunk_tokens][layer].data(), row.position % g_.chunk_tokens});
-      }
-      EXPECT_TRUE(backend_->PreAttention(layer, kv).ok());
-      for (size_t i = 0; i < rows.size() * g_.query_heads * g_.head_dim; ++i) {
-        queries_.push_back(ToFloat(backend_->queries()[i]));
-      }
-      for (int part = 0; part < parts; ++part) {
-        EXPECT_TRUE(backend_->Attend(Plan(layer, first, rows.size(), part, parts, hide_run, hide_before_row)).ok());
-      }
-      EXPECT_TRUE(backend_->PostAttention(layer).ok());
-    }
-    std::vector<float> logits;
-    EXPECT_TRUE(backend_->Logits(&logits).ok());
-    return logits;
-  }
-
-  const std::vector<float>& queries() const { return queries_; }
-  // Bits of all K/V rows written so far.
-  std::vector<float> KvRows() const {
-    std::vector<float> rows;
-    for (uint32_t t = 0; t < length_; ++t) {
-      for (uint32_t layer = 0; layer < g_.layers; ++layer) {
-        for (uint32_t h = 0; h < g_.kv_heads; ++h) {
-          const bf16* block = blocks_[t / g_.chunk_tokens][layer].data();
-          for (uint32_t i = 0; i < g_.head_dim; ++i) {
-            rows.push_back(ToFloat(block[g_.k_row(h, t % g_.chunk_tokens) + i]));
-            rows.push_back(ToFloat(block[g_.v_row(h, t % g_.chunk_tokens) + i]));
-          }
-        }
-      }
-    }
-    return rows;
-  }
-
- private:
-  AttendPlan Plan(uint32_t layer, uint32_t first, size_t rows, int part, int parts, int hide_run,
-                  uint32_t hide_before_row) {
-    AttendPlan plan;
-    for (uint32_t begin = 0; begin < rows; begin += g_.chunk_tokens) {  // query blocks as the engine makes them
-      QueryBlock block;
-      block.first_row = begin;
-      block.rows = std::min<uint32_t>(g_.chunk_tokens, rows - begin);
-      block.runs.resize(g_.kv_heads);
-      const uint32_t last = first + begin + block.rows;
-      for (uint32_t group = 0; group * g_.group_tokens < last; ++group) {
-        if (static_cast<int>(group) % parts != part) continue;
-        for (uint32_t h = 0; h < g_.kv_heads; ++h) block.runs[h].push_back(Run(layer, h, group, last));
-        if (static_cast<int>(group) == hide_run) {
-          for (auto& runs : block.runs) runs.back().first_row = static_cast<uint16_t>(hide_before_row);
-        }
-      }
-      plan.blocks.push_back(block);
-    }
-    return plan;
-  }
-
-  KvRun Run(uint32_t layer, uint32_t head, uint32_t group, uint32_t end) {
-    const uint32_t in_chunk = group % g_.groups_per_chunk();
-    const bf16* block = blocks_[group / g_.groups_per_chunk()][layer].data();
-    KvRun run;
-    run.k = block + g_.k_run(head, in_chunk);
-    run.v = block + g_.v_run(head, in_chunk);
-    run.position = group * g_.group_tokens;
-    run.tokens = static_cast<uint16_t>(std::min(g_.group_tokens, end - run.position));
-    return run;
-  }
-
-  const LoadedModel& model_;
-  const KvGeometry g_;
-  std::unique_ptr<Backend> backend_;
-  std::vector<std::vector<std::vector<bf16>>> blocks_;  // [chunk][layer]
-  std::vector<float> queries_;
-  uint32_t length_ = 0;
-};
 
 std::vector<uint32_t> Tokens(uint32_t count, uint32_t seed) {
   std::mt19937 random(seed);
@@ -176,7 +75,7 @@ class ConformanceTest : public testing::TestWithParam<Shape> {
 TEST_P(ConformanceTest, MatchesTheReferenceOnOddSizes) {
   const auto model = Model();
   for (const uint32_t rows : {1u, 15u, 16u, 17u, 63u, 64u, 65u}) {
-    Runner reference("reference", *model), cpu("cpu", *model);
+    SequenceRunner reference("reference", model->weights), cpu("cpu", model->weights);
     const auto tokens = Tokens(rows, rows);
     const float tolerance = rows <= 8 ? kGemvTolerance : kGemmTolerance;
     ExpectClose(cpu.Step(tokens), reference.Step(tokens), tolerance, "logits of a prompt");
@@ -188,7 +87,7 @@ TEST_P(ConformanceTest, MatchesTheReferenceOnOddSizes) {
 
 TEST_P(ConformanceTest, DecodeMatchesTheReferenceClosely) {
   const auto model = Model();
-  Runner reference("reference", *model), cpu("cpu", *model);
+  SequenceRunner reference("reference", model->weights), cpu("cpu", model->weights);
   for (uint32_t token : Tokens(20, 3)) {
     ExpectClose(cpu.Step({token}), reference.Step({token}), 0.02f, "logits");  // K/V are bf16 on both sides
   }
@@ -196,14 +95,14 @@ TEST_P(ConformanceTest, DecodeMatchesTheReferenceClosely) {
 
 TEST_P(ConformanceTest, AnyPartitionOfTheRunsMergesToTheSame) {
   const auto model = Model();
-  Runner whole("cpu", *model), parted("cpu", *model);
+  SequenceRunner whole("cpu", model->weights), parted("cpu", model->weights);
   const auto tokens = Tokens(100, 5);
   ExpectClose(parted.Step(tokens, 3), whole.Step(tokens, 1), 0.02f, "logits");
 }
 
 TEST_P(ConformanceTest, HiddenRunsAreNotSeen) {
   const auto model = Model();
-  Runner reference("reference", *model), cpu("cpu", *model), open("cpu", *model);
+  SequenceRunner reference("reference", model->weights), cpu("cpu", model->weights), open("cpu", model->weights);
   const auto tokens = Tokens(40, 6);
   const auto hidden = cpu.Step(tokens, 1, /*hide_run=*/0, /*hide_before_row=*/25);
   ExpectClose(hidden, reference.Step(tokens, 1, 0, 25), kGemmTolerance, "logits");
@@ -218,7 +117,7 @@ TEST_P(ConformanceTest, SameBitsForAnyNumberOfThreads) {
   const auto tokens = Tokens(70, 8);
   std::vector<std::vector<float>> results;
   for (int threads : {1, 2, 3}) {
-    Runner runner("cpu", *model, threads);
+    SequenceRunner runner("cpu", model->weights, threads);
     auto logits = runner.Step(tokens);
     const auto more = runner.Step({9});
     logits.insert(logits.end(), more.begin(), more.end());
@@ -231,7 +130,7 @@ TEST_P(ConformanceTest, SameBitsForAnyNumberOfThreads) {
 TEST_P(ConformanceTest, LaterRowsDoNotChangeEarlierOnes) {
   const auto model = Model();
   for (const char* kind : {"reference", "cpu"}) {
-    Runner one(kind, *model), other(kind, *model);
+    SequenceRunner one(kind, model->weights), other(kind, model->weights);
     auto tokens = Tokens(50, 9);
     const auto before = one.Step(tokens);
     tokens[30] ^= 1;
@@ -260,7 +159,7 @@ TEST(RealModelTest, AnswersAsTheReferenceDoes) {
   ASSERT_TRUE(prompt.ok()) << prompt.status();
   std::vector<std::vector<uint32_t>> answers;
   for (const char* kind : {"cpu", "reference"}) {
-    Runner runner(kind, model);
+    SequenceRunner runner(kind, model.weights);
     std::vector<uint32_t> answer, input = *prompt;
     const size_t vocab = model.weights.config.vocab_size;
     for (int i = 0; i < 8; ++i) {
