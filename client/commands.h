@@ -2,7 +2,10 @@
 #ifndef HGA_CLIENT_COMMANDS_H_
 #define HGA_CLIENT_COMMANDS_H_
 
+#include <string>
+
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "client/answer.h"
 
 namespace hga {
@@ -20,6 +23,12 @@ absl::Status RunSessionsList(const Call& call);
 absl::Status RunSessionsDelete(const Call& call);
 absl::Status RunStats(const Call& call);
 absl::Status RunModel(const Call& call);
+
+// model_file_command.cc
+// Becomes `gpu_worker --inspect`: returns only if that cannot be started.
+absl::Status RunModelInspect(const Options& options);
+// NOT_FOUND says where gpu_worker was looked for. `self`: the path of the hga binary.
+absl::StatusOr<std::string> FindGpuWorker(const std::string& self);
 
 }  // namespace hga
 

@@ -30,6 +30,21 @@ CLI::App* Add(CLI::App* parent, Options* o, Command command, const std::string& 
   return sub;
 }
 
+void AddModelCommands(CLI::App* app, Options* o) {
+  CLI::App* model = app->add_subcommand("model", "What model is served; inspect: what a model file is and needs");
+  model->fallthrough()->footer(kMore);
+  CLI::App* inspect = model->add_subcommand("inspect", "A model file's architecture, types, sizes, and GPU memory plan");
+  inspect->fallthrough()->footer("Runs gpu_worker, which must be installed beside hga. Exit codes: 0 ok, 1 failure.");
+  inspect->add_option("path", o->model_path, "GGUF file, or folder with safetensors")->required()->type_name("");
+  inspect->add_option("--context", o->context_tokens, "Tokens to plan for; default: the model's context")
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 40))
+      ->type_name("N");
+  inspect->add_option("--device-memory,--device_memory", o->device_memory, "Memory of the GPU, e.g. 32GiB")
+      ->type_name("SIZE");
+  model->parse_complete_callback(
+      [o, inspect] { o->command = inspect->parsed() ? Command::kModelInspect : Command::kModel; });
+}
+
 void AddCommands(CLI::App* app, Options* o) {
   constexpr char kSession[] = "Name that keeps the K/V for the next time";
   CLI::App* ask = Add(app, o, Command::kAsk, "ask", "Ask a question about a text file");
@@ -63,7 +78,7 @@ void AddCommands(CLI::App* app, Options* o) {
       ->required()
       ->type_name("");
   Add(app, o, Command::kStats, "stats", "Counters of the worker, the store and the router");
-  Add(app, o, Command::kModel, "model", "What model is served");
+  AddModelCommands(app, o);
 }
 
 void AddCommonFlags(CLI::App* app, Options* o) {

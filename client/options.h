@@ -13,7 +13,7 @@
 
 namespace hga {
 
-enum class Command { kAsk, kChat, kGenerate, kPrefill, kSessionsList, kSessionsDelete, kStats, kModel };
+enum class Command { kAsk, kChat, kGenerate, kPrefill, kSessionsList, kSessionsDelete, kStats, kModel, kModelInspect };
 
 struct Options {
   Command command = Command::kModel;
@@ -40,6 +40,11 @@ struct Options {
   std::vector<std::string> stop;
   std::string attention;  // "", "routed" or "dense"
   float budget = 0;
+
+  // Model inspect.
+  std::string model_path;
+  uint64_t context_tokens = 0;  // 0: the model's own
+  std::string device_memory;    // as gpu_worker takes it, e.g. "32GiB"
 
   // What no parser can see from one flag alone. INVALID_ARGUMENT names the flag.
   absl::Status Validate() const;

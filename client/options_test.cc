@@ -49,6 +49,18 @@ TEST_F(OptionsTest, Commands) {
   EXPECT_EQ(options_.command, Command::kModel);
 }
 
+TEST_F(OptionsTest, ModelInspect) {
+  ASSERT_EQ(Parse({"model", "inspect", "m.gguf", "--context", "65536", "--device-memory", "32GiB"}), std::nullopt);
+  EXPECT_EQ(options_.command, Command::kModelInspect);
+  EXPECT_EQ(options_.model_path, "m.gguf");
+  EXPECT_EQ(options_.context_tokens, 65536u);
+  EXPECT_EQ(options_.device_memory, "32GiB");
+  EXPECT_EQ(Parse({"model", "inspect", "m.gguf", "--json"}), std::nullopt);
+  EXPECT_EQ(options_.json, "-");
+  EXPECT_EQ(Parse({"model", "inspect"}), kExitUsage);
+  EXPECT_EQ(Parse({"model", "inspect", "m.gguf", "--context", "0"}), kExitUsage);
+}
+
 TEST_F(OptionsTest, CommonFlagsStandBeforeOrAfterTheCommand) {
   EXPECT_EQ(Parse({"--worker", "localhost:1", "model"}), std::nullopt);
   EXPECT_EQ(options_.worker, "localhost:1");

@@ -29,11 +29,14 @@ absl::Status Dispatch(const Call& call) {
       return RunStats(call);
     case Command::kModel:
       return RunModel(call);
+    case Command::kModelInspect:
+      break;  // needs no worker; see below
   }
   return absl::InternalError("unknown command");
 }
 
 absl::Status ConnectAndDispatch(const Options& options, Console* console, Interrupt* interrupt) {
+  if (options.command == Command::kModelInspect) return RunModelInspect(options);
   std::error_code ignored;
   const std::string address = options.worker.empty()
                                   ? DefaultWorkerAddress(std::filesystem::current_path(ignored).string())

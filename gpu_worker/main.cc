@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <chrono>
+#include <iostream>
 #include <memory>
 #include <string>
 #include <thread>
@@ -9,6 +11,7 @@
 #include "common/rpc/daemon.h"
 #include "gpu_worker/backend/backend.h"
 #include "gpu_worker/engine/engine.h"
+#include "gpu_worker/inspect.h"
 #include "gpu_worker/model/loaded_model.h"
 #include "gpu_worker/options.h"
 #include "gpu_worker/service/worker_service.h"
@@ -19,9 +22,20 @@ namespace hga {
 namespace {
 
 constexpr int kStoreTimeoutMs = 10000;
+constexpr std::chrono::seconds kProgressInterval(2);
 
 absl::StatusOr<std::unique_ptr<LoadedModel>> Load(const GpuWorkerOptions& o) {
-  auto model = LoadModel(o.model, o.chat_template);
+  auto last = std::chrono::steady_clock::now();
+  auto model = LoadModel(o.model, o.chat_template, [&](double done) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last < kProgressInterval) return;
+    last = now;
+    LogInfo("loading ", o.model, ": ", static_cast<int>(100 * done), "%");
+  });
+  if (model.ok()) {
+    LogInfo("loaded ", o.model, " in ", (*model)->load_seconds, " s: ", (*model)->parameters / 1e6,
+            " million parameters, peak memory ", (*model)->load_peak_bytes >> 20, " MiB");
+  }
   if (!absl::IsNotFound(model.status())) return model;
   return absl::NotFoundError(absl::StrCat(std::string(model.status().message()),
                                           "; deploy/fetch_model.sh brings a model, --model names it"));
@@ -100,7 +114,9 @@ int main(int argc, char** argv) {
   hga::InitDaemon("gpu_worker");
   hga::GpuWorkerOptions options;
   if (const auto exit_code = hga::ParseOptions(argc, argv, &options); exit_code.has_value()) return *exit_code;
-  const absl::Status status = hga::Serve(options);
+  const absl::Status status = options.inspect.path.empty()
+                                  ? hga::Serve(options)
+                                  : hga::Inspect(options.inspect, options.engine, std::cout);
   if (status.ok()) return 0;
   hga::LogError(std::string(status.message()));
   return 1;

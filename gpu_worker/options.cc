@@ -26,15 +26,28 @@ void AddEngineOptions(CLI::App* app, EngineOptions* e) {
   app->add_option("--summary_method", e->summary_method, "How keys are summed up for the router: sketch, cuboid or mean");
 }
 
+void AddInspectOptions(CLI::App* app, InspectOptions* i) {
+  const std::string group = "Inspect";
+  app->add_option("--inspect", i->path, "Show what this model is and needs, and exit: GGUF file or folder")->group(group);
+  app->add_option("--context", i->context_tokens, "Tokens to plan for; 0: the model's context")
+      ->check(CLI::Range(uint64_t{0}, uint64_t{1} << 40))
+      ->group(group);
+  app->add_option("--device_memory", i->device_memory, "Memory of the GPU, e.g. 32GiB; 0: not known")
+      ->transform(CLI::AsSizeValue(false))
+      ->group(group);
+  app->add_flag("--json{-}", i->json, "One JSON object instead of a table, to stdout or to --json=FILE")->group(group);
+}
+
 }  // namespace
 
 absl::Status GpuWorkerOptions::Validate() const {
+  if (!inspect.path.empty()) return ValidateBudget(engine.budget);
   HGA_RETURN_IF_ERROR(ValidateAddress(listen));
   if (!metrics_listen.empty()) HGA_RETURN_IF_ERROR(ValidateAddress(metrics_listen));
   HGA_RETURN_IF_ERROR(ValidateAddress(kv_store));
   if (!router.empty()) HGA_RETURN_IF_ERROR(ValidateAddress(router));
   if (model.empty()) {
-    return absl::InvalidArgumentError("--model is missing: a GGUF file; deploy/fetch_model.sh brings one");
+    return absl::InvalidArgumentError("--model is missing: a GGUF file or a folder with safetensors; deploy/fetch_model.sh brings one");
   }
   if (router_transport != "auto" && router_transport != "ring" && router_transport != "stream") {
     return absl::InvalidArgumentError(
@@ -56,7 +69,7 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
   app.set_config("--config", "", "File of flag=value lines");
   app.add_option("--listen", o->listen, "Address to serve at: unix:/path or host:port");
   app.add_option("--metrics_listen", o->metrics_listen, "Address of the metrics page; empty: none");
-  app.add_option("--model", o->model, "GGUF file of the model");
+  app.add_option("--model", o->model, "The model: a GGUF file, or a folder with config.json, tokenizer.json and safetensors files");
   app.add_option("--chat_template", o->chat_template, "chatml, or empty for the model file's own");
   app.add_option("--kv_store", o->kv_store, "Address of the kv_store daemon");
   app.add_option("--router", o->router, "Address of the router daemon; empty: none, attention is dense");
@@ -65,6 +78,7 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
   app.add_option("--backend", o->backend, "cpu or reference (slow, the oracle)");
   app.add_option("--threads", o->threads, "Threads of the backend; 0: one per core");
   AddEngineOptions(&app, &o->engine);
+  AddInspectOptions(&app, &o->inspect);
   try {
     app.parse(LastArgumentFirst(argc, argv));
   } catch (const CLI::ParseError& error) {

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "gpu_worker/engine/engine_options.h"
+#include "gpu_worker/inspect.h"
 
 namespace hga {
 
@@ -23,6 +24,7 @@ struct GpuWorkerOptions {
   int threads = 0;      // 0: one per core
   int router_spin_us = 0;
   EngineOptions engine;
+  InspectOptions inspect;  // with a path: show that model and exit
 
   // INVALID_ARGUMENT names the flag. What depends on the model is checked when it is loaded.
   absl::Status Validate() const;

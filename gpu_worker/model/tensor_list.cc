@@ -51,10 +51,12 @@ uint64_t CountParameters(const ModelWeights& weights) {
 
 uint64_t CountWeightBytes(const ModelWeights& weights) {
   uint64_t bytes = 0;
-  for (const auto& [name, view] : ListTensors(weights)) {
-    bytes += view.rows * view.row_bytes() + TileScaleCount(view) * sizeof(float);
-  }
+  for (const auto& [name, view] : ListTensors(weights)) bytes += TensorBytes(view);
   return bytes;
+}
+
+uint64_t TensorBytes(const TensorView& view) {
+  return view.rows * view.row_bytes() + TileScaleCount(view) * sizeof(float);
 }
 
 size_t TileScaleCount(const TensorView& view) {

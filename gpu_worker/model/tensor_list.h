@@ -22,6 +22,9 @@ uint64_t CountParameters(const ModelWeights& weights);
 // Bytes of all of them, tile scales included.
 uint64_t CountWeightBytes(const ModelWeights& weights);
 
+// Of one of them, tile scales included.
+uint64_t TensorBytes(const TensorView& view);
+
 // Of a kF8E4M3 matrix; 0 for other types.
 size_t TileScaleCount(const TensorView& view);
 
