@@ -70,9 +70,10 @@ class HeadSelect {
     DropTaken();
     TopCut cut = CutTop(s_.pooled.data(), count, wanted, &s_.work);
     uint32_t keys = 0;
+    s_.masks.resize(s_.chunks.size());
+    TakeTop(s_.pooled.data(), static_cast<uint32_t>(s_.chunks.size()), units_per_chunk_, &cut, s_.masks.data());
     for (size_t i = 0; i < s_.chunks.size(); ++i) {
-      const uint64_t units = TakeTop(s_.pooled.data() + i * units_per_chunk_, units_per_chunk_, &cut);
-      if (units != 0) keys += Take(s_.chunks[i], KeysOf(units), token, out);
+      if (s_.masks[i] != 0) keys += Take(s_.chunks[i], KeysOf(s_.masks[i]), token, out);
     }
     return keys;
   }
@@ -114,9 +115,14 @@ class HeadSelect {
     std::copy_n(s_.coarse.data(), stride * queries_.heads, s_.scores.data());
     PoolSoftmax(s_.scores.data(), queries_.heads, chunks_, stride, s_.pooled.data());
     TopCut cut = CutTop(s_.pooled.data(), chunks_, static_cast<uint32_t>(wanted), &s_.work);
-    for (uint32_t first = 0; first < chunks_; first += 64) {
-      uint64_t kept = TakeTop(s_.pooled.data() + first, std::min(64u, chunks_ - first), &cut);
-      for (; kept != 0; kept &= kept - 1) s_.chunks.push_back(first + absl::countr_zero(kept));
+    // The row is padded to whole blocks; what lies behind the last chunk is not one.
+    std::fill(s_.pooled.begin() + chunks_, s_.pooled.begin() + stride, 0.0f);
+    s_.masks.resize(stride / 64);
+    TakeTop(s_.pooled.data(), static_cast<uint32_t>(stride / 64), 64, &cut, s_.masks.data());
+    for (uint32_t b = 0; b < s_.masks.size(); ++b) {
+      for (uint64_t kept = s_.masks[b]; kept != 0; kept &= kept - 1) {
+        s_.chunks.push_back(b * 64 + absl::countr_zero(kept));
+      }
     }
   }
 

@@ -33,6 +33,7 @@ struct SelectScratch {
   std::vector<float> pooled;         // [stride]
   std::vector<int32_t> work;        // of CutTop
   std::vector<uint32_t> chunks;      // kept by the first level, relative to the range
+  std::vector<uint64_t> masks;       // of TakeTop
   std::vector<uint64_t> taken;       // [chunks of the range]
 };
 

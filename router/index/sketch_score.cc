@@ -16,6 +16,29 @@ namespace hga {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+// entries[j][2][code] = (sum of +-r[4 j + b], + where the code has bit b, + sums[j]) * inverse: never negative.
+void WriteEntriesSimd(const float* r, const float* sums, uint32_t rows, float inverse, uint8_t* entries) {
+  const hn::CappedTag<float, 16> d;
+  const hn::Rebind<int32_t, decltype(d)> d32;
+  const hn::Rebind<uint8_t, decltype(d)> d8;
+  for (uint32_t code = 0; code < 16; code += hn::Lanes(d)) {
+    hn::Vec<decltype(d)> sign[4];
+    for (uint32_t b = 0; b < 4; ++b) {
+      const auto bits = hn::And(hn::ShiftRightSame(hn::Iota(d32, code), b), hn::Set(d32, 1));
+      sign[b] = hn::ConvertTo(d, hn::Sub(hn::Add(bits, bits), hn::Set(d32, 1)));
+    }
+    for (uint32_t j = 0; j < rows; ++j) {
+      auto sum = hn::Set(d, sums[j]);
+      for (uint32_t b = 0; b < 4; ++b) sum = hn::MulAdd(sign[b], hn::Set(d, r[4 * j + b]), sum);
+      // Rounding may leave it a little below zero or above the largest.
+      const auto entry = hn::Min(hn::Max(hn::Mul(sum, hn::Set(d, inverse)), hn::Zero(d)), hn::Set(d, kLargestEntry));
+      const auto bytes = hn::DemoteTo(d8, hn::NearestInt(entry));
+      hn::StoreU(bytes, d8, entries + j * 32 + code);
+      hn::StoreU(bytes, d8, entries + j * 32 + 16 + code);
+    }
+  }
+}
+
 // Sums of the table entries of 64 tokens for kHeads tables: out[h][64].
 #if HWY_TARGET == HWY_SCALAR
 template <uint32_t kHeads>
@@ -47,14 +70,35 @@ HWY_INLINE void SumEntries(const uint8_t* tables, size_t table_bytes, const uint
     // Bytes at even places are counted with those at odd places above them; the latter are taken off again.
     V low[kHeads], low_odd[kHeads], high[kHeads], high_odd[kHeads];
     for (uint32_t h = 0; h < kHeads; ++h) low[h] = low_odd[h] = high[h] = high_odd[h] = hn::Zero(d16);
-    for (size_t b = part * kLanes; b < sign_bytes; b += kParts * kLanes) {
-      const auto codes = hn::LoadU(d8, signs + b);
-      const auto low_codes = hn::And(codes, nibble);
-      const auto high_codes = hn::And(hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(d16, codes))), nibble);
+    const auto low_half = [&](size_t b) { return hn::And(hn::LoadU(d8, signs + b), nibble); };
+    const auto high_half = [&](size_t b) {
+      return hn::And(hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(d16, hn::LoadU(d8, signs + b)))), nibble);
+    };
+    constexpr size_t kStep = kParts * kLanes;
+    size_t b = part * kLanes;
+    if (sign_bytes % (2 * kStep) != 0) {
+      // An odd number of steps: the first by itself.
       for (uint32_t h = 0; h < kHeads; ++h) {
         const auto table = hn::LoadU(d8, tables + h * table_bytes + b);
-        const auto l = hn::BitCast(d16, hn::TableLookupBytes(table, low_codes));
-        const auto u = hn::BitCast(d16, hn::TableLookupBytes(table, high_codes));
+        const auto l = hn::BitCast(d16, hn::TableLookupBytes(table, low_half(b)));
+        const auto u = hn::BitCast(d16, hn::TableLookupBytes(table, high_half(b)));
+        low[h] = l;
+        low_odd[h] = hn::ShiftRight<8>(l);
+        high[h] = u;
+        high_odd[h] = hn::ShiftRight<8>(u);
+      }
+      b += kStep;
+    }
+    // Entries have 7 bits: those of two steps are added as bytes.
+    for (; b < sign_bytes; b += 2 * kStep) {
+      const auto low0 = low_half(b), low1 = low_half(b + kStep), high0 = high_half(b), high1 = high_half(b + kStep);
+      for (uint32_t h = 0; h < kHeads; ++h) {
+        const auto table0 = hn::LoadU(d8, tables + h * table_bytes + b);
+        const auto table1 = hn::LoadU(d8, tables + h * table_bytes + b + kStep);
+        const auto l =
+            hn::BitCast(d16, hn::Add(hn::TableLookupBytes(table0, low0), hn::TableLookupBytes(table1, low1)));
+        const auto u =
+            hn::BitCast(d16, hn::Add(hn::TableLookupBytes(table0, high0), hn::TableLookupBytes(table1, high1)));
         low[h] = hn::Add(low[h], l);
         low_odd[h] = hn::Add(low_odd[h], hn::ShiftRight<8>(l));
         high[h] = hn::Add(high[h], u);
@@ -127,6 +171,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace hga {
 
+HWY_EXPORT(WriteEntriesSimd);
 HWY_EXPORT(ScoreTokensSimd);
 
 void MakeSketchTables(const ScoreQueries& q, SketchTables* tables) {
@@ -135,29 +180,24 @@ void MakeSketchTables(const ScoreQueries& q, SketchTables* tables) {
   tables->step.resize(q.heads);
   tables->offset.resize(q.heads);
   tables->rotated.resize(q.head_dim);
-  uint8_t* entry = tables->entries.data();
+  tables->sums.resize(rows);
   for (uint32_t h = 0; h < q.heads; ++h) {
     float* r = tables->rotated.data();
     std::copy_n(q.data + size_t{h} * q.head_dim, q.head_dim, r);
     RotateForSketch(r, q.head_dim);
     float widest = 0, all = 0;
     for (uint32_t j = 0; j < rows; ++j) {
-      float sum = 0;
-      for (uint32_t b = 0; b < 4; ++b) sum += std::fabs(r[4 * j + b]);
+      const float sum = std::fabs(r[4 * j]) + std::fabs(r[4 * j + 1]) + std::fabs(r[4 * j + 2]) + std::fabs(r[4 * j + 3]);
+      tables->sums[j] = sum;
       widest = std::max(widest, sum);
       all += sum;
     }
-    const float step = 2 * widest / 255, inverse = widest > 0 && std::isfinite(widest) ? 1 / step : 0.0f;
-    tables->step[h] = inverse > 0 ? step : 0.0f;
-    tables->offset[h] = inverse > 0 ? -all : 0.0f;
-    for (uint32_t j = 0; j < rows; ++j, entry += 32) {
-      for (uint32_t code = 0; code < 16; ++code) {
-        // Entries start at the least sum, so that none is negative.
-        float sum = 0;
-        for (uint32_t b = 0; b < 4; ++b) sum += code >> b & 1 ? std::max(2 * r[4 * j + b], 0.0f) : std::max(-2 * r[4 * j + b], 0.0f);
-        entry[code] = entry[16 + code] = inverse > 0 ? static_cast<uint8_t>(std::min(std::lrint(sum * inverse), 255L)) : 0;
-      }
-    }
+    const bool usable = widest > 0 && std::isfinite(widest) && std::isfinite(all);
+    tables->step[h] = usable ? 2 * widest / kLargestEntry : 0.0f;
+    tables->offset[h] = usable ? -all : 0.0f;
+    HWY_DYNAMIC_DISPATCH(WriteEntriesSimd)
+    (r, tables->sums.data(), rows, usable ? kLargestEntry / (2 * widest) : 0.0f,
+     tables->entries.data() + size_t{h} * rows * 32);
   }
 }
 

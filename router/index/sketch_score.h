@@ -10,13 +10,14 @@
 
 namespace hga {
 
-// What a block of queries needs to read signs: sums of every sign pattern of four rotated channels, as 8 bits.
+// What a block of queries needs to read signs: sums of every sign pattern of four rotated channels, as 7 bits.
 // sum_d (+-)(R q)_d = step * sum of entries + offset.
+inline constexpr float kLargestEntry = 127;
 struct SketchTables {
   std::vector<uint8_t> entries;  // [heads][head_dim / 4][2][16], each table twice for wide vectors
   std::vector<float> step;       // [heads]
   std::vector<float> offset;     // [heads]
-  std::vector<float> rotated;    // work space [head_dim]
+  std::vector<float> rotated, sums;  // work space
 };
 void MakeSketchTables(const ScoreQueries& queries, SketchTables* tables);
 

@@ -1,6 +1,8 @@
 #include "router/index/top_units.h"
 
+#include <algorithm>
 #include <cstring>
+#include <functional>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "router/index/top_units.cc"
@@ -12,22 +14,24 @@ namespace hga {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Positive floats sort like their bits as signed numbers. Copies the bits of the positive scores; returns how many, and the largest.
-uint32_t PositiveBitsSimd(const float* scores, uint32_t count, int32_t* out, int32_t* largest) {
+// Positive floats sort like their bits as signed numbers. Copies the bits of the scores from `least` on, if that is
+// positive, else of the positive ones; returns how many, and the largest.
+uint32_t PositiveBitsSimd(const float* scores, uint32_t count, float least, int32_t* out, int32_t* largest) {
   const hn::ScalableTag<float> d;
   const hn::RebindToSigned<decltype(d)> di;
   const uint32_t lanes = hn::Lanes(d);
   uint32_t kept = 0, i = 0;
   auto top = hn::Zero(d);
+  const auto lowest = hn::Set(d, least);
   for (; i + lanes <= count; i += lanes) {
     const auto v = hn::LoadU(d, scores + i);
-    const auto positive = hn::Gt(v, hn::Zero(d));
+    const auto positive = hn::And(hn::Gt(v, hn::Zero(d)), hn::Ge(v, lowest));
     top = hn::Max(top, hn::IfThenElseZero(positive, v));
     kept += hn::CompressStore(hn::BitCast(di, v), hn::RebindMask(di, positive), di, out + kept);
   }
   float most = hn::GetLane(hn::MaxOfLanes(d, top));
   for (; i < count; ++i) {
-    if (!(scores[i] > 0)) continue;
+    if (!(scores[i] > 0 && scores[i] >= least)) continue;
     most = most > scores[i] ? most : scores[i];
     std::memcpy(out + kept++, scores + i, sizeof(float));
   }
@@ -63,28 +67,31 @@ uint32_t KeepBetweenSimd(int32_t* bits, uint32_t count, int32_t low, int32_t hig
   return kept;
 }
 
-// Bits of scores[0, count), count at most 64, that are above, and that are equal to, `score`.
-void CompareSimd(const float* scores, uint32_t count, float score, uint64_t* above, uint64_t* equal) {
-  const hn::CappedTag<float, 64> d;
+// Per block of `width` scores the bits that are above, and that are equal to, `score`.
+void CompareSimd(const float* scores, uint32_t blocks, uint32_t width, float score, uint64_t* above, uint64_t* equal) {
+  const hn::CappedTag<float, 16> d;
   const uint32_t lanes = hn::Lanes(d);
   const auto cut = hn::Set(d, score);
-  *above = *equal = 0;
-  uint32_t i = 0;
-  for (; i + lanes <= count; i += lanes) {
-    const auto v = hn::LoadU(d, scores + i);
+  const auto bits = [&](auto mask) {
     uint8_t bytes[8] = {};
-    uint64_t mask = 0;
-    hn::StoreMaskBits(d, hn::Gt(v, cut), bytes);
-    std::memcpy(&mask, bytes, sizeof(mask));
-    *above |= mask << i;
-    std::memset(bytes, 0, sizeof(bytes));
-    hn::StoreMaskBits(d, hn::Eq(v, cut), bytes);
-    std::memcpy(&mask, bytes, sizeof(mask));
-    *equal |= mask << i;
-  }
-  for (; i < count; ++i) {
-    *above |= uint64_t{scores[i] > score} << i;
-    *equal |= uint64_t{scores[i] == score} << i;
+    uint64_t out = 0;
+    hn::StoreMaskBits(d, mask, bytes);
+    std::memcpy(&out, bytes, sizeof(out));
+    return out;
+  };
+  for (uint32_t b = 0; b < blocks; ++b, scores += width) {
+    above[b] = equal[b] = 0;
+    uint32_t i = 0;
+    for (; i + lanes <= width; i += lanes) {
+      const auto v = hn::LoadU(d, scores + i);
+      above[b] |= bits(hn::Gt(v, cut)) << i;
+      const auto same = hn::Eq(v, cut);
+      if (!hn::AllFalse(d, same)) equal[b] |= bits(same) << i;
+    }
+    for (; i < width; ++i) {
+      above[b] |= uint64_t{scores[i] > score} << i;
+      equal[b] |= uint64_t{scores[i] == score} << i;
+    }
   }
 }
 
@@ -100,14 +107,37 @@ HWY_EXPORT(CountFromSimd);
 HWY_EXPORT(KeepBetweenSimd);
 HWY_EXPORT(CompareSimd);
 
+// A score that is likely to be a little below the cut: that of a sample's best.
+float GuessCut(const float* scores, uint32_t count, uint32_t wanted, std::vector<int32_t>* work) {
+  constexpr uint32_t kEach = 16, kFewest = 32;
+  const uint32_t sampled = count / kEach;
+  const uint32_t rank = wanted / kEach * 5 / 4 + kFewest;
+  if (rank >= sampled) return 0;
+  float* sample = reinterpret_cast<float*>(work->data());
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < sampled; ++i) {
+    const float score = scores[i * kEach + i % kEach];  // another place in each vector
+    if (score > 0) sample[kept++] = score;
+  }
+  if (rank >= kept) return 0;
+  std::nth_element(sample, sample + rank, sample + kept, std::greater<float>());
+  return sample[rank];
+}
+
 TopCut CutTop(const float* scores, uint32_t count, uint32_t wanted, std::vector<int32_t>* work) {
   constexpr uint32_t kSpare = 64;  // a vector may be stored whole
+  if (wanted == 0) return {3e38f, 0};
   if (work->size() < size_t{count} + kSpare) work->resize(size_t{count} + kSpare);
   int32_t* bits = work->data();
   int32_t low = 1, high = 0;
-  uint32_t left = HWY_DYNAMIC_DISPATCH(PositiveBitsSimd)(scores, count, bits, &high);
-  if (left <= wanted) return {};
-  if (wanted == 0) return {3e38f, 0};
+  const float guess = GuessCut(scores, count, wanted, work);
+  uint32_t left = HWY_DYNAMIC_DISPATCH(PositiveBitsSimd)(scores, count, guess, bits, &high);
+  if (guess > 0 && left >= wanted) {
+    std::memcpy(&low, &guess, sizeof(low));
+  } else if (guess > 0) {
+    left = HWY_DYNAMIC_DISPATCH(PositiveBitsSimd)(scores, count, 0, bits, &high);
+  }
+  if (left <= wanted && low == 1) return {};
   // Bisection of the bits. At least `wanted` are from `low` on, fewer from `high` on; `bits` are those between.
   uint32_t above = 0;
   ++high;
@@ -128,16 +158,18 @@ TopCut CutTop(const float* scores, uint32_t count, uint32_t wanted, std::vector<
   return cut;
 }
 
-uint64_t TakeTop(const float* scores, uint32_t count, TopCut* cut) {
-  uint64_t above, equal;
-  HWY_DYNAMIC_DISPATCH(CompareSimd)(scores, count, cut->score, &above, &equal);
-  while (equal != 0 && cut->ties > 0) {
-    const uint64_t first = equal & (~equal + 1);
-    above |= first;
-    equal ^= first;
-    --cut->ties;
+void TakeTop(const float* scores, uint32_t blocks, uint32_t width, TopCut* cut, uint64_t* masks) {
+  constexpr uint32_t kAtOnce = 64;
+  uint64_t equal[kAtOnce];
+  for (uint32_t first = 0; first < blocks; first += kAtOnce, masks += kAtOnce) {
+    const uint32_t some = std::min(kAtOnce, blocks - first);
+    HWY_DYNAMIC_DISPATCH(CompareSimd)(scores + size_t{first} * width, some, width, cut->score, masks, equal);
+    for (uint32_t b = 0; b < some && cut->ties > 0; ++b) {
+      for (; equal[b] != 0 && cut->ties > 0; equal[b] &= equal[b] - 1, --cut->ties) {
+        masks[b] |= equal[b] & (~equal[b] + 1);
+      }
+    }
   }
-  return above;
 }
 
 }  // namespace hga

@@ -17,8 +17,9 @@ struct TopCut {
 // not worth reading. `work` is overwritten.
 TopCut CutTop(const float* scores, uint32_t count, uint32_t wanted, std::vector<int32_t>* work);
 
-// Bits of scores[0, count), count at most 64, that belong to the best; takes the ties it uses off the cut.
-uint64_t TakeTop(const float* scores, uint32_t count, TopCut* cut);
+// masks[b]: the bits of scores[b * width, (b + 1) * width) that belong to the best, for `blocks` blocks; width at most 64.
+// Takes the ties it uses off the cut.
+void TakeTop(const float* scores, uint32_t blocks, uint32_t width, TopCut* cut, uint64_t* masks);
 
 }  // namespace hga
 

@@ -11,16 +11,18 @@
 namespace hga {
 namespace {
 
-// What CutTop and TakeTop choose, by blocks of 64.
+// What CutTop and TakeTop choose.
 std::vector<uint32_t> Chosen(const std::vector<float>& scores, uint32_t wanted) {
   std::vector<int32_t> work;
   std::vector<uint32_t> chosen;
   const auto count = static_cast<uint32_t>(scores.size());
   TopCut cut = CutTop(scores.data(), count, wanted, &work);
-  for (uint32_t first = 0; first < count; first += 64) {
-    const uint64_t mask = TakeTop(scores.data() + first, std::min(64u, count - first), &cut);
-    for (uint32_t i = 0; i < 64; ++i) {
-      if (mask >> i & 1) chosen.push_back(first + i);
+  const uint32_t width = count % 64 == 0 ? 64 : count % 15 == 0 ? 15 : 1, blocks = count / width;
+  std::vector<uint64_t> masks(blocks);
+  TakeTop(scores.data(), blocks, width, &cut, masks.data());
+  for (uint32_t b = 0; b < blocks; ++b) {
+    for (uint32_t i = 0; i < width; ++i) {
+      if (masks[b] >> i & 1) chosen.push_back(b * width + i);
     }
   }
   return chosen;
@@ -40,7 +42,7 @@ std::vector<uint32_t> Sorted(const std::vector<float>& scores, uint32_t wanted) 
 TEST(TopUnitsTest, EqualsSortingAtEverySize) {
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
-  for (uint32_t count : {1u, 3u, 15u, 16u, 17u, 64u, 65u, 200u, 4096u}) {
+  for (uint32_t count : {1u, 3u, 15u, 16u, 17u, 64u, 65u, 200u, 4096u, 15000u}) {
     std::vector<float> spread(count), coarse(count), masses(count);
     for (uint32_t i = 0; i < count; ++i) {
       spread[i] = std::fabs(normal(random));

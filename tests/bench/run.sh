@@ -3,7 +3,7 @@
 # Builds what it needs, prints a table with units and the machine's limits, writes a flat JSON object of numbers.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-names="path backend kv_store"
+names="path backend kv_store routing"
 
 usage() {
   echo "usage: tests/bench/run.sh NAME [--quick] [--json FILE]"
@@ -29,7 +29,7 @@ commit="$(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
 [ -z "$(git status --porcelain 2>/dev/null)" ] || commit="$commit+changes"
 common=(${quick:+"$quick"} "--json=$json" "--commit=$commit" "--command=$command")
 
-case "$name" in path|backend|kv_store) ;; *) usage >&2; exit 2 ;; esac
+case "$name" in path|backend|kv_store|routing) ;; *) usage >&2; exit 2 ;; esac
 deploy/install_packages.sh
 deploy/fetch_model.sh
 bazel build -c opt "//tests/bench:${name}_bench"
