@@ -3,7 +3,7 @@
 # Builds what it needs, prints a table with units and the machine's limits, writes a flat JSON object of numbers.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-names="path backend kv_store routing"
+names="path backend kv_store routing models"
 
 usage() {
   echo "usage: tests/bench/run.sh NAME [--quick] [--json FILE]"
@@ -29,7 +29,7 @@ commit="$(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
 [ -z "$(git status --porcelain 2>/dev/null)" ] || commit="$commit+changes"
 common=(${quick:+"$quick"} "--json=$json" "--commit=$commit" "--command=$command")
 
-case "$name" in path|backend|kv_store|routing) ;; *) usage >&2; exit 2 ;; esac
+case "$name" in path|backend|kv_store|routing|models) ;; *) usage >&2; exit 2 ;; esac
 deploy/install_packages.sh
 deploy/fetch_model.sh
 bazel build -c opt "//tests/bench:${name}_bench"
@@ -37,6 +37,6 @@ model=.hga/models/SmolLM2-135M-Instruct.Q4_1.gguf
 
 case "$name" in
   path) common+=("--model=$model" --document=deploy/documents/alice.txt) ;;
-  backend) common+=("--model=$model") ;;
+  backend|models) common+=("--model=$model") ;;
 esac
 ".bazel/bin/tests/bench/${name}_bench" "${common[@]}"
