@@ -120,6 +120,7 @@ class Reader {
     data_.metaspace_decoder = true;
     data_.byte_fallback = std::find(types_.begin(), types_.end(), int64_t{kByte}) != types_.end();
     data_.fuse_unknown = true;
+    data_.float_sums = true;  // as SentencePiece itself has it
     HGA_RETURN_IF_ERROR(ReadNormalizer(unigram));
     HGA_ASSIGN_OR_RETURN(data_.add_bos, ReadFlag("add_bos_token", !unigram));
     if (!unigram && file_.Has(Key("merges"))) return ReadMerges();

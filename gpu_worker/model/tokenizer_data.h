@@ -50,6 +50,7 @@ struct TokenizerData {
   std::vector<AddedToken> added;
   std::vector<std::pair<std::string, std::string>> merges;  // best first
   std::vector<double> scores;       // by id; kUnigram; kBpe without merges: they are made from the scores
+  bool float_sums = false;          // kUnigram: sums of scores are rounded to float, which decides between equals
   std::vector<uint32_t> no_match;   // ids that text never becomes by the model: control, byte and unknown tokens
   bool ignore_merges = false;       // a word that is a token is that token
   bool byte_fallback = false;       // characters without a token become <0xXX> tokens

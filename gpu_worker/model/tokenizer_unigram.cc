@@ -17,14 +17,16 @@ constexpr size_t kMaxPieceBytes = 1024;   // bounds the work at each place of a 
 // The split of a word with the highest sum of scores.
 class UnigramModel : public TokenModel {
  public:
-  UnigramModel(const TokenizerData& data, const Pieces& pieces) : scores_(data.scores), unknown_(data.unknown) {
+  UnigramModel(const TokenizerData& data, const Pieces& pieces)
+      : scores_(data.scores), unknown_(data.unknown), float_sums_(data.float_sums) {
     double lowest = std::numeric_limits<double>::infinity();
     for (uint32_t id = 0; id < pieces.size(); ++id) {
       if (pieces[id].empty()) continue;
       trie_.Add(pieces[id], id);
       lowest = std::min(lowest, scores_[id]);
     }
-    unknown_score_ = lowest - kUnknownPenalty;
+    unknown_score_ = Sum(lowest, -kUnknownPenalty);
+    if (unknown_ < pieces.size()) unknown_text_ = pieces[unknown_];
     byte_ids_.fill(kNone);
     if (data.byte_fallback) byte_ids_ = ByteTokenIds(data.tokens);
   }
@@ -37,11 +39,11 @@ class UnigramModel : public TokenModel {
     for (size_t i = path.size(); i > 0; --i) {
       const size_t begin = end;
       end = i == 1 ? word.size() : path[i - 2].begin;
-      if (path[i - 1].id != kNone) {
+      if (!IsUnknown(path[i - 1])) {
         ids->push_back(path[i - 1].id);
         continue;
       }
-      while (i > 1 && path[i - 2].id == kNone) {  // neighbouring unknown characters are one unknown text
+      while (i > 1 && IsUnknown(path[i - 2])) {  // neighbouring unknown characters are one unknown text
         --i;
         end = i == 1 ? word.size() : path[i - 2].begin;
       }
@@ -56,6 +58,9 @@ class UnigramModel : public TokenModel {
     uint32_t id = kNone;                                      // kNone: a character that no token starts with
   };
 
+  bool IsUnknown(const Step& step) const { return step.id == kNone || step.id == unknown_; }
+  double Sum(double a, double b) const { return float_sums_ ? static_cast<float>(a + b) : a + b; }
+
   // By end of the way, word.size() + 1 of them; only those at the ends of characters are set.
   std::vector<Step> BestSteps(absl::string_view word) const {
     std::vector<Step> best(word.size() + 1);
@@ -66,18 +71,20 @@ class UnigramModel : public TokenModel {
       bool single = false;
       trie_.Walk(word.substr(at), [&](size_t bytes, uint32_t id) {
         Step& step = best[at + bytes];
-        if (score + scores_[id] > step.score) step = {score + scores_[id], at, id};
+        if (Sum(score, scores_[id]) > step.score) step = {Sum(score, scores_[id]), at, id};
         single |= bytes == length;
       });
       Step& step = best[at + length];
-      if (!single && score + unknown_score_ > step.score) step = {score + unknown_score_, at, kNone};
+      const double with_unknown = Sum(score, unknown_score_);
+      if (!single && with_unknown > step.score) step = {with_unknown, at, kNone};
     }
     return best;
   }
 
   void AppendUnknown(absl::string_view text, std::vector<uint32_t>* ids) const {
     const auto id = [&](char byte) { return byte_ids_[static_cast<uint8_t>(byte)]; };
-    if (std::all_of(text.begin(), text.end(), [&](char byte) { return id(byte) != kNone; })) {
+    const bool bytes = text != unknown_text_;  // which is a token itself
+    if (bytes && std::all_of(text.begin(), text.end(), [&](char byte) { return id(byte) != kNone; })) {
       for (char byte : text) ids->push_back(id(byte));
     } else if (unknown_ != kNone) {
       ids->push_back(unknown_);
@@ -86,6 +93,8 @@ class UnigramModel : public TokenModel {
 
   const std::vector<double> scores_;
   const uint32_t unknown_;
+  const bool float_sums_;
+  std::string unknown_text_;
   ByteTrie trie_;
   double unknown_score_ = 0;
   std::array<uint32_t, 256> byte_ids_;
