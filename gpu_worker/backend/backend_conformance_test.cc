@@ -146,6 +146,9 @@ INSTANTIATE_TEST_SUITE_P(Shapes, ConformanceTest,
                                          Shape{9, 3, 64, 288, TensorType::kQ4_0}, Shape{4, 1, 24, 64, TensorType::kF16},
                                          Shape{8, 1, 128, 64, TensorType::kQ8_0},
                                          Shape{2, 2, 128, 256, TensorType::kQ6_K},
+                                         Shape{4, 2, 64, 256, TensorType::kQ5_K},
+                                         Shape{2, 1, 128, 256, TensorType::kQ4_K},
+                                         Shape{4, 2, 16, 64, TensorType::kQ5_0}, Shape{2, 2, 32, 64, TensorType::kQ5_1},
                                          Shape{4, 4, 256, 64, TensorType::kBF16}));
 
 TEST(RealModelTest, AnswersAsTheReferenceDoes) {

@@ -67,7 +67,8 @@ class LoadedModelTest : public ::testing::Test {
 
 TEST_F(LoadedModelTest, TinyModelsOfEveryTypeLoad) {
   for (TensorType type : {TensorType::kF32, TensorType::kF16, TensorType::kBF16, TensorType::kQ4_0, TensorType::kQ4_1,
-                          TensorType::kQ8_0, TensorType::kQ6_K}) {
+                          TensorType::kQ5_0, TensorType::kQ5_1, TensorType::kQ8_0, TensorType::kQ4_K,
+                          TensorType::kQ5_K, TensorType::kQ6_K}) {
     SCOPED_TRACE(TensorTypeName(type));
     TinyModelOptions options;
     options.type = type;

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/strings/escaping.h"
-#include "gpu_worker/model/tiny_model.h"
+#include "gpu_worker/model/row_quantizer.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 
@@ -124,6 +124,8 @@ TEST(QuantTest, QuantizeRowIsTheInverseUpToPrecision) {
   EXPECT_LT(RoundTripError(TensorType::kF16), 0.001f);
   EXPECT_LT(RoundTripError(TensorType::kBF16), 0.004f);
   EXPECT_LT(RoundTripError(TensorType::kQ8_0), 0.005f);
+  EXPECT_LT(RoundTripError(TensorType::kQ5_1), 0.035f);
+  EXPECT_LT(RoundTripError(TensorType::kQ5_0), 0.04f);
   EXPECT_LT(RoundTripError(TensorType::kQ4_1), 0.07f);
   EXPECT_LT(RoundTripError(TensorType::kQ4_0), 0.08f);
 }

@@ -1,65 +1,21 @@
 #include "gpu_worker/model/tiny_model.h"
 
-#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <fstream>
 #include <random>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "common/kv/bf16.h"
 #include "gpu_worker/model/byte_alphabet.h"
+#include "gpu_worker/model/row_quantizer.h"
 
 namespace hga {
 namespace {
-
-// Rounds towards zero below half precision's step: exact enough for scales of random weights.
-uint16_t FloatToHalf(float f) {
-  uint32_t bits;
-  std::memcpy(&bits, &f, sizeof(bits));
-  const uint32_t sign = bits >> 16 & 0x8000;
-  const int exponent = static_cast<int>(bits >> 23 & 255) - 112;
-  if (exponent <= 0) return static_cast<uint16_t>(sign);
-  if (exponent >= 31) return static_cast<uint16_t>(sign | 0x7bff);
-  return static_cast<uint16_t>(sign | exponent << 10 | (bits >> 13 & 1023));
-}
 
 template <typename T>
 void Put(std::vector<uint8_t>* out, T value) {
   const auto* raw = reinterpret_cast<const uint8_t*>(&value);
   out->insert(out->end(), raw, raw + sizeof(T));
-}
-
-void QuantizeBlock(TensorType type, const float* x, std::vector<uint8_t>* out) {
-  const auto [low, high] = std::minmax_element(x, x + 32);
-  const float widest = std::max(std::fabs(*low), std::fabs(*high));
-  if (type == TensorType::kQ8_0) {
-    const uint16_t half = FloatToHalf(widest / 127);
-    const float scale = std::max(HalfToFloat(half), 1e-20f);
-    Put(out, half);
-    for (int i = 0; i < 32; ++i) Put(out, static_cast<int8_t>(std::clamp(std::lround(x[i] / scale), -127L, 127L)));
-    return;
-  }
-  const bool has_minimum = type == TensorType::kQ4_1;
-  const uint16_t half = FloatToHalf(has_minimum ? (*high - *low) / 15 : widest / 7);
-  const uint16_t minimum = FloatToHalf(*low);
-  const float scale = std::max(HalfToFloat(half), 1e-20f), offset = has_minimum ? HalfToFloat(minimum) : -8 * scale;
-  Put(out, half);
-  if (has_minimum) Put(out, minimum);
-  const auto nibble = [&](float v) { return std::clamp(std::lround((v - offset) / scale), 0L, 15L); };
-  for (int i = 0; i < 16; ++i) Put(out, static_cast<uint8_t>(nibble(x[i]) | nibble(x[i + 16]) << 4));
-}
-
-std::vector<uint8_t> RandomQ6K(uint32_t cols, float scale, std::mt19937* random) {
-  std::vector<uint8_t> out(TensorRowBytes(TensorType::kQ6_K, cols));
-  for (size_t block = 0; block < out.size(); block += 210) {
-    for (int i = 0; i < 192; ++i) out[block + i] = static_cast<uint8_t>((*random)());
-    for (int i = 192; i < 208; ++i) out[block + i] = static_cast<uint8_t>(8 + (*random)() % 8);
-    // Weights of 6 bits and block scales of 8 to 15: their product has a standard deviation of about 217.
-    const uint16_t half = FloatToHalf(scale / 217);
-    std::memcpy(&out[block + 208], &half, 2);
-  }
-  return out;
 }
 
 // Collects metadata and tensors, then writes the file.
@@ -205,12 +161,9 @@ class TinyModelWriter {
   }
 
   void Matrix(const std::string& name, TensorType type, uint32_t rows, uint32_t cols, float scale) {
-    std::normal_distribution<float> normal(0, scale);
     std::vector<uint8_t> data;
     for (uint32_t r = 0; r < rows; ++r) {
-      std::vector<float> row(cols);
-      for (float& x : row) x = normal(random_);
-      const auto bytes = type == TensorType::kQ6_K ? RandomQ6K(cols, scale, &random_) : QuantizeRow(type, row);
+      const auto bytes = RandomRow(type, cols, scale, &random_);
       data.insert(data.end(), bytes.begin(), bytes.end());
     }
     writer_.Tensor(name, type, rows, cols, data);
@@ -229,24 +182,6 @@ class TinyModelWriter {
 };
 
 }  // namespace
-
-std::vector<uint8_t> QuantizeRow(TensorType type, const std::vector<float>& row) {
-  std::vector<uint8_t> out;
-  switch (type) {
-    case TensorType::kF32:
-      for (float x : row) Put(&out, x);
-      break;
-    case TensorType::kF16:
-      for (float x : row) Put(&out, FloatToHalf(x));
-      break;
-    case TensorType::kBF16:
-      for (float x : row) Put(&out, ToBf16(x).bits);
-      break;
-    default:
-      for (size_t i = 0; i + 32 <= row.size(); i += 32) QuantizeBlock(type, &row[i], &out);
-  }
-  return out;
-}
 
 absl::Status WriteTinyGguf(const std::string& path, const TinyModelOptions& options) {
   return TinyModelWriter(options).Write(path);

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "gpu_worker/model/quant.h"
@@ -27,9 +26,6 @@ struct TinyModelOptions {
 // Vocabulary: <|endoftext|>, <|im_start|>, <|im_end|>, the 256 bytes (byte b is token 3 + its place in GPT-2's
 // alphabet order), and a few merges. ChatML template.
 absl::Status WriteTinyGguf(const std::string& path, const TinyModelOptions& options);
-
-// Quantises one row; the inverse of DequantizeRow up to the type's precision. Q6_K is not supported.
-std::vector<uint8_t> QuantizeRow(TensorType type, const std::vector<float>& row);
 
 }  // namespace hga
 

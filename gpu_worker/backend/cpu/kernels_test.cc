@@ -5,7 +5,7 @@
 #include <random>
 #include <vector>
 
-#include "gpu_worker/model/tiny_model.h"
+#include "gpu_worker/model/row_quantizer.h"
 #include "gtest/gtest.h"
 
 namespace hga {
@@ -21,12 +21,15 @@ std::vector<float> Random(size_t count, uint32_t seed) {
 
 TEST(KernelsTest, FastDequantizationIsExact) {
   for (TensorType type : {TensorType::kF32, TensorType::kF16, TensorType::kBF16, TensorType::kQ4_0, TensorType::kQ4_1,
-                          TensorType::kQ8_0}) {
-    const auto row = QuantizeRow(type, Random(96, 1));
-    std::vector<float> expected(96), actual(96);
-    DequantizeRow(type, row.data(), 96, expected.data());
-    FastDequantizeRow(type, row.data(), 96, actual.data());
-    for (int i = 0; i < 96; ++i) {
+                          TensorType::kQ5_0, TensorType::kQ5_1, TensorType::kQ8_0, TensorType::kQ4_K,
+                          TensorType::kQ5_K, TensorType::kQ6_K}) {
+    constexpr uint32_t kCols = 768;
+    std::mt19937 random(1);
+    const auto row = RandomRow(type, kCols, 1, &random);
+    std::vector<float> expected(kCols), actual(kCols);
+    DequantizeRow(type, row.data(), kCols, expected.data());
+    FastDequantizeRow(type, row.data(), kCols, actual.data());
+    for (uint32_t i = 0; i < kCols; ++i) {
       // scale * q + offset may be fused: one rounding less.
       EXPECT_NEAR(actual[i], expected[i], 1e-6f) << TensorTypeName(type) << " at " << i;
     }
