@@ -2,7 +2,7 @@
 # Runs the three daemons as processes of this machine.
 # usage: deploy/stack.sh [options] start | stop | status
 #   --state DIR         sockets, pids, logs and data live here (default .hga under the repository's root)
-#   --model FILE        GGUF file to serve (default .hga/models/SmolLM2-135M-Instruct.Q4_1.gguf)
+#   --model PATH        GGUF file or safetensors folder to serve (default .hga/models/SmolLM2-135M-Instruct.Q4_1.gguf)
 #   --bin DIR           the built binaries (default .bazel/bin)
 #   --metrics_port N    metrics pages at N, N+1, N+2 of 127.0.0.1 (default 9101); 0: none
 #   --wait SECONDS      how long a start may take (default 120)
@@ -123,7 +123,7 @@ start() {
     return 0
   fi
   [ "$(count_running)" -eq 0 ] || stop
-  [ -f "$model" ] || fail "$model is missing; run deploy/fetch_model.sh"
+  [ -e "$model" ] || fail "$model is missing; run deploy/fetch_model.sh"
   local binary
   for binary in kv_store/kv_store router/router gpu_worker/gpu_worker client/hga; do
     [ -x "$bin/$binary" ] || fail "$bin/$binary is not built; run: bazel build -c opt //${binary/\//:}"

@@ -87,7 +87,8 @@ std::string Table(const Inspection& x) {
   out += Row("architecture", c.architecture);
   out += Row("file", absl::StrCat(x.headers.format, ", ", x.headers.file_count, x.headers.file_count == 1 ? " file, " : " files, ",
                                   Human(x.headers.file_bytes)));
-  out += Row("parameters", absl::StrFormat("%.2f billion", static_cast<double>(x.parameters) / 1e9));
+  out += Row("parameters", x.parameters < 1000000000 ? absl::StrFormat("%.1f million", static_cast<double>(x.parameters) / 1e6)
+                                                        : absl::StrFormat("%.2f billion", static_cast<double>(x.parameters) / 1e9));
   for (const auto& [name, share] : x.types) {
     out += Row("  " + name, absl::StrFormat("%d tensors, %s", share.tensors, Human(share.bytes)));
   }

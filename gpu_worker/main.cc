@@ -48,7 +48,7 @@ EngineModel Describe(const LoadedModel& model, const KvGeometry& geometry) {
   out.vocab_size = model.weights.config.vocab_size;
   out.context_tokens = model.weights.config.context_tokens;
   const Tokenizer* tokenizer = model.tokenizer.get();
-  out.end_tokens.push_back(tokenizer->eos());
+  out.end_tokens = tokenizer->ends();
   if (model.chat_template.ok()) out.end_tokens.push_back(model.chat_template->end_of_turn());
   out.token_bytes = [tokenizer](uint32_t id) {
     return tokenizer->IsControl(id) ? std::string() : tokenizer->TokenBytes(id);
