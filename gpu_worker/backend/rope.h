@@ -9,6 +9,18 @@
 
 namespace hga {
 
+// Radians per position of each pair, [rope_dims / 2]: base^(-2i / rope_dims), stretched as the model's scaling says.
+//   linear:  divided by factor (arXiv 2306.15595)
+//   llama3:  wavelengths above original_context / low_frequency_factor are stretched by factor, those below
+//            original_context / high_frequency_factor are kept, a linear blend between (Llama 3.1)
+//   yarn:    pairs that turn less than beta_slow times in the original context are stretched, those that turn more
+//            than beta_fast times are kept, a linear ramp over the pair's number between (arXiv 2309.00071)
+// Then divided by the file's own divisors, where it has them.
+std::vector<double> RopeFrequencies(const ModelConfig& config);
+
+// What queries and keys are multiplied with: YaRN's attention factor, else 1.
+double RopeMagnitude(const ModelConfig& config);
+
 // Sines and cosines of one position, [rope_dims / 2] each. One thread.
 class Rope {
  public:
@@ -29,7 +41,8 @@ class Rope {
 
  private:
   const bool adjacent_;
-  std::vector<double> frequency_;
+  const double magnitude_;
+  const std::vector<double> frequency_;
   std::vector<double> cos_, sin_;
 };
 

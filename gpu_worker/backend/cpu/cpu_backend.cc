@@ -11,13 +11,14 @@
 #include "common/base/status.h"
 #include "gpu_worker/backend/check_rows.h"
 #include "gpu_worker/backend/cpu/kernels.h"
+#include "gpu_worker/model/tensor_row.h"
 
 namespace hga {
 namespace {
 
 std::vector<float> Dequantized(const TensorView& vector) {
-  std::vector<float> out(vector.cols);
-  DequantizeRow(vector.type, vector.data, vector.cols, out.data());
+  std::vector<float> out(vector.present() ? vector.cols : 0);
+  if (vector.present()) DequantizeTensorRow(vector, 0, out.data());
   return out;
 }
 
@@ -55,8 +56,6 @@ CpuBackend::CpuBackend(const ModelWeights& weights, const KvGeometry& geometry, 
   q_.resize(max_rows_ * q);
   attended_.resize(max_rows_ * q);
   rounded_queries_.resize(max_rows_ * q);
-  gate_up_.resize(max_rows_ * size_t{config_.ffn} * 2);
-  activated_.resize(max_rows_ * size_t{config_.ffn});
 }
 
 absl::Status CpuBackend::LoadLayers(const ModelWeights& weights) {
@@ -66,11 +65,15 @@ absl::Status CpuBackend::LoadLayers(const ModelWeights& weights) {
     Layer layer;
     layer.attn_norm = Dequantized(w.attn_norm);
     layer.ffn_norm = Dequantized(w.ffn_norm);
+    for (const TensorView* bias : {&w.q_bias, &w.k_bias, &w.v_bias}) {
+      for (float x : Dequantized(*bias)) layer.qkv_bias.push_back(x);
+    }
+    layer.q_norm = Dequantized(w.q_norm);
+    layer.k_norm = Dequantized(w.k_norm);
     HGA_ASSIGN_OR_RETURN(layer.qkv, Linear::Create(context, {w.q, w.k, w.v}, true));
     HGA_ASSIGN_OR_RETURN(layer.attn_output, Linear::Create(context, {w.attn_output}, true));
-    HGA_ASSIGN_OR_RETURN(layer.gate_up, Linear::Create(context, {w.ffn_gate, w.ffn_up}, true));
-    HGA_ASSIGN_OR_RETURN(layer.down, Linear::Create(context, {w.ffn_down}, true));
-    for (const Linear* l : {&layer.qkv, &layer.attn_output, &layer.gate_up, &layer.down}) packed += l->packed_bytes();
+    HGA_ASSIGN_OR_RETURN(layer.mlp, CpuMlp::Create(context, config_, w));
+    packed += layer.qkv.packed_bytes() + layer.attn_output.packed_bytes() + layer.mlp.packed_bytes();
     layers_.push_back(std::move(layer));
   }
   // Only rows that want logits get there: never enough of them for GEMM to pay.
@@ -81,9 +84,19 @@ absl::Status CpuBackend::LoadLayers(const ModelWeights& weights) {
 
 void CpuBackend::Norm(const float* x, const std::vector<float>& scale, float* out) const {
   double squares = 0;
-  for (uint32_t i = 0; i < config_.hidden; ++i) squares += double{x[i]} * x[i];
-  const float factor = static_cast<float>(1 / std::sqrt(squares / config_.hidden + config_.rms_epsilon));
-  for (uint32_t i = 0; i < config_.hidden; ++i) out[i] = x[i] * factor * scale[i];
+  for (size_t i = 0; i < scale.size(); ++i) squares += double{x[i]} * x[i];
+  const float factor = static_cast<float>(1 / std::sqrt(squares / scale.size() + config_.rms_epsilon));
+  for (size_t i = 0; i < scale.size(); ++i) out[i] = x[i] * factor * scale[i];
+}
+
+void CpuBackend::FinishHeads(const Layer& w, uint32_t position, float* row) {
+  for (size_t i = 0; i < w.qkv_bias.size(); ++i) row[i] += w.qkv_bias[i];
+  rope_.SetPosition(position);
+  for (uint32_t h = 0; h < config_.query_heads + config_.kv_heads; ++h, row += config_.head_dim) {
+    const std::vector<float>& norm = h < config_.query_heads ? w.q_norm : w.k_norm;
+    if (!norm.empty()) Norm(row, norm, row);
+    rope_.Apply(row);
+  }
 }
 
 absl::Status CpuBackend::Begin(absl::Span<const BatchRow> rows) {
@@ -94,12 +107,13 @@ absl::Status CpuBackend::Begin(absl::Span<const BatchRow> rows) {
   positions_.clear();
   for (size_t r = 0; r < rows_.size(); ++r) {
     positions_.push_back(rows_[r].position);
-    FastDequantizeRow(embedding_.type, embedding_.row(rows_[r].token_id), config_.hidden, &x_[r * config_.hidden]);
+    FastDequantizeTensorRow(embedding_, rows_[r].token_id, &x_[r * config_.hidden]);
   }
   return absl::OkStatus();
 }
 
 absl::Status CpuBackend::PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) {
+  HGA_RETURN_IF_ERROR(CheckKvRows(geometry_, layer, kv_rows, rows_.size()));
   Layer& w = layers_[layer];
   const int rows = static_cast<int>(rows_.size());
   const size_t hidden = config_.hidden, d = config_.head_dim;
@@ -108,8 +122,7 @@ absl::Status CpuBackend::PreAttention(uint32_t layer, absl::Span<const KvRow> kv
   HGA_RETURN_IF_ERROR(w.qkv.Apply(normed_.data(), rows, qkv_.data()));
   for (int r = 0; r < rows; ++r) {
     float* row = &qkv_[r * width];
-    rope_.SetPosition(rows_[r].position);
-    for (uint32_t h = 0; h < config_.query_heads + config_.kv_heads; ++h) rope_.Apply(row + h * d);
+    FinishHeads(w, rows_[r].position, row);
     std::memcpy(&q_[r * q_width], row, q_width * sizeof(float));
     FloatsToBf16(row, q_width, &rounded_queries_[r * q_width]);
     StoreKv(r, row + q_width, row + q_width + kv_width, kv_rows[r]);
@@ -127,6 +140,7 @@ void CpuBackend::StoreKv(uint32_t row, const float* k, const float* v, const KvR
 }
 
 absl::Status CpuBackend::Attend(const AttendPlan& plan) {
+  HGA_RETURN_IF_ERROR(CheckPlan(geometry_, plan, rows_.size()));
   attention_.Attend(plan);
   return absl::OkStatus();
 }
@@ -134,18 +148,12 @@ absl::Status CpuBackend::Attend(const AttendPlan& plan) {
 absl::Status CpuBackend::PostAttention(uint32_t layer) {
   Layer& w = layers_[layer];
   const int rows = static_cast<int>(rows_.size());
-  const size_t hidden = config_.hidden, ffn = config_.ffn;
+  const size_t hidden = config_.hidden;
   attention_.Finish(attended_.data());
   HGA_RETURN_IF_ERROR(w.attn_output.Apply(attended_.data(), rows, projected_.data()));
   for (size_t i = 0; i < rows * hidden; ++i) x_[i] += projected_[i];
   for (int r = 0; r < rows; ++r) Norm(&x_[r * hidden], w.ffn_norm, &normed_[r * hidden]);
-  HGA_RETURN_IF_ERROR(w.gate_up.Apply(normed_.data(), rows, gate_up_.data()));
-#pragma omp parallel for if (rows > 8)
-  for (int r = 0; r < rows; ++r) {
-    const float* gate = &gate_up_[r * 2 * ffn];
-    SiluMultiply(gate, gate + ffn, ffn, &activated_[r * ffn]);
-  }
-  HGA_RETURN_IF_ERROR(w.down.Apply(activated_.data(), rows, projected_.data()));
+  HGA_RETURN_IF_ERROR(w.mlp.Apply(config_, normed_.data(), rows, &mlp_scratch_, projected_.data()));
   for (size_t i = 0; i < rows * hidden; ++i) x_[i] += projected_[i];
   return absl::OkStatus();
 }

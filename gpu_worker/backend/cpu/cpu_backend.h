@@ -9,6 +9,7 @@
 #include "gpu_worker/backend/backend.h"
 #include "gpu_worker/backend/cpu/attention.h"
 #include "gpu_worker/backend/cpu/linear.h"
+#include "gpu_worker/backend/cpu/mlp.h"
 #include "gpu_worker/backend/rope.h"
 
 namespace hga {
@@ -30,12 +31,18 @@ class CpuBackend : public Backend {
  private:
   struct Layer {
     std::vector<float> attn_norm, ffn_norm;  // [hidden]
-    Linear qkv, attn_output, gate_up, down;
+    std::vector<float> qkv_bias;             // [outputs of qkv]; empty: none
+    std::vector<float> q_norm, k_norm;       // [head_dim]; empty: none
+    Linear qkv, attn_output;
+    CpuMlp mlp;
   };
 
   CpuBackend(const ModelWeights& weights, const KvGeometry& geometry, const BackendOptions& options);
   absl::Status LoadLayers(const ModelWeights& weights);
-  void Norm(const float* x, const std::vector<float>& scale, float* out) const;  // one row
+  // One row, or one head; x may be out.
+  void Norm(const float* x, const std::vector<float>& scale, float* out) const;
+  // Bias, norms and RoPE of one row of `qkv_`.
+  void FinishHeads(const Layer& w, uint32_t position, float* row);
   void StoreKv(uint32_t row, const float* k, const float* v, const KvRow& to);
 
   // Constant after construction.
@@ -56,7 +63,8 @@ class CpuBackend : public Backend {
   CpuAttention attention_;
   std::vector<BatchRow> rows_;
   std::vector<uint32_t> positions_;
-  std::vector<float> x_, normed_, qkv_, q_, attended_, projected_, gate_up_, activated_;
+  std::vector<float> x_, normed_, qkv_, q_, attended_, projected_;
+  MlpScratch mlp_scratch_;
   std::vector<bf16> rounded_queries_;
 };
 

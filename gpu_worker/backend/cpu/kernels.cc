@@ -11,6 +11,8 @@
 #include <cstring>
 #include <limits>
 
+#include "gpu_worker/model/tensor_row.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace hga {
 namespace HWY_NAMESPACE {
@@ -453,6 +455,10 @@ HWY_EXPORT(RowValuesT);
 
 void FastDequantizeRow(TensorType type, const uint8_t* row, uint32_t cols, float* out) {
   HWY_DYNAMIC_DISPATCH(DequantizeRowT)(type, row, cols, out);
+}
+void FastDequantizeTensorRow(const TensorView& tensor, uint32_t row, float* out) {
+  if (tensor.tile_scales != nullptr) return DequantizeTensorRow(tensor, row, out);
+  FastDequantizeRow(tensor.type, tensor.row(row), tensor.cols, out);
 }
 void DotRows(const float* row, uint32_t cols, const float* x, size_t x_stride, uint32_t rows, float* dots) {
   HWY_DYNAMIC_DISPATCH(DotRowsT)(row, cols, x, x_stride, rows, dots);

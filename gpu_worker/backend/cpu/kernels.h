@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "common/kv/bf16.h"
-#include "gpu_worker/model/quant.h"
+#include "gpu_worker/model/weights.h"
 
 namespace hga {
 
@@ -18,6 +18,8 @@ inline constexpr uint32_t kTileQueries = 4;
 // Heads are padded to a multiple of this in scratch memory, so that kernels have no tails.
 inline constexpr uint32_t kHeadPad = 64;
 
+// As DequantizeTensorRow, vectorised for the common types. out: [cols].
+void FastDequantizeTensorRow(const TensorView& tensor, uint32_t row, float* out);
 // As DequantizeRow, vectorised for the common types.
 void FastDequantizeRow(TensorType type, const uint8_t* row, uint32_t cols, float* out);
 

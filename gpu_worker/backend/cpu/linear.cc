@@ -21,7 +21,7 @@ void GemvOfPart(const TensorView& part, uint32_t begin, uint32_t end, const floa
   weights.resize(part.cols);
   dots.resize(rows);
   for (uint32_t r = begin; r < end; ++r) {
-    FastDequantizeRow(part.type, part.row(r), part.cols, weights.data());
+    FastDequantizeTensorRow(part, r, weights.data());
     DotRows(weights.data(), part.cols, x, part.cols, rows, dots.data());
     for (uint32_t i = 0; i < rows; ++i) y[i * stride + r] = dots[i];
   }
@@ -83,7 +83,7 @@ struct Linear::State {
       for (const TensorView& part : parts) {
 #pragma omp for nowait
         for (uint32_t r = 0; r < part.rows; ++r) {
-          FastDequantizeRow(part.type, part.row(r), cols, row.data());
+          FastDequantizeTensorRow(part, r, row.data());
           FloatsToBf16(row.data(), cols, &plain[size_t{first + r} * cols]);
         }
         first += part.rows;

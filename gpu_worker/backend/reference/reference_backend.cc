@@ -5,6 +5,8 @@
 #include <limits>
 
 #include "gpu_worker/backend/check_rows.h"
+#include "gpu_worker/backend/expert_choice.h"
+#include "gpu_worker/model/tensor_row.h"
 
 namespace hga {
 
@@ -16,7 +18,7 @@ ReferenceBackend::Vector ReferenceBackend::Multiply(const TensorView& w, const V
   Vector y(w.rows);
   std::vector<float> row(w.cols);
   for (uint32_t r = 0; r < w.rows; ++r) {
-    DequantizeRow(w.type, w.row(r), w.cols, row.data());
+    DequantizeTensorRow(w, r, row.data());
     double sum = 0;
     for (uint32_t c = 0; c < w.cols; ++c) sum += row[c] * x[c];
     y[r] = sum;
@@ -26,7 +28,7 @@ ReferenceBackend::Vector ReferenceBackend::Multiply(const TensorView& w, const V
 
 ReferenceBackend::Vector ReferenceBackend::Norm(const TensorView& w, const Vector& x) const {
   std::vector<float> scale(w.cols);
-  DequantizeRow(w.type, w.data, w.cols, scale.data());
+  DequantizeTensorRow(w, 0, scale.data());
   double squares = 0;
   for (double v : x) squares += v * v;
   const double factor = 1 / std::sqrt(squares / x.size() + config_.rms_epsilon);
@@ -35,27 +37,63 @@ ReferenceBackend::Vector ReferenceBackend::Norm(const TensorView& w, const Vecto
   return y;
 }
 
+ReferenceBackend::Vector ReferenceBackend::Project(const TensorView& w, const TensorView& bias, const TensorView& norm,
+                                                   const Vector& x) const {
+  Vector y = Multiply(w, x);
+  if (bias.present()) {
+    std::vector<float> add(bias.cols);
+    DequantizeTensorRow(bias, 0, add.data());
+    for (size_t i = 0; i < y.size(); ++i) y[i] += add[i];
+  }
+  if (!norm.present()) return y;
+  for (auto head = y.begin(); head != y.end(); head += config_.head_dim) {
+    const Vector normed = Norm(norm, Vector(head, head + config_.head_dim));
+    std::copy(normed.begin(), normed.end(), head);
+  }
+  return y;
+}
+
+ReferenceBackend::Vector ReferenceBackend::GatedMlp(const TensorView& gate, const TensorView& up,
+                                                    const TensorView& down, const Vector& x) {
+  Vector inner = Multiply(gate, x);
+  const Vector other = Multiply(up, x);
+  for (size_t i = 0; i < inner.size(); ++i) inner[i] = inner[i] / (1 + std::exp(-inner[i])) * other[i];
+  return Multiply(down, inner);
+}
+
+ReferenceBackend::Vector ReferenceBackend::Mlp(const LayerWeights& w, const Vector& x) const {
+  if (config_.experts == 0) return GatedMlp(w.ffn_gate, w.ffn_up, w.ffn_down, x);
+  Vector sum(x.size(), 0.0);
+  for (const ExpertShare& share : ChooseExperts(config_, Multiply(w.expert_router, x).data())) {
+    const uint32_t e = share.expert;
+    const Vector y = GatedMlp(w.expert_gate[e], w.expert_up[e], w.expert_down[e], x);
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += share.weight * y[i];
+  }
+  return sum;
+}
+
 absl::Status ReferenceBackend::Begin(absl::Span<const BatchRow> rows) {
   if (absl::Status status = CheckRows(rows, max_rows_, config_); !status.ok()) return status;
   rows_.assign(rows.begin(), rows.end());
   x_.clear();
   std::vector<float> row(config_.hidden);
   for (const BatchRow& r : rows_) {
-    DequantizeRow(weights_.embedding.type, weights_.embedding.row(r.token_id), config_.hidden, row.data());
+    DequantizeTensorRow(weights_.embedding, r.token_id, row.data());
     x_.emplace_back(row.begin(), row.end());
   }
   return absl::OkStatus();
 }
 
 absl::Status ReferenceBackend::PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) {
+  if (absl::Status status = CheckKvRows(geometry_, layer, kv_rows, rows_.size()); !status.ok()) return status;
   const LayerWeights& w = weights_.layers[layer];
   const uint32_t d = config_.head_dim;
   q_.clear();
   rounded_queries_.clear();
   for (size_t r = 0; r < rows_.size(); ++r) {
     const Vector normed = Norm(w.attn_norm, x_[r]);
-    Vector q = Multiply(w.q, normed), k = Multiply(w.k, normed);
-    const Vector v = Multiply(w.v, normed);
+    Vector q = Project(w.q, w.q_bias, w.q_norm, normed), k = Project(w.k, w.k_bias, w.k_norm, normed);
+    const Vector v = Project(w.v, w.v_bias, {}, normed);
     rope_.SetPosition(rows_[r].position);
     for (uint32_t h = 0; h < config_.query_heads; ++h) rope_.Apply(&q[h * d]);
     for (uint32_t h = 0; h < config_.kv_heads; ++h) {
@@ -76,6 +114,7 @@ absl::Status ReferenceBackend::PreAttention(uint32_t layer, absl::Span<const KvR
 }
 
 absl::Status ReferenceBackend::Attend(const AttendPlan& plan) {
+  if (absl::Status status = CheckPlan(geometry_, plan, rows_.size()); !status.ok()) return status;
   for (const QueryBlock& block : plan.blocks) {
     for (uint32_t row = 0; row < block.rows; ++row) AttendRow(block, row);
   }
@@ -116,12 +155,8 @@ absl::Status ReferenceBackend::PostAttention(uint32_t layer) {
     }
     const Vector projected = Multiply(w.attn_output, attended);
     for (size_t i = 0; i < projected.size(); ++i) x_[r][i] += projected[i];
-    const Vector normed = Norm(w.ffn_norm, x_[r]);
-    Vector gate = Multiply(w.ffn_gate, normed);
-    const Vector up = Multiply(w.ffn_up, normed);
-    for (size_t i = 0; i < gate.size(); ++i) gate[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
-    const Vector down = Multiply(w.ffn_down, gate);
-    for (size_t i = 0; i < down.size(); ++i) x_[r][i] += down[i];
+    const Vector mlp = Mlp(w, Norm(w.ffn_norm, x_[r]));
+    for (size_t i = 0; i < mlp.size(); ++i) x_[r][i] += mlp[i];
   }
   return absl::OkStatus();
 }

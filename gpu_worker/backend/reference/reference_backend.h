@@ -33,6 +33,10 @@ class ReferenceBackend : public Backend {
 
   static Vector Multiply(const TensorView& w, const Vector& x);
   Vector Norm(const TensorView& w, const Vector& x) const;
+  // W x, plus the bias and with each head normed where the model has those.
+  Vector Project(const TensorView& w, const TensorView& bias, const TensorView& norm, const Vector& x) const;
+  static Vector GatedMlp(const TensorView& gate, const TensorView& up, const TensorView& down, const Vector& x);
+  Vector Mlp(const LayerWeights& w, const Vector& x) const;
   void AttendRow(const QueryBlock& block, uint32_t row);
   void AddKey(const double* query, const bf16* k, const bf16* v, Partial* partial) const;
 

@@ -1,0 +1,51 @@
+// The part of a layer after attention: down(silu(gate(x)) * up(x)), dense or by the experts that each token chooses.
+#ifndef HGA_GPU_WORKER_BACKEND_CPU_MLP_H_
+#define HGA_GPU_WORKER_BACKEND_CPU_MLP_H_
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "gpu_worker/backend/cpu/linear.h"
+#include "gpu_worker/backend/expert_choice.h"
+#include "gpu_worker/model/weights.h"
+
+namespace hga {
+
+// Work space that the layers of a backend share.
+struct MlpScratch {
+  std::vector<float> gate_up, activated;            // [rows][2 * width], [rows][width]
+  std::vector<float> router, gathered, expert_out;  // [rows][experts], [rows][hidden] twice
+};
+
+// Step thread only.
+class CpuMlp {
+ public:
+  // Experts are not packed for GEMM: few rows of a batch go to any one of them, and the copy would be as large as the
+  // model. Each weight row is dequantised once for all rows of its expert.
+  static absl::StatusOr<CpuMlp> Create(std::shared_ptr<GemmContext> context, const ModelConfig& config,
+                                       const LayerWeights& weights);
+
+  // x, out: [rows][hidden], not the same. A row's result does not depend on the other rows where there are experts.
+  absl::Status Apply(const ModelConfig& config, const float* x, uint32_t rows, MlpScratch* scratch, float* out);
+
+  size_t packed_bytes() const;
+
+ private:
+  struct Gated {
+    Linear gate_up, down;
+    uint32_t width = 0;
+  };
+  static absl::StatusOr<Gated> CreateGated(const std::shared_ptr<GemmContext>& context, const TensorView& gate,
+                                           const TensorView& up, const TensorView& down, bool pack);
+  static absl::Status ApplyGated(Gated* mlp, const float* x, uint32_t rows, MlpScratch* scratch, float* out);
+  absl::Status ApplyExperts(const ModelConfig& config, const float* x, uint32_t rows, MlpScratch* scratch, float* out);
+
+  Linear router_;              // with experts
+  std::vector<Gated> gated_;   // the dense MLP, or the experts
+};
+
+}  // namespace hga
+
+#endif  // HGA_GPU_WORKER_BACKEND_CPU_MLP_H_
