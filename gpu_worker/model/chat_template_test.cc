@@ -89,7 +89,7 @@ TEST_F(ChatTemplateTest, UnknownTemplateNamesTheWayOut) {
   for (const char* text : {"", "[INST] {{ content }} [/INST]", "<|im_start|> only"}) {
     const auto chat = ChatTemplate::Create(text, tokenizer_.get());
     EXPECT_EQ(chat.status().code(), absl::StatusCode::kFailedPrecondition) << text;
-    EXPECT_TRUE(absl::StrContains(chat.status().message(), "--chat_template=chatml")) << chat.status();
+    EXPECT_TRUE(absl::StrContains(chat.status().message(), "--chat_template=NAME, one of chatml, ")) << chat.status();
   }
 }
 

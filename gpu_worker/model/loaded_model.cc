@@ -21,8 +21,6 @@
 namespace hga {
 namespace {
 
-constexpr char kChatMl[] = "<|im_start|>{{ role }}\n{{ content }}<|im_end|>\n";
-
 struct Parts {
   std::shared_ptr<const void> files;
   ModelWeights weights;
@@ -78,8 +76,9 @@ uint64_t PeakResidentBytes() {
 
 absl::StatusOr<std::unique_ptr<LoadedModel>> LoadModel(const std::string& path, const std::string& chat_template,
                                                        const LoadProgress& progress) {
-  if (!chat_template.empty() && chat_template != "chatml") {
-    return absl::InvalidArgumentError(absl::StrCat("chat template '", chat_template, "' is not known; chatml is"));
+  ChatStyle style;
+  if (!chat_template.empty()) {
+    HGA_ASSIGN_OR_RETURN(style, FindChatStyle(chat_template));
   }
   const auto start = std::chrono::steady_clock::now();
   std::error_code ignored;
@@ -89,8 +88,9 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadModel(const std::string& path, 
   model->files = std::move(parts->files);
   model->weights = std::move(parts->weights);
   model->tokenizer = std::move(parts->tokenizer);
-  model->chat_template =
-      ChatTemplate::Create(chat_template == "chatml" ? kChatMl : parts->template_text, model->tokenizer.get());
+  const Tokenizer* tokenizer = model->tokenizer.get();
+  model->chat_template = chat_template.empty() ? ChatTemplate::Create(parts->template_text, tokenizer)
+                                               : ChatTemplate::Create(std::move(style), tokenizer);
   model->fingerprint = Fingerprint(model->weights, progress);
   if (absl::Status status = CheckFinite(model->weights); !status.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("model ", path, ": ", status.message()));

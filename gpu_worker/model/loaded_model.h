@@ -34,7 +34,7 @@ struct LoadedModel {
 using LoadProgress = std::function<void(double done)>;
 
 // path: a GGUF file, or a folder with config.json, tokenizer.json and safetensors files.
-// chat_template: "" takes the file's own; "chatml" forces ChatML.
+// chat_template: "" takes the file's own; else a name that FindChatStyle knows.
 // NOT_FOUND: no such file. INVALID_ARGUMENT: not a sound model; says what is wrong.
 absl::StatusOr<std::unique_ptr<LoadedModel>> LoadModel(const std::string& path, const std::string& chat_template = "",
                                                        const LoadProgress& progress = nullptr);

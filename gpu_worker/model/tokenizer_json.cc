@@ -68,7 +68,9 @@ class Reader {
   absl::Status ReadVocabulary(const JsonFields& model) {
     HGA_ASSIGN_OR_RETURN(const json* vocab, model.GetObject("vocab"));
     if (vocab == nullptr) return model.WrongField("vocab", "an object");
-    for (const auto& [token, id] : vocab->items()) {
+    for (const auto& item : vocab->items()) {
+      const std::string& token = item.key();
+      const json& id = item.value();
       const auto wrong = [&](const std::string& what) {
         return model.Wrong(absl::StrCat("'model.vocab': token '", token, "' ", what));
       };

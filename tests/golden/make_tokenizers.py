@@ -87,7 +87,7 @@ def gpt2():
 
 def llama3():
     tokenizer = byte_level(regex_then_bytes(LLAMA3), ignore_merges=True)
-    tokenizer.add_special_tokens(["<|begin_of_text|>", "<|eot_id|>"])
+    tokenizer.add_special_tokens(["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"])
     tokenizer.post_processor = processors.Sequence([
         processors.ByteLevel(trim_offsets=True),
         processors.TemplateProcessing(single="<|begin_of_text|> $A", special_tokens=[
