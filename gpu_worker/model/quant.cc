@@ -1,5 +1,6 @@
 #include "gpu_worker/model/quant.h"
 
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -15,7 +16,7 @@ struct TypeTraits {
   const char* name;
   uint32_t block_elements;
   uint32_t block_bytes;
-  void (*dequantize)(const uint8_t* block, float* out);
+  void (*dequantize)(const uint8_t* row, uint32_t blocks, float* out);
   int half_scales[2];  // offsets of the half-precision scales in a block; -1: none
 };
 
@@ -56,24 +57,23 @@ uint32_t Load32(const uint8_t* p) {
   return x;
 }
 
-// Fifth bits as a 32-bit mask, then nibbles as in Q4: q of element i, for i of 0 to 31.
-int FiveBits(uint32_t high, const uint8_t* nibbles, int i) {
-  const int low = i < 16 ? nibbles[i] & 15 : nibbles[i - 16] >> 4;
-  return low | static_cast<int>(high >> i & 1) << 4;
+// Q5_0 and Q5_1 after their scales: 32 fifth bits, then nibbles as in Q4. value = (q - middle) * scale + minimum.
+void FiveBits(const uint8_t* quants, int middle, float scale, float minimum, float* out) {
+  const uint32_t fifth = Load32(quants);
+  for (int i = 0; i < 16; ++i) {
+    const int low = (quants[4 + i] & 15) | static_cast<int>(fifth >> i & 1) << 4;
+    const int high = quants[4 + i] >> 4 | static_cast<int>(fifth >> (i + 16) & 1) << 4;
+    out[i] = (low - middle) * scale + minimum;
+    out[i + 16] = (high - middle) * scale + minimum;
+  }
 }
 
-// f16 scale, 4 bytes of fifth bits, 16 bytes of nibbles: value = (q - 16) * scale.
-void Q5_0(const uint8_t* block, float* out) {
-  const float scale = HalfToFloat(Load16(block));
-  const uint32_t high = Load32(block + 2);
-  for (int i = 0; i < 32; ++i) out[i] = (FiveBits(high, block + 6, i) - 16) * scale;
-}
+// f16 scale, 4 bytes of fifth bits, 16 bytes of nibbles. The minimum keeps a zero's sign: x + -0 is x.
+void Q5_0(const uint8_t* block, float* out) { FiveBits(block + 2, 16, HalfToFloat(Load16(block)), -0.0f, out); }
 
-// f16 scale, f16 minimum, 4 bytes of fifth bits, 16 bytes of nibbles: value = q * scale + minimum.
+// f16 scale, f16 minimum, 4 bytes of fifth bits, 16 bytes of nibbles.
 void Q5_1(const uint8_t* block, float* out) {
-  const float scale = HalfToFloat(Load16(block)), minimum = HalfToFloat(Load16(block + 2));
-  const uint32_t high = Load32(block + 4);
-  for (int i = 0; i < 32; ++i) out[i] = FiveBits(high, block + 8, i) * scale + minimum;
+  FiveBits(block + 4, 0, HalfToFloat(Load16(block)), HalfToFloat(Load16(block + 2)), out);
 }
 
 // f16 scale, 32 signed bytes.
@@ -118,31 +118,24 @@ void Q5_K(const uint8_t* block, float* out) {
   }
 }
 
-// 256 elements: ql[128] low 4 bits, qh[64] high 2 bits, scales[16] signed bytes, f16 super-scale.
+// 256 elements: ql[128] low 4 bits, qh[64] high 2 bits, scales[16] signed bytes, f16 super-scale. Each half of the
+// block is 4 times 32 elements: the j-th has the low or high nibbles of 32 bytes of ql, and bits 2j of 32 bytes of qh.
 void Q6_K(const uint8_t* block, float* out) {
-  const uint8_t* ql = block;
-  const uint8_t* qh = block + 128;
-  const int8_t* scales = reinterpret_cast<const int8_t*>(block + 192);
   const float d = HalfToFloat(Load16(block + 208));
-  for (int half = 0; half < 2; ++half, out += 128, ql += 64, qh += 32, scales += 8) {
-    for (int l = 0; l < 32; ++l) {
-      const int is = l / 16;
-      const int q1 = ((ql[l] & 15) | ((qh[l] & 3) << 4)) - 32;
-      const int q2 = ((ql[l + 32] & 15) | (((qh[l] >> 2) & 3) << 4)) - 32;
-      const int q3 = ((ql[l] >> 4) | (((qh[l] >> 4) & 3) << 4)) - 32;
-      const int q4 = ((ql[l + 32] >> 4) | ((qh[l] >> 6) << 4)) - 32;
-      out[l] = d * scales[is] * q1;
-      out[l + 32] = d * scales[is + 2] * q2;
-      out[l + 64] = d * scales[is + 4] * q3;
-      out[l + 96] = d * scales[is + 6] * q4;
+  for (int part = 0; part < 16; ++part) {  // of 16 elements, with one scale
+    const int half = part / 8, j = part % 8 / 2, first = part % 2 * 16;
+    const uint8_t* ql = block + half * 64 + j % 2 * 32 + first;
+    const uint8_t* qh = block + 128 + half * 32 + first;
+    const float scale = d * static_cast<int8_t>(block[192 + part]);
+    for (int l = 0; l < 16; ++l) {
+      out[part * 16 + l] = scale * (((ql[l] >> j / 2 * 4 & 15) | (qh[l] >> 2 * j & 3) << 4) - 32);
     }
   }
 }
 
-// e4m3 without infinities: 4 exponent bits with bias 7, 3 mantissa bits; all ones is not a number. Tiles' scales are
-// not known here.
-void F8E4M3(const uint8_t* block, float* out) {
-  const uint32_t sign = uint32_t{*block} >> 7 << 31, exponent = *block >> 3 & 15, mantissa = *block & 7;
+// e4m3 without infinities: 4 exponent bits with bias 7, 3 mantissa bits; all ones is not a number.
+float FloatOfE4M3(uint8_t code) {
+  const uint32_t sign = uint32_t{code} >> 7 << 31, exponent = code >> 3 & 15, mantissa = code & 7;
   uint32_t bits = sign | (exponent + 120) << 23 | mantissa << 20;
   if (exponent == 15 && mantissa == 7) bits = sign | 0x7ff00000u;
   if (exponent == 0) {
@@ -150,22 +143,45 @@ void F8E4M3(const uint8_t* block, float* out) {
     std::memcpy(&bits, &subnormal, sizeof(bits));
     bits |= sign;
   }
-  std::memcpy(out, &bits, sizeof(bits));
+  float f;
+  std::memcpy(&f, &bits, sizeof(f));
+  return f;
+}
+
+// Tiles' scales are not known here.
+void F8E4M3(const uint8_t* block, float* out) {
+  static const std::array<float, 256> kFloats = [] {
+    std::array<float, 256> floats;
+    for (int code = 0; code < 256; ++code) floats[code] = FloatOfE4M3(static_cast<uint8_t>(code));
+    return floats;
+  }();
+  *out = kFloats[*block];
+}
+
+// One call for a row, so that the compiler sees the loop over its blocks.
+template <void (*kBlock)(const uint8_t*, float*), uint32_t kElements, uint32_t kBytes>
+void Row(const uint8_t* row, uint32_t blocks, float* out) {
+  for (uint32_t i = 0; i < blocks; ++i) kBlock(row + size_t{i} * kBytes, out + size_t{i} * kElements);
+}
+
+template <void (*kBlock)(const uint8_t*, float*), uint32_t kElements, uint32_t kBytes>
+constexpr TypeTraits Type(TensorType type, const char* name, int half_scale = -1, int other_half_scale = -1) {
+  return {type, name, kElements, kBytes, Row<kBlock, kElements, kBytes>, {half_scale, other_half_scale}};
 }
 
 constexpr TypeTraits kTypes[] = {
-    {TensorType::kF32, "F32", 1, 4, F32, {-1, -1}},
-    {TensorType::kF16, "F16", 1, 2, F16, {-1, -1}},
-    {TensorType::kBF16, "BF16", 1, 2, BF16, {-1, -1}},
-    {TensorType::kQ4_0, "Q4_0", 32, 18, Q4_0, {0, -1}},
-    {TensorType::kQ4_1, "Q4_1", 32, 20, Q4_1, {0, 2}},
-    {TensorType::kQ5_0, "Q5_0", 32, 22, Q5_0, {0, -1}},
-    {TensorType::kQ5_1, "Q5_1", 32, 24, Q5_1, {0, 2}},
-    {TensorType::kQ8_0, "Q8_0", 32, 34, Q8_0, {0, -1}},
-    {TensorType::kQ4_K, "Q4_K", 256, 144, Q4_K, {0, 2}},
-    {TensorType::kQ5_K, "Q5_K", 256, 176, Q5_K, {0, 2}},
-    {TensorType::kQ6_K, "Q6_K", 256, 210, Q6_K, {208, -1}},
-    {TensorType::kF8E4M3, "F8_E4M3", 1, 1, F8E4M3, {-1, -1}},
+    Type<F32, 1, 4>(TensorType::kF32, "F32"),
+    Type<F16, 1, 2>(TensorType::kF16, "F16"),
+    Type<BF16, 1, 2>(TensorType::kBF16, "BF16"),
+    Type<Q4_0, 32, 18>(TensorType::kQ4_0, "Q4_0", 0),
+    Type<Q4_1, 32, 20>(TensorType::kQ4_1, "Q4_1", 0, 2),
+    Type<Q5_0, 32, 22>(TensorType::kQ5_0, "Q5_0", 0),
+    Type<Q5_1, 32, 24>(TensorType::kQ5_1, "Q5_1", 0, 2),
+    Type<Q8_0, 32, 34>(TensorType::kQ8_0, "Q8_0", 0),
+    Type<Q4_K, 256, 144>(TensorType::kQ4_K, "Q4_K", 0, 2),
+    Type<Q5_K, 256, 176>(TensorType::kQ5_K, "Q5_K", 0, 2),
+    Type<Q6_K, 256, 210>(TensorType::kQ6_K, "Q6_K", 208),
+    Type<F8E4M3, 1, 1>(TensorType::kF8E4M3, "F8_E4M3"),
 };
 
 const TypeTraits& Traits(TensorType type) {
@@ -198,9 +214,7 @@ size_t TensorRowBytes(TensorType type, uint32_t cols) {
 
 void DequantizeRow(TensorType type, const uint8_t* row, uint32_t cols, float* out) {
   const TypeTraits& traits = Traits(type);
-  for (uint32_t i = 0; i < cols; i += traits.block_elements, row += traits.block_bytes) {
-    traits.dequantize(row, out + i);
-  }
+  traits.dequantize(row, cols / traits.block_elements, out);
 }
 
 bool RowIsFinite(TensorType type, const uint8_t* row, uint32_t cols) {
@@ -208,7 +222,7 @@ bool RowIsFinite(TensorType type, const uint8_t* row, uint32_t cols) {
   for (uint32_t i = 0; i < cols; i += traits.block_elements, row += traits.block_bytes) {
     if (traits.block_elements == 1) {
       float value;
-      traits.dequantize(row, &value);
+      traits.dequantize(row, 1, &value);
       if (!std::isfinite(value)) return false;
     }
     for (int offset : traits.half_scales) {
@@ -218,20 +232,15 @@ bool RowIsFinite(TensorType type, const uint8_t* row, uint32_t cols) {
   return true;
 }
 
+// Masks in the place of branches, so that rows of halves become vector code.
 float HalfToFloat(uint16_t half) {
-  const uint32_t sign = uint32_t{half} >> 15 << 31;
-  uint32_t exponent = (half >> 10) & 31, mantissa = half & 1023;
+  const uint32_t sign = uint32_t{half} >> 15 << 31, exponent = half >> 10 & 31, mantissa = half & 1023;
+  const float subnormal = static_cast<float>(mantissa) * 5.9604644775390625e-8f;  // 2^-24; exact, as is zero
   uint32_t bits;
-  if (exponent == 31) {
-    bits = sign | 0x7f800000u | mantissa << 13;
-  } else if (exponent != 0) {
-    bits = sign | (exponent + 112) << 23 | mantissa << 13;
-  } else {
-    // Zero or subnormal: mantissa * 2^-24 is exact in a float.
-    float f = static_cast<float>(mantissa) * 5.9604644775390625e-8f;
-    std::memcpy(&bits, &f, sizeof(bits));
-    bits |= sign;
-  }
+  std::memcpy(&bits, &subnormal, sizeof(bits));
+  const uint32_t if_normal = 0u - (exponent != 0), if_special = 0u - (exponent == 31);
+  const uint32_t normal = ((exponent + 112) | (if_special & 255)) << 23 | mantissa << 13;
+  bits = sign | (normal & if_normal) | (bits & ~if_normal);
   float f;
   std::memcpy(&f, &bits, sizeof(f));
   return f;
