@@ -79,7 +79,7 @@ class DataWriter {
 
  private:
   void Fill(uint64_t bytes, uint64_t free, uint64_t fixed) {
-    std::vector<uint64_t> buffer(kWriteBytes / sizeof(uint64_t));
+    std::vector<uint64_t> buffer((std::min<uint64_t>(bytes, kWriteBytes) + 7) / sizeof(uint64_t));
     while (bytes > 0) {
       const uint64_t length = std::min<uint64_t>(bytes, kWriteBytes);
       for (uint64_t i = 0; i * sizeof(uint64_t) < length; ++i) buffer[i] = free == 0 ? fixed : (random_() & free) | fixed;

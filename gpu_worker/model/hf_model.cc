@@ -11,15 +11,12 @@
 #include "absl/strings/str_join.h"
 #include "common/base/status.h"
 #include "gpu_worker/model/hf_config.h"
+#include "gpu_worker/model/tensor_row.h"
 
 namespace hga {
 namespace {
 
 using Tensor = SafetensorsCheckpoint::Tensor;
-
-constexpr uint32_t kTile = 128;
-
-uint64_t Tiles(uint32_t size) { return (uint64_t{size} + kTile - 1) / kTile; }
 
 // The types that weights may have.
 absl::StatusOr<TensorType> TypeOf(const std::string& dtype) {
@@ -80,7 +77,7 @@ class WeightReader {
     }
     for (const Noted& noted : scales_) {
       const float* data = ToFloats(noted, converted);
-      const size_t count = Tiles(noted.out->rows) * Tiles(noted.out->cols);
+      const size_t count = size_t{TilesAlong(noted.out->rows)} * TilesAlong(noted.out->cols);
       if (!AllOf(data, count, [](float x) { return x >= 0 && std::isfinite(x); })) {
         Fail(noted.name, *noted.tensor, "holds a scale that is negative, infinite or not a number");
       }
@@ -135,7 +132,7 @@ class WeightReader {
     if (tensor->dtype != "F32" && tensor->dtype != "BF16") {
       return Fail(name, *tensor, absl::StrCat("is ", tensor->dtype, ", expected F32 or BF16"));
     }
-    const std::vector<uint64_t> shape = {Tiles(out->rows), Tiles(out->cols)};
+    const std::vector<uint64_t> shape = {TilesAlong(out->rows), TilesAlong(out->cols)};
     if (tensor->shape != shape) {
       return Fail(name, *tensor, absl::StrCat("is [", absl::StrJoin(tensor->shape, ", "), "], expected [",
                                               absl::StrJoin(shape, ", "), "]: one scale for each 128 x 128 tile"));

@@ -14,7 +14,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr size_t kMaxTensors = 1 << 20;
+constexpr size_t kMaxTensors = 1 << 18;  // the largest published checkpoints have 100,000
 constexpr size_t kMaxNameBytes = 1024;
 constexpr size_t kMaxDims = 8;
 

@@ -1,6 +1,7 @@
 #include "gpu_worker/model/tensor_list.h"
 
 #include "absl/strings/str_cat.h"
+#include "gpu_worker/model/tensor_row.h"
 
 namespace hga {
 namespace {
@@ -61,7 +62,7 @@ uint64_t TensorBytes(const TensorView& view) {
 
 size_t TileScaleCount(const TensorView& view) {
   if (view.type != TensorType::kF8E4M3) return 0;
-  return (size_t{view.rows} + 127) / 128 * ((size_t{view.cols} + 127) / 128);
+  return size_t{TilesAlong(view.rows)} * TilesAlong(view.cols);
 }
 
 }  // namespace hga

@@ -1,5 +1,5 @@
 // Benchmark `models`: what it takes to load a model, with its files in the page cache and not. Each load happens in a
-// process of its own, whose peak memory is the load's.
+// process of its own, whose peak memory is the load's. Then the tokenizer's speed.
 #include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -22,6 +22,7 @@
 #include "gpu_worker/model/tensor_list.h"
 #include "nlohmann/json.hpp"
 #include "tests/bench/report.h"
+#include "tests/bench/tokenizer_bench.h"
 
 ABSL_FLAG(std::string, model, "", "SmolLM2-135M-Instruct.Q4_1.gguf");
 ABSL_FLAG(std::string, scratch, "/tmp", "where the synthetic checkpoint (4.4 GB) is written for the while");
@@ -175,6 +176,8 @@ absl::Status Run() {
   HGA_RETURN_IF_ERROR(bench.Run("smollm2", "SmolLM2-135M Q4_1", absl::GetFlag(FLAGS_model)));
   HGA_RETURN_IF_ERROR(RunSynthetic(quick ? 1 : 5, &bench));
   bench.AddWorst();
+  HGA_RETURN_IF_ERROR(BenchTokenizer(absl::GetFlag(FLAGS_model), absl::GetFlag(FLAGS_scratch), quick ? 1 : 3,
+                                     bench.report()));
   const std::string json = absl::GetFlag(FLAGS_json);
   if (json.empty()) return absl::OkStatus();
   return bench.report()->WriteJson(json, absl::GetFlag(FLAGS_commit), absl::GetFlag(FLAGS_command));
