@@ -1,0 +1,110 @@
+#include <omp.h>
+
+#include <algorithm>
+
+#include "absl/numeric/bits.h"
+#include "router/index/top_units.h"
+#include "tests/quality/chooser.h"
+#include "tests/quality/exact_mass.h"
+
+namespace hga {
+namespace {
+
+class OracleChooser : public Chooser {
+ public:
+  OracleChooser(const KvGeometry& g, uint32_t unit_tokens) : g_(g), unit_tokens_(unit_tokens), mass_(g) {}
+
+  uint32_t unit_tokens() const override { return unit_tokens_; }
+
+  void Choose(const StepRows& rows, const std::vector<RoutedRows>& blocks, const BlockOfChunk& block_of,
+              std::vector<std::vector<HeadSelection>>* out) override {
+    out->resize(blocks.size());
+    for (auto& heads : *out) heads.resize(g_.kv_heads);
+    if (blocks.empty()) return;
+    scratch_.resize(std::max<size_t>(scratch_.size(), omp_get_max_threads()));
+    for (uint32_t head = 0; head < g_.kv_heads; ++head) {
+      mass_.Load(rows, head, block_of);
+#pragma omp parallel for schedule(dynamic)
+      for (size_t b = 0; b < blocks.size(); ++b) {
+        ChooseBlock(blocks[b], &scratch_[omp_get_thread_num()], &(*out)[b][head]);
+      }
+    }
+  }
+
+ private:
+  struct Scratch {
+    std::vector<float> units;
+    std::vector<uint64_t> taken, masks;
+    std::vector<int32_t> work;
+  };
+
+  void ChooseBlock(const RoutedRows& block, Scratch* s, HeadSelection* out) {
+    const RouteBlock& route = block.route;
+    const uint32_t first = route.first_chunk(g_), chunks = route.route_upto - first;
+    const uint32_t per_chunk = g_.chunk_tokens / unit_tokens_;
+    out->clear();
+    s->taken.assign(chunks, 0);
+    s->masks.resize(chunks);
+    uint32_t held = 0;
+    for (uint32_t t = 0; t < route.tokens; ++t) {
+      const uint32_t budget = route.budget_keys[t];
+      if (budget >= route.keys(g_)) {
+        for (uint32_t c = 0; c < chunks; ++c) s->masks[c] = RoutableMask(g_, first + c, route.first_key);
+      } else if (budget >= held + unit_tokens_) {
+        PoolUnits(block, t, s);
+        TopCut cut = CutTop(s->units.data(), chunks * per_chunk, (budget - held) / unit_tokens_, &s->work);
+        TakeTop(s->units.data(), chunks, per_chunk, &cut, s->masks.data());
+        for (uint32_t c = 0; c < chunks; ++c) s->masks[c] = KeysOf(s->masks[c]);
+      } else {
+        continue;
+      }
+      for (uint32_t c = 0; c < chunks; ++c) {
+        const uint64_t mask = s->masks[c] & ~s->taken[c];
+        if (mask == 0) continue;
+        s->taken[c] |= mask;
+        held += absl::popcount(mask);
+        out->push_back({first + c, t, mask});
+      }
+    }
+    std::sort(out->begin(), out->end(), [](const SelectedChunk& a, const SelectedChunk& b) {
+      return a.chunk != b.chunk ? a.chunk < b.chunk : a.first_token < b.first_token;
+    });
+  }
+
+  // Mass of every unit of the range, averaged over the query heads; 0 for what is taken or before the range.
+  void PoolUnits(const RoutedRows& block, uint32_t token, Scratch* s) {
+    const RouteBlock& route = block.route;
+    const uint32_t begin = route.first_chunk(g_) * g_.chunk_tokens, end = route.route_upto * g_.chunk_tokens;
+    const float* mass = mass_.Softmax(block.first_row + token);
+    s->units.assign((end - begin) / unit_tokens_, 0.0f);
+    for (uint32_t h = 0; h < g_.queries_per_kv_head(); ++h, mass += mass_.stride()) {
+      for (uint32_t key = route.first_key; key < end; ++key) s->units[(key - begin) / unit_tokens_] += mass[key];
+    }
+    for (uint32_t u = 0; u < s->units.size(); ++u) {
+      const uint32_t key = u * unit_tokens_;
+      if (s->taken[key / g_.chunk_tokens] >> (key % g_.chunk_tokens) & 1) s->units[u] = 0;
+    }
+  }
+
+  // Mask of units to mask of keys.
+  uint64_t KeysOf(uint64_t units) const {
+    if (unit_tokens_ == 1) return units;
+    const uint64_t one = ~uint64_t{0} >> (64 - unit_tokens_);
+    uint64_t keys = 0;
+    for (; units != 0; units &= units - 1) keys |= one << (absl::countr_zero(units) * unit_tokens_);
+    return keys;
+  }
+
+  const KvGeometry g_;
+  const uint32_t unit_tokens_;
+  ExactMass mass_;
+  std::vector<Scratch> scratch_;  // one per thread
+};
+
+}  // namespace
+
+std::unique_ptr<Chooser> NewOracleChooser(const KvGeometry& g, uint32_t unit_tokens) {
+  return std::make_unique<OracleChooser>(g, unit_tokens);
+}
+
+}  // namespace hga

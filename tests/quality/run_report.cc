@@ -1,0 +1,4 @@
+#include "tests/quality/bench.h"
+namespace hga {
+absl::Status RunReport(const QualityOptions&) { return absl::UnimplementedError("report"); }
+}  // namespace hga

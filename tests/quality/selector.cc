@@ -1,0 +1,195 @@
+#include "tests/quality/selector.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace hga {
+namespace {
+
+AttendShape ShapeOf(const KvGeometry& g, uint32_t sink_tokens, uint32_t window_tokens) {
+  return {g, sink_tokens, window_tokens / g.chunk_tokens};
+}
+
+void SortRuns(QueryBlock* block) {
+  for (auto& runs : block->runs) {
+    std::sort(runs.begin(), runs.end(), [](const KvRun& a, const KvRun& b) { return a.position < b.position; });
+  }
+}
+
+void Append(const QueryBlock& more, QueryBlock* block) {
+  for (size_t h = 0; h < block->runs.size(); ++h) {
+    block->runs[h].insert(block->runs[h].end(), more.runs[h].begin(), more.runs[h].end());
+  }
+}
+
+class DenseSelector : public Selector {
+ public:
+  explicit DenseSelector(const KvGeometry& g) : shape_{g, 0, UINT32_MAX} {}
+
+  void Plan(const StepRows& rows, const BlockOfChunk& block_of, AttendPlan* plan) override {
+    plan->blocks.clear();
+    for (const RowBlock& b : SplitRows(rows, shape_.geometry.chunk_tokens)) {
+      plan->blocks.emplace_back();
+      PlanMandatory(shape_, b.first_row, b.rows, b.first_position, block_of, &plan->blocks.back());
+    }
+  }
+
+ private:
+  const AttendShape shape_;
+};
+
+class WindowSelector : public Selector {
+ public:
+  WindowSelector(const KvGeometry& g, const KeyBudget& budget)
+      : shape_{g, budget.sink_tokens, 0}, newest_(std::max(1u, budget.total - std::min(budget.total, budget.sink_tokens))) {}
+
+  void Plan(const StepRows& rows, const BlockOfChunk& block_of, AttendPlan* plan) override {
+    const KvGeometry& g = shape_.geometry;
+    plan->blocks.resize(rows.rows);
+    for (uint32_t r = 0; r < rows.rows; ++r) {
+      const uint32_t end = rows.first_position + r + 1;
+      const uint32_t begin = std::max(end > newest_ ? end - newest_ : 0, std::min(end, shape_.sink_tokens));
+      HeadSelection keys;
+      for (uint32_t chunk = 0; chunk * g.chunk_tokens < end; ++chunk) {
+        const uint32_t from = chunk * g.chunk_tokens;
+        const uint64_t mask = Bits(from, 0, std::min(end, shape_.sink_tokens), g.chunk_tokens) |
+                              Bits(from, begin, end, g.chunk_tokens);
+        if (mask != 0) keys.push_back({chunk, 0, mask});
+      }
+      PlanRouted(shape_, r, 1, std::vector<HeadSelection>(g.kv_heads, keys), block_of, &plan->blocks[r]);
+    }
+  }
+
+ private:
+  // Of the chunk whose first token is at `from`: its tokens in [begin, end).
+  static uint64_t Bits(uint32_t from, uint32_t begin, uint32_t end, uint32_t tokens) {
+    const uint32_t a = std::clamp(begin, from, from + tokens) - from, b = std::clamp(end, from, from + tokens) - from;
+    if (a >= b) return 0;
+    return (~uint64_t{0} >> (64 - (b - a))) << a;
+  }
+
+  const AttendShape shape_;
+  const uint32_t newest_;
+};
+
+class RoutedSelector : public Selector {
+ public:
+  RoutedSelector(const KvGeometry& g, const KeyBudget& budget, std::unique_ptr<Chooser> chooser)
+      : shapes_(ShapesOf(g, budget)), total_(budget.total), chooser_(std::move(chooser)) {}
+
+  void Seal(uint32_t layer, uint32_t chunk, const bf16* block) override { chooser_->Seal(layer, chunk, block); }
+
+  void Plan(const StepRows& rows, const BlockOfChunk& block_of, AttendPlan* plan) override {
+    const AttendShape& shape = rows.path == Path::kDecode ? shapes_.decode : shapes_.prefill;
+    const KvGeometry& g = shape.geometry;
+    const std::vector<RowBlock> blocks = SplitRows(rows, g.chunk_tokens);
+    std::vector<std::vector<uint32_t>> budgets(blocks.size());
+    std::vector<RoutedRows> routed;
+    std::vector<int> routed_of(blocks.size(), -1);
+    for (size_t b = 0; b < blocks.size(); ++b) {
+      const ChunkRange range = RoutedChunks(shape, blocks[b].first_position / g.chunk_tokens);
+      if (range.empty()) continue;
+      budgets[b] = RoutedBudget(shapes_, rows.path, total_, chooser_->unit_tokens(), blocks[b].first_position,
+                                blocks[b].rows);
+      RoutedRows r;
+      r.first_row = blocks[b].first_row;
+      r.route.tokens = blocks[b].rows;
+      r.route.first_key = shape.sink_tokens;
+      r.route.route_upto = range.end;
+      r.route.budget_keys = budgets[b].data();
+      r.route.queries = rows.queries + size_t{blocks[b].first_row} * g.query_heads * g.head_dim;
+      routed_of[b] = static_cast<int>(routed.size());
+      routed.push_back(r);
+    }
+    chooser_->Choose(rows, routed, block_of, &selections_);
+    plan->blocks.resize(blocks.size());
+#pragma omp parallel for schedule(dynamic)
+    for (size_t b = 0; b < blocks.size(); ++b) {
+      QueryBlock* out = &plan->blocks[b];
+      PlanMandatory(shape, blocks[b].first_row, blocks[b].rows, blocks[b].first_position, block_of, out);
+      if (routed_of[b] < 0) continue;
+      QueryBlock chosen;
+      PlanRouted(shape, blocks[b].first_row, blocks[b].rows, selections_[routed_of[b]], block_of, &chosen);
+      Append(chosen, out);
+      SortRuns(out);
+    }
+  }
+
+ private:
+  const AttendShapes shapes_;
+  const uint32_t total_;
+  const std::unique_ptr<Chooser> chooser_;
+  std::vector<std::vector<HeadSelection>> selections_;
+};
+
+}  // namespace
+
+AttendShapes ShapesOf(const KvGeometry& g, const KeyBudget& budget) {
+  return {ShapeOf(g, budget.sink_tokens, budget.prefill_window), ShapeOf(g, budget.sink_tokens, budget.decode_window)};
+}
+
+std::vector<RowBlock> SplitRows(const StepRows& rows, uint32_t chunk_tokens) {
+  std::vector<RowBlock> blocks;
+  for (uint32_t r = 0; r < rows.rows; ++r) {
+    const uint32_t position = rows.first_position + r;
+    if (r == 0 || rows.path == Path::kDecode || position % chunk_tokens == 0) blocks.push_back({r, 0, position});
+    ++blocks.back().rows;
+  }
+  return blocks;
+}
+
+std::vector<uint32_t> RoutedBudget(const AttendShapes& shapes, Path path, uint32_t total, uint32_t unit_tokens,
+                                   uint32_t first_position, uint32_t rows) {
+  std::vector<uint32_t> budgets;
+  for (uint32_t r = 0; r < rows; ++r) {
+    const uint32_t position = first_position + r;
+    if (position < total) {  // its history fits
+      budgets.push_back(UINT32_MAX);
+      continue;
+    }
+    if (path == Path::kDecode) {
+      const uint32_t always = MandatoryKeys(shapes.decode, position);
+      const uint32_t keys = total > always ? total - always : 0;
+      budgets.push_back((keys + unit_tokens / 2) / unit_tokens * unit_tokens);
+      continue;
+    }
+    // The product gives the first token of a chunk half of the budget and the last all of it. The whole chunk's average,
+    // with what is attended always, is `total`.
+    const double c = shapes.prefill.geometry.chunk_tokens;
+    const double always = shapes.prefill.sink_tokens + shapes.prefill.window_chunks * c + (c + 1) / 2;
+    const double mean_share = (c + (c + 1) / 2) / (2 * c);
+    BudgetOptions budget;
+    budget.fraction = total > first_position + rows ? 1.0f : 1e-9f;  // 1: all that there is
+    budget.min_tokens = budget.max_tokens = static_cast<uint32_t>(std::max(0.0, (total - always) / mean_share) + 0.5);
+    budgets.push_back(PrefillBudgetKeys(shapes.prefill, budget, position));
+  }
+  return budgets;
+}
+
+void CountKeys(const AttendPlan& plan, uint32_t first_position, std::vector<double>* keys) {
+  for (const QueryBlock& block : plan.blocks) {
+    for (const auto& runs : block.runs) {
+      for (const KvRun& run : runs) {
+        for (uint32_t r = run.first_row; r < block.rows; ++r) {
+          const uint32_t position = first_position + block.first_row + r;
+          if (run.position <= position) {
+            (*keys)[block.first_row + r] += std::min<uint32_t>(run.tokens, position - run.position + 1);
+          }
+        }
+      }
+    }
+  }
+}
+
+std::unique_ptr<Selector> NewDenseSelector(const KvGeometry& g) { return std::make_unique<DenseSelector>(g); }
+
+std::unique_ptr<Selector> NewWindowSelector(const KvGeometry& g, const KeyBudget& budget) {
+  return std::make_unique<WindowSelector>(g, budget);
+}
+
+std::unique_ptr<Selector> NewRoutedSelector(const KvGeometry& g, const KeyBudget& budget,
+                                            std::unique_ptr<Chooser> chooser) {
+  return std::make_unique<RoutedSelector>(g, budget, std::move(chooser));
+}
+
+}  // namespace hga

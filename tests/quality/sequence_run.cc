@@ -1,0 +1,51 @@
+#include "tests/quality/sequence_run.h"
+
+#include <utility>
+
+#include "common/base/status.h"
+
+namespace hga {
+
+SequenceRun::SequenceRun(Backend* backend, const KvGeometry& geometry, std::unique_ptr<Selector> selector)
+    : backend_(backend), g_(geometry), selector_(std::move(selector)) {}
+
+absl::Status SequenceRun::Step(Path path, absl::Span<const uint32_t> tokens, uint32_t first_wanted,
+                               std::vector<float>* logits) {
+  std::vector<BatchRow> rows;
+  for (uint32_t i = 0; i < tokens.size(); ++i) rows.push_back({tokens[i], length_ + i, i >= first_wanted});
+  while (blocks_.size() < (size_t{length_} + tokens.size() + g_.chunk_tokens - 1) / g_.chunk_tokens * g_.layers) {
+    blocks_.push_back(std::make_unique<bf16[]>(g_.block_elements()));
+  }
+  keys_.assign(rows.size(), 0);
+  HGA_RETURN_IF_ERROR(backend_->Begin(rows));
+  for (uint32_t layer = 0; layer < g_.layers; ++layer) HGA_RETURN_IF_ERROR(RunLayer(path, layer, rows));
+  for (double& keys : keys_) keys /= size_t{g_.layers} * g_.kv_heads;
+  length_ += static_cast<uint32_t>(tokens.size());
+  logits->clear();
+  return first_wanted < tokens.size() ? backend_->Logits(logits) : absl::OkStatus();
+}
+
+absl::Status SequenceRun::RunLayer(Path path, uint32_t layer, absl::Span<const BatchRow> rows) {
+  kv_rows_.clear();
+  for (const BatchRow& row : rows) {
+    kv_rows_.push_back({const_cast<bf16*>(BlockOf(row.position / g_.chunk_tokens, layer)),
+                        row.position % g_.chunk_tokens});
+  }
+  HGA_RETURN_IF_ERROR(backend_->PreAttention(layer, kv_rows_));
+  const uint32_t end = length_ + static_cast<uint32_t>(rows.size());
+  for (uint32_t chunk = length_ / g_.chunk_tokens; chunk < end / g_.chunk_tokens; ++chunk) {
+    selector_->Seal(layer, chunk, BlockOf(chunk, layer));
+  }
+  StepRows step;
+  step.path = path;
+  step.layer = layer;
+  step.rows = static_cast<uint32_t>(rows.size());
+  step.first_position = length_;
+  step.queries = backend_->queries();
+  selector_->Plan(step, [&](uint32_t chunk) { return BlockOf(chunk, layer); }, &plan_);
+  CountKeys(plan_, length_, &keys_);
+  HGA_RETURN_IF_ERROR(backend_->Attend(plan_));
+  return backend_->PostAttention(layer);
+}
+
+}  // namespace hga
