@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "gpu_worker/model/check_finite.h"
 #include "gpu_worker/model/gguf.h"
 #include "gpu_worker/model/gguf_model.h"
 #include "gpu_worker/model/gguf_tokenizer.h"
@@ -41,7 +42,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!file.ok()) return 0;
   for (const char* key : {"a", "b", "c", "d", "general.alignment", "split.count"}) ReadValue(**file, key);
   for (const std::string& name : (*file)->tensor_names()) ReadTensor(**file, name);
-  (void)hga::ReadGgufModel(**file);
+  const auto weights = hga::ReadGgufModel(**file);
+  if (weights.ok()) (void)hga::CheckFinite(*weights);  // looks at rows of every tensor
   (void)hga::ReadGgufTokenizer(**file);
   return 0;
 }
