@@ -36,13 +36,15 @@ absl::Status ConvertChat(const LoadedModel& model, const GenerateRequest& in, En
   HGA_RETURN_IF_ERROR(model.chat_template.status());
   HGA_ASSIGN_OR_RETURN(auto messages, MessagesOf(in.chat()));
   const ChatTemplate* chat = &*model.chat_template;
+  ChatOptions options;
+  options.thinking = !in.no_thinking();
   if (!in.append()) {
-    HGA_ASSIGN_OR_RETURN(out->tokens, chat->RenderChat(messages));
+    HGA_ASSIGN_OR_RETURN(out->tokens, chat->RenderChat(messages, options));
     return absl::OkStatus();
   }
   HGA_RETURN_IF_ERROR(chat->RenderTurn(messages, 0).status());  // refuses bad messages before the session is touched
-  out->continuation = [chat, messages = std::move(messages)](absl::Span<const uint32_t> session) {
-    return chat->RenderTurn(messages, session.empty() ? 0 : session.back());
+  out->continuation = [chat, options, messages = std::move(messages)](absl::Span<const uint32_t> session) {
+    return chat->RenderTurn(messages, session.empty() ? 0 : session.back(), options);
   };
   return absl::OkStatus();
 }
@@ -55,7 +57,9 @@ absl::Status ConvertInput(const LoadedModel& model, const GenerateRequest& in, E
       if (in.text().size() > kMaxPromptBytes) {
         return absl::InvalidArgumentError(absl::StrCat("the text has ", in.text().size(), " bytes"));
       }
-      HGA_ASSIGN_OR_RETURN(out->tokens, model.tokenizer->Encode(in.text(), /*parse_special=*/false));
+      const auto& tokenizer = *model.tokenizer;
+      HGA_ASSIGN_OR_RETURN(out->tokens, tokenizer.Encode(in.text(), /*parse_special=*/false));
+      if (!in.append() && tokenizer.add_bos()) out->tokens.insert(out->tokens.begin(), tokenizer.bos());
       return absl::OkStatus();
     }
     case GenerateRequest::kTokens:

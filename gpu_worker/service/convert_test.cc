@@ -1,0 +1,69 @@
+#include "gpu_worker/service/convert.h"
+
+#include <string>
+
+#include "gpu_worker/model/tokenizer_test_data.h"
+#include "gtest/gtest.h"
+
+namespace hga {
+namespace {
+
+using gpu_worker::v1::GenerateRequest;
+
+constexpr uint32_t kStart = 1, kEnd = 2;  // ids of the control tokens; byte b is 3 + b
+
+class ConvertTest : public ::testing::Test {
+ protected:
+  void SetUp() override { Make(/*add_bos=*/true); }
+
+  void Make(bool add_bos) {
+    TokenizerData data = ByteVocabulary({"<s>", "<|im_start|>", "<|im_end|>"});
+    data.bos = 0;
+    data.add_bos = add_bos;
+    model_.tokenizer = Tokenizer::Create(std::move(data)).value();
+    model_.chat_template = ChatTemplate::Create(*FindChatStyle("qwen3"), model_.tokenizer.get());
+  }
+  std::string Text(absl::Span<const uint32_t> ids) {
+    std::string text;
+    for (uint32_t id : ids) text += model_.tokenizer->TokenBytes(id);
+    return text;
+  }
+  EngineRequest Convert(const GenerateRequest& request) {
+    auto converted = ToEngineRequest(model_, BudgetOptions(), request);
+    EXPECT_TRUE(converted.ok()) << converted.status();
+    return *std::move(converted);
+  }
+
+  LoadedModel model_;
+};
+
+TEST_F(ConvertTest, TextBeginsWithBosWhereTheModelWantsIt) {
+  GenerateRequest request;
+  request.set_text("a");
+  EXPECT_EQ(Convert(request).tokens, (std::vector<uint32_t>{0, 3 + 'a'}));
+  request.set_session("s");
+  request.set_append(true);
+  EXPECT_EQ(Convert(request).tokens, std::vector<uint32_t>{3 + 'a'});  // it continues what has one
+  Make(/*add_bos=*/false);
+  request.set_append(false);
+  EXPECT_EQ(Convert(request).tokens, std::vector<uint32_t>{3 + 'a'});
+}
+
+TEST_F(ConvertTest, ThinkingIsOnUnlessItIsSwitchedOff) {
+  GenerateRequest request;
+  auto* message = request.mutable_chat()->add_messages();
+  message->set_role("user");
+  message->set_content("hi");
+  const std::string chat = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n";
+  const std::string no_thoughts = "<think>\n\n</think>\n\n";
+  EXPECT_EQ(Text(Convert(request).tokens), chat);
+  request.set_no_thinking(true);
+  EXPECT_EQ(Text(Convert(request).tokens), chat + no_thoughts);
+  request.set_session("s");
+  request.set_append(true);
+  const uint32_t session[] = {kStart, 3 + 'x', kEnd};
+  EXPECT_EQ(Text(Convert(request).continuation(session).value()), "\n" + chat + no_thoughts);
+}
+
+}  // namespace
+}  // namespace hga
