@@ -175,6 +175,37 @@ TEST(SelectTest, SketchFindsTheKeyThatStandsOut) {
   EXPECT_EQ(KeysSeen(RunSelect(index, 0, q.block)[0]).count(needle), 1u);
 }
 
+// A session of a million tokens, at 4% of the size of its K/V; its one key that stands out is found.
+TEST(SequenceIndexTest, AMillionTokens) {
+  const KvGeometry g = SmallGeometry(2, 64, 1);
+  const SummaryMethod* m = *FindSummaryMethod("sketch");
+  constexpr uint32_t kChunks = 16384, kNeedle = 12345 * 64 + 7;
+  SequenceIndex index(g, m);
+  const auto hashes = MadeUpChunks(kChunks);
+  QueryBlock q(g, 1, 16, kChunks, 512, 3);
+  std::copy_n(q.queries.begin(), 64, q.queries.begin() + 64);
+  std::vector<std::string> data;
+  for (uint32_t i = 0; i < 16; ++i) data.push_back(SummaryData(g, *m, i));
+  // The needle's chunk is about the needle: the coarse level can know no more than a chunk's centre.
+  std::vector<bf16> block(g.block_elements());
+  for (uint32_t t = 0; t < 64; ++t) {
+    for (uint32_t d = 0; d < 64; ++d) {
+      block[g.k_row(0, t) + d] = ToBf16(ToFloat(q.queries[d]) * (t == kNeedle % 64 ? 2.0f : 0.5f));
+    }
+  }
+  std::string needle(m->chunk_bytes(g), '\0');
+  for (uint32_t layer = 0; layer < g.layers; ++layer) {
+    SummarizeBlock(g, *m, block.data(), reinterpret_cast<uint8_t*>(&needle[layer * m->layer_bytes(g)]));
+  }
+  for (uint32_t i = 0; i < kChunks; ++i) {
+    ASSERT_TRUE(index.Append(i, hashes[i], i == kNeedle / 64 ? needle : data[i % 16]).ok());
+  }
+  EXPECT_LT(static_cast<double>(index.bytes()), 0.04 * g.bytes_per_token() * kChunks * 64);
+  const std::set<uint32_t> keys = KeysSeen(RunSelect(index, 1, q.block)[0]);
+  EXPECT_EQ(keys.count(kNeedle), 1u);
+  EXPECT_LE(keys.size(), 512u);
+}
+
 TEST(SequenceIndexTest, GapsAndOtherChunksAreRefusedAndRepeatsAreNot) {
   const KvGeometry g = SmallGeometry();
   const SummaryMethod* m = *FindSummaryMethod("mean");
