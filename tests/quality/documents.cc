@@ -33,13 +33,13 @@ absl::StatusOr<std::vector<Document>> ReadCorpus(const std::string& manifest, co
     const auto take = [&](const char* field, std::string* out) {
       if (entry.is_object() && entry.contains(field) && entry[field].is_string()) *out = entry[field];
     };
-    take("id", &d.id);
+    take("name", &d.id);
     take("split", &d.split);
     take("kind", &d.kind);
     take("file", &d.path);
     if (d.id.empty() || d.split.empty() || d.path.empty()) {
       return absl::InvalidArgumentError(
-          absl::StrCat(manifest, ": document ", documents.size(), " ('", d.id, "') needs id, split and file"));
+          absl::StrCat(manifest, ": document ", documents.size(), " ('", d.id, "') needs name, split and file"));
     }
     d.path = (folder / d.path).string();
     if (split.empty() || d.split == split) documents.push_back(d);

@@ -13,11 +13,11 @@ namespace hga {
 struct Document {
   std::string id;
   std::string split;  // "dev": to choose methods by; "test": to report
-  std::string kind;   // "prose", "code", ...; may be empty
+  std::string kind;   // "text" or "code"; may be empty
   std::string path;
 };
 
-// The documents of a corpus.json, {"documents": [{"id", "split", "kind", "file"}]}, files relative to it. split: only
+// The documents of a corpus.json, {"documents": [{"name", "split", "kind", "file"}]}, files relative to it. split: only
 // these; empty: all. INVALID_ARGUMENT names the document that lacks something, NOT_FOUND the file.
 absl::StatusOr<std::vector<Document>> ReadCorpus(const std::string& manifest, const std::string& split);
 // A single text file as a document.
