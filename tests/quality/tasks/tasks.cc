@@ -121,7 +121,7 @@ Question MakeQuestion(TaskKind kind, Random* random) {
     case TaskKind::kSingleNeedle:
       return AskKey(random->Words(1), random);
     case TaskKind::kMultiKey:
-      return AskKey(random->Words(8), random);
+      return AskKey(random->Words(4), random);
     case TaskKind::kRandomKey:
       return AskKey(random->Distinct(4, [random] { return random->HexKey(); }), random);
     case TaskKind::kMultiValue:

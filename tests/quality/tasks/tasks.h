@@ -17,7 +17,7 @@ namespace hga {
 
 enum class TaskKind {
   kSingleNeedle,      // one key, one value
-  kMultiKey,          // eight keys with a value each; one is asked
+  kMultiKey,          // four keys with a value each; one is asked
   kRandomKey,         // four keys of eight hex digits; one is asked
   kMultiValue,        // one key with three values; all are asked
   kVariableTracking,  // a variable, and one that copies it, among a third that does not matter
