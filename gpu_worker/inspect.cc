@@ -68,7 +68,9 @@ std::string Human(uint64_t bytes) {
 }
 
 std::string Row(const std::string& name, const std::string& value) { return absl::StrFormat("%-22s%s\n", name, value); }
-std::string Cost(const std::string& name, uint64_t bytes) { return absl::StrFormat("  %-34s%12s\n", name, Human(bytes)); }
+std::string Cost(const std::string& name, uint64_t bytes) {
+  return absl::StrFormat("  %-34s%12s\n", name, Human(bytes));
+}
 
 std::string Verdict(const Inspection& x) {
   if (x.device_memory == 0) return "Whether it fits: give --device_memory, e.g. 32GiB\n";
@@ -85,10 +87,11 @@ std::string Table(const Inspection& x) {
   const ModelConfig& c = x.headers.weights.config;
   std::string out = Row("model", c.name);
   out += Row("architecture", c.architecture);
-  out += Row("file", absl::StrCat(x.headers.format, ", ", x.headers.file_count, x.headers.file_count == 1 ? " file, " : " files, ",
-                                  Human(x.headers.file_bytes)));
-  out += Row("parameters", x.parameters < 1000000000 ? absl::StrFormat("%.1f million", static_cast<double>(x.parameters) / 1e6)
-                                                        : absl::StrFormat("%.2f billion", static_cast<double>(x.parameters) / 1e9));
+  out += Row("file", absl::StrCat(x.headers.format, ", ", x.headers.file_count,
+                                  x.headers.file_count == 1 ? " file, " : " files, ", Human(x.headers.file_bytes)));
+  out += Row("parameters", x.parameters < 1000000000
+                               ? absl::StrFormat("%.1f million", static_cast<double>(x.parameters) / 1e6)
+                               : absl::StrFormat("%.2f billion", static_cast<double>(x.parameters) / 1e9));
   for (const auto& [name, share] : x.types) {
     out += Row("  " + name, absl::StrFormat("%d tensors, %s", share.tensors, Human(share.bytes)));
   }

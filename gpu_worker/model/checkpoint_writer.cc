@@ -82,7 +82,9 @@ class DataWriter {
     std::vector<uint64_t> buffer((std::min<uint64_t>(bytes, kWriteBytes) + 7) / sizeof(uint64_t));
     while (bytes > 0) {
       const uint64_t length = std::min<uint64_t>(bytes, kWriteBytes);
-      for (uint64_t i = 0; i * sizeof(uint64_t) < length; ++i) buffer[i] = free == 0 ? fixed : (random_() & free) | fixed;
+      for (uint64_t i = 0; i * sizeof(uint64_t) < length; ++i) {
+        buffer[i] = free == 0 ? fixed : (random_() & free) | fixed;
+      }
       stream_.write(reinterpret_cast<const char*>(buffer.data()), static_cast<std::streamsize>(length));
       bytes -= length;
     }

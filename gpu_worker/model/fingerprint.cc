@@ -63,7 +63,8 @@ Slices SlicesOf(const TensorView& view, size_t count) {
 ModelFingerprint Fingerprint(const ModelWeights& weights, const std::function<void(double)>& progress) {
   const std::vector<NamedTensor> tensors = ListTensors(weights);
   // 64 MiB in all, so that a checkpoint of many small experts loads as fast as one of a few large matrices.
-  const size_t count = std::clamp<size_t>((size_t{64} << 20) / kSliceBytes / std::max<size_t>(1, tensors.size()), 3, 16);
+  const size_t count =
+      std::clamp<size_t>((size_t{64} << 20) / kSliceBytes / std::max<size_t>(1, tensors.size()), 3, 16);
   std::string identity = ConfigIdentity(weights.config);
   // A batch's pages are asked for before the first one is waited for.
   constexpr size_t kBatch = 256;

@@ -67,7 +67,9 @@ absl::Status ReadExperts(const JsonFields& fields, ModelConfig* c) {
   HGA_ASSIGN_OR_RETURN(const json* dense, fields.GetArray("mlp_only_layers"));
   if (step != 1) return fields.WrongField("decoder_sparse_step", "1: experts in every layer");
   if (dense != nullptr && !dense->empty()) return fields.WrongField("mlp_only_layers", "[]: experts in every layer");
-  if (c->experts == 0 || c->experts > 1024) return fields.Wrong(absl::StrCat(c->experts, " experts, expected 1 to 1024"));
+  if (c->experts == 0 || c->experts > 1024) {
+    return fields.Wrong(absl::StrCat(c->experts, " experts, expected 1 to 1024"));
+  }
   if (c->experts_per_token == 0 || c->experts_per_token > c->experts) {
     return fields.WrongField("num_experts_per_tok", absl::StrCat("1 to ", c->experts));
   }

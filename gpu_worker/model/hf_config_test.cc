@@ -61,7 +61,8 @@ TEST(HfConfigTest, FamiliesDifferInBiasesAndNorms) {
   EXPECT_FALSE(family("LlamaForCausalLM").qkv_bias || family("LlamaForCausalLM").qk_norm);
   EXPECT_TRUE(family("Qwen2ForCausalLM").qkv_bias);
   EXPECT_TRUE(family("Qwen3ForCausalLM").qk_norm);
-  ExpectRefused(With("architectures", {"GPT2LMHeadModel"}), "'architectures' is [\"GPT2LMHeadModel\"], expected one of");
+  ExpectRefused(With("architectures", {"GPT2LMHeadModel"}),
+                "'architectures' is [\"GPT2LMHeadModel\"], expected one of");
   ExpectRefused(With("architectures", nullptr), "'architectures' is missing");
 }
 
@@ -137,7 +138,8 @@ TEST(HfConfigTest, RefusesWhatItCannotRunRight) {
   ExpectRefused(With("attention_bias", true), "'attention_bias' is true");
   ExpectRefused(With("hidden_act", "gelu"), "'hidden_act' is \"gelu\", expected silu");
   ExpectRefused(With("partial_rotary_factor", 0.5), "'partial_rotary_factor' is 0.5");
-  ExpectRefused(With("quantization_config", {{"quant_method", "awq"}}), "'quantization_config.quant_method' is \"awq\"");
+  ExpectRefused(With("quantization_config", {{"quant_method", "awq"}}),
+                "'quantization_config.quant_method' is \"awq\"");
   ExpectRefused(With("quantization_config", {{"quant_method", "fp8"}, {"weight_block_size", {64, 64}}}),
                 "'quantization_config.weight_block_size' is [64,64]");
   ExpectRefused(With("quantization_config", {{"quant_method", "fp8"}}), "weight_block_size' is missing");

@@ -89,7 +89,8 @@ class WeightReader {
     status_.Update(absl::InvalidArgumentError(absl::StrCat(*tensor.file, ": tensor '", name, "' ", what)));
   }
   void Missing(const std::string& name, const std::string& why = "") {
-    status_.Update(absl::NotFoundError(absl::StrCat("checkpoint ", checkpoint_.folder(), ": no tensor '", name, "'", why)));
+    status_.Update(
+        absl::NotFoundError(absl::StrCat("checkpoint ", checkpoint_.folder(), ": no tensor '", name, "'", why)));
   }
   const absl::Status& status() const { return status_; }
 
@@ -230,7 +231,8 @@ void ReadWeights(const HfConfig& config, WeightReader* reader, ModelWeights* wei
 absl::StatusOr<std::unique_ptr<HfModel>> ReadHfModel(const std::string& folder, HfRead read) {
   auto read_config = ReadHfConfig(folder + "/config.json");
   if (absl::IsNotFound(read_config.status())) {
-    return absl::NotFoundError(absl::StrCat("folder ", folder, " has no config.json; expected config.json, tokenizer.json ",
+    return absl::NotFoundError(absl::StrCat("folder ", folder,
+                                            " has no config.json; expected config.json, tokenizer.json ",
                                             "and safetensors files, or the path of a GGUF file"));
   }
   HGA_ASSIGN_OR_RETURN(HfConfig config, std::move(read_config));

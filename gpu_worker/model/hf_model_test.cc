@@ -175,7 +175,8 @@ TEST_F(HfModelTest, RefusesWrongScales) {
   for (uint16_t bits : {0x7fc0, 0x7f80, 0xff80, 0xbf80}) {  // not a number, both infinities, -1
     Write(o);
     Patch(name, bits);
-    ExpectRefused(invalid_, absl::StrCat("tensor '", name, "' holds a scale that is negative, infinite or not a number"));
+    ExpectRefused(invalid_,
+                  absl::StrCat("tensor '", name, "' holds a scale that is negative, infinite or not a number"));
   }
   o.dtype = "F32";
   Write(o);

@@ -57,7 +57,9 @@ absl::StatusOr<json> ParseJsonObject(absl::string_view text, const std::string& 
     return absl::InvalidArgumentError(absl::StrCat(name, ": nested more than ", kMaxDepth, " deep"));
   }
   json value = json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
-  if (value.is_discarded()) return absl::InvalidArgumentError(absl::StrCat(name, ": is not JSON (truncated download?)"));
+  if (value.is_discarded()) {
+    return absl::InvalidArgumentError(absl::StrCat(name, ": is not JSON (truncated download?)"));
+  }
   if (!value.is_object()) return absl::InvalidArgumentError(absl::StrCat(name, ": expected a JSON object"));
   return value;
 }

@@ -79,11 +79,25 @@ ordered_json TokenizerJson() {
   for (uint32_t byte = 0; byte < 256; ++byte) vocab[ToByteAlphabet(static_cast<uint8_t>(byte))] = 3 + byte;
   const ordered_json byte_level = {
       {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
-  return {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"added_tokens", added},
-          {"normalizer", nullptr}, {"pre_tokenizer", byte_level}, {"post_processor", nullptr}, {"decoder", byte_level},
-          {"model", {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr}, {"continuing_subword_prefix", nullptr},
-                     {"end_of_word_suffix", nullptr}, {"fuse_unk", false}, {"byte_fallback", false},
-                     {"ignore_merges", false}, {"vocab", vocab}, {"merges", ordered_json::array()}}}};
+  return {{"version", "1.0"},
+          {"truncation", nullptr},
+          {"padding", nullptr},
+          {"added_tokens", added},
+          {"normalizer", nullptr},
+          {"pre_tokenizer", byte_level},
+          {"post_processor", nullptr},
+          {"decoder", byte_level},
+          {"model",
+           {{"type", "BPE"},
+            {"dropout", nullptr},
+            {"unk_token", nullptr},
+            {"continuing_subword_prefix", nullptr},
+            {"end_of_word_suffix", nullptr},
+            {"fuse_unk", false},
+            {"byte_fallback", false},
+            {"ignore_merges", false},
+            {"vocab", vocab},
+            {"merges", ordered_json::array()}}}};
 }
 
 ordered_json TokenizerConfig() {
@@ -156,8 +170,11 @@ ordered_json CheckpointConfig(const RandomCheckpointOptions& o) {
         kept.push_back(absl::StrCat("model.layers.", i, ".", module));
       }
     }
-    config["quantization_config"] = {{"activation_scheme", "dynamic"}, {"fmt", "e4m3"}, {"modules_to_not_convert", kept},
-                                     {"quant_method", "fp8"}, {"weight_block_size", {128, 128}}};
+    config["quantization_config"] = {{"activation_scheme", "dynamic"},
+                                     {"fmt", "e4m3"},
+                                     {"modules_to_not_convert", kept},
+                                     {"quant_method", "fp8"},
+                                     {"weight_block_size", {128, 128}}};
   }
   return config;
 }

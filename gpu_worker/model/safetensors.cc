@@ -35,7 +35,8 @@ absl::StatusOr<ShardMap> ReadIndex(const std::string& path) {
     const std::string file = shard.is_string() ? shard.get<std::string>() : "";
     // A plain name: an index must not reach files outside its folder.
     if (file.empty() || absl::StrContains(file, '/') || !absl::EndsWith(file, ".safetensors")) {
-      return fields.Wrong(absl::StrCat("weight_map['", absl::CEscape(name), "'] is '", absl::CEscape(file.substr(0, 80)),
+      return fields.Wrong(absl::StrCat("weight_map['", absl::CEscape(name), "'] is '",
+                                       absl::CEscape(file.substr(0, 80)),
                                        "', expected the name of a .safetensors file beside it"));
     }
     shards[name] = file;
@@ -106,7 +107,8 @@ absl::Status SafetensorsCheckpoint::AddShards(const std::string& index_path) {
   for (const auto& [name, shard] : shard_of) {
     const Tensor* tensor = Find(name);
     if (tensor == nullptr || *tensor->file != absl::StrCat(folder_, "/", shard)) {
-      return Broken(index_path, absl::StrCat("tensor '", absl::CEscape(name), "' is not in ", shard, ", where the index has it"));
+      return Broken(index_path,
+                    absl::StrCat("tensor '", absl::CEscape(name), "' is not in ", shard, ", where the index has it"));
     }
   }
   return absl::OkStatus();

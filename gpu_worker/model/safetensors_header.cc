@@ -102,7 +102,9 @@ class HeaderReader : public nlohmann::json_sax<json> {
   bool Fail(const std::string& what) { return Stop(absl::StrCat("tensor '", absl::CEscape(tensor_.name), "' ", what)); }
   bool Unexpected(const std::string& what) {
     if (level_ == Level::kOutside) return Stop(absl::StrCat("the header is ", what, ", expected an object"));
-    if (level_ == Level::kTop) return Stop(absl::StrCat("'", absl::CEscape(key_), "' is ", what, ", expected an object"));
+    if (level_ == Level::kTop) {
+      return Stop(absl::StrCat("'", absl::CEscape(key_), "' is ", what, ", expected an object"));
+    }
     if (level_ == Level::kMetadata) return Stop(absl::StrCat("__metadata__ holds ", what, ", expected strings"));
     return Fail(absl::StrCat("has ", what, " in '", absl::CEscape(key_), "'"));
   }
@@ -148,7 +150,8 @@ absl::Status CheckTensor(const StoredTensor& t, uint64_t data_start, uint64_t da
   }
   if ((data_start + t.begin) % element != 0) {
     return absl::InvalidArgumentError(absl::StrCat(Quoted(t), " at ", data_start + t.begin, " is not aligned to its ",
-                                                   element, "-byte elements; save it again with a current safetensors"));
+                                                   element,
+                                                   "-byte elements; save it again with a current safetensors"));
   }
   return absl::OkStatus();
 }
@@ -171,8 +174,8 @@ absl::Status CheckCoverage(const std::vector<StoredTensor>& tensors, uint64_t da
       return absl::InvalidArgumentError(absl::StrCat(Quoted(tensors[i - 1]), " and ", Quoted(tensors[i]), " overlap"));
     }
     if (tensors[i].begin > end) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("nothing lies between ", end, " and ", tensors[i].begin, ", where ", Quoted(tensors[i]), " begins"));
+      return absl::InvalidArgumentError(absl::StrCat("nothing lies between ", end, " and ", tensors[i].begin,
+                                                     ", where ", Quoted(tensors[i]), " begins"));
     }
     end = tensors[i].end;
   }

@@ -12,7 +12,8 @@ namespace {
 
 // Eight bytes at `begin`.
 std::string Entry(const std::string& name, int begin = 0) {
-  return absl::StrCat("\"", name, "\":{\"dtype\":\"F32\",\"shape\":[1,2],\"data_offsets\":[", begin, ",", begin + 8, "]}");
+  return absl::StrCat("\"", name, "\":{\"dtype\":\"F32\",\"shape\":[1,2],\"data_offsets\":[", begin, ",", begin + 8,
+                      "]}");
 }
 
 absl::Status Parse(const std::string& text, uint64_t data_bytes, uint64_t data_start = 8) {

@@ -1,5 +1,6 @@
-// Benchmark `models`: what it takes to load a model, with its files in the page cache and not. Each load happens in a
-// process of its own, whose peak memory is the load's. Then the tokenizer's speed.
+// Benchmark `models`: what it takes to load a model (LoadModel; what a backend then packs for itself is not in it),
+// with its files in the page cache and not. Each load happens in a process of its own, whose peak memory is the load's.
+// Then the tokenizer's speed.
 #include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -120,8 +121,8 @@ class ModelsBench {
     return RunOnce(key + "_warm", what + ", warm", path, /*cold=*/false);
   }
   void AddWorst() {
-    report_.Add("load_s", "the slowest of these: ready to serve after", worst_load_s_, "s");
-    report_.Add("load_peak_bytes", "the largest of these: peak memory when ready", worst_peak_, "B");
+    report_.Add("load_s", "the slowest of these: loaded after", worst_load_s_, "s");
+    report_.Add("load_peak_bytes", "the largest of these: peak memory", worst_peak_, "B");
   }
   Report* report() { return &report_; }
 
@@ -138,9 +139,9 @@ class ModelsBench {
       anonymous.push_back(json["anonymous_bytes"]);
       weights = json["weight_bytes"];
     }
-    report_.Add(key + "_load_s", what + ": ready to serve after", Quantile(&load, 0.5), "s");
+    report_.Add(key + "_load_s", what + ": loaded after", Quantile(&load, 0.5), "s");
     report_.Add(key + "_read_s", what + ": then each weight page read once", Quantile(&read, 0.5), "s");
-    report_.Add(key + "_load_peak_bytes", what + ": peak memory when ready, mapped pages included",
+    report_.Add(key + "_load_peak_bytes", what + ": peak memory, mapped pages included",
                 Quantile(&peak, 1), "B");
     report_.Add(key + "_anonymous_bytes", what + ": of it not backed by the files", Quantile(&anonymous, 1), "B");
     if (!cold) report_.Add("", what + ": weights", weights, "B");
@@ -172,7 +173,8 @@ absl::Status Run() {
   const bool quick = absl::GetFlag(FLAGS_quick);
   std::printf("models: %s\n", MachineName().c_str());
   ModelsBench bench(quick ? 1 : 3);
-  bench.report()->Add("read_bandwidth_gbps", "machine: memory read bandwidth, all cores", MeasureReadBandwidth(), "GB/s");
+  bench.report()->Add("read_bandwidth_gbps", "machine: memory read bandwidth, all cores", MeasureReadBandwidth(),
+                      "GB/s");
   HGA_RETURN_IF_ERROR(bench.Run("smollm2", "SmolLM2-135M Q4_1", absl::GetFlag(FLAGS_model)));
   HGA_RETURN_IF_ERROR(RunSynthetic(quick ? 1 : 5, &bench));
   bench.AddWorst();
