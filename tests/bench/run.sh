@@ -3,7 +3,7 @@
 # Builds what it needs, prints a table with units and the machine's limits, writes a flat JSON object of numbers.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-names="path backend kv_store routing models"
+names="path backend kv_store routing models quality"
 
 usage() {
   echo "usage: tests/bench/run.sh NAME [--quick] [--json FILE]"
@@ -29,11 +29,33 @@ commit="$(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
 [ -z "$(git status --porcelain 2>/dev/null)" ] || commit="$commit+changes"
 common=(${quick:+"$quick"} "--json=$json" "--commit=$commit" "--command=$command")
 
-case "$name" in path|backend|kv_store|routing|models) ;; *) usage >&2; exit 2 ;; esac
+# Goes on where it was cut off: what .hga/quality.jsonl has is not measured again. Remove the file to begin anew.
+run_quality() {
+  local quality=.bazel/bin/tests/quality/quality results=.hga/quality.jsonl
+  local on=("--model=$model" --corpus=tests/quality/corpus/corpus.json)
+  export OMP_WAIT_POLICY=passive  # threads that spin between short loops take more than they give
+  bazel build -c opt //tests/quality:quality
+  if [ -n "$quick" ]; then
+    results=.hga/quality_quick.jsonl
+    rm -f "$results"
+    "$quality" loss "${on[@]}" "--out=$results" --split=dev --documents=2 --length=2048 \
+      --configs=sketch/512/decode,mean_hga/512/decode
+  else
+    "$quality" loss "${on[@]}" "--out=$results"
+  fi
+  "$quality" report "--out=$results" ${json:+"--json=$json"} --svg_dir=.hga/quality_plots \
+    "--commit=$commit" "--command=$command"
+}
+
+case "$name" in path|backend|kv_store|routing|models|quality) ;; *) usage >&2; exit 2 ;; esac
 deploy/install_packages.sh
 deploy/fetch_model.sh
-bazel build -c opt "//tests/bench:${name}_bench"
 model=.hga/models/SmolLM2-135M-Instruct.Q4_1.gguf
+if [ "$name" = quality ]; then
+  run_quality
+  exit
+fi
+bazel build -c opt "//tests/bench:${name}_bench"
 
 case "$name" in
   path) common+=("--model=$model" --document=deploy/documents/alice.txt) ;;

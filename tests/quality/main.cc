@@ -31,6 +31,7 @@ void AddFlags(CLI::App* app, QualityOptions* o) {
   app->add_option("--seed", o->seed, "Of the retrieval tasks");
   app->add_option("--method", o->method, "Method that the report's numbers are about");
   app->add_option("--json", o->json, "The report's numbers as a flat JSON object");
+  app->add_option("--svg_dir", o->svg_dir, "Folder for the report's plots");
   app->add_option("--commit", o->commit, "Told in the JSON");
   app->add_option("--command", o->command, "Told in the JSON");
 }

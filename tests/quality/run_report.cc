@@ -85,37 +85,44 @@ class Numbers {
         model_(!loss.empty() ? loss.begin()->first.model : !retrieval.empty() ? retrieval.begin()->first.model : "") {}
 
   Json All() {
-    AddGap("gap_nats_8k_512", method_, 512, "decode");
-    AddGap("gap_nats_8k_1024", method_, 1024, "decode");
-    const LossSeries* ours = Find(method_, 512, "decode");
-    const LossSeries* hga = Find("mean_hga", 512, "decode");
-    const bool both = ours != nullptr && hga != nullptr;
-    Add("gap_ratio_vs_hga_8k_512", both ? GapRatio(*ours, *hga) : Ratio(), both);
-    AddGap("gap_nats_8k_512_hga", "mean_hga", 512, "decode");
-    AddGap("gap_nats_8k_1024_prefill", method_, 1024, "prefill");
-    AddGap("gap_nats_8k_512_oracle", "oracle_groups", 512, "decode");
-    AddGap("gap_nats_8k_512_oracle_tokens", "oracle_tokens", 512, "decode");
-    AddGap("gap_nats_8k_512_window", "window", 512, "decode");
-    json_["documents_8k"] = ours == nullptr ? 0 : ours->documents.size();
+    std::set<uint32_t> lengths = {8192};  // these are always there: what is missing is null
+    for (const auto& [name, series] : loss_) lengths.insert(name.length);
+    for (const uint32_t length : lengths) AddLength(length);
     AddAgreement();
     return json_;
   }
 
  private:
-  const LossSeries* Find(const std::string& method, uint32_t keys, const std::string& path) const {
-    const auto found = loss_.find({model_, 8192, path, keys, method});
+  void AddLength(uint32_t length) {
+    const std::string at = length % 1024 == 0 ? absl::StrCat("_", length / 1024, "k") : absl::StrCat("_", length);
+    const LossSeries* ours = Find(length, method_, 512, "decode");
+    const LossSeries* hga = Find(length, "mean_hga", 512, "decode");
+    const bool both = ours != nullptr && hga != nullptr;
+    AddGap("gap_nats" + at + "_512", ours);
+    AddGap("gap_nats" + at + "_1024", Find(length, method_, 1024, "decode"));
+    Add("gap_ratio_vs_hga" + at + "_512", both ? GapRatio(*ours, *hga) : Ratio(), both);
+    AddGap("gap_nats" + at + "_512_hga", hga);
+    AddGap("gap_nats" + at + "_1024_prefill", Find(length, method_, 1024, "prefill"));
+    AddGap("gap_nats" + at + "_512_oracle", Find(length, "oracle_groups", 512, "decode"));
+    AddGap("gap_nats" + at + "_512_oracle_tokens", Find(length, "oracle_tokens", 512, "decode"));
+    AddGap("gap_nats" + at + "_512_window", Find(length, "window", 512, "decode"));
+    json_["documents" + at] = ours == nullptr ? 0 : ours->documents.size();
+  }
+
+  const LossSeries* Find(uint32_t length, const std::string& method, uint32_t keys, const std::string& path) const {
+    const auto found = loss_.find({model_, length, path, keys, method});
     return found == loss_.end() ? nullptr : &found->second;
   }
 
   void Add(const std::string& key, const Ratio& ratio, bool known) {
     known = known && std::isfinite(ratio.value);
+    if (!known && key.find("_8k") == std::string::npos) return;
     json_[key] = known ? Json(ratio.value) : Json(nullptr);
     json_[key + "_low"] = known ? Json(ratio.interval.low) : Json(nullptr);
     json_[key + "_high"] = known ? Json(ratio.interval.high) : Json(nullptr);
   }
 
-  void AddGap(const std::string& key, const std::string& method, uint32_t keys, const std::string& path) {
-    const LossSeries* series = Find(method, keys, path);
+  void AddGap(const std::string& key, const LossSeries* series) {
     Add(key, series == nullptr ? Ratio() : Summarize(*series).gap, series != nullptr);
   }
 
