@@ -33,7 +33,8 @@ CLI::App* Add(CLI::App* parent, Options* o, Command command, const std::string& 
 void AddModelCommands(CLI::App* app, Options* o) {
   CLI::App* model = app->add_subcommand("model", "What model is served; inspect: what a model file is and needs");
   model->fallthrough()->footer(kMore);
-  CLI::App* inspect = model->add_subcommand("inspect", "A model file's architecture, types, sizes, and GPU memory plan");
+  CLI::App* inspect =
+      model->add_subcommand("inspect", "A model file's architecture, types, sizes, and GPU memory plan");
   inspect->fallthrough()->footer("Runs gpu_worker, which must be installed beside hga. Exit codes: 0 ok, 1 failure.");
   inspect->add_option("path", o->model_path, "GGUF file, or folder with safetensors")->required()->type_name("");
   inspect->add_option("--context", o->context_tokens, "Tokens to plan for; default: the model's context")
@@ -110,6 +111,7 @@ void AddGenerationFlags(CLI::App* app, Options* o) {
       ->allow_extra_args(false)
       ->group("Sampling")
       ->type_name("TEXT");
+  app->add_flag("--no-thinking", o->no_thinking, "Models that can do both answer without thoughts")->group("Sampling");
   app->add_option("--attention", o->attention, "routed: the relevant part of the history; dense: all of it")
       ->check(CLI::IsMember({"routed", "dense"}))
       ->group("Attention")
@@ -161,6 +163,7 @@ gpu_worker::v1::GenerateRequest RequestFrom(const Options& options) {
   gpu_worker::v1::GenerateRequest request;
   request.set_session(options.session);
   request.set_append(options.append);
+  request.set_no_thinking(options.no_thinking);
   if (options.max_tokens.has_value()) request.set_max_tokens(*options.max_tokens);
   auto* sampling = request.mutable_sampling();
   sampling->set_temperature(options.temperature);

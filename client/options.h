@@ -29,6 +29,7 @@ struct Options {
   std::string text;  // question or prompt
   std::string session;
   bool append = false;
+  bool no_thinking = false;
   bool raw = false;
   std::optional<uint32_t> max_tokens;
   float temperature = 0;

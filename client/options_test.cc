@@ -142,7 +142,8 @@ TEST_F(OptionsTest, ConfigFileGivesDefaults) {
 TEST_F(OptionsTest, RequestCarriesEveryFlag) {
   ASSERT_EQ(Parse({"generate",  "p",
                    "--session", "s",
-                   "--append",  "--max-tokens",
+                   "--append",  "--no-thinking",
+                   "--max-tokens",
                    "0",         "--temperature",
                    "0.7",       "--top-k",
                    "5",         "--top-p",
@@ -158,6 +159,7 @@ TEST_F(OptionsTest, RequestCarriesEveryFlag) {
   const auto request = RequestFrom(options_);
   EXPECT_EQ(request.session(), "s");
   EXPECT_TRUE(request.append());
+  EXPECT_TRUE(request.no_thinking());
   EXPECT_TRUE(request.has_max_tokens());
   EXPECT_EQ(request.max_tokens(), 0);
   EXPECT_FLOAT_EQ(request.sampling().temperature(), 0.7);

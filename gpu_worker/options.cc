@@ -23,12 +23,14 @@ void AddEngineOptions(CLI::App* app, EngineOptions* e) {
   app->add_option("--max_waiting", e->max_waiting, "Requests that may wait beyond those");
   app->add_option("--max_dense_tokens", e->max_dense_tokens,
                   "Longest sequence that goes on without a router; 0: the model's context");
-  app->add_option("--summary_method", e->summary_method, "How keys are summed up for the router: sketch, cuboid or mean");
+  app->add_option("--summary_method", e->summary_method,
+                  "How keys are summed up for the router: sketch, cuboid or mean");
 }
 
 void AddInspectOptions(CLI::App* app, InspectOptions* i) {
   const std::string group = "Inspect";
-  app->add_option("--inspect", i->path, "Show what this model is and needs, and exit: GGUF file or folder")->group(group);
+  app->add_option("--inspect", i->path, "Show what this model is and needs, and exit: GGUF file or folder")
+      ->group(group);
   app->add_option("--context", i->context_tokens, "Tokens to plan for; 0: the model's context")
       ->check(CLI::Range(uint64_t{0}, uint64_t{1} << 40))
       ->group(group);
@@ -47,7 +49,8 @@ absl::Status GpuWorkerOptions::Validate() const {
   HGA_RETURN_IF_ERROR(ValidateAddress(kv_store));
   if (!router.empty()) HGA_RETURN_IF_ERROR(ValidateAddress(router));
   if (model.empty()) {
-    return absl::InvalidArgumentError("--model is missing: a GGUF file or a folder with safetensors; deploy/fetch_model.sh brings one");
+    return absl::InvalidArgumentError(
+        "--model is missing: a GGUF file or a folder with safetensors; deploy/fetch_model.sh brings one");
   }
   if (router_transport != "auto" && router_transport != "ring" && router_transport != "stream") {
     return absl::InvalidArgumentError(
@@ -69,8 +72,10 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
   app.set_config("--config", "", "File of flag=value lines");
   app.add_option("--listen", o->listen, "Address to serve at: unix:/path or host:port");
   app.add_option("--metrics_listen", o->metrics_listen, "Address of the metrics page; empty: none");
-  app.add_option("--model", o->model, "The model: a GGUF file, or a folder with config.json, tokenizer.json and safetensors files");
-  app.add_option("--chat_template", o->chat_template, "chatml, or empty for the model file's own");
+  app.add_option("--model", o->model,
+                 "The model: a GGUF file, or a folder with config.json, tokenizer.json and safetensors files");
+  app.add_option("--chat_template", o->chat_template,
+                 "chatml, llama3, llama3.1, qwen2.5 or qwen3; empty: the model file's own");
   app.add_option("--kv_store", o->kv_store, "Address of the kv_store daemon");
   app.add_option("--router", o->router, "Address of the router daemon; empty: none, attention is dense");
   app.add_option("--router_transport", o->router_transport, "auto, ring (shared memory) or stream (gRPC)");

@@ -16,7 +16,7 @@ struct GpuWorkerOptions {
   std::string listen = "unix:/run/hga/gpu_worker.sock";
   std::string metrics_listen = "127.0.0.1:9103";
   std::string model;
-  std::string chat_template;  // empty: the model file's own
+  std::string chat_template;  // a name of model/chat_style.h; empty: the model file's own
   std::string kv_store = "unix:/run/hga/kv_store.sock";
   std::string router;  // empty: none, all attention is dense
   std::string router_transport = "auto";

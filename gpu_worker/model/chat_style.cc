@@ -38,7 +38,8 @@ ChatStyle Llama3() {
 absl::Status Unknown(const std::string& why) {
   return absl::FailedPreconditionError(
       absl::StrCat("the model's chat template is not one that is known (", why, "); start the worker with ",
-                   "--chat_template=NAME, one of ", ChatStyleNames(), ", or send raw text instead (hga generate --raw)"));
+                   "--chat_template=NAME, one of ", ChatStyleNames(),
+                   ", or send raw text instead (hga generate --raw)"));
 }
 
 // The first <|name|> of the text that is not among those expected; "" if there is none.
@@ -76,7 +77,8 @@ std::string DefaultSystem(const std::string& text) {
 
 bool Trims(absl::string_view text) {
   std::string packed = absl::StrReplaceAll(text, {{" ", ""}});
-  for (const char* use : {"content|trim", "content']|trim", "content\"]|trim", "content.strip()", "content'].strip()"}) {
+  for (const char* use :
+       {"content|trim", "content']|trim", "content\"]|trim", "content.strip()", "content'].strip()"}) {
     if (absl::StrContains(packed, use)) return true;
   }
   return false;
@@ -115,7 +117,8 @@ absl::StatusOr<ChatStyle> RecogniseLlama3(const std::string& text) {
   style.bos = absl::StrContains(text, "bos_token") || absl::StrContains(text, "<|begin_of_text|>");
   style.trim = Trims(text);
   if (absl::StrContains(text, "Cutting Knowledge Date")) {
-    if (!absl::StrContains(text, "Cutting Knowledge Date: December 2023\n") || !absl::StrContains(text, "Today Date: ")) {
+    if (!absl::StrContains(text, "Cutting Knowledge Date: December 2023\n") ||
+        !absl::StrContains(text, "Today Date: ")) {
       return Unknown("it is like Llama 3's, but with another date");
     }
     style.system_preamble = kLlama31Preamble;

@@ -36,8 +36,8 @@ absl::StatusOr<std::string> Translate(const std::string& pattern) {
     } else if (!negated) {
       out += set;
     } else {
-      return absl::InvalidArgumentError(
-          absl::StrCat("regular expression '", pattern, "': \\", std::string(1, escaped), " inside [] is not supported"));
+      return absl::InvalidArgumentError(absl::StrCat("regular expression '", pattern, "': \\",
+                                                     std::string(1, escaped), " inside [] is not supported"));
     }
   }
   return out;

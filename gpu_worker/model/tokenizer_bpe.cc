@@ -104,7 +104,8 @@ absl::Status BpeModel::IndexPieces() {
     if (pieces_[id].empty()) continue;
     const auto [at, added] = index_.emplace(pieces_[id], id);
     if (!added) {
-      return absl::InvalidArgumentError(absl::StrCat("vocabulary: ids ", at->second, " and ", id, " are the same token"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("vocabulary: ids ", at->second, " and ", id, " are the same token"));
     }
   }
   return absl::OkStatus();

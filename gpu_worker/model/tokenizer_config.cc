@@ -82,7 +82,9 @@ absl::Status ReadMissingAdded(const JsonFields& fields, TokenizerData* data) {
   for (const auto& [key, entry] : entries->items()) {
     const std::string where = absl::StrCat("added_tokens_decoder.", key);
     uint32_t id = 0;
-    if (!absl::SimpleAtoi(key, &id) || !entry.is_object()) return fields.Wrong(absl::StrCat("'", where, "' is no token"));
+    if (!absl::SimpleAtoi(key, &id) || !entry.is_object()) {
+      return fields.Wrong(absl::StrCat("'", where, "' is no token"));
+    }
     HGA_ASSIGN_OR_RETURN(AddedToken token, ReadAddedToken(JsonFields(entry, fields.file(), where + "."), id));
     const bool known = std::any_of(data->added.begin(), data->added.end(),
                                    [&](const AddedToken& other) { return other.id == id; });

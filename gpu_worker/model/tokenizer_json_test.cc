@@ -43,7 +43,8 @@ class TokenizerJsonTest : public ::testing::Test {
   void TearDown() override { fs::remove_all(folder_); }
 
   void Write(const std::string& name, const std::string& text) { std::ofstream(folder_ + "/" + name) << text; }
-  void ExpectRefused(const std::vector<std::string>& parts, absl::StatusCode code = absl::StatusCode::kInvalidArgument) {
+  void ExpectRefused(const std::vector<std::string>& parts,
+                     absl::StatusCode code = absl::StatusCode::kInvalidArgument) {
     const auto tokenizer = ReadTokenizerJson(folder_);
     EXPECT_EQ(tokenizer.status().code(), code) << tokenizer.status();
     for (const std::string& part : parts) {

@@ -12,7 +12,8 @@ import sys
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-CHATML = """{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
+CHATML = ("{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
+          "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 
 QWEN25 = r"""{%- if tools %}
     {{- '<|im_start|>system\n' }}
