@@ -81,6 +81,7 @@ class Progress {
 // The commands. Each goes on where an earlier run with the same --out stopped.
 absl::Status RunLoss(const QualityOptions& options);
 absl::Status RunMass(const QualityOptions& options);
+absl::Status RunRetrieval(const QualityOptions& options);
 absl::Status RunReport(const QualityOptions& options);
 
 }  // namespace hga

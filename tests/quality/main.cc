@@ -49,6 +49,7 @@ int Main(int argc, char** argv) {
   };
   add("loss", "Loss and KL of documents, dense and in each configuration", RunLoss);
   add("mass", "Attention mass kept and error of the attention's output, per layer and head", RunMass);
+  add("retrieval", "Answers to questions about a long text, dense and in each configuration", RunRetrieval);
   add("report", "Table and JSON of a results file", RunReport);
   try {
     app.parse(LastArgumentFirst(argc, argv));

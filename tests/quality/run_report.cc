@@ -50,12 +50,12 @@ void PrintLoss(const LossMap& all) {
 void PrintRetrieval(const RetrievalMap& all) {
   if (all.empty()) return;
   std::printf("\nRetrieval (agreement: right when routed, of the samples that dense gets right)\n");
-  std::printf("%-22s %6s %6s %-18s %7s %6s %6s %9s\n", "method", "length", "keys", "task", "samples", "dense", "routed",
+  std::printf("%-22s %6s %-7s %6s %-18s %7s %6s %6s %9s\n", "method", "length", "path", "keys", "task", "samples", "dense", "routed",
               "agreement");
   for (const auto& [name, tasks] : all) {
     for (const auto& [task, c] : tasks) {
-      std::printf("%-22s %6u %6u %-18s %7u %6.3f %6.3f", name.method.c_str(), name.length, name.keys, task.c_str(),
-                  c.samples, double{1} * c.dense_right / c.samples, double{1} * c.routed_right / c.samples);
+      std::printf("%-22s %6u %-7s %6u %-18s %7u %6.3f %6.3f", name.method.c_str(), name.length, name.path.c_str(),
+                  name.keys, task.c_str(), c.samples, double{1} * c.dense_right / c.samples, double{1} * c.routed_right / c.samples);
       if (c.dense_right > 0) std::printf(" %9.3f", c.agreement());
       std::printf("\n");
     }
@@ -126,11 +126,11 @@ class Numbers {
     Add(key, series == nullptr ? Ratio() : Summarize(*series).gap, series != nullptr);
   }
 
-  // Of all lengths and tasks.
+  // Of all lengths and tasks, the whole prompt routed.
   void AddAgreement() {
     RetrievalCount sum;
     for (const auto& [name, tasks] : retrieval_) {
-      if (name.model != model_ || name.method != method_ || name.keys != 512) continue;
+      if (name.model != model_ || name.method != method_ || name.keys != 512 || name.path != "prefill") continue;
       for (const auto& [task, c] : tasks) {
         sum.samples += c.samples;
         sum.dense_right += c.dense_right;
