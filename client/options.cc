@@ -120,6 +120,11 @@ void AddGenerationFlags(CLI::App* app, Options* o) {
       ->check(CLI::Range(0.0, 1.0))
       ->group("Attention")
       ->type_name("X");
+  app->add_option("--budget-tokens", o->budget_tokens,
+                  "So many tokens of the history, however long it is, e.g. 512")
+      ->check(CLI::Range(16, 1 << 20))
+      ->group("Attention")
+      ->type_name("N");
 }
 
 }  // namespace
@@ -130,8 +135,10 @@ absl::Status Options::Validate() const {
   if (append && session.empty()) return absl::InvalidArgumentError("--append needs --session NAME");
   if (command == Command::kSessionsDelete && session.empty())
     return absl::InvalidArgumentError("the name is empty");
-  if (budget > 0 && attention == "dense")
-    return absl::InvalidArgumentError("--budget has no meaning with --attention dense");
+  if ((budget > 0 || budget_tokens > 0) && attention == "dense")
+    return absl::InvalidArgumentError("--budget and --budget-tokens have no meaning with --attention dense");
+  if (budget > 0 && budget_tokens > 0)
+    return absl::InvalidArgumentError("--budget and --budget-tokens exclude each other");
   if (stop.size() > 16)
     return absl::InvalidArgumentError(absl::StrCat("--stop is given ", stop.size(), " times; 16 at most"));
   for (const std::string& text : stop) {
@@ -177,6 +184,8 @@ gpu_worker::v1::GenerateRequest RequestFrom(const Options& options) {
   if (options.attention == "routed") request.mutable_attention()->set_mode(Attention::MODE_ROUTED);
   if (options.attention == "dense") request.mutable_attention()->set_mode(Attention::MODE_DENSE);
   request.mutable_attention()->set_budget_fraction(options.budget);
+  request.mutable_attention()->set_budget_min_tokens(options.budget_tokens);
+  request.mutable_attention()->set_budget_max_tokens(options.budget_tokens);
   return request;
 }
 

@@ -41,6 +41,7 @@ struct Options {
   std::vector<std::string> stop;
   std::string attention;  // "", "routed" or "dense"
   float budget = 0;
+  uint32_t budget_tokens = 0;
 
   // Model inspect.
   std::string model_path;

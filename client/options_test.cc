@@ -101,6 +101,9 @@ TEST_F(OptionsTest, UsageErrors) {
       {"generate", "p", "--budget", "2"},
       {"generate", "p", "--attention", "some"},
       {"generate", "p", "--attention", "dense", "--budget", "0.5"},
+      {"generate", "p", "--attention", "dense", "--budget-tokens", "512"},
+      {"generate", "p", "--budget", "0.5", "--budget-tokens", "512"},
+      {"generate", "p", "--budget-tokens", "3"},
       {"generate", "p", "--append"},
       {"generate", "p", "--raw", "--chat"},
       {"generate", "p", "--session", "a b"},
@@ -171,6 +174,14 @@ TEST_F(OptionsTest, RequestCarriesEveryFlag) {
   EXPECT_THAT(request.stop(), ElementsAre("END"));
   EXPECT_EQ(request.attention().mode(), gpu_worker::v1::Attention::MODE_ROUTED);
   EXPECT_FLOAT_EQ(request.attention().budget_fraction(), 0.25);
+  EXPECT_EQ(request.attention().budget_max_tokens(), 0u);
+}
+
+TEST_F(OptionsTest, BudgetInTokensIsFloorAndCap) {
+  ASSERT_EQ(Parse({"generate", "p", "--budget-tokens", "512"}), std::nullopt) << err_.str();
+  const auto request = RequestFrom(options_);
+  EXPECT_EQ(request.attention().budget_min_tokens(), 512u);
+  EXPECT_EQ(request.attention().budget_max_tokens(), 512u);
 }
 
 TEST_F(OptionsTest, DefaultsAreLeftToTheWorker) {
