@@ -36,37 +36,44 @@ absl::StatusOr<PreTokenizer> PreTokenizer::Create(std::vector<SplitStep> steps) 
 }
 
 absl::Status PreTokenizer::Split(absl::string_view text, bool first, Words* out) const {
+  out->made.clear();
   out->words.assign(1, text);
   std::vector<absl::string_view> pieces;
-  std::vector<SplitRegex::Piece> cuts;
   for (const Step& step : steps_) {
     std::swap(pieces, out->words);
     out->words.clear();
-    const SplitStep& data = step.data;
     for (absl::string_view piece : pieces) {
       if (piece.empty()) continue;
-      if (step.regex != nullptr) {
-        cuts.clear();
-        HGA_RETURN_IF_ERROR(step.regex->Split(piece, &cuts));
-        for (const auto& cut : cuts) {
-          if (data.kind == Kind::kIsolate || cut.match == data.invert) out->words.push_back(cut.text);
-        }
-      } else if (data.kind == Kind::kPrefixSpace) {
-        if (piece[0] != ' ') piece = out->made.emplace_back(absl::StrCat(" ", piece));
-        out->words.push_back(piece);
-      } else {
-        out->made.push_back(Metaspaced(piece, data.prepend, first && piece.data() == text.data()));
-        if (data.split) {
-          size_t begin = 0;
-          const std::string& made = out->made.back();
-          for (size_t at = 0; (at = made.find(kMetaspace, begin + 1)) != std::string::npos; begin = at) {
-            out->words.push_back(absl::string_view(made).substr(begin, at - begin));
-          }
-          out->words.push_back(absl::string_view(made).substr(begin));
-        } else {
-          out->words.push_back(out->made.back());
-        }
+      HGA_RETURN_IF_ERROR(Apply(step, piece, first && piece.data() == text.data(), out));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PreTokenizer::Apply(const Step& step, absl::string_view piece, bool first, Words* out) {
+  const SplitStep& data = step.data;
+  switch (data.kind) {
+    case Kind::kIsolate:
+    case Kind::kRemove: {
+      std::vector<SplitRegex::Piece> cuts;
+      HGA_RETURN_IF_ERROR(step.regex->Split(piece, &cuts));
+      for (const auto& cut : cuts) {
+        if (data.kind == Kind::kIsolate || cut.match == data.invert) out->words.push_back(cut.text);
       }
+      break;
+    }
+    case Kind::kPrefixSpace:
+      if (piece[0] != ' ') piece = out->made.emplace_back(absl::StrCat(" ", piece));
+      out->words.push_back(piece);
+      break;
+    case Kind::kMetaspace: {
+      const absl::string_view made = out->made.emplace_back(Metaspaced(piece, data.prepend, first));
+      size_t begin = 0, at = 0;
+      while (data.split && (at = made.find(kMetaspace, begin + 1)) != absl::string_view::npos) {
+        out->words.push_back(made.substr(begin, at - begin));
+        begin = at;
+      }
+      out->words.push_back(made.substr(begin));
     }
   }
   return absl::OkStatus();

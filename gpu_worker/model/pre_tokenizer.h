@@ -37,6 +37,10 @@ class PreTokenizer {
     SplitStep data;
     std::shared_ptr<const SplitRegex> regex;
   };
+
+  // Appends what the step makes of one piece. first: it begins the text that the caller gave.
+  static absl::Status Apply(const Step& step, absl::string_view piece, bool first, Words* out);
+
   std::vector<Step> steps_;
 };
 
