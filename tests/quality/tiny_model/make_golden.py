@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Writes golden.json: lookup prompts, their answers and what transformers' Qwen3ForCausalLM computes for them in f32.
+"""Writes golden.json: lookup prompts, their answers and the logits of some answers.
+
+transformers' Qwen3ForCausalLM must compute the same as model.py; the logits kept are model.py's with K and V rounded to
+bf16, as a server keeps them, so that what is compared with them can be held to a narrow bound.
 
 Needs PyPI's torch, transformers, tokenizers, numpy and gguf.
 Usage: make_golden.py --model tiny_qwen3.gguf --run FOLDER --text FILE --out golden.json
@@ -54,6 +57,15 @@ def load_transformers(path):
     return model
 
 
+def keep_kv_in_bf16(model):
+    for layer in model.blk:
+        def rounded(x, table, project=layer.project):
+            q, k, v = project(x, table)
+            return q, k.bfloat16().float(), v.bfloat16().float()
+        layer.project = rounded
+    return model
+
+
 def candidate(tokenizer, tasks, rng, length):
     """(text, ids, positions whose next token is looked up), or None where the text is not cut the same way again."""
     ids, weights = tasks.scattered(rng, length - 1, tasks.needles(rng, 8), 0.3)
@@ -65,7 +77,8 @@ def candidate(tokenizer, tasks, rng, length):
     return text, ids, wanted
 
 
-def prompt(tokenizer, tasks, ours, theirs, rng, length):
+def prompt(tokenizer, tasks, models, rng, length):
+    ours, theirs, served = models
     for _ in range(400):
         found = candidate(tokenizer, tasks, rng, length)
         if not found:
@@ -74,15 +87,17 @@ def prompt(tokenizer, tasks, ours, theirs, rng, length):
         with torch.no_grad():
             logits = theirs(torch.from_numpy(ids)[None]).logits[0].float()
             own = ours(torch.from_numpy(ids)[None])[0]
+            kept = served(torch.from_numpy(ids)[None])[0]
         difference = (logits - own).abs().max().item()
         if difference > 1e-2:
             raise SystemExit(f"model.py and transformers differ by {difference}")
-        if bool((logits.argmax(-1)[wanted] == torch.from_numpy(ids)[wanted + 1]).all()):
-            kept = wanted[np.linspace(0, len(wanted) - 1, KEPT_POSITIONS).astype(int)]
-            print(f"{length} tokens: {len(wanted)} answers from {wanted[0]} on, model.py differs by {difference:.1e}")
+        if all(bool((x.argmax(-1)[wanted] == torch.from_numpy(ids)[wanted + 1]).all()) for x in (logits, kept)):
+            places = wanted[np.linspace(0, len(wanted) - 1, KEPT_POSITIONS).astype(int)]
+            print(f"{length} tokens: {len(wanted)} answers from {wanted[0]} on, model.py differs by {difference:.1e}, "
+                  f"bf16 K and V change logits by {(kept - own)[places].abs().max():.2g}")
             return {"text": text, "ids": ids.tolist(), "wanted": wanted.tolist(), "logits": [
-                {"position": int(p), "values": [round(v, 4) for v in logits[p, ::KEPT_STRIDE].tolist()]}
-                for p in kept]}
+                {"position": int(p), "values": [round(v, 4) for v in kept[p, ::KEPT_STRIDE].tolist()]}
+                for p in places]}
     raise SystemExit(f"{length} tokens: no prompt that the model answers rightly")
 
 
@@ -96,9 +111,10 @@ def main():
     tokenizer.decoder = decoders.ByteLevel()
     training, held_out = texts_of.split(open(args.text, encoding="utf-8").read())
     tasks = Tasks(tokenizer, texts_of.Text(tokenizer, [held_out]), texts_of.key_words([training]))
-    ours, theirs, rng = load_gguf(args.model), load_transformers(args.model), np.random.default_rng(23)
+    rng = np.random.default_rng(23)
+    models = load_gguf(args.model), load_transformers(args.model), keep_kv_in_bf16(load_gguf(args.model))
     golden = {"stride": KEPT_STRIDE,
-              "prompts": [prompt(tokenizer, tasks, ours, theirs, rng, length) for length in LENGTHS]}
+              "prompts": [prompt(tokenizer, tasks, models, rng, length) for length in LENGTHS]}
     with open(args.out, "w", encoding="utf-8") as out:
         json.dump(golden, out, ensure_ascii=False, separators=(",", ":"))
         out.write("\n")
