@@ -42,6 +42,8 @@ run_quality() {
       --configs=sketch/512/decode,mean_hga/512/decode
   else
     "$quality" loss "${on[@]}" "--out=$results"
+    "$quality" mass "${on[@]}" "--out=$results" --split=test --documents=8
+    "$quality" retrieval "${on[@]}" "--out=$results" --split=test --length=4096
   fi
   "$quality" report "--out=$results" ${json:+"--json=$json"} --svg_dir=.hga/quality_plots \
     "--commit=$commit" "--command=$command"

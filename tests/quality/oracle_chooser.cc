@@ -78,7 +78,14 @@ class OracleChooser : public Chooser {
     const float* mass = mass_.Softmax(block.first_row + token);
     s->units.assign((end - begin) / unit_tokens_, 0.0f);
     for (uint32_t h = 0; h < g_.queries_per_kv_head(); ++h, mass += mass_.stride()) {
-      for (uint32_t key = route.first_key; key < end; ++key) s->units[(key - begin) / unit_tokens_] += mass[key];
+      if (unit_tokens_ == 1) {
+        for (uint32_t key = route.first_key; key < end; ++key) s->units[key - begin] += mass[key];
+        continue;
+      }
+      for (uint32_t first = route.first_key; first < end; first += unit_tokens_) {
+        float* unit = &s->units[(first - begin) / unit_tokens_];
+        for (uint32_t key = first; key < first + unit_tokens_; ++key) *unit += mass[key];
+      }
     }
     for (uint32_t u = 0; u < s->units.size(); ++u) {
       const uint32_t key = u * unit_tokens_;

@@ -118,8 +118,9 @@ class Numbers {
     known = known && std::isfinite(ratio.value);
     if (!known && key.find("_8k") == std::string::npos) return;
     json_[key] = known ? Json(ratio.value) : Json(nullptr);
-    json_[key + "_low"] = known ? Json(ratio.interval.low) : Json(nullptr);
-    json_[key + "_high"] = known ? Json(ratio.interval.high) : Json(nullptr);
+    const bool sure = known && std::isfinite(ratio.interval.low);  // not so for one document
+    json_[key + "_low"] = sure ? Json(ratio.interval.low) : Json(nullptr);
+    json_[key + "_high"] = sure ? Json(ratio.interval.high) : Json(nullptr);
   }
 
   void AddGap(const std::string& key, const LossSeries* series) {
@@ -158,6 +159,7 @@ PlotSeries* SeriesOf(Plot* plot, const std::string& name) {
 }
 
 PlotPoint GapPoint(double x, const LossSummary& s) {
+  if (!std::isfinite(s.gap.interval.low)) return {x, s.gap.value, 0, 0};
   return {x, s.gap.value, s.gap.interval.low, s.gap.interval.high};
 }
 

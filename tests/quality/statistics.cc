@@ -1,6 +1,7 @@
 #include "tests/quality/statistics.h"
 
 #include <algorithm>
+#include <limits>
 #include <random>
 
 namespace hga {
@@ -33,7 +34,8 @@ Ratio RatioOfSums(const std::vector<double>& a, const std::vector<double>& b) {
   for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<uint32_t>(i);
   Ratio result;
   result.value = ratio(all);
-  result.interval = Bootstrap(a.size(), ratio);
+  const double none = std::numeric_limits<double>::quiet_NaN();
+  result.interval = a.size() < 2 ? Interval{none, none} : Bootstrap(a.size(), ratio);
   return result;
 }
 

@@ -17,7 +17,7 @@ struct Interval {
 Interval Bootstrap(size_t count, const std::function<double(const std::vector<uint32_t>& drawn)>& statistic,
                    uint32_t seed = 1);
 
-// Sum of a over sum of b, and its interval; for pairs that belong together.
+// Sum of a over sum of b, and its interval; for pairs that belong together. One pair has no interval: NaN.
 struct Ratio {
   double value = 0;
   Interval interval;
