@@ -14,6 +14,8 @@ namespace {
 void AddEngineOptions(CLI::App* app, EngineOptions* e) {
   app->add_option("--window_tokens", e->window_tokens, "Newest tokens, attended always by an answer's tokens");
   app->add_option("--prefill_window_tokens", e->prefill_window_tokens, "The same for a prompt's tokens");
+  app->add_option("--dense_prefill_tokens", e->dense_prefill_tokens,
+                  "A prompt's tokens up to here attend everything, those behind it by routing");
   app->add_option("--sink_tokens", e->sink_tokens, "First tokens, attended always");
   app->add_option("--budget_fraction", e->budget.fraction, "Fraction of its history a query may attend by routing");
   app->add_option("--budget_min_tokens", e->budget.min_tokens, "Floor of the budget");

@@ -26,6 +26,7 @@ struct AttendShape {
 // The windows of the two phases; geometry and sinks are the same.
 struct AttendShapes {
   AttendShape prefill, decode;
+  uint32_t dense_prefill_tokens = 0;  // prompt tokens below this position are not routed; a multiple of chunk_tokens
 };
 
 struct ChunkRange {

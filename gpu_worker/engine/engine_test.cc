@@ -85,7 +85,14 @@ class EngineTest : public testing::Test {
  protected:
   EngineTest() { Start(true); }
 
-  void Start(bool with_router, uint32_t slots = 0, EngineOptions options = {}) {
+  // Prompts are routed from the first position on where there is something to route.
+  static EngineOptions Routed() {
+    EngineOptions options;
+    options.dense_prefill_tokens = 0;
+    return options;
+  }
+
+  void Start(bool with_router, uint32_t slots = 0, EngineOptions options = Routed()) {
     engine_.reset();
     link_.reset();
     model_ = Describe();
@@ -186,6 +193,23 @@ TEST_F(EngineTest, RoutedRunsRepeatAndAttendLess) {
   ASSERT_TRUE(first.status.ok()) << first.status;
   EXPECT_EQ(first.tokens, second.tokens);
   EXPECT_LT(first.stats.attended_fraction(true), 0.7);
+  EXPECT_LT(first.stats.attended_fraction(false), 0.9);
+}
+
+TEST_F(EngineTest, PromptsAreAttendedDenselyUpToABound) {
+  const auto prompt = RandomTokens(900, 2);
+  EngineOptions options;
+  options.dense_prefill_tokens = 640;
+  Start(true, 0, options);
+  const Answer some = Run(Request(prompt, 4, 0.05f));
+  EXPECT_LT(some.stats.attended_fraction(false), 0.99);
+  options.dense_prefill_tokens = 1024;
+  Start(true, 0, options);
+  const Answer all = Run(Request(prompt, 4, 0.05f));
+  EXPECT_DOUBLE_EQ(all.stats.attended_fraction(false), 1.0);
+  EXPECT_LT(all.stats.attended_fraction(true), 0.7);
+  // The same prompt, the same first token: everything that it depends on was attended.
+  EXPECT_EQ(all.tokens[0], Run(Dense(Request(prompt, 1))).tokens[0]);
 }
 
 TEST_F(EngineTest, OneExchangePerLayerAndNoStoreCallOnTheHeldPath) {
@@ -303,7 +327,7 @@ TEST_F(EngineTest, ReturningRouterIsUsedAgain) {
 }
 
 TEST_F(EngineTest, WithoutRouterTheDenseBoundHolds) {
-  EngineOptions options;
+  EngineOptions options = Routed();
   options.max_dense_tokens = 512;
   Start(false, 0, options);
   EXPECT_TRUE(Run(Request(RandomTokens(400, 13), 10)).status.ok());
@@ -407,7 +431,7 @@ TEST_F(EngineTest, SecondWriterIsRefused) {
 }
 
 TEST_F(EngineTest, AdmissionIsBounded) {
-  EngineOptions options;
+  EngineOptions options = Routed();
   options.max_sequences = 1;
   options.max_waiting = 1;
   Start(true, 0, options);

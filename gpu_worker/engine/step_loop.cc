@@ -19,7 +19,8 @@ constexpr uint32_t kCheckpointChunks = 16;
 AttendShapes ShapesOf(const EngineModel& model, const EngineOptions& options) {
   const uint32_t chunk = model.geometry.chunk_tokens;
   return {{model.geometry, options.sink_tokens, options.prefill_window_tokens / chunk},
-          {model.geometry, options.sink_tokens, options.window_tokens / chunk}};
+          {model.geometry, options.sink_tokens, options.window_tokens / chunk},
+          options.dense_prefill_tokens};
 }
 
 }  // namespace

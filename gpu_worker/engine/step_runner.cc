@@ -45,6 +45,7 @@ void StepRunner::LayOut(std::vector<StepPart>* parts) {
         block.first_row = static_cast<uint32_t>(rows_.size());
         block.first_position = position;
         block.shape = s.decoding() ? &shapes_.decode : &shapes_.prefill;
+        block.dense = !s.decoding() && position < shapes_.dense_prefill_tokens;
         block.routed = RoutedChunks(*block.shape, block.chunk);
         blocks_.push_back(std::move(block));
       }
@@ -101,7 +102,7 @@ void StepRunner::PostRoutes(uint32_t layer) {
     block.selection = nullptr;
     if (block.routed.empty() || !block.part->status.ok()) continue;
     const Sequence& s = *block.part->sequence;
-    const bool by_router = s.request->routed && !s.fallback && router_.client != nullptr;
+    const bool by_router = s.request->routed && !block.dense && !s.fallback && router_.client != nullptr;
     (by_router ? router_request_ : dense_request_).blocks.push_back(RouteOf(block));
     (by_router ? router_blocks_ : dense_blocks_).push_back(&block);
   }

@@ -48,6 +48,7 @@ class StepRunner {
   struct Block {
     StepPart* part = nullptr;
     const AttendShape* shape = nullptr;
+    bool dense = false;  // by its position
     uint32_t chunk = 0, first_row = 0, rows = 0, first_position = 0;
     ChunkRange routed;
     std::vector<uint32_t> budgets;                            // [rows] keys
