@@ -37,7 +37,9 @@ absl::StatusOr<std::vector<Configuration>> ParseConfigurations(absl::string_view
     configurations.push_back(std::move(c));
     open.clear();
   }
-  if (!open.empty()) return absl::InvalidArgumentError(absl::StrCat("configuration '", open, "' is not METHOD/KEYS/PATH"));
+  if (!open.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("configuration '", open, "' is not METHOD/KEYS/PATH"));
+  }
   return configurations;
 }
 

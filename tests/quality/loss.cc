@@ -91,7 +91,8 @@ class LossRun {
       const float* routed = &logits_[r * vocab_];
       const double log_sum = LogSumExp(routed, vocab_);
       losses[r].nll = log_sum - routed[tokens_[first + r + 1]];
-      losses[r].kl = WeightedDifference(&dense_p_[r * vocab_], dense, routed, vocab_) - dense_rows_[r].log_sum + log_sum;
+      losses[r].kl =
+          WeightedDifference(&dense_p_[r * vocab_], dense, routed, vocab_) - dense_rows_[r].log_sum + log_sum;
       losses[r].same_top = TopToken(routed, vocab_) == dense_rows_[r].top;
     }
     for (uint32_t r = 0; r < rows; ++r) {

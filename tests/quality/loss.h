@@ -34,8 +34,8 @@ struct LossOptions {
   uint32_t step_tokens = 256;
 };
 
-// All configurations go through the document side by side with the dense run, one step each, so that no logits are kept.
-// progress(tokens): computed in one configuration. A step that fails ends all.
+// All configurations go through the document side by side with the dense run, one step each, so that no logits are
+// kept. progress(tokens): computed in one configuration. A step that fails ends all.
 absl::StatusOr<std::vector<DocumentLoss>> MeasureLoss(Backend* backend, const KvGeometry& g,
                                                       absl::Span<const uint32_t> tokens,
                                                       const std::vector<Configuration>& configurations,

@@ -107,7 +107,8 @@ TEST_F(QualityTest, ABudgetForEverythingIsDenseBitByBit) {
       EXPECT_EQ(keys.back(), kLength);
     }
   }
-  EXPECT_EQ(Logits(Parse("window", kEverything, Path::kDecode), tokens), Logits(Parse("dense", 0, Path::kDecode), tokens));
+  EXPECT_EQ(Logits(Parse("window", kEverything, Path::kDecode), tokens),
+            Logits(Parse("dense", 0, Path::kDecode), tokens));
 }
 
 TEST_F(QualityTest, AQueryWhoseHistoryFitsTheBudgetIsDense) {
@@ -249,7 +250,8 @@ TEST_F(QualityTest, OracleTokensHaveTheMostMass) {
     for (uint32_t q = 0; q < per_head; ++q) {
       std::vector<double> e;
       for (uint32_t key = 0; key <= rows.first_position; ++key) {
-        const bf16* k = blocks[key / geometry_.chunk_tokens].data() + geometry_.k_row(head, key % geometry_.chunk_tokens);
+        const uint32_t in_chunk = key % geometry_.chunk_tokens;
+        const bf16* k = blocks[key / geometry_.chunk_tokens].data() + geometry_.k_row(head, in_chunk);
         double dot = 0;
         for (uint32_t i = 0; i < d; ++i) dot += ToFloat(queries[(head * per_head + q) * d + i]) * ToFloat(k[i]);
         e.push_back(std::exp(dot / std::sqrt(static_cast<double>(d))));

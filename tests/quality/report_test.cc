@@ -13,7 +13,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 // `gap` over a dense loss of 2.5 nats, 100 queries in each of two buckets.
-Json LossLine(const std::string& document, const std::string& method, uint32_t keys, double gap, uint32_t length = 8192) {
+Json LossLine(const std::string& document, const std::string& method, uint32_t keys, double gap,
+              uint32_t length = 8192) {
   Json line = {{"kind", "loss"},     {"model", "m"},   {"document", document}, {"split", "dev"}, {"length", length},
                {"method", method}, {"keys", keys}, {"path", "decode"},     {"seconds", 1}};
   for (const uint32_t first : {512, 4096}) {
@@ -115,7 +116,8 @@ TEST(BootstrapTest, IntervalsHoldTheMeanAndShrinkWithMoreDocuments) {
 TEST(SvgPlotTest, LeavesOutWhatCannotBeDrawnAndEscapesText) {
   Plot plot;
   plot.title = "a < b & c";
-  plot.series = {{"s", {{512, 0.01, 0.005, 0.02}, {1024, -0.001, -0.002, 0}, {0, 1, 1, 1}, {2048, std::nan(""), 0, 0}}}};
+  plot.series = {
+      {"s", {{512, 0.01, 0.005, 0.02}, {1024, -0.001, -0.002, 0}, {0, 1, 1, 1}, {2048, std::nan(""), 0, 0}}}};
   const std::string svg = SvgOf(plot);
   EXPECT_NE(svg.find("a &lt; b &amp; c"), std::string::npos);
   EXPECT_EQ(svg.find("nan"), std::string::npos);

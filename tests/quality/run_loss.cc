@@ -10,7 +10,7 @@ namespace hga {
 namespace {
 
 constexpr char kDefaultConfigs[] =
-    "sketch/512/decode,sketch/1024/decode,mean_hga/512/decode,cuboid/512/decode,window/512/decode,"
+    "sketch/512/decode,sketch/1024/decode,mean_hga/512/decode,mean@3,0/512/decode,cuboid/512/decode,window/512/decode,"
     "oracle_groups/512/decode,oracle_tokens/512/decode,sketch/1024/prefill";
 
 std::string KeyOf(const std::string& prefix, const TokenDocument& d, const QualityOptions& o, const Configuration& c) {

@@ -28,8 +28,8 @@ absl::Status RunMass(const QualityOptions& options) {
                       double{1} * length * documents.size());
     for (const TokenDocument& d : documents) {
       const auto key_of = [&](const std::string& method, double percent) {
-        return absl::StrCat(bench.KeyPrefix(options), "mass|", d.document.id, "|", d.hash, "|", length, "|", method, "|",
-                            percent);
+        return absl::StrCat(bench.KeyPrefix(options), "mass|", d.document.id, "|", d.hash, "|", length, "|", method,
+                            "|", percent);
       };
       mass.methods.clear();
       for (const std::string& method : methods) {

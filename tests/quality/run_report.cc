@@ -30,9 +30,9 @@ void PrintLoss(const LossMap& all) {
               "attended", "most", "dense ppl", "ppl", "gap", "interval", "KL", "top-1");
   for (const auto& [name, series] : all) {
     const LossSummary s = Summarize(series);
-    std::printf("%-22s %6u %-7s %6u %4u %8.1f %7.0f %9.3f %9.3f %9.5f  [%8.5f,%8.5f] %9.5f %6.4f\n", name.method.c_str(),
-                name.length, name.path.c_str(), name.keys, s.documents, s.keys, s.most_keys, std::exp(s.dense_nll),
-                std::exp(s.nll), s.gap.value, s.gap.interval.low, s.gap.interval.high, s.kl, s.same_top);
+    std::printf("%-22s %6u %-7s %6u %4u %8.1f %7.0f %9.3f %9.3f %9.5f  [%8.5f,%8.5f] %9.5f %6.4f\n",
+                name.method.c_str(), name.length, name.path.c_str(), name.keys, s.documents, s.keys, s.most_keys,
+                std::exp(s.dense_nll), std::exp(s.nll), s.gap.value, s.gap.interval.low, s.gap.interval.high, s.kl, s.same_top);
   }
   std::printf("\nGap by the query's position\n%-22s %6s %-7s %6s", "method", "length", "path", "keys");
   for (const uint32_t first : kDoublings) std::printf(" %8s", absl::StrCat(first, "+").c_str());
@@ -50,12 +50,13 @@ void PrintLoss(const LossMap& all) {
 void PrintRetrieval(const RetrievalMap& all) {
   if (all.empty()) return;
   std::printf("\nRetrieval (agreement: right when routed, of the samples that dense gets right)\n");
-  std::printf("%-22s %6s %-7s %6s %-18s %7s %6s %6s %9s\n", "method", "length", "path", "keys", "task", "samples", "dense", "routed",
-              "agreement");
+  std::printf("%-22s %6s %-7s %6s %-18s %7s %6s %6s %9s\n", "method", "length", "path", "keys", "task",
+              "samples", "dense", "routed", "agreement");
   for (const auto& [name, tasks] : all) {
     for (const auto& [task, c] : tasks) {
       std::printf("%-22s %6u %-7s %6u %-18s %7u %6.3f %6.3f", name.method.c_str(), name.length, name.path.c_str(),
-                  name.keys, task.c_str(), c.samples, double{1} * c.dense_right / c.samples, double{1} * c.routed_right / c.samples);
+                  name.keys, task.c_str(), c.samples, double{1} * c.dense_right / c.samples,
+                  double{1} * c.routed_right / c.samples);
       if (c.dense_right > 0) std::printf(" %9.3f", c.agreement());
       std::printf("\n");
     }
@@ -102,6 +103,7 @@ class Numbers {
     AddGap("gap_nats" + at + "_1024", Find(length, method_, 1024, "decode"));
     Add("gap_ratio_vs_hga" + at + "_512", both ? GapRatio(*ours, *hga) : Ratio(), both);
     AddGap("gap_nats" + at + "_512_hga", hga);
+    AddGap("gap_nats" + at + "_512_hga_chat", Find(length, "mean@3,0", 512, "decode"));
     AddGap("gap_nats" + at + "_1024_prefill", Find(length, method_, 1024, "prefill"));
     AddGap("gap_nats" + at + "_512_oracle", Find(length, "oracle_groups", 512, "decode"));
     AddGap("gap_nats" + at + "_512_oracle_tokens", Find(length, "oracle_tokens", 512, "decode"));
@@ -205,7 +207,9 @@ absl::Status Write(const std::string& path, const std::string& text) {
 
 absl::Status RunReport(const QualityOptions& options) {
   std::error_code error;
-  if (!std::filesystem::exists(options.out, error)) return absl::NotFoundError(absl::StrCat("no results in ", options.out));
+  if (!std::filesystem::exists(options.out, error)) {
+    return absl::NotFoundError(absl::StrCat("no results in ", options.out));
+  }
   HGA_ASSIGN_OR_RETURN(const Results results, Results::Open(options.out));
   HGA_ASSIGN_OR_RETURN(const LossMap loss, GatherLoss(results.lines(), options.split));
   HGA_ASSIGN_OR_RETURN(const RetrievalMap retrieval, GatherRetrieval(results.lines()));

@@ -41,7 +41,8 @@ class DenseSelector : public Selector {
 class WindowSelector : public Selector {
  public:
   WindowSelector(const KvGeometry& g, const KeyBudget& budget)
-      : shape_{g, budget.sink_tokens, 0}, newest_(std::max(1u, budget.total - std::min(budget.total, budget.sink_tokens))) {}
+      : shape_{g, budget.sink_tokens, 0},
+        newest_(std::max(1u, budget.total - std::min(budget.total, budget.sink_tokens))) {}
 
   void Plan(const StepRows& rows, const BlockOfChunk& block_of, AttendPlan* plan) override {
     const KvGeometry& g = shape_.geometry;
@@ -153,8 +154,8 @@ std::vector<uint32_t> RoutedBudget(const AttendShapes& shapes, Path path, uint32
       budgets.push_back((keys + unit_tokens / 2) / unit_tokens * unit_tokens);
       continue;
     }
-    // The product gives the first token of a chunk half of the budget and the last all of it. The whole chunk's average,
-    // with what is attended always, is `total`.
+    // The product gives the first token of a chunk half of the budget and the last all of it. The whole chunk's
+    // average, with what is attended always, is `total`.
     const double c = shapes.prefill.geometry.chunk_tokens;
     const double always = shapes.prefill.sink_tokens + shapes.prefill.window_chunks * c + (c + 1) / 2;
     const double mean_share = (c + (c + 1) / 2) / (2 * c);

@@ -11,7 +11,8 @@ namespace {
 
 constexpr double kWidth = 760, kHeight = 440, kLeft = 78, kRight = 190, kTop = 44, kBottom = 56;
 // Distinct also in grey and for the colour-blind (Okabe and Ito).
-constexpr const char* kColours[] = {"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31"};
+constexpr const char* kColours[] = {"#0072B2", "#D55E00", "#009E73", "#CC79A7",
+                                    "#E69F00", "#56B4E9", "#000000", "#8C6D31"};
 
 std::string Escaped(const std::string& text) {
   return absl::StrReplaceAll(text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"\"", "&quot;"}});
@@ -21,7 +22,8 @@ std::string Escaped(const std::string& text) {
 struct Axis {
   double low = 1, high = 10, from = 0, to = 1;
   double At(double value) const {
-    return from + (to - from) * (std::log(std::clamp(value, low, high)) - std::log(low)) / (std::log(high) - std::log(low));
+    const double share = (std::log(std::clamp(value, low, high)) - std::log(low)) / (std::log(high) - std::log(low));
+    return from + (to - from) * share;
   }
 };
 
