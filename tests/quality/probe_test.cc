@@ -1,33 +1,16 @@
 // Attention mass and retrieval on a small random model.
-#include <memory>
 #include <random>
 
-#include "gpu_worker/model/loaded_model.h"
-#include "gpu_worker/model/temporary_folder.h"
-#include "gpu_worker/model/tiny_model.h"
 #include "gtest/gtest.h"
 #include "tests/quality/mass.h"
 #include "tests/quality/retrieval.h"
+#include "tests/quality/small_model_test.h"
 
 namespace hga {
 namespace {
 
-class ProbeTest : public testing::Test {
+class ProbeTest : public SmallModelTest {
  protected:
-  void SetUp() override {
-    const std::string path = folder_.File("tiny.gguf");
-    ASSERT_TRUE(WriteTinyGguf(path, TinyModelOptions()).ok());
-    auto model = LoadModel(path);
-    ASSERT_TRUE(model.ok()) << model.status();
-    model_ = *std::move(model);
-    geometry_ = model_->weights.config.Geometry();
-    BackendOptions options;
-    options.threads = 1;
-    auto backend = CreateBackend("cpu", model_->weights, geometry_, options);
-    ASSERT_TRUE(backend.ok()) << backend.status();
-    backend_ = *std::move(backend);
-  }
-
   std::vector<MassResult> Mass(std::vector<std::string> methods, std::vector<double> percents) {
     std::mt19937 random(7);
     std::vector<uint32_t> tokens(512);
@@ -41,11 +24,6 @@ class ProbeTest : public testing::Test {
     EXPECT_TRUE(results.ok()) << results.status();
     return results.ok() ? *results : std::vector<MassResult>();
   }
-
-  TemporaryFolder folder_;
-  std::unique_ptr<LoadedModel> model_;
-  KvGeometry geometry_;
-  std::unique_ptr<Backend> backend_;
 };
 
 double Mean(const std::vector<std::vector<double>>& table) {

@@ -7,14 +7,12 @@
 #include <random>
 
 #include "gpu_worker/backend/sequence_runner.h"
-#include "gpu_worker/model/loaded_model.h"
-#include "gpu_worker/model/temporary_folder.h"
-#include "gpu_worker/model/tiny_model.h"
 #include "gtest/gtest.h"
 #include "tests/quality/bench.h"
 #include "tests/quality/configuration.h"
 #include "tests/quality/loss.h"
 #include "tests/quality/sequence_run.h"
+#include "tests/quality/small_model_test.h"
 
 namespace hga {
 namespace {
@@ -38,22 +36,8 @@ std::vector<uint32_t> Tokens(uint32_t count) {
   return tokens;
 }
 
-class QualityTest : public testing::Test {
+class QualityTest : public SmallModelTest {
  protected:
-  void SetUp() override {
-    path_ = folder_.File("tiny.gguf");
-    ASSERT_TRUE(WriteTinyGguf(path_, TinyModelOptions()).ok());
-    auto model = LoadModel(path_);
-    ASSERT_TRUE(model.ok()) << model.status();
-    model_ = *std::move(model);
-    geometry_ = model_->weights.config.Geometry();
-    BackendOptions options;
-    options.threads = 1;
-    auto backend = CreateBackend("cpu", model_->weights, geometry_, options);
-    ASSERT_TRUE(backend.ok()) << backend.status();
-    backend_ = *std::move(backend);
-  }
-
   Configuration Parse(const std::string& method, uint32_t keys, Path path) const {
     const std::string name = method + "/" + std::to_string(keys) + "/" + PathName(path);
     auto configuration = ParseConfiguration(name, ShortWindows());
@@ -76,12 +60,6 @@ class QualityTest : public testing::Test {
     }
     return all;
   }
-
-  TemporaryFolder folder_;
-  std::string path_;
-  std::unique_ptr<LoadedModel> model_;
-  KvGeometry geometry_;
-  std::unique_ptr<Backend> backend_;
 };
 
 constexpr const char* kMethods[] = {"sketch", "cuboid", "mean", "mean_hga", "oracle_groups", "oracle_tokens"};

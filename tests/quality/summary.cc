@@ -34,17 +34,22 @@ struct Sums {
   double queries = 0, dense_nll = 0, nll = 0, kl = 0, same_top = 0, keys = 0, most_keys = 0;
 };
 
+// From and To: LossBucket, Sums, LossSummary.
+template <class From, class To>
+void AddLoss(const From& x, To* sum) {
+  sum->queries += x.queries;
+  sum->dense_nll += x.dense_nll;
+  sum->nll += x.nll;
+  sum->kl += x.kl;
+  sum->same_top += x.same_top;
+  sum->keys += x.keys;
+  sum->most_keys = std::max(sum->most_keys, x.most_keys);
+}
+
 Sums SumOf(const std::vector<LossBucket>& buckets, uint32_t first, uint32_t end) {
   Sums s;
   for (const LossBucket& b : buckets) {
-    if (b.first < first || b.first >= end) continue;
-    s.queries += b.queries;
-    s.dense_nll += b.dense_nll;
-    s.nll += b.nll;
-    s.kl += b.kl;
-    s.same_top += b.same_top;
-    s.keys += b.keys;
-    s.most_keys = std::max(s.most_keys, b.most_keys);
+    if (b.first >= first && b.first < end) AddLoss(b, &s);
   }
   return s;
 }
@@ -98,13 +103,7 @@ LossSummary Summarize(const LossSeries& series, uint32_t first, uint32_t end) {
     if (s.queries == 0) continue;
     gaps.push_back(s.nll - s.dense_nll);
     queries.push_back(s.queries);
-    out.queries += s.queries;
-    out.dense_nll += s.dense_nll;
-    out.nll += s.nll;
-    out.kl += s.kl;
-    out.same_top += s.same_top;
-    out.keys += s.keys;
-    out.most_keys = std::max(out.most_keys, s.most_keys);
+    AddLoss(s, &out);
   }
   out.documents = static_cast<uint32_t>(gaps.size());
   if (gaps.empty()) return out;
