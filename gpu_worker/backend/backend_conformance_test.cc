@@ -1,6 +1,4 @@
 // Every backend against the reference, on sizes that are no multiples of anything.
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -9,6 +7,7 @@
 
 #include "gpu_worker/backend/sequence_runner.h"
 #include "gpu_worker/model/loaded_model.h"
+#include "gpu_worker/model/temporary_folder.h"
 #include "gpu_worker/model/tiny_model.h"
 #include "gtest/gtest.h"
 
@@ -20,14 +19,13 @@ constexpr float kGemmTolerance = 0.08f;
 constexpr float kGemvTolerance = 2e-3f;
 
 std::unique_ptr<LoadedModel> MakeModel(const TinyModelOptions& options) {
-  char folder[] = "/tmp/hga.XXXXXX";
-  const std::string path = std::string(mkdtemp(folder)) + "/tiny.gguf";
+  const TemporaryFolder folder;
+  const std::string path = folder.File("tiny.gguf");
   const absl::Status written = WriteTinyGguf(path, options);
   EXPECT_TRUE(written.ok()) << written;
   auto model = LoadModel(path);
   EXPECT_TRUE(model.ok()) << model.status();
-  ::unlink(path.c_str());  // the mapping stays
-  return *std::move(model);
+  return *std::move(model);  // the mapping outlives the file
 }
 
 std::vector<uint32_t> Tokens(uint32_t count, uint32_t seed) {

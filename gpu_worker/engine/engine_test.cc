@@ -1,18 +1,15 @@
 // The engine on a tiny random model, without processes: what must not change a token does not.
 #include "gpu_worker/engine/engine.h"
 
-#include <unistd.h>
-
 #include <atomic>
 #include <cmath>
-#include <cstdlib>
-#include <filesystem>
 #include <random>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "gpu_worker/model/loaded_model.h"
+#include "gpu_worker/model/temporary_folder.h"
 #include "gpu_worker/model/tiny_model.h"
 #include "gtest/gtest.h"
 #include "kv_store/client/memory_kv_client.h"
@@ -23,14 +20,12 @@ namespace {
 
 const LoadedModel& TinyModel() {
   static const LoadedModel* const model = [] {
-    char folder[] = "/tmp/hga.XXXXXX";
-    HGA_CHECK(mkdtemp(folder) != nullptr);
-    const std::string path = absl::StrCat(folder, "/tiny.gguf");
+    const TemporaryFolder folder;
+    const std::string path = folder.File("tiny.gguf");
     HGA_CHECK(WriteTinyGguf(path, TinyModelOptions()).ok());
     auto loaded = LoadModel(path);
     HGA_CHECK(loaded.ok());
-    std::filesystem::remove_all(folder);  // the mapping stays
-    return loaded->release();
+    return loaded->release();  // the mapping outlives the file
   }();
   return *model;
 }

@@ -14,6 +14,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "gpu_worker/model/temporary_folder.h"
 #include "gpu_worker/model/tiny_model.h"
 #include "gtest/gtest.h"
 
@@ -58,14 +59,6 @@ struct Parts {
 
 class GgufTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    char folder[] = "/tmp/hga.XXXXXX";
-    ASSERT_NE(::mkdtemp(folder), nullptr);
-    folder_ = folder;
-    path_ = folder_ + "/model.gguf";
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
   absl::StatusOr<std::unique_ptr<GgufFile>> Open(const std::string& bytes) {
     std::ofstream(path_, std::ios::binary) << bytes;
     return GgufFile::Open(path_);
@@ -81,7 +74,8 @@ class GgufTest : public ::testing::Test {
     EXPECT_TRUE(absl::StrContains(status.message(), path_)) << status;
   }
 
-  std::string folder_, path_;
+  const TemporaryFolder folder_;
+  const std::string path_ = folder_.File("model.gguf");
 };
 
 TEST_F(GgufTest, ReadsMetadataAndTensors) {
@@ -171,9 +165,9 @@ TEST_F(GgufTest, BytesReadAsAFileDoes) {
 }
 
 TEST_F(GgufTest, RefusesWhatIsNoRegularFile) {
-  const auto folder = GgufFile::Open(folder_).status();
+  const auto folder = GgufFile::Open(folder_.path()).status();
   EXPECT_EQ(folder.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_TRUE(absl::StrContains(folder.message(), folder_ + " is a folder")) << folder;
+  EXPECT_TRUE(absl::StrContains(folder.message(), folder_.path() + " is a folder")) << folder;
   ASSERT_EQ(::mkfifo(path_.c_str(), 0600), 0);
   ExpectNamed(GgufFile::Open(path_).status(), "is not a regular file");  // and does not wait for a writer
   EXPECT_EQ(GgufFile::Open("/dev/zero").status().code(), absl::StatusCode::kInvalidArgument);

@@ -1,8 +1,6 @@
 #include "gpu_worker/model/loaded_model.h"
 
 #include <cmath>
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <random>
 #include <string>
@@ -11,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gpu_worker/model/test_model_dir.h"
+#include "gpu_worker/model/temporary_folder.h"
 #include "gpu_worker/model/tiny_model.h"
 #include "gtest/gtest.h"
 
@@ -27,17 +26,10 @@ std::string Type(uint32_t type) { return std::string(reinterpret_cast<const char
 
 class LoadedModelTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    char folder[] = "/tmp/hga.XXXXXX";
-    ASSERT_NE(::mkdtemp(folder), nullptr);
-    folder_ = folder;
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
   std::string Write(const TinyModelOptions& options, const std::string& name = "tiny.gguf") {
-    const absl::Status status = WriteTinyGguf(folder_ + "/" + name, options);
+    const absl::Status status = WriteTinyGguf(folder_.File(name), options);
     EXPECT_TRUE(status.ok()) << status;
-    return folder_ + "/" + name;
+    return folder_.File(name);
   }
   // A tiny model's file with `from` replaced by `to`, of the same length.
   std::string Patched(const std::string& from, const std::string& to) {
@@ -62,7 +54,7 @@ class LoadedModelTest : public ::testing::Test {
     return model.ok() ? (*model)->fingerprint : ModelFingerprint();
   }
 
-  std::string folder_;
+  const TemporaryFolder folder_;
 };
 
 TEST_F(LoadedModelTest, TinyModelsOfEveryTypeLoad) {
@@ -149,7 +141,7 @@ TEST_F(LoadedModelTest, FingerprintSeesTheLastByteOfATensor) {
 }
 
 TEST_F(LoadedModelTest, RefusesWhatItCannotRunRight) {
-  ExpectRefused(folder_ + "/none.gguf", absl::StatusCode::kNotFound, "no model file");
+  ExpectRefused(folder_.File("none.gguf"), absl::StatusCode::kNotFound, "no model file");
   const auto invalid = absl::StatusCode::kInvalidArgument;
   ExpectRefused(Patched("\x05\0\0\0\0\0\0\0llama\x0c"s, "\x05\0\0\0\0\0\0\0qwen9\x0c"s), invalid,
                 "architecture 'qwen9' is not supported; there are: llama, qwen2, qwen3, qwen3moe");
@@ -206,7 +198,7 @@ TEST_F(LoadedModelTest, UnknownChatTemplateStillLoads) {
 TEST_F(LoadedModelTest, TinyModelSaysWhichWidthsItCannotMake) {
   TinyModelOptions options;
   options.type = TensorType::kQ6_K;
-  const absl::Status status = WriteTinyGguf(folder_ + "/x", options);
+  const absl::Status status = WriteTinyGguf(folder_.File("x"), options);
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_TRUE(absl::StrContains(status.message(), "256 for Q6_K")) << status;
 }
