@@ -28,8 +28,8 @@ struct EngineOptions {
   // First tokens, attended always. One group: attention sinks are the first few tokens.
   uint32_t sink_tokens = 16;
   BudgetOptions budget;
-  // A prompt's tokens below this position attend everything, routed request or not. Up to 8K that costs a fifth of the
-  // prefill's time, and what is kept of a document is exact (docs/quality.md).
+  // A prompt's tokens below this position attend everything, routed request or not. Up to 8K routing does not
+  // make prefill faster on the cpu backend (docs/performance.md), and what is kept of a document is exact.
   uint32_t dense_prefill_tokens = 8192;
   // Rows of a prefill step; at most prefill_window_tokens.
   uint32_t prefill_batch_tokens = 256;
