@@ -1,4 +1,5 @@
-// y = W x for several rows x: GEMM on packed bf16 for prefill, GEMV straight from the quantised weights for decode.
+// y = W x for several rows x: GEMM on unpacked weights for prefill (bf16 where the CPU multiplies it, else f32), GEMV
+// straight from the quantised weights for decode.
 #ifndef HGA_GPU_WORKER_BACKEND_CPU_LINEAR_H_
 #define HGA_GPU_WORKER_BACKEND_CPU_LINEAR_H_
 
@@ -29,7 +30,7 @@ class Linear {
   Linear(Linear&&) noexcept;
   Linear& operator=(Linear&&) noexcept;
 
-  // `parts` have equal cols. pack: make the bf16 copy that GEMM needs; without it every row goes through GEMV.
+  // `parts` have equal cols. pack: make the copy that GEMM needs; without it every row goes through GEMV.
   static absl::StatusOr<Linear> Create(std::shared_ptr<GemmContext> context, std::vector<TensorView> parts, bool pack);
 
   // x: [rows][cols], y: [rows][outputs]
