@@ -43,6 +43,7 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> Load(const GpuWorkerOptions& o) {
 
 EngineModel Describe(const LoadedModel& model, const KvGeometry& geometry) {
   EngineModel out;
+  out.name = model.weights.config.name;
   out.geometry = geometry;
   out.fingerprint = model.fingerprint;
   out.vocab_size = model.weights.config.vocab_size;
@@ -80,6 +81,12 @@ absl::StatusOr<std::unique_ptr<GrpcKvClient>> AttachStore(const GpuWorkerOptions
 }
 
 absl::Status Serve(const GpuWorkerOptions& o) {
+  auto registry = std::make_shared<prometheus::Registry>();
+  if (o.watch.print_metrics) {
+    const EngineMetrics declared(registry, "", 0);
+    std::cout << MetricsPage(registry);
+    return absl::OkStatus();
+  }
   HGA_ASSIGN_OR_RETURN(auto model, Load(o));
   const KvGeometry geometry = model->weights.config.Geometry();
   HGA_RETURN_IF_ERROR(o.engine.Validate(geometry));
@@ -91,7 +98,6 @@ absl::Status Serve(const GpuWorkerOptions& o) {
   RouterLink link(RouterFactory(o, geometry));
   if (!link.configured()) LogWarning("no --router: all attention is dense");
 
-  auto registry = std::make_shared<prometheus::Registry>();
   HGA_ASSIGN_OR_RETURN(auto engine, Engine::Start(Describe(*model, geometry), o.engine, backend.get(), store.get(),
                                                   &link, registry));
   const uint32_t threads = o.threads > 0 ? o.threads : std::max(1u, std::thread::hardware_concurrency());

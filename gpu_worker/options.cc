@@ -45,7 +45,7 @@ void AddInspectOptions(CLI::App* app, InspectOptions* i) {
 }  // namespace
 
 absl::Status GpuWorkerOptions::Validate() const {
-  if (!inspect.path.empty()) return ValidateBudget(engine.budget);
+  if (!inspect.path.empty() || watch.print_metrics) return ValidateBudget(engine.budget);
   HGA_RETURN_IF_ERROR(ValidateAddress(listen));
   if (!metrics_listen.empty()) HGA_RETURN_IF_ERROR(ValidateAddress(metrics_listen));
   HGA_RETURN_IF_ERROR(ValidateAddress(kv_store));
@@ -74,6 +74,7 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
   app.set_config("--config", "", "File of flag=value lines");
   app.add_option("--listen", o->listen, "Address to serve at: unix:/path or host:port");
   app.add_option("--metrics_listen", o->metrics_listen, "Address of the metrics page; empty: none");
+  AddWatchOptions(&app, &o->watch);
   app.add_option("--model", o->model,
                  "The model: a GGUF file, or a folder with config.json, tokenizer.json and safetensors files");
   app.add_option("--chat_template", o->chat_template,

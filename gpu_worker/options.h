@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "common/rpc/watch_options.h"
 #include "gpu_worker/engine/engine_options.h"
 #include "gpu_worker/inspect.h"
 
@@ -23,6 +24,7 @@ struct GpuWorkerOptions {
   std::string backend = "cpu";
   int threads = 0;      // 0: one per core
   int router_spin_us = 0;
+  WatchOptions watch;
   EngineOptions engine;
   InspectOptions inspect;  // with a path: show that model and exit
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <chrono>
+#include <iostream>
 #include <memory>
 #include <string>
 
@@ -28,6 +29,11 @@ StoreLoopOptions LoopOptions(const KvStoreOptions& o) {
 
 absl::Status Serve(const KvStoreOptions& o) {
   auto registry = std::make_shared<prometheus::Registry>();
+  if (o.watch.print_metrics) {
+    const StoreMetrics declared(registry);
+    std::cout << MetricsPage(registry);
+    return absl::OkStatus();
+  }
   HGA_ASSIGN_OR_RETURN(auto tier, OpenRocksTier({o.data_dir, o.block_cache_bytes, o.direct_io}));
   HGA_ASSIGN_OR_RETURN(auto loop, StoreLoop::Start(LoopOptions(o), std::move(tier), registry));
   KvService service(loop.get());

@@ -79,6 +79,7 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, KvStoreOption
   app.set_config("--config", "", "File of flag=value lines");
   app.add_option("--listen", o->listen, "Address to serve at: unix:/path or host:port");
   app.add_option("--metrics_listen", o->metrics_listen, "Address of the metrics page; empty: none");
+  AddWatchOptions(&app, &o->watch);
   app.add_option("--data_dir", o->data_dir, "Folder of the database; made 0700 where missing");
   app.add_option("--arena_path", o->arena_path, "File of the shared-memory arena");
   AddBytes(&app, "--arena_bytes", &o->arena_bytes, "Size of the arena (RAM for K/V), e.g. 16GiB");

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/rpc/watch_options.h"
 
 namespace hga {
 
@@ -16,6 +17,7 @@ struct KvStoreOptions {
 
   std::string listen = "unix:/run/hga/kv_store.sock";
   std::string metrics_listen = "127.0.0.1:9101";
+  WatchOptions watch;
   std::string data_dir = "/var/lib/hga/kv_store";
   std::string arena_path;  // /dev/shm/hga-arena-<uid>
   uint64_t arena_bytes = 512ull << 20;

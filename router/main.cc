@@ -1,3 +1,4 @@
+#include <iostream>
 #include <memory>
 #include <string>
 
@@ -16,6 +17,11 @@ constexpr int kDrainMs = 2000;
 absl::Status Serve(const RouterOptions& o) {
   const auto registry = std::make_shared<prometheus::Registry>();
   RouterMetrics metrics(registry);
+  if (o.watch.print_metrics) {
+    std::cout << MetricsPage(registry);
+    return absl::OkStatus();
+  }
+  metrics.SetCacheLimit(o.cache_bytes);
   SummaryIndex index({o.cache_bytes, o.max_sequences},
                      o.kv_store.empty() ? SummarySource() : KvSummarySource(AttachKvStore(o.kv_store)));
   RouterService service({o.ring_dir, o.spin_us, o.select}, &index, &metrics);

@@ -52,6 +52,7 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, RouterOptions
   app.set_config("--config", "", "File of flag=value lines");
   app.add_option("--listen", o->listen, "Address to serve at: unix:/path or host:port");
   app.add_option("--metrics_listen", o->metrics_listen, "Address of the metrics page; empty: none");
+  AddWatchOptions(&app, &o->watch);
   app.add_option("--kv_store", o->kv_store, "Address of kv_store, to rebuild the index from; empty: none");
   app.add_option("--ring_dir", o->ring_dir, "Folder of the shared-memory rings; workers must see the same one");
   app.add_option("--spin_us", o->spin_us, "How long a ring's thread polls before it sleeps; 0: never");

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "common/rpc/watch_options.h"
 #include "router/index/select.h"
 
 namespace hga {
@@ -16,6 +17,7 @@ struct RouterOptions {
 
   std::string listen = "unix:/run/hga/router.sock";
   std::string metrics_listen = "127.0.0.1:9102";
+  WatchOptions watch;
   std::string kv_store;  // empty: summaries come from workers only
   std::string ring_dir = "/dev/shm";
   int spin_us;  // 0 on 4 cores or fewer, else 50

@@ -29,6 +29,13 @@ else
   echo "run.sh: no model; tests that need it will be skipped" >&2
 fi
 
+# Likewise promtool, which tests the alerts.
+if HGA_PROMETHEUS_DIR="$(tests/dashboards/fetch_prometheus.sh </dev/null)"; then
+  export HGA_PROMETHEUS_DIR
+else
+  echo "run.sh: no promtool; the alerts will not be tested" >&2
+fi
+
 # The linker takes about 1 GiB.
 memory_gib=$(($(sed -n 's/^MemAvailable: *\([0-9]*\).*/\1/p' /proc/meminfo) / 1048576))
 jobs=$(nproc)

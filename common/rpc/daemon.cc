@@ -14,6 +14,8 @@
 #include "absl/synchronization/mutex.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
+#include "common/metrics/metric_factory.h"
+#include "common/metrics/process_metrics.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/limits.h"
 #include "common/rpc/socket_lock.h"
@@ -36,12 +38,12 @@ sigset_t StopSignals() {
 }
 
 absl::StatusOr<std::unique_ptr<prometheus::Exposer>> StartMetricsPage(
-    const std::string& address, const std::shared_ptr<prometheus::Registry>& registry) {
+    const std::string& address, const std::vector<std::shared_ptr<prometheus::Collectable>>& sources) {
   if (address.empty()) return nullptr;
   HGA_RETURN_IF_ERROR(ValidateAddress(address));
   try {  // the library reports a port in use by throwing
     auto exposer = std::make_unique<prometheus::Exposer>(address, /*num_threads=*/1);
-    exposer->RegisterCollectable(registry);
+    for (const auto& source : sources) exposer->RegisterCollectable(source);
     return exposer;
   } catch (const std::exception& error) {
     return absl::AlreadyExistsError(absl::StrCat("cannot serve metrics at ", address, " (", error.what(),
@@ -65,7 +67,7 @@ class ServingDaemon : public Daemon {
       HGA_ASSIGN_OR_RETURN(SocketLock lock, SocketLock::Take(socket_path_));
       lock_.emplace(std::move(lock));
     }
-    HGA_ASSIGN_OR_RETURN(exposer_, StartMetricsPage(options_.metrics_listen, registry));
+    HGA_ASSIGN_OR_RETURN(exposer_, StartMetricsPage(options_.metrics_listen, {registry, process_}));
     return StartServer(services);
   }
 
@@ -115,11 +117,16 @@ class ServingDaemon : public Daemon {
   std::string socket_path_;  // empty: TCP
   std::string address_;
   std::optional<SocketLock> lock_;
-  std::unique_ptr<prometheus::Exposer> exposer_;
+  const std::shared_ptr<prometheus::Collectable> process_ = std::make_shared<ProcessMetrics>();
+  std::unique_ptr<prometheus::Exposer> exposer_;  // holds its sources weakly
   std::unique_ptr<grpc::Server> server_;
 };
 
 }  // namespace
+
+std::string MetricsPage(const std::shared_ptr<prometheus::Registry>& registry) {
+  return MetricsText({registry, std::make_shared<ProcessMetrics>()});
+}
 
 void InitDaemon(const std::string& name) {
   InitLog(name);

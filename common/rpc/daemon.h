@@ -22,6 +22,9 @@ struct DaemonOptions {
   int drain_deadline_ms = 4000;
 };
 
+// The metrics page of a daemon whose metrics are in `registry`, as --print_metrics shows it.
+std::string MetricsPage(const std::shared_ptr<prometheus::Registry>& registry);
+
 // First thing in main(): blocks SIGTERM and SIGINT for all threads to come, ignores SIGPIPE, silences absl::Mutex's
 // deadlock detector (39 ns a lock in Debian's build), names the log.
 void InitDaemon(const std::string& name);

@@ -31,13 +31,13 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineModel& model, 
 absl::StatusOr<std::shared_ptr<EventStream>> Engine::Submit(EngineRequest request) {
   const absl::Status valid = Validate(request);
   if (!valid.ok()) {
-    metrics_.CountRequest(absl::StatusCodeToString(valid.code()));
+    metrics_.CountFailure(valid.code());
     return valid;
   }
   auto events = std::make_shared<EventStream>();
   const absl::Status status = loop_->Submit(std::make_shared<const EngineRequest>(std::move(request)), events);
   if (status.ok()) return events;
-  metrics_.CountRequest(absl::StatusCodeToString(status.code()));
+  metrics_.CountFailure(status.code());
   return status;
 }
 

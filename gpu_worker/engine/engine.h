@@ -12,7 +12,7 @@ namespace hga {
 // Thread-safe. What is given to it outlives it.
 class Engine {
  public:
-  // INVALID_ARGUMENT: options that do not fit the model.
+  // INVALID_ARGUMENT: options that do not fit the model. registry: as in EngineMetrics.
   static absl::StatusOr<std::unique_ptr<Engine>> Start(const EngineModel& model, const EngineOptions& options,
                                                        Backend* backend, KvClient* store, RouterLink* link,
                                                        std::shared_ptr<prometheus::Registry> registry);
@@ -28,7 +28,7 @@ class Engine {
 
  private:
   Engine(const EngineModel& model, const EngineOptions& options, std::shared_ptr<prometheus::Registry> registry)
-      : model_(model), options_(options), metrics_(std::move(registry)) {}
+      : model_(model), options_(options), metrics_(std::move(registry), model.name, model.geometry.block_bytes()) {}
   absl::Status Validate(const EngineRequest& request) const;
 
   const EngineModel model_;

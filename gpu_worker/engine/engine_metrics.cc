@@ -5,84 +5,191 @@
 namespace hga {
 namespace {
 
-using Buckets = prometheus::Histogram::BucketBoundaries;
+constexpr const char* kReasons[] = {"stop", "length", "prefill_only"};
+constexpr const char* kTiers[] = {"device", "held", "ram", "disk", "miss"};
+constexpr const char* kPhases[] = {"prefill", "decode"};
+constexpr int kLastStatusCode = static_cast<int>(absl::StatusCode::kUnauthenticated);
 
-prometheus::Counter* AddCounter(prometheus::Registry* registry, const char* name, const char* help) {
-  return &prometheus::BuildCounter().Name(name).Help(help).Register(*registry).Add({});
-}
-prometheus::Gauge* AddGauge(prometheus::Registry* registry, const char* name, const char* help) {
-  return &prometheus::BuildGauge().Name(name).Help(help).Register(*registry).Add({});
-}
-prometheus::Histogram* AddHistogram(prometheus::Registry* registry, const char* name, const char* help,
-                                    const Buckets& buckets) {
-  return &prometheus::BuildHistogram().Name(name).Help(help).Register(*registry).Add({}, buckets);
-}
+uint64_t ValueOf(const prometheus::Counter* counter) { return static_cast<uint64_t>(counter->Value()); }
 
 }  // namespace
 
-EngineMetrics::EngineMetrics(std::shared_ptr<prometheus::Registry> registry) : registry_(std::move(registry)) {
-  prometheus::Registry* r = registry_.get();
-  requests_ = &prometheus::BuildCounter()
-                   .Name("hga_worker_requests_total")
-                   .Help("Requests ended, by outcome (a gRPC status)")
-                   .Register(*r);
-  prefill_tokens_ = AddCounter(r, "hga_worker_prefill_tokens_total", "Prompt tokens computed");
-  decode_tokens_ = AddCounter(r, "hga_worker_decode_tokens_total", "Tokens generated");
-  fallback_steps_ = AddCounter(r, "hga_worker_dense_fallback_steps_total",
-                               "Steps of routed sequences that attended densely for lack of a router");
-  auto& blocks = prometheus::BuildCounter()
-                     .Name("hga_worker_blocks_total")
-                     .Help("K/V blocks that attention asked for, by the tier they were found in")
-                     .Register(*r);
-  const char* const tiers[] = {"device", "held", "ram", "disk", "recomputed"};
-  for (size_t i = 0; i < blocks_.size(); ++i) blocks_[i] = &blocks.Add({{"tier", tiers[i]}});
-  active_ = AddGauge(r, "hga_worker_active_sequences", "Sequences being computed");
-  router_attached_ = AddGauge(r, "hga_worker_router_attached", "1 while a router is attached");
-  const Buckets long_times = {0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000};
-  const Buckets short_times = {1e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1, 3};
-  first_token_ = AddHistogram(r, "hga_worker_time_to_first_token_seconds", "Request accepted to first token",
-                              long_times);
-  token_ = AddHistogram(r, "hga_worker_time_per_output_token_seconds", "Between two tokens of a sequence",
-                        short_times);
-  route_wait_ = AddHistogram(r, "hga_worker_route_wait_seconds",
-                             "Wait for the router's selection after the window was attended, per layer", short_times);
-  fetch_ = AddHistogram(r, "hga_worker_fetch_seconds", "Wait for blocks that were not held, per layer", short_times);
-  attended_ = AddHistogram(r, "hga_worker_attended_fraction", "Keys attended / keys of dense attention, per request",
-                           {0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1});
+EngineMetrics::EngineMetrics(std::shared_ptr<prometheus::Registry> registry, const std::string& model_name,
+                             uint64_t block_bytes)
+    : on_(registry != nullptr), registry_(on_ ? std::move(registry) : std::make_shared<prometheus::Registry>()),
+      block_bytes_(static_cast<double>(block_bytes)) {
+  MetricFactory make(registry_, {{"model_name", model_name}});
+  DeclareRequests(&make);
+  DeclareSteps(&make);
 }
 
-void EngineMetrics::CountRequest(const std::string& outcome) {
+void EngineMetrics::DeclareRequests(MetricFactory* make) {
+  running_ = make->AddGauge("hga_num_requests_running", "Requests being computed");
+  waiting_ = make->AddGauge("hga_num_requests_waiting", "Requests that wait for their turn");
+  for (size_t i = 0; i < success_.size(); ++i) {
+    success_[i] = make->AddCounter("hga_request_success_total", "Requests answered, by why the answer ended",
+                                   {{"finished_reason", kReasons[i]}});
+  }
+  for (int i = 1; i <= kLastStatusCode; ++i) {
+    const auto code = static_cast<absl::StatusCode>(i);
+    failure_[code] = make->AddCounter("hga_request_errors_total", "Requests that failed, by cause (a gRPC status)",
+                                      {{"code", absl::StatusCodeToString(code)}});
+  }
+  prompt_tokens_ = make->AddCounter("hga_prompt_tokens_total", "Tokens of prompts, those found in the store included");
+  generation_tokens_ = make->AddCounter("hga_generation_tokens_total", "Tokens generated");
+  cache_queries_ = make->AddCounter("hga_prefix_cache_queries_total", "Tokens of prompts that the store was asked for");
+  cache_hits_ = make->AddCounter("hga_prefix_cache_hits_total", "Tokens of prompts whose K/V the store had");
+  first_token_ = make->AddHistogram("hga_time_to_first_token_seconds", "Request accepted to its first token",
+                                    RequestSeconds());
+  token_ = make->AddHistogram("hga_time_per_output_token_seconds", "Between two tokens of an answer", ShortSeconds());
+  latency_ = make->AddHistogram("hga_e2e_request_latency_seconds", "Request accepted to its end", RequestSeconds());
+  queue_ = make->AddHistogram("hga_request_queue_time_seconds",
+                              "Request accepted to its first step, looking up its prefix included", RequestSeconds());
+  prefill_time_ = make->AddHistogram("hga_request_prefill_time_seconds", "First step to first token of a request",
+                                     RequestSeconds());
+  decode_time_ = make->AddHistogram("hga_request_decode_time_seconds", "First to last token of a request",
+                                    RequestSeconds());
+  request_prompt_tokens_ = make->AddHistogram("hga_request_prompt_tokens", "Tokens of a request's prompt",
+                                              TokenCounts());
+  request_generation_tokens_ = make->AddHistogram("hga_request_generation_tokens", "Tokens of a request's answer",
+                                                  TokenCounts());
+  attended_ratio_ = make->AddHistogram("hga_worker_attended_ratio",
+                                       "Keys attended / keys of dense attention, in one answer",
+                                       {0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1});
+}
+
+void EngineMetrics::DeclareSteps(MetricFactory* make) {
+  prefill_tokens_ = make->AddCounter("hga_worker_prefill_tokens_total", "Tokens of prompts that were computed");
+  for (int i = 0; i < 2; ++i) {
+    const MetricLabels phase = {{"phase", kPhases[i]}};
+    step_[i] = make->AddHistogram("hga_worker_step_seconds", "One step: a prefill batch, or a token of each answer",
+                                  ShortSeconds(), phase);
+    attended_keys_[i] = make->AddCounter("hga_worker_attended_keys_total",
+                                         "Keys attended, summed over rows, layers and KV heads", phase);
+    dense_keys_[i] = make->AddCounter("hga_worker_dense_keys_total", "Keys that dense attention would have attended",
+                                      phase);
+  }
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const MetricLabels tier = {{"tier", kTiers[i]}};
+    blocks_[i] = make->AddCounter("hga_worker_kv_blocks_total",
+                                  "K/V blocks that attention asked for, by the tier they were found in; held: in RAM "
+                                  "and pinned by the sequence; miss: lost, to be computed again", tier);
+    bytes_[i] = make->AddCounter("hga_worker_kv_bytes_total", "Bytes of those blocks", tier);
+  }
+  route_wait_ = make->AddHistogram("hga_worker_route_wait_seconds",
+                                   "Wait for the router's selection after the window was attended, per layer",
+                                   ShortSeconds());
+  fetch_ = make->AddHistogram("hga_worker_fetch_seconds", "Wait for blocks that were not held, per layer",
+                              ShortSeconds());
+  router_attached_ = make->AddGauge("hga_worker_router_attached", "1 while a router is attached");
+  kv_store_attached_ = make->AddGauge("hga_worker_kv_store_attached", "1 while a kv_store is attached");
+  fallback_steps_ = make->AddCounter("hga_worker_dense_fallback_steps_total",
+                                     "Steps of routed sequences that attended densely for lack of a router");
+  given_back_ = make->AddCounter("hga_worker_given_back_blocks_total",
+                                 "Holds given back because the arena was short of room");
+  cut_backs_ = make->AddCounter("hga_worker_cut_backs_total",
+                                "Times that a sequence went back to a chunk which the store had lost");
+}
+
+void EngineMetrics::SetRequests(size_t running, size_t waiting) {
+  if (!on_) return;
+  running_->Set(static_cast<double>(running));
+  waiting_->Set(static_cast<double>(waiting));
+}
+
+void EngineMetrics::ObserveStart(double queue_seconds, uint32_t prompt_tokens, uint32_t reused_tokens) {
+  if (!on_) return;
+  queue_->Observe(queue_seconds);
+  request_prompt_tokens_->Observe(prompt_tokens);
+  for (prometheus::Counter* counter : {prompt_tokens_, cache_queries_}) counter->Increment(prompt_tokens);
+  cache_hits_->Increment(reused_tokens);
+}
+
+void EngineMetrics::ObserveFirstToken(double seconds) {
+  if (!on_) return;
+  first_token_->Observe(seconds);
+  generation_tokens_->Increment();
+}
+
+void EngineMetrics::ObserveToken(double seconds) {
+  if (!on_) return;
+  token_->Observe(seconds);
+  generation_tokens_->Increment();
+}
+
+void EngineMetrics::ObserveEnd(FinishReason reason, double seconds, const RequestStats& stats) {
   ++request_count_;
-  requests_->Add({{"outcome", outcome}}).Increment();
+  if (!on_) return;
+  success_[static_cast<size_t>(reason)]->Increment();
+  latency_->Observe(seconds);
+  prefill_time_->Observe(stats.prefill_s);
+  if (stats.completion_tokens == 0) return;
+  decode_time_->Observe(stats.decode_s);
+  request_generation_tokens_->Observe(stats.completion_tokens);
+  if (stats.dense_keys[1] > 0) attended_ratio_->Observe(stats.attended_fraction(true));
 }
-void EngineMetrics::SetActive(uint32_t sequences) { active_->Set(sequences); }
-void EngineMetrics::SetRouterAttached(bool attached) { router_attached_->Set(attached ? 1 : 0); }
-void EngineMetrics::CountTokens(uint64_t prefill, uint64_t decode) {
-  if (prefill > 0) prefill_tokens_->Increment(static_cast<double>(prefill));
-  if (decode > 0) decode_tokens_->Increment(static_cast<double>(decode));
+
+void EngineMetrics::CountFailure(absl::StatusCode code) {
+  ++request_count_;
+  const auto found = failure_.find(code);
+  if (on_) (found == failure_.end() ? failure_[absl::StatusCode::kUnknown] : found->second)->Increment();
 }
+
+void EngineMetrics::ObserveStep(bool decode, double seconds) {
+  if (on_) step_[decode]->Observe(seconds);
+}
+
+void EngineMetrics::CountPrefill(uint32_t tokens) {
+  if (on_) prefill_tokens_->Increment(tokens);
+}
+
 void EngineMetrics::CountBlocks(Tier tier, uint64_t blocks) {
-  if (blocks > 0) blocks_[static_cast<size_t>(tier)]->Increment(static_cast<double>(blocks));
+  if (!on_ || blocks == 0) return;
+  blocks_[static_cast<size_t>(tier)]->Increment(static_cast<double>(blocks));
+  bytes_[static_cast<size_t>(tier)]->Increment(static_cast<double>(blocks) * block_bytes_);
 }
-void EngineMetrics::CountFallbackStep() { fallback_steps_->Increment(); }
-void EngineMetrics::ObserveFirstToken(double seconds) { first_token_->Observe(seconds); }
-void EngineMetrics::ObserveToken(double seconds) { token_->Observe(seconds); }
-void EngineMetrics::ObserveRouteWait(double seconds) { route_wait_->Observe(seconds); }
-void EngineMetrics::ObserveFetch(double seconds) { fetch_->Observe(seconds); }
-void EngineMetrics::ObserveAttendedFraction(double fraction) { attended_->Observe(fraction); }
+
+void EngineMetrics::CountKeys(bool decode, uint64_t attended, uint64_t dense) {
+  if (!on_ || dense == 0) return;
+  attended_keys_[decode]->Increment(static_cast<double>(attended));
+  dense_keys_[decode]->Increment(static_cast<double>(dense));
+}
+
+void EngineMetrics::ObserveRouteWait(double seconds) {
+  if (on_) route_wait_->Observe(seconds);
+}
+void EngineMetrics::ObserveFetch(double seconds) {
+  if (on_) fetch_->Observe(seconds);
+}
+
+void EngineMetrics::SetAttached(bool router, bool kv_store) {
+  if (!on_) return;
+  router_attached_->Set(router ? 1 : 0);
+  kv_store_attached_->Set(kv_store ? 1 : 0);
+}
+
+void EngineMetrics::CountFallbackStep() {
+  if (on_) fallback_steps_->Increment();
+}
+void EngineMetrics::CountGivenBack(uint64_t blocks) {
+  if (on_) given_back_->Increment(static_cast<double>(blocks));
+}
+void EngineMetrics::CountCutBack() {
+  if (on_) cut_backs_->Increment();
+}
 
 EngineTotals EngineMetrics::totals() const {
   EngineTotals t;
-  const auto blocks = [&](Tier tier) { return static_cast<uint64_t>(blocks_[static_cast<size_t>(tier)]->Value()); };
+  const auto blocks = [&](Tier tier) { return ValueOf(blocks_[static_cast<size_t>(tier)]); };
   t.requests = request_count_;
-  t.active = static_cast<uint64_t>(active_->Value());
-  t.prefill_tokens = static_cast<uint64_t>(prefill_tokens_->Value());
-  t.decode_tokens = static_cast<uint64_t>(decode_tokens_->Value());
-  t.dense_fallback_steps = static_cast<uint64_t>(fallback_steps_->Value());
+  t.active = static_cast<uint64_t>(running_->Value());
+  t.prefill_tokens = ValueOf(prefill_tokens_);
+  t.decode_tokens = ValueOf(generation_tokens_);
+  t.dense_fallback_steps = ValueOf(fallback_steps_);
   t.tiers.held = blocks(Tier::kHeld);
   t.tiers.ram = blocks(Tier::kRam);
   t.tiers.disk = blocks(Tier::kDisk);
-  t.tiers.recomputed = blocks(Tier::kRecomputed);
+  t.tiers.recomputed = blocks(Tier::kMiss);
   return t;
 }
 

@@ -9,11 +9,9 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
+#include "common/metrics/metric_factory.h"
 #include "gpu_worker/engine/request.h"
-#include "prometheus/counter.h"
-#include "prometheus/gauge.h"
-#include "prometheus/histogram.h"
-#include "prometheus/registry.h"
 
 namespace hga {
 
@@ -22,42 +20,60 @@ struct EngineTotals {
   TierCounts tiers;
 };
 
-// Thread-safe.
+// Thread-safe. Names that other inference servers have are theirs, behind `hga_`; all carry the model's name.
 class EngineMetrics {
  public:
-  enum class Tier { kDevice, kHeld, kRam, kDisk, kRecomputed };
+  enum class Tier { kDevice, kHeld, kRam, kDisk, kMiss };
 
-  explicit EngineMetrics(std::shared_ptr<prometheus::Registry> registry);
+  // registry nullptr: nothing is counted, to measure what counting costs. block_bytes: of one K/V block.
+  EngineMetrics(std::shared_ptr<prometheus::Registry> registry, const std::string& model_name, uint64_t block_bytes);
 
-  void CountRequest(const std::string& outcome);
-  void SetActive(uint32_t sequences);
-  void SetRouterAttached(bool attached);
-  void CountTokens(uint64_t prefill, uint64_t decode);
-  void CountBlocks(Tier tier, uint64_t blocks);
-  void CountFallbackStep();
+  // --- Requests ---
+  void SetRequests(size_t running, size_t waiting);
+  // Once its prompt is known: how long it waited, and what of the prompt the store had.
+  void ObserveStart(double queue_seconds, uint32_t prompt_tokens, uint32_t reused_tokens);
   void ObserveFirstToken(double seconds);
   void ObserveToken(double seconds);
+  void ObserveEnd(FinishReason reason, double seconds, const RequestStats& stats);
+  void CountFailure(absl::StatusCode code);
+
+  // --- Steps ---
+  // decode: rows of answers; else of prompts.
+  void ObserveStep(bool decode, double seconds);
+  void CountPrefill(uint32_t tokens);
+  void CountBlocks(Tier tier, uint64_t blocks);
+  // Keys that were attended, and those a dense model would have.
+  void CountKeys(bool decode, uint64_t attended, uint64_t dense);
   void ObserveRouteWait(double seconds);
   void ObserveFetch(double seconds);
-  void ObserveAttendedFraction(double fraction);
+
+  // --- The daemons beside it ---
+  void SetAttached(bool router, bool kv_store);
+  void CountFallbackStep();
+  void CountGivenBack(uint64_t blocks);
+  void CountCutBack();
 
   EngineTotals totals() const;
 
  private:
+  void DeclareRequests(MetricFactory* make);
+  void DeclareSteps(MetricFactory* make);
+
+  const bool on_;
   const std::shared_ptr<prometheus::Registry> registry_;
-  prometheus::Family<prometheus::Counter>* requests_;
-  prometheus::Counter* prefill_tokens_;
-  prometheus::Counter* decode_tokens_;
-  prometheus::Counter* fallback_steps_;
-  std::array<prometheus::Counter*, 5> blocks_;
-  prometheus::Gauge* active_;
-  prometheus::Gauge* router_attached_;
-  prometheus::Histogram* first_token_;
-  prometheus::Histogram* token_;
-  prometheus::Histogram* route_wait_;
-  prometheus::Histogram* fetch_;
-  prometheus::Histogram* attended_;
+  const double block_bytes_;
   std::atomic<uint64_t> request_count_{0};
+
+  prometheus::Gauge *running_, *waiting_, *router_attached_, *kv_store_attached_;
+  prometheus::Histogram *queue_, *first_token_, *token_, *latency_, *prefill_time_, *decode_time_;
+  prometheus::Histogram *request_prompt_tokens_, *request_generation_tokens_, *attended_ratio_;
+  std::array<prometheus::Counter*, 3> success_;  // by FinishReason
+  std::map<absl::StatusCode, prometheus::Counter*> failure_;
+  prometheus::Counter *prompt_tokens_, *generation_tokens_, *prefill_tokens_, *cache_queries_, *cache_hits_;
+  prometheus::Histogram *step_[2], *route_wait_, *fetch_;  // step_: [prefill, decode]
+  prometheus::Counter *attended_keys_[2], *dense_keys_[2];
+  std::array<prometheus::Counter*, 5> blocks_, bytes_;  // by Tier
+  prometheus::Counter *fallback_steps_, *given_back_, *cut_backs_;
 };
 
 }  // namespace hga

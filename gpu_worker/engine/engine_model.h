@@ -13,6 +13,7 @@
 namespace hga {
 
 struct EngineModel {
+  std::string name;  // of metrics
   KvGeometry geometry;
   ModelFingerprint fingerprint;
   uint32_t vocab_size = 0;

@@ -106,8 +106,8 @@ void StepLoop::TakeWork() {
     ReserveAhead(s.get());
     if (s->state == Sequence::State::kEnding && s->seals_pending == 0) Save(s.get());
   }
-  metrics_->SetActive(static_cast<uint32_t>(active_.size()));
-  metrics_->SetRouterAttached(link_->attached());
+  metrics_->SetRequests(active_.size(), waiting_.size());
+  metrics_->SetAttached(link_->attached(), store_->connected());
 }
 
 void StepLoop::Activate() {
@@ -139,7 +139,7 @@ void StepLoop::CheckCancelled() {
     }
     EngineEvent event;
     event.status = why;
-    metrics_->CountRequest(absl::StatusCodeToString(why.code()));
+    metrics_->CountFailure(why.code());
     it->events->Push(std::move(event));
     it = waiting_.erase(it);
     std::lock_guard<std::mutex> lock(mu_);
@@ -221,7 +221,10 @@ bool StepLoop::RunStep() {
   if (parts.empty()) parts = prefilled_last_ ? PickPrefill() : PickDecode();
   if (parts.empty()) return false;
   prefilled_last_ = first_choice ? !prefilled_last_ : prefilled_last_;
+  const bool decodes = parts[0].sequence->answering();
+  const absl::Time begin = absl::Now();
   const absl::Status status = runner_->Run(&parts, &logits_);
+  metrics_->ObserveStep(decodes, absl::ToDoubleSeconds(absl::Now() - begin));
   if (!status.ok()) LogError("a step failed: ", std::string(status.message()));
   for (StepPart& part : parts) {
     if (!status.ok()) part.status = status;
@@ -263,7 +266,7 @@ void StepLoop::FinishPart(const StepPart& part, absl::Span<float> logits) {
   if (decoded) {
     ++s->stats.decode_steps;
   } else {
-    metrics_->CountTokens(part.rows, 0);
+    metrics_->CountPrefill(part.rows);
     EngineEvent progress;
     progress.kind = EngineEvent::Kind::kProgress;
     progress.done = std::min(s->computed, s->prompt_tokens) - s->stats.reused_tokens;
@@ -314,7 +317,6 @@ void StepLoop::TakeToken(Sequence* s, uint32_t token) {
   }
   s->tokens.push_back(token);
   ++s->stats.completion_tokens;
-  metrics_->CountTokens(0, 1);
   const bool ends = !s->request->ignore_eos && std::find(model_.end_tokens.begin(), model_.end_tokens.end(), token) !=
                                                    model_.end_tokens.end();
   EngineEvent event;
@@ -382,6 +384,7 @@ uint32_t StepLoop::MakeRoom(uint64_t tick, uint32_t wanted) {
   for (size_t i = 0; i < count; ++i) {
     candidates[i].sequence->blocks.Release(candidates[i].use.chunk, candidates[i].use.layer);
   }
+  metrics_->CountGivenBack(count);
   if (count > 0) return static_cast<uint32_t>(count);
   uint32_t released = 0;
   for (const SequencePtr& s : active_) {

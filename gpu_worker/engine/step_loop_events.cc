@@ -61,7 +61,8 @@ void StepLoop::OnOpened(Sequence* s, SealerEvent event) {
   s->stats.tiers = event.opened->tiers;
   metrics_->CountBlocks(EngineMetrics::Tier::kRam, s->stats.tiers.ram);
   metrics_->CountBlocks(EngineMetrics::Tier::kDisk, s->stats.tiers.disk);
-  metrics_->CountBlocks(EngineMetrics::Tier::kRecomputed, s->stats.tiers.recomputed);
+  metrics_->CountBlocks(EngineMetrics::Tier::kMiss, s->stats.tiers.recomputed);
+  metrics_->ObserveStart(absl::ToDoubleSeconds(s->started - s->accepted), s->prompt_tokens, s->computed);
   s->state = Sequence::State::kRunning;
   EngineEvent started;
   started.kind = EngineEvent::Kind::kStarted;
@@ -144,9 +145,10 @@ void StepLoop::OnClosed(Sequence* s, const absl::Status& saved) {
     event.reason = s->reason;
     if (s->reason == FinishReason::kPrefillOnly) s->stats.prefill_s = absl::ToDoubleSeconds(absl::Now() - s->started);
     event.stats = s->stats;
-    if (s->stats.dense_keys[1] > 0) metrics_->ObserveAttendedFraction(s->stats.attended_fraction(true));
+    metrics_->ObserveEnd(s->reason, absl::ToDoubleSeconds(absl::Now() - s->accepted), s->stats);
+  } else {
+    metrics_->CountFailure(s->end.code());
   }
-  metrics_->CountRequest(absl::StatusCodeToString(s->end.code()));
   const auto events = s->events;
   active_.erase(std::find_if(active_.begin(), active_.end(), [&](const SequencePtr& p) { return p.get() == s; }));
   {
@@ -176,7 +178,8 @@ void StepLoop::CutBack(Sequence* s) {
   if (++s->cuts > kMaxCuts) return End(s, absl::DataLossError("kv_store keeps losing blocks of this sequence"));
   const uint64_t lost = (s->hashes.size() - chunk) * uint64_t{model_.geometry.layers};
   s->stats.tiers.recomputed += lost;
-  metrics_->CountBlocks(EngineMetrics::Tier::kRecomputed, lost);
+  metrics_->CountBlocks(EngineMetrics::Tier::kMiss, lost);
+  metrics_->CountCutBack();
   Warn(s, "blocks were lost by the store and computed again");
   s->hashes.resize(chunk);
   s->committed = std::min(s->committed, chunk);

@@ -18,11 +18,13 @@ StepRunner::StepRunner(Backend* backend, KvClient* store, RouterLink* link, Engi
 
 absl::Status StepRunner::Run(std::vector<StepPart>* parts, std::vector<float>* logits) {
   ++step_;
+  counts_ = {};
   router_ = link_->current();
   LayOut(parts);
   HGA_RETURN_IF_ERROR(backend_->Begin(rows_));
   for (uint32_t layer = 0; layer < geometry_.layers; ++layer) HGA_RETURN_IF_ERROR(RunLayer(layer));
   router_ = {};
+  Report();
   logits->clear();
   const bool wanted = std::any_of(parts->begin(), parts->end(), [](const StepPart& p) { return p.want_logits; });
   return wanted ? backend_->Logits(logits) : absl::OkStatus();
@@ -176,11 +178,25 @@ void StepRunner::CountKeys() {
   for (const Block& b : blocks_) {
     RequestStats& stats = b.part->sequence->stats;
     const bool decode = b.part->sequence->answering();
+    uint64_t attended = b.selection == nullptr ? 0 : SelectedKeys(b.rows, *b.selection);
+    uint64_t dense = 0;
     for (uint32_t i = 0; i < b.rows; ++i) {
-      stats.attended_keys[decode] += MandatoryKeys(*b.shape, b.first_position + i) * heads;
-      stats.dense_keys[decode] += (b.first_position + i + 1) * heads;
+      attended += MandatoryKeys(*b.shape, b.first_position + i) * heads;
+      dense += (b.first_position + i + 1) * heads;
     }
-    if (b.selection != nullptr) stats.attended_keys[decode] += SelectedKeys(b.rows, *b.selection);
+    stats.attended_keys[decode] += attended;
+    stats.dense_keys[decode] += dense;
+    counts_.attended_keys[decode] += attended;
+    counts_.dense_keys[decode] += dense;
+  }
+}
+
+void StepRunner::Report() {
+  metrics_->CountBlocks(EngineMetrics::Tier::kHeld, counts_.held);
+  metrics_->CountBlocks(EngineMetrics::Tier::kRam, counts_.ram);
+  metrics_->CountBlocks(EngineMetrics::Tier::kDisk, counts_.disk);
+  for (const bool decode : {false, true}) {
+    metrics_->CountKeys(decode, counts_.attended_keys[decode], counts_.dense_keys[decode]);
   }
 }
 
@@ -198,7 +214,7 @@ std::vector<StepRunner::Wanted> StepRunner::FindMissing(uint32_t layer) {
       } else {
         s->blocks.Touch(chunk, layer, tick_);
         ++s->stats.tiers.held;
-        metrics_->CountBlocks(EngineMetrics::Tier::kHeld, 1);
+        ++counts_.held;
       }
     }
   }
@@ -240,7 +256,7 @@ absl::Status StepRunner::FetchOnce(uint32_t layer, std::vector<Wanted>* wanted) 
     if (got.status.ok()) {
       const bool disk = got.found_in == FoundIn::kDisk;
       ++(disk ? s->stats.tiers.disk : s->stats.tiers.ram);
-      metrics_->CountBlocks(disk ? EngineMetrics::Tier::kDisk : EngineMetrics::Tier::kRam, 1);
+      ++(disk ? counts_.disk : counts_.ram);
       s->blocks.Put(w.chunk, layer, std::move(got.block), tick_);
     } else if (BlockIsGone(got.status)) {
       StepPart* part = w.block->part;

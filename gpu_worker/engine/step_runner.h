@@ -55,6 +55,12 @@ class StepRunner {
     const std::vector<HeadSelection>* selection = nullptr;  // of the layer at hand; nullptr: nothing
   };
 
+  // Of the step at hand, reported once at its end: attention counts thousands of blocks in one step.
+  struct StepCounts {
+    uint64_t held = 0, ram = 0, disk = 0;
+    uint64_t attended_keys[2] = {0, 0}, dense_keys[2] = {0, 0};  // [prefill, decode]
+  };
+
   void LayOut(std::vector<StepPart>* parts);
   absl::Status RunLayer(uint32_t layer);
   absl::Status AttendAlways(uint32_t layer);
@@ -64,6 +70,7 @@ class StepRunner {
   void LoseRouter(const absl::Status& why);
   RouteBlock RouteOf(const Block& block) const;
   void CountKeys();
+  void Report();
   void FetchMissing(uint32_t layer);
   struct Wanted {
     Block* block;
@@ -84,6 +91,7 @@ class StepRunner {
   // Owned by the step thread; kept between steps to save allocations.
   DenseRouteClient dense_;
   uint64_t tick_ = 0, step_ = 0;
+  StepCounts counts_;
   RouterLink::Attachment router_;
   std::vector<BatchRow> rows_;
   std::vector<KvRow> kv_rows_;

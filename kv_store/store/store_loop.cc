@@ -25,6 +25,10 @@ uint64_t RandomId() {
   return ((static_cast<uint64_t>(device()) << 32) | device()) >> 1 | 1;
 }
 
+double SecondsSince(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 // Chunks whose bytes are not what was committed leave the step.
 std::vector<ChunkHash> RejectDamaged(size_t block_bytes, WriteStep* step) {
   std::vector<ChunkHash> rejected;
@@ -117,6 +121,7 @@ absl::Status StoreLoop::PrepareArena(const KvGeometry& geometry) {
   HGA_RETURN_IF_ERROR(tier_->SetGeometry(geometry));
   arena_ = std::move(arena);
   geometry_ = geometry;
+  metrics_.SetArenaBytes(shape.slot_bytes * shape.slot_count);
   store_.SetSlots(geometry, shape.slot_count, [this](uint32_t slot) { return arena_->Slot(slot); });
   LogInfo("arena ", options_.arena_path, ": ", shape.slot_count, " slots of ", shape.slot_bytes, " bytes");
   return absl::OkStatus();
@@ -219,6 +224,7 @@ void StoreLoop::Pump() {
 }
 
 void StoreLoop::WriteLoop(std::shared_ptr<WriteJob> job) {
+  const auto start = std::chrono::steady_clock::now();
   const size_t chunks = job->step.put_chunks.size();
   const size_t layers = chunks == 0 ? 1 : job->step.put_chunks[0].blocks.size();
   const size_t block_bytes = chunks == 0 ? 0 : job->bytes / chunks / layers;
@@ -236,6 +242,7 @@ void StoreLoop::WriteLoop(std::shared_ptr<WriteJob> job) {
     std::unique_lock<std::mutex> lock(mu_);
     if (stop_changed_.wait_for(lock, kWriteRetry, [this] { return stopping_; })) return;
   }
+  metrics_.ObserveWrite(SecondsSince(start));
   executor_->Post([this, rejected, failed] {
     if (failed) store_.SetWriteError(absl::OkStatus());
     store_.FinishWrite(rejected);
@@ -259,7 +266,7 @@ void StoreLoop::StartReads(std::vector<DiskRead> reads) {
 void StoreLoop::ReadBatch(std::vector<BlockRead> batch, const std::vector<uint32_t>& slots) {
   const auto start = std::chrono::steady_clock::now();
   tier_->ReadBlocks(absl::MakeSpan(batch));
-  metrics_.ObserveDiskRead(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  metrics_.ObserveDiskRead(SecondsSince(start));
   executor_->Post([this, batch = std::move(batch), slots] {
     for (size_t i = 0; i < slots.size(); ++i) store_.FinishRead(slots[i], batch[i].status);
     Pump();
@@ -274,11 +281,11 @@ void StoreLoop::Tick() {
     const auto now = std::chrono::steady_clock::now();
     const bool refresh = now >= next_metrics;
     if (refresh) next_metrics = now + kMetricsPeriod;
-    const uint64_t disk_bytes = refresh ? tier_->DiskBytes() : 0;
+    const TierStats tier = refresh ? tier_->Stats() : TierStats();
     executor_->Run([&] {
       PollQuarantine();
       Pump();
-      if (refresh) metrics_.Update(store_.stats(), disk_bytes);
+      if (refresh) metrics_.Update(store_.stats(), tier);
     });
     lock.lock();
     const bool polling = quarantine_;
@@ -344,6 +351,7 @@ absl::StatusOr<CommitOutcome> StoreLoop::Commit(ClientId client, CommitArgs args
 
 absl::StatusOr<std::vector<FetchOutcome>> StoreLoop::Fetch(ClientId client,
                                                            const std::vector<BlockName>& names) {
+  const auto start = std::chrono::steady_clock::now();
   auto settled = std::make_shared<std::promise<std::vector<FetchOutcome>>>();
   auto future = settled->get_future();
   HGA_RETURN_IF_ERROR(OnStore([&]() -> absl::Status {
@@ -354,7 +362,9 @@ absl::StatusOr<std::vector<FetchOutcome>> StoreLoop::Fetch(ClientId client,
     StartReads(std::move(reads));
     return absl::OkStatus();
   }));
-  return future.get();
+  auto results = future.get();
+  metrics_.ObserveFetch(SecondsSince(start));
+  return results;
 }
 
 absl::Status StoreLoop::Release(ClientId client, const std::vector<uint32_t>& slots) {

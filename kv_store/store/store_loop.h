@@ -76,7 +76,7 @@ class StoreLoop {
   absl::StatusOr<SummaryRecord> GetSummary(const ChunkHash& chunk);
 
   StoreStats GetStats();
-  uint64_t DiskBytes() { return tier_->DiskBytes(); }
+  uint64_t DiskBytes() { return tier_->Stats().disk_bytes; }
   // Waits until everything committed is durable, then drops clean unheld blocks if asked. UNAVAILABLE: not in
   // time.
   absl::StatusOr<uint64_t> Flush(bool drop_ram, std::chrono::milliseconds timeout);

@@ -1,5 +1,6 @@
 #include "kv_store/store/store_metrics.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace hga {
@@ -9,17 +10,29 @@ constexpr const char* kStateNames[kSlotStates] = {"free", "reserved", "staging",
 
 }  // namespace
 
-StoreMetrics::StoreMetrics(std::shared_ptr<prometheus::Registry> registry) : registry_(std::move(registry)) {
-  auto& slots =
-      prometheus::BuildGauge().Name("hga_kv_store_slots").Help("Arena slots by state").Register(*registry_);
-  for (const char* state : kStateNames) slots_by_state_.push_back(&slots.Add({{"state", state}}));
-  auto& fetches = prometheus::BuildCounter()
-                      .Name("hga_kv_store_fetched_blocks_total")
-                      .Help("Blocks asked for, by where they were found")
-                      .Register(*registry_);
-  totals_.push_back({&fetches.Add({{"found", "ram"}}), &StoreStats::ram_hits});
-  totals_.push_back({&fetches.Add({{"found", "disk"}}), &StoreStats::disk_hits});
-  totals_.push_back({&fetches.Add({{"found", "miss"}}), &StoreStats::misses});
+StoreMetrics::StoreMetrics(std::shared_ptr<prometheus::Registry> registry) : make_(std::move(registry)) {
+  DeclareStore();
+  DeclareTier();
+  arena_bytes_ = make_.AddGauge("hga_kv_store_arena_bytes", "Size of the arena: RAM for K/V; 0 until a worker came");
+  fetch_seconds_ = make_.AddHistogram("hga_kv_store_fetch_seconds",
+                                      "Time to answer a Fetch, reading from disk included", ShortSeconds());
+  disk_read_seconds_ = make_.AddHistogram("hga_kv_store_disk_read_seconds",
+                                          "Time to read one batch of blocks from disk", ShortSeconds());
+  write_seconds_ = make_.AddHistogram("hga_kv_store_write_seconds",
+                                      "Time to make one batch of chunks durable, retries included", ShortSeconds());
+  write_errors_ = make_.AddCounter("hga_kv_store_write_errors_total", "Failed attempts to write to disk");
+}
+
+void StoreMetrics::DeclareStore() {
+  for (int i = 0; i < kSlotStates; ++i) {
+    levels_.push_back({make_.AddGauge("hga_kv_store_slots", "Arena slots by state", {{"state", kStateNames[i]}}),
+                       [i](const StoreStats& s, const TierStats&) { return static_cast<double>(s.slots[i]); }});
+  }
+  const char* const fetched = "hga_kv_store_fetched_blocks_total";
+  const char* const fetched_help = "Blocks asked for, by the tier they were found in";
+  AddTotal(fetched, fetched_help, &StoreStats::ram_hits, {{"tier", "ram"}});
+  AddTotal(fetched, fetched_help, &StoreStats::disk_hits, {{"tier", "disk"}});
+  AddTotal(fetched, fetched_help, &StoreStats::misses, {{"tier", "miss"}});
   AddTotal("hga_kv_store_evictions_total", "Blocks dropped from RAM to make room", &StoreStats::evictions);
   AddTotal("hga_kv_store_checksum_errors_total", "Chunks given up for a bad checksum",
            &StoreStats::checksum_errors);
@@ -37,38 +50,63 @@ StoreMetrics::StoreMetrics(std::shared_ptr<prometheus::Registry> registry) : reg
   AddLevel("hga_kv_store_clients", "Attached clients", &StoreStats::clients);
   AddLevel("hga_kv_store_quarantined_clients", "Clients that left and still map the arena",
            &StoreStats::clients_quarantined);
-  disk_bytes_ = &prometheus::BuildGauge()
-                     .Name("hga_kv_store_disk_bytes")
-                     .Help("Bytes of the database on disk, an estimate")
-                     .Register(*registry_)
-                     .Add({});
-  write_errors_ = &prometheus::BuildCounter()
-                       .Name("hga_kv_store_write_errors_total")
-                       .Help("Failed attempts to write to disk")
-                       .Register(*registry_)
-                       .Add({});
-  disk_read_seconds_ = &prometheus::BuildHistogram()
-                            .Name("hga_kv_store_disk_read_seconds")
-                            .Help("Time to read one batch of blocks from disk")
-                            .Register(*registry_)
-                            .Add({}, prometheus::Histogram::BucketBoundaries{1e-4, 3e-4, 1e-3, 3e-3, 1e-2,
-                                                                             3e-2, 0.1, 0.3, 1, 3});
 }
 
-void StoreMetrics::AddTotal(const char* name, const char* help, uint64_t StoreStats::*field) {
-  totals_.push_back({&prometheus::BuildCounter().Name(name).Help(help).Register(*registry_).Add({}), field});
+void StoreMetrics::DeclareTier() {
+  AddLevel("hga_kv_store_disk_bytes", "Bytes of the database on disk, an estimate", &TierStats::disk_bytes);
+  AddLevel("hga_kv_store_device_bytes", "Size of the file system that the database lies on",
+           &TierStats::device_bytes);
+  AddLevel("hga_kv_store_device_free_bytes", "What is free of it", &TierStats::device_free_bytes);
+  AddLevel("hga_kv_store_rocksdb_memtable_bytes", "RocksDB's write buffers", &TierStats::memtable_bytes);
+  AddLevel("hga_kv_store_rocksdb_block_cache_bytes", "RocksDB's cache in use", &TierStats::block_cache_bytes);
+  AddLevel("hga_kv_store_rocksdb_pending_compaction_bytes", "Bytes that RocksDB has yet to compact, an estimate",
+           &TierStats::pending_compaction_bytes);
+  AddLevel("hga_kv_store_rocksdb_running_compactions", "Compactions under way", &TierStats::running_compactions);
+  AddLevel("hga_kv_store_rocksdb_running_flushes", "Flushes under way", &TierStats::running_flushes);
+  AddTotal("hga_kv_store_rocksdb_read_bytes_total", "Bytes read from RocksDB's blob files", &TierStats::read_bytes);
+  const char* const written = "hga_kv_store_rocksdb_written_bytes_total";
+  const char* const written_help = "Bytes that RocksDB wrote, by what for";
+  AddTotal(written, written_help, &TierStats::wal_written_bytes, {{"for", "wal"}});
+  AddTotal(written, written_help, &TierStats::flush_written_bytes, {{"for", "flush"}});
+  AddTotal(written, written_help, &TierStats::compaction_written_bytes, {{"for", "compaction"}});
+  AddTotal("hga_kv_store_rocksdb_compaction_read_bytes_total", "Bytes read by compactions",
+           &TierStats::compaction_read_bytes);
+  const char* const cache = "hga_kv_store_rocksdb_block_cache_total";
+  const char* const cache_help = "Lookups in RocksDB's cache of indexes and small records";
+  AddTotal(cache, cache_help, &TierStats::block_cache_hits, {{"result", "hit"}});
+  AddTotal(cache, cache_help, &TierStats::block_cache_misses, {{"result", "miss"}});
+  totals_.push_back({make_.AddCounter("hga_kv_store_rocksdb_stall_seconds_total",
+                                      "Time that writes were held up by flushes and compactions"),
+                     [](const StoreStats&, const TierStats& t) { return static_cast<double>(t.stall_micros) / 1e6; }});
+}
+
+void StoreMetrics::AddTotal(const char* name, const char* help, uint64_t StoreStats::*field,
+                            const MetricLabels& labels) {
+  totals_.push_back({make_.AddCounter(name, help, labels),
+                     [field](const StoreStats& s, const TierStats&) { return static_cast<double>(s.*field); }});
+}
+
+void StoreMetrics::AddTotal(const char* name, const char* help, uint64_t TierStats::*field,
+                            const MetricLabels& labels) {
+  totals_.push_back({make_.AddCounter(name, help, labels),
+                     [field](const StoreStats&, const TierStats& t) { return static_cast<double>(t.*field); }});
 }
 
 void StoreMetrics::AddLevel(const char* name, const char* help, uint64_t StoreStats::*field) {
-  levels_.push_back({&prometheus::BuildGauge().Name(name).Help(help).Register(*registry_).Add({}), field});
+  levels_.push_back({make_.AddGauge(name, help),
+                     [field](const StoreStats& s, const TierStats&) { return static_cast<double>(s.*field); }});
 }
 
-void StoreMetrics::Update(const StoreStats& stats, uint64_t disk_bytes) {
-  for (const Total& t : totals_)
-    t.counter->Increment(static_cast<double>(stats.*t.field) - t.counter->Value());
-  for (const Level& l : levels_) l.gauge->Set(static_cast<double>(stats.*l.field));
-  for (int i = 0; i < kSlotStates; ++i) slots_by_state_[i]->Set(static_cast<double>(stats.slots[i]));
-  disk_bytes_->Set(static_cast<double>(disk_bytes));
+void StoreMetrics::AddLevel(const char* name, const char* help, uint64_t TierStats::*field) {
+  levels_.push_back({make_.AddGauge(name, help),
+                     [field](const StoreStats&, const TierStats& t) { return static_cast<double>(t.*field); }});
+}
+
+void StoreMetrics::Update(const StoreStats& stats, const TierStats& tier) {
+  for (const auto& total : totals_) {
+    total.metric->Increment(std::max(0.0, total.value(stats, tier) - total.metric->Value()));
+  }
+  for (const auto& level : levels_) level.metric->Set(level.value(stats, tier));
 }
 
 }  // namespace hga

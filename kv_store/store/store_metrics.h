@@ -2,46 +2,49 @@
 #ifndef HGA_KV_STORE_STORE_STORE_METRICS_H_
 #define HGA_KV_STORE_STORE_STORE_METRICS_H_
 
+#include <functional>
 #include <memory>
 #include <vector>
 
+#include "common/metrics/metric_factory.h"
 #include "kv_store/store/block_store.h"
-#include "prometheus/counter.h"
-#include "prometheus/gauge.h"
-#include "prometheus/histogram.h"
-#include "prometheus/registry.h"
+#include "kv_store/tier/kv_tier.h"
 
 namespace hga {
 
+// What is counted elsewhere is declared with the field it is copied from; the rest is observed here.
 class StoreMetrics {
  public:
   explicit StoreMetrics(std::shared_ptr<prometheus::Registry> registry);
 
-  // Brings the page up to `stats`. By one thread.
-  void Update(const StoreStats& stats, uint64_t disk_bytes);
+  // Brings the page up to `stats` and `tier`. By one thread.
+  void Update(const StoreStats& stats, const TierStats& tier);
   // Thread-safe.
+  void SetArenaBytes(uint64_t bytes) { arena_bytes_->Set(static_cast<double>(bytes)); }
+  void ObserveFetch(double seconds) { fetch_seconds_->Observe(seconds); }
   void ObserveDiskRead(double seconds) { disk_read_seconds_->Observe(seconds); }
+  void ObserveWrite(double seconds) { write_seconds_->Observe(seconds); }
   void CountWriteError() { write_errors_->Increment(); }
 
  private:
-  struct Total {
-    prometheus::Counter* counter;
-    uint64_t StoreStats::*field;
+  template <typename Metric>
+  struct Copied {
+    Metric* metric;
+    std::function<double(const StoreStats&, const TierStats&)> value;
   };
-  struct Level {
-    prometheus::Gauge* gauge;
-    uint64_t StoreStats::*field;
-  };
-  void AddTotal(const char* name, const char* help, uint64_t StoreStats::*field);
+  void AddTotal(const char* name, const char* help, uint64_t StoreStats::*field, const MetricLabels& labels = {});
+  void AddTotal(const char* name, const char* help, uint64_t TierStats::*field, const MetricLabels& labels = {});
   void AddLevel(const char* name, const char* help, uint64_t StoreStats::*field);
+  void AddLevel(const char* name, const char* help, uint64_t TierStats::*field);
+  void DeclareStore();
+  void DeclareTier();
 
-  const std::shared_ptr<prometheus::Registry> registry_;
-  std::vector<Total> totals_;
-  std::vector<Level> levels_;
-  std::vector<prometheus::Gauge*> slots_by_state_;
-  prometheus::Gauge* disk_bytes_ = nullptr;
-  prometheus::Counter* write_errors_ = nullptr;
-  prometheus::Histogram* disk_read_seconds_ = nullptr;
+  MetricFactory make_;
+  std::vector<Copied<prometheus::Counter>> totals_;
+  std::vector<Copied<prometheus::Gauge>> levels_;
+  prometheus::Gauge* arena_bytes_;
+  prometheus::Counter* write_errors_;
+  prometheus::Histogram *fetch_seconds_, *disk_read_seconds_, *write_seconds_;
 };
 
 }  // namespace hga

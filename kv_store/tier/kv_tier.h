@@ -63,6 +63,20 @@ struct BlockRead {
   absl::Status status;     // OK, NOT_FOUND, DATA_LOSS (bad checksum or format), UNAVAILABLE
 };
 
+// What a tier tells of itself; 0 where it has no such thing. The first are levels, the others count up.
+struct TierStats {
+  uint64_t disk_bytes = 0;                                // in use, an estimate
+  uint64_t device_bytes = 0, device_free_bytes = 0;       // of the file system it lies on
+  uint64_t memtable_bytes = 0, block_cache_bytes = 0;     // in memory
+  uint64_t pending_compaction_bytes = 0, running_compactions = 0, running_flushes = 0;
+
+  uint64_t read_bytes = 0;
+  uint64_t flush_written_bytes = 0, wal_written_bytes = 0;
+  uint64_t compaction_read_bytes = 0, compaction_written_bytes = 0;
+  uint64_t block_cache_hits = 0, block_cache_misses = 0;
+  uint64_t stall_micros = 0;  // writes held up by flushes and compactions
+};
+
 // Thread-safe: Write is called by one thread, reads by several.
 class KvTier {
  public:
@@ -84,8 +98,7 @@ class KvTier {
   virtual absl::Status ForEachChunk(absl::FunctionRef<void(ChunkRecord)> visit) = 0;
   virtual absl::Status ForEachSession(absl::FunctionRef<void(SessionRecord)> visit) = 0;
 
-  // Bytes in use; an estimate.
-  virtual uint64_t DiskBytes() = 0;
+  virtual TierStats Stats() = 0;
 };
 
 }  // namespace hga

@@ -71,11 +71,11 @@ absl::Status MemoryTier::ForEachSession(absl::FunctionRef<void(SessionRecord)> v
   return absl::OkStatus();
 }
 
-uint64_t MemoryTier::DiskBytes() {
+TierStats MemoryTier::Stats() {
   std::lock_guard<std::mutex> lock(mu_);
-  uint64_t bytes = 0;
-  for (const auto& [id, block] : blocks_) bytes += block.size();
-  return bytes;
+  TierStats stats;
+  for (const auto& [id, block] : blocks_) stats.disk_bytes += block.size();
+  return stats;
 }
 
 void MemoryTier::FailWrites(absl::Status status) {

@@ -22,7 +22,7 @@ class MemoryTier : public KvTier {
   absl::StatusOr<SummaryRecord> ReadSummary(const ChunkHash& chunk) override;
   absl::Status ForEachChunk(absl::FunctionRef<void(ChunkRecord)> visit) override;
   absl::Status ForEachSession(absl::FunctionRef<void(SessionRecord)> visit) override;
-  uint64_t DiskBytes() override;
+  TierStats Stats() override;
 
   // Every Write fails with `status` until it is OK again.
   void FailWrites(absl::Status status);

@@ -11,6 +11,7 @@
 #include "common/base/log.h"
 #include "common/base/status.h"
 #include "kv_store/tier/record_codec.h"
+#include "kv_store/tier/rocks_stats.h"
 #include "rocksdb/cache.h"
 #include "rocksdb/db.h"
 #include "rocksdb/options.h"
@@ -73,6 +74,12 @@ rocksdb::DBOptions DatabaseOptions(bool direct_io) {
   options.use_direct_reads = direct_io;
   options.use_direct_io_for_flush_and_compaction = direct_io;
   return options;
+}
+
+std::shared_ptr<rocksdb::Statistics> MakeStatistics() {
+  auto statistics = rocksdb::CreateDBStatistics();
+  statistics->set_stats_level(rocksdb::kExceptHistogramOrTimers);
+  return statistics;
 }
 
 class RocksTier : public KvTier {
@@ -158,16 +165,7 @@ class RocksTier : public KvTier {
     });
   }
 
-  uint64_t DiskBytes() override {
-    uint64_t total = 0;
-    for (rocksdb::ColumnFamilyHandle* family : families_) {
-      for (const char* property : {"rocksdb.total-sst-files-size", "rocksdb.total-blob-file-size"}) {
-        uint64_t bytes = 0;
-        if (db_->GetIntProperty(family, property, &bytes)) total += bytes;
-      }
-    }
-    return total;
-  }
+  TierStats Stats() override { return RocksStats(db_.get(), families_, *statistics_, data_dir_); }
 
  private:
   rocksdb::Status OpenDatabase(const RocksTierOptions& options, bool direct_io) {
@@ -177,9 +175,11 @@ class RocksTier : public KvTier {
       const bool blobs = i == kBlocks || i == kSummaries;
       descriptors.emplace_back(kFamilyNames[i], blobs ? BlobFamily(cache) : SmallFamily(cache));
     }
+    rocksdb::DBOptions database = DatabaseOptions(direct_io);
+    database.statistics = statistics_;
+    data_dir_ = options.data_dir;
     rocksdb::DB* db = nullptr;
-    const rocksdb::Status status =
-        rocksdb::DB::Open(DatabaseOptions(direct_io), options.data_dir, descriptors, &families_, &db);
+    const rocksdb::Status status = rocksdb::DB::Open(database, options.data_dir, descriptors, &families_, &db);
     db_.reset(db);
     return status;
   }
@@ -246,6 +246,9 @@ class RocksTier : public KvTier {
     return ToStatus(it->status(), "cannot read records");
   }
 
+  // Counts only: histograms and timers of every read would cost more than they tell.
+  const std::shared_ptr<rocksdb::Statistics> statistics_ = MakeStatistics();
+  std::string data_dir_;
   std::unique_ptr<rocksdb::DB> db_;
   std::vector<rocksdb::ColumnFamilyHandle*> families_;
   std::atomic<uint32_t> layers_{0};

@@ -3,6 +3,7 @@
 #define HGA_ROUTER_INDEX_ROUTE_ANSWERER_H_
 
 #include <cstdint>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
@@ -25,6 +26,8 @@ class RouteAnswerer {
 
   const KvGeometry& geometry() const { return geometry_; }
   const RouteResponse& response() const { return response_; }
+  // Since the last call.
+  SelectTimes TakeTimes() { return std::exchange(scratch_.times, SelectTimes()); }
 
  private:
   absl::Status AnswerBlock(uint32_t layer, const RouteBlock& block, std::vector<HeadSelection>* heads);

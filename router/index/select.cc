@@ -20,6 +20,19 @@ void Grow(std::vector<float>* v, size_t size) {
   if (v->size() < size) v->resize(size);
 }
 
+// Adds up what passes between its calls.
+class StageClock {
+ public:
+  void Add(std::chrono::nanoseconds* stage) {
+    const auto now = std::chrono::steady_clock::now();
+    *stage += now - last_;
+    last_ = now;
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
 // One call of Select for one KV head.
 class HeadSelect {
  public:
@@ -62,10 +75,14 @@ class HeadSelect {
 
   // Selects up to `wanted` more units for a token; returns how many keys are new.
   uint32_t SelectToken(uint32_t token, uint32_t wanted, HeadSelection* out) {
+    StageClock clock;
     LoadQueries(token);
+    clock.Add(&s_.times.prepare);
     const uint64_t best = (uint64_t{wanted} * unit_tokens_ * options_.overprovision + g_.chunk_tokens - 1) / g_.chunk_tokens;
     ChooseChunks(std::max<uint64_t>(best, options_.scan_chunks));
+    clock.Add(&s_.times.coarse);
     ScoreFine();
+    clock.Add(&s_.times.fine);
     const auto count = static_cast<uint32_t>(s_.chunks.size() * units_per_chunk_);
     DropTaken();
     TopCut cut = CutTop(s_.pooled.data(), count, wanted, &s_.work);
@@ -75,6 +92,7 @@ class HeadSelect {
     for (size_t i = 0; i < s_.chunks.size(); ++i) {
       if (s_.masks[i] != 0) keys += Take(s_.chunks[i], KeysOf(s_.masks[i]), token, out);
     }
+    clock.Add(&s_.times.pick);
     return keys;
   }
 

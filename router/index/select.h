@@ -8,6 +8,7 @@
 #ifndef HGA_ROUTER_INDEX_SELECT_H_
 #define HGA_ROUTER_INDEX_SELECT_H_
 
+#include <chrono>
 #include <cstdint>
 #include <vector>
 
@@ -24,6 +25,14 @@ struct SelectOptions {
   uint32_t scan_chunks = 256;
 };
 
+// Where the time of selecting goes; counts up.
+struct SelectTimes {
+  std::chrono::nanoseconds prepare{0};  // queries to floats and tables
+  std::chrono::nanoseconds coarse{0};   // scoring and choosing chunks
+  std::chrono::nanoseconds fine{0};     // scoring what is in them
+  std::chrono::nanoseconds pick{0};     // taking the best until the budget is reached
+};
+
 // Work space, kept between calls so that a call allocates nothing once it has grown. One thread at a time.
 struct SelectScratch {
   std::vector<float> queries;        // [heads][head_dim]
@@ -35,6 +44,7 @@ struct SelectScratch {
   std::vector<uint32_t> chunks;      // kept by the first level, relative to the range
   std::vector<uint64_t> masks;       // of TakeTop
   std::vector<uint64_t> taken;       // [chunks of the range]
+  SelectTimes times;
 };
 
 // heads: [kv_heads], overwritten. Needs block.route_upto <= index.chunks() and overprovision >= 1. Not finite queries

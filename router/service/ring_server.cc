@@ -83,7 +83,7 @@ void RingServer::AnswerOne(absl::Span<const uint8_t> request) {
   });
   if (status.ok()) status = sent;
   metrics_->CountExchange(metrics_->ring(), status, std::chrono::steady_clock::now() - start,
-                          answerer_->response().blocks.size());
+                          answerer_->response().blocks.size(), answerer_->TakeTimes());
 }
 
 }  // namespace hga

@@ -121,10 +121,12 @@ absl::Status RouterService::Open(const router::v1::OpenSequenceRequest& request,
   for (const std::string& raw : request.chunk_hashes()) {
     HGA_ASSIGN_OR_RETURN(chunks.emplace_back(), ChunkHash::FromBytes(raw));
   }
+  const auto start = std::chrono::steady_clock::now();
   HGA_ASSIGN_OR_RETURN(const OpenedSequence opened, index_->Open(worker->id, request.sequence_id(), worker->geometry,
                                                                  worker->method, chunks));
   // The worker may have left meanwhile; nobody else would drop the sequence then.
   if (!workers_.Find(worker->id).ok()) index_->CloseWorker(worker->id);
+  metrics_->CountOpened(opened, std::chrono::steady_clock::now() - start);
   metrics_->SetIndex(index_->totals());
   response->set_indexed_chunks(opened.indexed_chunks);
   response->set_from_memory_chunks(opened.from_memory_chunks);
@@ -149,6 +151,7 @@ absl::Status RouterService::Append(const router::v1::AppendSummariesRequest& req
     HGA_ASSIGN_OR_RETURN(const uint32_t indexed,
                          index_->Append(worker->id, request.sequence_id(), index++, chunk, summary.data()));
     response->set_indexed_chunks(indexed);
+    metrics_->CountAppended();
   }
   metrics_->SetIndex(index_->totals());
   return absl::OkStatus();
@@ -195,7 +198,8 @@ void RouterService::AnswerEnvelope(const router::v1::RouteEnvelope& in, std::uni
   }
   out->set_worker_id(in.worker_id());
   metrics_->CountExchange(metrics_->stream(), status, std::chrono::steady_clock::now() - start,
-                          *answerer == nullptr ? 0 : (*answerer)->response().blocks.size());
+                          *answerer == nullptr ? 0 : (*answerer)->response().blocks.size(),
+                          *answerer == nullptr ? SelectTimes() : (*answerer)->TakeTimes());
 }
 
 grpc::Status RouterService::GetStats(grpc::ServerContext*, const router::v1::GetStatsRequest*,
