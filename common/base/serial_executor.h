@@ -1,4 +1,4 @@
-// One thread that owns the state of a service: other threads hand it closures through a bounded queue.
+// One owner at a time for the state of a service: threads hand it closures through a bounded queue.
 #ifndef HGA_COMMON_BASE_SERIAL_EXECUTOR_H_
 #define HGA_COMMON_BASE_SERIAL_EXECUTOR_H_
 
@@ -14,7 +14,8 @@
 
 namespace hga {
 
-// Thread-safe. Runs closures in the order they came. The destructor runs what is queued, then joins.
+// Thread-safe. Runs closures one after the other, in the order they came. The destructor runs what is queued, then
+// joins.
 class SerialExecutor {
  public:
   explicit SerialExecutor(size_t max_queued = 4096);
@@ -22,12 +23,17 @@ class SerialExecutor {
   SerialExecutor(const SerialExecutor&) = delete;
   SerialExecutor& operator=(const SerialExecutor&) = delete;
 
-  // Blocks while the queue is full. Must not be called from the executor's own thread with a full queue.
+  // Blocks while the queue is full. Must not be called from a closure with a full queue.
   void Post(std::function<void()> work);
 
-  // Runs `work` on the executor's thread and returns its result. Never from that thread.
+  // Runs `work` and returns its result. On the caller's own thread where nothing else runs or waits: waking another
+  // one costs more than most closures take. Never from a closure.
   template <typename F>
   std::invoke_result_t<F> Run(F&& work) {
+    if (TryBegin()) {
+      const Turn turn{this};
+      return work();
+    }
     std::promise<std::invoke_result_t<F>> promise;
     auto future = promise.get_future();
     Post([&] {
@@ -41,15 +47,21 @@ class SerialExecutor {
     return future.get();
   }
 
-  bool OnExecutorThread() const { return std::this_thread::get_id() == thread_.get_id(); }
-
  private:
+  struct Turn {
+    SerialExecutor* executor;
+    ~Turn() { executor->End(); }
+  };
+
+  bool TryBegin();
+  void End();
   void Loop();
 
   const size_t max_queued_;
   std::mutex mu_;
   std::condition_variable changed_;
   std::deque<std::function<void()>> queue_;  // guarded by mu_
+  bool running_ = false;                     // guarded by mu_: a closure runs
   bool stopping_ = false;                    // guarded by mu_
   std::thread thread_;
 };
