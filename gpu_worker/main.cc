@@ -4,12 +4,14 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
 #include "common/rpc/daemon.h"
 #include "gpu_worker/backend/backend.h"
+#include "gpu_worker/backend/rounded_kv.h"
 #include "gpu_worker/engine/engine.h"
 #include "gpu_worker/inspect.h"
 #include "gpu_worker/model/loaded_model.h"
@@ -94,6 +96,9 @@ absl::Status Serve(const GpuWorkerOptions& o) {
   backend_options.threads = o.threads;
   backend_options.max_rows = std::max(o.engine.prefill_batch_tokens, o.engine.max_sequences);
   HGA_ASSIGN_OR_RETURN(auto backend, CreateBackend(o.backend, model->weights, geometry, backend_options));
+  HGA_ASSIGN_OR_RETURN(const KvDtype kv_dtype, ParseKvDtype(o.kv_dtype));
+  backend = RoundKv(std::move(backend), geometry, kv_dtype);
+  model->fingerprint = FingerprintWith(model->fingerprint, kv_dtype);
   HGA_ASSIGN_OR_RETURN(auto store, AttachStore(o, geometry));
   RouterLink link(RouterFactory(o, geometry));
   if (!link.configured()) LogWarning("no --router: all attention is dense");

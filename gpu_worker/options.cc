@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/arguments.h"
 #include "common/base/status.h"
+#include "common/kv/kv_dtype.h"
 #include "common/rpc/channel.h"
 
 namespace hga {
@@ -61,6 +62,7 @@ absl::Status GpuWorkerOptions::Validate() const {
   if (backend != "cpu" && backend != "reference") {
     return absl::InvalidArgumentError(absl::StrCat("--backend '", backend, "': must be cpu or reference"));
   }
+  HGA_RETURN_IF_ERROR(ParseKvDtype(kv_dtype).status());
   if (threads < 0 || threads > 1024) return absl::InvalidArgumentError("--threads must be 0 to 1024");
   if (router_spin_us < 0 || router_spin_us > 100000) {
     return absl::InvalidArgumentError("--router_spin_us must be 0 to 100000");
@@ -84,6 +86,7 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
   app.add_option("--router_transport", o->router_transport, "auto, ring (shared memory) or stream (gRPC)");
   app.add_option("--router_spin_us", o->router_spin_us, "Microseconds to poll for a selection before sleeping");
   app.add_option("--backend", o->backend, "cpu or reference (slow, the oracle)");
+  app.add_option("--kv_dtype", o->kv_dtype, "bf16, fp8_e4m3 or int8: what K/V is rounded to; for kv_store --kv_dtype");
   app.add_option("--threads", o->threads, "Threads of the backend; 0: one per core");
   AddEngineOptions(&app, &o->engine);
   AddInspectOptions(&app, &o->inspect);

@@ -22,6 +22,7 @@ struct GpuWorkerOptions {
   std::string router;  // empty: none, all attention is dense
   std::string router_transport = "auto";
   std::string backend = "cpu";
+  std::string kv_dtype = "bf16";  // or fp8_e4m3, int8: K/V is rounded to it
   int threads = 0;      // 0: one per core
   int router_spin_us = 0;
   WatchOptions watch;

@@ -7,6 +7,7 @@
 #include "absl/strings/string_view.h"
 #include "common/base/status.h"
 #include "common/kv/ids.h"
+#include "gpu_worker/backend/rounded_kv.h"
 
 namespace hga {
 
@@ -17,6 +18,9 @@ absl::StatusOr<Bench> OpenBench(const QualityOptions& options) {
   BackendOptions backend;
   backend.threads = options.threads;
   HGA_ASSIGN_OR_RETURN(bench.backend, CreateBackend("cpu", bench.model->weights, bench.geometry, backend));
+  HGA_ASSIGN_OR_RETURN(const KvDtype kv_dtype, ParseKvDtype(options.kv_dtype));
+  bench.backend = RoundKv(std::move(bench.backend), bench.geometry, kv_dtype);
+  bench.model->fingerprint = FingerprintWith(bench.model->fingerprint, kv_dtype);
   HGA_ASSIGN_OR_RETURN(bench.results, Results::Open(options.out));
   return bench;
 }

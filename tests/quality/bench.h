@@ -30,6 +30,7 @@ struct QualityOptions {
   std::string method = "sketch";   // the product's default, whose numbers the report is about
   std::string json, svg_dir;       // of the report
   std::string commit, command;
+  std::string kv_dtype = "bf16";   // what K/V is rounded to
   int threads = 0;                 // 0: all cores
   uint32_t together = 8;           // configurations side by side: each holds the document's K/V
   uint32_t start = 512;

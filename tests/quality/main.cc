@@ -20,6 +20,7 @@ void AddFlags(CLI::App* app, QualityOptions* o) {
   app->add_option("--length", o->lengths, "Tokens of each document")->delimiter(',');
   app->add_option("--configs", o->configs, "METHOD/KEYS/PATH, with commas between them; empty: those of the README");
   app->add_option("--out", o->out, "Results file, one JSON object per line; measured again is only what it lacks");
+  app->add_option("--kv_dtype", o->kv_dtype, "What K/V is rounded to: bf16, fp8_e4m3 or int8");
   app->add_option("--threads", o->threads, "0: all cores");
   app->add_option("--together", o->together, "Configurations side by side; each holds the document's K/V")
       ->check(CLI::Range(1, 64));

@@ -1,0 +1,52 @@
+#include "gpu_worker/backend/rounded_kv.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+
+namespace hga {
+namespace {
+
+class RoundedKvBackend : public Backend {
+ public:
+  RoundedKvBackend(std::unique_ptr<Backend> inner, const KvGeometry& geometry, KvDtype dtype)
+      : inner_(std::move(inner)), geometry_(geometry), dtype_(dtype) {}
+
+  std::string name() const override { return inner_->name(); }
+  uint32_t max_rows() const override { return inner_->max_rows(); }
+  absl::Status Begin(absl::Span<const BatchRow> rows) override { return inner_->Begin(rows); }
+  absl::Status PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) override {
+    HGA_RETURN_IF_ERROR(inner_->PreAttention(layer, kv_rows));
+    for (const KvRow& row : kv_rows) {
+      for (uint32_t h = 0; h < geometry_.kv_heads; ++h) {
+        RoundKvRow(dtype_, row.block + geometry_.k_row(h, row.token_in_chunk), geometry_.head_dim);
+        RoundKvRow(dtype_, row.block + geometry_.v_row(h, row.token_in_chunk), geometry_.head_dim);
+      }
+    }
+    return absl::OkStatus();
+  }
+  const bf16* queries() const override { return inner_->queries(); }
+  absl::Status Attend(const AttendPlan& plan) override { return inner_->Attend(plan); }
+  absl::Status PostAttention(uint32_t layer) override { return inner_->PostAttention(layer); }
+  absl::Status Logits(std::vector<float>* logits) override { return inner_->Logits(logits); }
+
+ private:
+  const std::unique_ptr<Backend> inner_;
+  const KvGeometry geometry_;
+  const KvDtype dtype_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> RoundKv(std::unique_ptr<Backend> inner, const KvGeometry& geometry, KvDtype dtype) {
+  if (dtype == KvDtype::kBf16) return inner;
+  return std::make_unique<RoundedKvBackend>(std::move(inner), geometry, dtype);
+}
+
+ModelFingerprint FingerprintWith(const ModelFingerprint& model, KvDtype dtype) {
+  if (dtype == KvDtype::kBf16) return model;
+  return HashBytes(absl::StrCat(model.ToHex(), ":kv:", KvDtypeName(dtype)));
+}
+
+}  // namespace hga
