@@ -23,8 +23,19 @@ StoreLoopOptions LoopOptions(const KvStoreOptions& o) {
   loop.arena_path = o.arena_path;
   loop.arena_bytes = o.arena_bytes;
   loop.commit_waits_for_disk = o.commit_ack == "disk";
+  loop.read_threads = o.read_threads;
   loop.store.writeback_queue_chunks = o.writeback_queue_chunks;
   return loop;
+}
+
+RocksTierOptions TierOptions(const KvStoreOptions& o) {
+  RocksTierOptions tier;
+  tier.data_dir = o.data_dir;
+  tier.memory_bytes = o.rocksdb_bytes;
+  tier.direct_io = o.direct_io;
+  tier.disk_bytes = o.disk_bytes;
+  tier.kv_dtype = *ParseKvDtype(o.kv_dtype);
+  return tier;
 }
 
 absl::Status Serve(const KvStoreOptions& o) {
@@ -34,7 +45,7 @@ absl::Status Serve(const KvStoreOptions& o) {
     std::cout << MetricsPage(registry);
     return absl::OkStatus();
   }
-  HGA_ASSIGN_OR_RETURN(auto tier, OpenRocksTier({o.data_dir, o.block_cache_bytes, o.direct_io}));
+  HGA_ASSIGN_OR_RETURN(auto tier, OpenRocksTier(TierOptions(o)));
   HGA_ASSIGN_OR_RETURN(auto loop, StoreLoop::Start(LoopOptions(o), std::move(tier), registry));
   KvService service(loop.get());
   const DaemonOptions daemon_options{"kv_store", o.listen, o.metrics_listen, kDrainMs};

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/arguments.h"
 #include "common/base/status.h"
+#include "common/kv/kv_dtype.h"
 #include "common/rpc/channel.h"
 
 namespace hga {
@@ -70,6 +71,14 @@ absl::Status KvStoreOptions::Validate() const {
   if (writeback_queue_chunks < 1 || writeback_queue_chunks > 1000000) {
     return absl::InvalidArgumentError("--writeback_queue_chunks must be 1 to 1000000");
   }
+  HGA_RETURN_IF_ERROR(ParseKvDtype(kv_dtype).status());
+  if (rocksdb_bytes < 8 << 20) return absl::InvalidArgumentError("--rocksdb_bytes must be at least 8MiB");
+  if (disk_bytes != 0 && disk_bytes < 64 << 20) {
+    return absl::InvalidArgumentError("--disk_bytes must be 0 (no bound) or at least 64MiB");
+  }
+  if (read_threads < 1 || read_threads > 256) {
+    return absl::InvalidArgumentError("--read_threads must be 1 to 256");
+  }
   return absl::OkStatus();
 }
 
@@ -84,10 +93,15 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, KvStoreOption
   app.add_option("--arena_path", o->arena_path, "File of the shared-memory arena");
   AddBytes(&app, "--arena_bytes", &o->arena_bytes, "Size of the arena (RAM for K/V), e.g. 16GiB");
   app.add_option("--commit_ack", o->commit_ack, "When Commit answers: ram (at once) or disk (once durable)");
-  AddBytes(&app, "--block_cache_bytes", &o->block_cache_bytes,
-           "RocksDB's cache for indexes and small records");
+  AddBytes(&app, "--rocksdb_bytes", &o->rocksdb_bytes,
+           "Memory of RocksDB in all: memtables, indexes, small records");
+  AddBytes(&app, "--disk_bytes", &o->disk_bytes,
+           "Budget of --data_dir; sessions not used for long lose their K/V first. 0: no bound");
+  app.add_option("--read_threads", o->read_threads, "Reads of the disk under way at once");
   app.add_option("--writeback_queue_chunks", o->writeback_queue_chunks,
                  "Reserve is refused while more chunks than this wait for the disk");
+  app.add_option("--kv_dtype", o->kv_dtype,
+                 "How blocks are packed on disk: bf16 (not at all), or fp8_e4m3 or int8 where the worker rounds to it");
   app.add_option("--direct_io", o->direct_io, "Read and write the database past the page cache");
   try {
     app.parse(LastArgumentFirst(argc, argv));

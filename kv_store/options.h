@@ -22,9 +22,12 @@ struct KvStoreOptions {
   std::string arena_path;  // /dev/shm/hga-arena-<uid>
   uint64_t arena_bytes = 512ull << 20;
   std::string commit_ack = "ram";  // or "disk"
-  uint64_t block_cache_bytes = 32ull << 20;
+  uint64_t rocksdb_bytes = 256ull << 20;
+  uint64_t disk_bytes = 0;  // 0: no bound
+  uint32_t read_threads = 16;
   uint32_t writeback_queue_chunks = 256;
   bool direct_io = true;
+  std::string kv_dtype = "bf16";
 
   // INVALID_ARGUMENT names the flag.
   absl::Status Validate() const;

@@ -19,7 +19,10 @@ uint32_t SlotTable::TakeFree(SlotState state) {
 }
 
 uint32_t SlotTable::Victim() const {
-  return lists_[kProbation].size > 0 ? lists_[kProbation].oldest : lists_[kProtected].oldest;
+  for (const List list : {kProbation, kProtected, kPinned}) {
+    if (lists_[list].size > 0) return lists_[list].oldest;
+  }
+  return kNoSlot;
 }
 
 void SlotTable::Assign(uint32_t slot, Chunk* chunk, uint32_t layer, SlotState state) {
@@ -65,7 +68,7 @@ void SlotTable::Drop(uint32_t slot) {
 void SlotTable::Free(uint32_t slot) {
   HGA_CHECK(slots_[slot].holds == 0 && slots_[slot].state != SlotState::kFree);
   slots_[slot].chunk = nullptr;
-  slots_[slot].reused = false;
+  slots_[slot].reused = slots_[slot].pinned = false;
   SetState(slot, SlotState::kFree);
   free_.push_back(slot);
 }
@@ -74,14 +77,26 @@ void SlotTable::Place(uint32_t slot) {
   Slot& s = slots_[slot];
   Unlink(slot);
   if (s.state != SlotState::kClean || s.holds > 0) return;
-  Append(slot, s.reused ? kProtected : kProbation);
-  // What the protected list has no room for gets a second chance on probation.
-  if (lists_[kProtected].size > slots_.size() - slots_.size() / 4) {
-    const uint32_t demoted = lists_[kProtected].oldest;
-    Unlink(demoted);
-    slots_[demoted].reused = false;
-    Append(demoted, kProbation);
-  }
+  Append(slot, s.pinned ? kPinned : s.reused ? kProtected : kProbation);
+  // What a list has no room for gets a second chance on the next one.
+  Trim(kPinned, slots_.size() / 2);
+  Trim(kProtected, slots_.size() - slots_.size() / 4);
+}
+
+void SlotTable::Trim(List list, uint64_t limit) {
+  if (lists_[list].size <= limit) return;
+  const uint32_t demoted = lists_[list].oldest;
+  Unlink(demoted);
+  Slot& s = slots_[demoted];
+  s.reused = list == kPinned;
+  s.pinned = false;
+  Append(demoted, s.reused ? kProtected : kProbation);
+}
+
+void SlotTable::SetPinned(uint32_t slot, bool pinned) {
+  if (slots_[slot].pinned == pinned) return;
+  slots_[slot].pinned = pinned;
+  Place(slot);
 }
 
 void SlotTable::Append(uint32_t slot, List list) {

@@ -1,8 +1,8 @@
 // Bookkeeping of the arena's slots: state, holds, and which clean unheld slot to reuse next.
 //
-// Eviction resists scans with two lists: a block starts on probation; one that is fetched again while in RAM
-// moves to the protected list, which takes up to three quarters of the slots. Victims come from probation
-// first.
+// Eviction resists scans (2Q): a block starts on probation; one that is fetched again while in RAM, or soon after it was
+// evicted (ghost_list.h), moves to the protected list, which takes up to three quarters of the slots. Pinned blocks have
+// a list of their own, up to half of the slots. Victims come from probation first, from the pinned last.
 #ifndef HGA_KV_STORE_STORE_SLOT_TABLE_H_
 #define HGA_KV_STORE_STORE_SLOT_TABLE_H_
 
@@ -38,7 +38,9 @@ class SlotTable {
   uint64_t in_state(SlotState state) const { return by_state_[static_cast<int>(state)]; }
   uint64_t held() const { return held_; }
   // Slots that can be handed out now: free, or clean and unheld.
-  uint64_t available() const { return in_state(SlotState::kFree) + lists_[0].size + lists_[1].size; }
+  uint64_t available() const {
+    return in_state(SlotState::kFree) + lists_[kProbation].size + lists_[kProtected].size + lists_[kPinned].size;
+  }
 
   // A free slot, now in `state` and without holds; kNoSlot if none is free (see Victim).
   uint32_t TakeFree(SlotState state);
@@ -51,11 +53,13 @@ class SlotTable {
   void Unhold(uint32_t slot);
   // The block was asked for again: it has earned the protected list.
   void MarkReused(uint32_t slot) { slots_[slot].reused = true; }
+  // Evicted last, as long as there are not too many of them.
+  void SetPinned(uint32_t slot, bool pinned);
   // Takes the slot from its chunk: free now, or with its last hold.
   void Drop(uint32_t slot);
 
  private:
-  enum List : uint8_t { kProbation, kProtected, kNone };
+  enum List : uint8_t { kProbation, kProtected, kPinned, kNone };
   struct Slot {
     Chunk* chunk = nullptr;
     uint32_t layer = 0;
@@ -64,6 +68,7 @@ class SlotTable {
     SlotState state = SlotState::kFree;
     List list = kNone;
     bool reused = false;
+    bool pinned = false;
   };
   struct ListHead {
     uint32_t oldest = kNoSlot, newest = kNoSlot;
@@ -71,6 +76,8 @@ class SlotTable {
   };
 
   void Append(uint32_t slot, List list);
+  // Moves the oldest of a list that is longer than `limit` to the next one down.
+  void Trim(List list, uint64_t limit);
   void Unlink(uint32_t slot);
   // Puts the slot on the list where it belongs by its state and holds.
   void Place(uint32_t slot);
@@ -78,7 +85,7 @@ class SlotTable {
 
   std::vector<Slot> slots_;
   std::vector<uint32_t> free_;
-  ListHead lists_[2];
+  ListHead lists_[kNone];
   uint64_t by_state_[kSlotStates] = {};
   uint64_t held_ = 0;
 };

@@ -1,6 +1,7 @@
 #include "kv_store/store/slot_table.h"
 
 #include "gtest/gtest.h"
+#include "kv_store/store/ghost_list.h"
 
 namespace hga {
 namespace {
@@ -64,6 +65,41 @@ TEST(SlotTable, ProtectedListIsBounded) {
   // All were reused, so the two least recent ones are back on probation and go first.
   EXPECT_EQ(table.Victim(), 0u);
   EXPECT_EQ(table.available(), 8u);
+}
+
+TEST(SlotTable, PinnedBlocksGoLast) {
+  SlotTable table(8);
+  const uint32_t pinned = PutClean(&table), reused = PutClean(&table);
+  table.SetPinned(pinned, true);
+  table.MarkReused(reused);
+  table.Hold(reused);
+  table.Unhold(reused);
+  EXPECT_EQ(table.Victim(), reused);
+  table.Drop(reused);
+  EXPECT_EQ(table.Victim(), pinned);
+  table.SetPinned(pinned, false);
+  const uint32_t newer = PutClean(&table);
+  EXPECT_NE(newer, pinned);
+  EXPECT_EQ(table.Victim(), pinned);
+}
+
+TEST(SlotTable, PinnedBlocksTakeHalfAtMost) {
+  SlotTable table(8);
+  for (int i = 0; i < 8; ++i) table.SetPinned(PutClean(&table), true);
+  EXPECT_EQ(table.available(), 8u);
+  EXPECT_EQ(table.Victim(), 0u);  // the oldest of those that found no place
+}
+
+TEST(GhostList, KnowsTheLastOnes) {
+  GhostList ghosts(2);
+  const BlockName a{HashBytes("a"), 1}, b{HashBytes("a"), 2}, c{HashBytes("c"), 1};
+  ghosts.Add(a);
+  ghosts.Add(b);
+  ghosts.Add(c);
+  EXPECT_FALSE(ghosts.Take(a));
+  EXPECT_TRUE(ghosts.Take(b));
+  EXPECT_FALSE(ghosts.Take(b));
+  EXPECT_TRUE(ghosts.Take(c));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <random>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -250,11 +251,18 @@ void StoreLoop::WriteLoop(std::shared_ptr<WriteJob> job) {
   });
 }
 
+// Spread over the readers, neighbours in one batch: blocks of one chunk were written together, so the tier reads them
+// together.
 void StoreLoop::StartReads(std::vector<DiskRead> reads) {
-  for (size_t begin = 0; begin < reads.size(); begin += kReadBatch) {
+  std::sort(reads.begin(), reads.end(), [](const DiskRead& a, const DiskRead& b) {
+    return std::tie(a.name.chunk, a.name.layer) < std::tie(b.name.chunk, b.name.layer);
+  });
+  const size_t share = (reads.size() + readers_.size() - 1) / readers_.size();
+  const size_t at_once = std::min(kReadBatch, std::max<size_t>(1, share));
+  for (size_t begin = 0; begin < reads.size(); begin += at_once) {
     std::vector<BlockRead> batch;
     std::vector<uint32_t> slots;
-    for (size_t i = begin; i < std::min(reads.size(), begin + kReadBatch); ++i) {
+    for (size_t i = begin; i < std::min(reads.size(), begin + at_once); ++i) {
       batch.push_back({reads[i].name, store_.slot_memory(reads[i].slot), absl::OkStatus()});
       slots.push_back(reads[i].slot);
     }

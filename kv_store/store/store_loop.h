@@ -30,7 +30,7 @@ struct StoreLoopOptions {
   std::string arena_path;
   uint64_t arena_bytes = 512ull << 20;
   bool commit_waits_for_disk = false;
-  uint32_t read_threads = 4;
+  uint32_t read_threads = 16;  // reads of the disk under way at once
   BlockStoreOptions store;
 };
 

@@ -53,10 +53,15 @@ void StoreMetrics::DeclareStore() {
 }
 
 void StoreMetrics::DeclareTier() {
-  AddLevel("hga_kv_store_disk_bytes", "Bytes of the database on disk, an estimate", &TierStats::disk_bytes);
+  AddLevel("hga_kv_store_disk_bytes", "Bytes of the database on disk", &TierStats::disk_bytes);
   AddLevel("hga_kv_store_device_bytes", "Size of the file system that the database lies on",
            &TierStats::device_bytes);
   AddLevel("hga_kv_store_device_free_bytes", "What is free of it", &TierStats::device_free_bytes);
+  AddLevel("hga_kv_store_disk_garbage_bytes", "Of these, bytes of deleted blocks", &TierStats::garbage_bytes);
+  AddLevel("hga_kv_store_rocksdb_memory_bytes", "RocksDB's memory: cache, write buffers, table readers",
+           &TierStats::memory_bytes);
+  AddLevel("hga_kv_store_rocksdb_memory_budget_bytes", "What --rocksdb_bytes allows of it",
+           &TierStats::memory_budget_bytes);
   AddLevel("hga_kv_store_rocksdb_memtable_bytes", "RocksDB's write buffers", &TierStats::memtable_bytes);
   AddLevel("hga_kv_store_rocksdb_block_cache_bytes", "RocksDB's cache in use", &TierStats::block_cache_bytes);
   AddLevel("hga_kv_store_rocksdb_pending_compaction_bytes", "Bytes that RocksDB has yet to compact, an estimate",
@@ -69,6 +74,8 @@ void StoreMetrics::DeclareTier() {
   AddTotal(written, written_help, &TierStats::wal_written_bytes, {{"for", "wal"}});
   AddTotal(written, written_help, &TierStats::flush_written_bytes, {{"for", "flush"}});
   AddTotal(written, written_help, &TierStats::compaction_written_bytes, {{"for", "compaction"}});
+  AddTotal("hga_kv_store_rocksdb_relocated_bytes_total", "Bytes of live blocks moved to free the room of dead ones",
+           &TierStats::relocated_bytes);
   AddTotal("hga_kv_store_rocksdb_compaction_read_bytes_total", "Bytes read by compactions",
            &TierStats::compaction_read_bytes);
   const char* const cache = "hga_kv_store_rocksdb_block_cache_total";

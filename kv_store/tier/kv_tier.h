@@ -65,16 +65,21 @@ struct BlockRead {
 
 // What a tier tells of itself; 0 where it has no such thing. The first are levels, the others count up.
 struct TierStats {
-  uint64_t disk_bytes = 0;                                // in use, an estimate
+  uint64_t disk_bytes = 0;                                // files as they are
+  uint64_t garbage_bytes = 0;                             // of these, of deleted blocks
   uint64_t device_bytes = 0, device_free_bytes = 0;       // of the file system it lies on
-  uint64_t memtable_bytes = 0, block_cache_bytes = 0;     // in memory
+  uint64_t memory_bytes = 0, memory_budget_bytes = 0;     // the database's own: cache, memtables, table readers
+  uint64_t memtable_bytes = 0, block_cache_bytes = 0;     // of these
   uint64_t pending_compaction_bytes = 0, running_compactions = 0, running_flushes = 0;
 
   uint64_t read_bytes = 0;
   uint64_t flush_written_bytes = 0, wal_written_bytes = 0;
   uint64_t compaction_read_bytes = 0, compaction_written_bytes = 0;
+  uint64_t relocated_bytes = 0;  // of these, live blocks moved so that dead ones could go
   uint64_t block_cache_hits = 0, block_cache_misses = 0;
   uint64_t stall_micros = 0;  // writes held up by flushes and compactions
+
+  uint64_t written_bytes() const { return flush_written_bytes + wal_written_bytes + compaction_written_bytes; }
 };
 
 // Thread-safe: Write is called by one thread, reads by several.
@@ -87,7 +92,8 @@ class KvTier {
   // Geometry that was set last, also before a restart. NOT_FOUND: none.
   virtual absl::StatusOr<KvGeometry> GetGeometry() = 0;
 
-  // When it returns OK, all of `step` survives a crash. On error nothing of it is to be relied on: retry the
+  // When it returns OK, all of `step` survives a crash. RESOURCE_EXHAUSTED: the disk or its budget is full. On error
+  // nothing of it is to be relied on: retry the
   // same step.
   virtual absl::Status Write(const WriteStep& step) = 0;
   // Sets every read's status; verifies each block's checksum.

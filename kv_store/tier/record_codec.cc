@@ -11,6 +11,7 @@ namespace {
 
 constexpr char kRecordVersion = 1;
 constexpr char kBlockVersion = 1;
+constexpr char kPackedBlockVersion = 2;
 
 class Writer {
  public:
@@ -180,6 +181,19 @@ absl::StatusOr<KvGeometry> DecodeGeometry(absl::string_view bytes) {
   return g;
 }
 
+std::string EncodeChunkList(const std::vector<ChunkHash>& chunks) {
+  Writer w;
+  w.Vector(chunks);
+  return w.Finish();
+}
+
+absl::StatusOr<std::vector<ChunkHash>> DecodeChunkList(absl::string_view bytes) {
+  Reader in(bytes);
+  std::vector<ChunkHash> chunks = in.Vector<ChunkHash>();
+  HGA_RETURN_IF_ERROR(in.Done("unfinished"));
+  return chunks;
+}
+
 std::string EncodeBlockHeader(uint64_t checksum) {
   std::string header(kBlockHeaderBytes, '\0');
   header[0] = kBlockVersion;
@@ -187,16 +201,67 @@ std::string EncodeBlockHeader(uint64_t checksum) {
   return header;
 }
 
+std::string EncodePackedHeader(uint64_t checksum, KvDtype dtype, uint32_t head_dim) {
+  std::string header = EncodeBlockHeader(checksum);
+  header[0] = kPackedBlockVersion;
+  header[1] = static_cast<char>(dtype);
+  header[2] = static_cast<char>(head_dim);
+  header[3] = static_cast<char>(head_dim >> 8);
+  return header;
+}
+
+bool PackBlock(KvDtype dtype, uint32_t head_dim, const uint8_t* block, size_t block_bytes, std::string* packed) {
+  const size_t start = packed->size(), row_bytes = PackedRowBytes(head_dim);
+  const size_t rows = block_bytes / (head_dim * sizeof(bf16));
+  packed->resize(start + rows * row_bytes);
+  const bf16* row = reinterpret_cast<const bf16*>(block);
+  uint8_t* out = reinterpret_cast<uint8_t*>(&(*packed)[start]);
+  for (size_t r = 0; r < rows; ++r, row += head_dim, out += row_bytes) {
+    if (PackKvRow(dtype, row, head_dim, out)) continue;
+    packed->resize(start);
+    return false;
+  }
+  return true;
+}
+
+namespace {
+
+// What PackBlock made of a block, behind its header.
+absl::Status Unpack(absl::string_view value, size_t block_bytes, uint8_t* out) {
+  const auto dtype = static_cast<KvDtype>(value[1]);
+  const size_t head_dim = static_cast<uint8_t>(value[2]) | static_cast<size_t>(static_cast<uint8_t>(value[3])) << 8;
+  if ((dtype != KvDtype::kFp8E4m3 && dtype != KvDtype::kInt8) || head_dim == 0 ||
+      block_bytes % (head_dim * sizeof(bf16)) != 0) {
+    return absl::DataLossError("packed block on disk has a bad header");
+  }
+  const size_t rows = block_bytes / (head_dim * sizeof(bf16)), row_bytes = PackedRowBytes(head_dim);
+  if (value.size() != kBlockHeaderBytes + rows * row_bytes) {
+    return absl::DataLossError(absl::StrCat("packed block on disk has ", value.size(), " bytes, expected ",
+                                            kBlockHeaderBytes + rows * row_bytes));
+  }
+  const uint8_t* in = reinterpret_cast<const uint8_t*>(value.data()) + kBlockHeaderBytes;
+  for (size_t r = 0; r < rows; ++r)
+    UnpackKvRow(dtype, in + r * row_bytes, head_dim, reinterpret_cast<bf16*>(out) + r * head_dim);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status DecodeBlock(absl::string_view value, size_t block_bytes, uint8_t* out) {
-  if (value.size() != kBlockHeaderBytes + block_bytes) {
+  if (value.size() < kBlockHeaderBytes) return absl::DataLossError("block on disk has no header");
+  if (value[0] == kPackedBlockVersion) {
+    HGA_RETURN_IF_ERROR(Unpack(value, block_bytes, out));
+  } else if (value[0] != kBlockVersion) {
+    return absl::DataLossError("block on disk has an unknown format version");
+  } else if (value.size() != kBlockHeaderBytes + block_bytes) {
     return absl::DataLossError(absl::StrCat("block on disk has ", value.size(), " bytes, expected ",
                                             kBlockHeaderBytes + block_bytes));
+  } else {
+    std::memcpy(out, value.data() + kBlockHeaderBytes, block_bytes);
   }
-  if (value[0] != kBlockVersion) return absl::DataLossError("block on disk has an unknown format version");
   uint64_t checksum;
   std::memcpy(&checksum, value.data() + 8, sizeof(checksum));
-  // The copy is what will be served, so the copy is what is checked.
-  std::memcpy(out, value.data() + kBlockHeaderBytes, block_bytes);
+  // What was copied or unpacked will be served, so that is what is checked.
   if (BlockChecksum(out, block_bytes) != checksum)
     return absl::DataLossError("block on disk has a bad checksum");
   return absl::OkStatus();

@@ -4,9 +4,11 @@
 #define HGA_KV_STORE_TIER_RECORD_CODEC_H_
 
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "common/kv/kv_dtype.h"
 #include "kv_store/tier/kv_tier.h"
 
 namespace hga {
@@ -15,16 +17,22 @@ std::string EncodeChunk(const ChunkRecord& record);
 std::string EncodeSummary(const SummaryRecord& record);
 std::string EncodeSession(const SessionRecord& record);
 std::string EncodeGeometry(const KvGeometry& geometry);
+std::string EncodeChunkList(const std::vector<ChunkHash>& chunks);
 
 // DATA_LOSS on a bad checksum, an unknown version or lengths that do not add up.
 absl::StatusOr<ChunkRecord> DecodeChunk(absl::string_view bytes);
 absl::StatusOr<SummaryRecord> DecodeSummary(absl::string_view bytes);
 absl::StatusOr<SessionRecord> DecodeSession(absl::string_view bytes);
 absl::StatusOr<KvGeometry> DecodeGeometry(absl::string_view bytes);
+absl::StatusOr<std::vector<ChunkHash>> DecodeChunkList(absl::string_view bytes);
 
-// The 16 bytes before a block's data: version, 7 zeros, checksum.
+// The 16 bytes before a block's data: version, dtype, head_dim (2 bytes), 4 zeros, checksum of the unpacked block.
+// Version 1: the block as it is, dtype and head_dim zero. Version 2: packed row by row (common/kv/kv_dtype.h).
 inline constexpr size_t kBlockHeaderBytes = 16;
 std::string EncodeBlockHeader(uint64_t checksum);
+std::string EncodePackedHeader(uint64_t checksum, KvDtype dtype, uint32_t head_dim);
+// Appends the packed block. False, with `packed` left as it was: its values are not all of that type.
+bool PackBlock(KvDtype dtype, uint32_t head_dim, const uint8_t* block, size_t block_bytes, std::string* packed);
 // Checks `value` (header and data) and copies the data out. DATA_LOSS says what is wrong.
 absl::Status DecodeBlock(absl::string_view value, size_t block_bytes, uint8_t* out);
 

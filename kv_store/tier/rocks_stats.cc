@@ -1,19 +1,33 @@
 #include "kv_store/tier/rocks_stats.h"
 
+#include <dirent.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 namespace hga {
 
+uint64_t FolderBytes(const std::string& folder) {
+  uint64_t bytes = 0;
+  DIR* dir = ::opendir(folder.c_str());
+  if (dir == nullptr) return 0;
+  while (const dirent* entry = ::readdir(dir)) {
+    struct stat file;
+    if (::fstatat(::dirfd(dir), entry->d_name, &file, 0) == 0 && S_ISREG(file.st_mode)) bytes += file.st_blocks * 512;
+  }
+  ::closedir(dir);
+  return bytes;
+}
+
 TierStats RocksStats(rocksdb::DB* db, const std::vector<rocksdb::ColumnFamilyHandle*>& families,
                      const rocksdb::Statistics& statistics, const std::string& data_dir) {
   TierStats stats;
+  stats.disk_bytes = FolderBytes(data_dir);
   const auto property = [&](rocksdb::ColumnFamilyHandle* family, const std::string& name) {
     uint64_t value = 0;
     return db->GetIntProperty(family, name, &value) ? value : 0;
   };
   for (rocksdb::ColumnFamilyHandle* family : families) {
-    stats.disk_bytes += property(family, rocksdb::DB::Properties::kTotalSstFilesSize);
-    stats.disk_bytes += property(family, rocksdb::DB::Properties::kTotalBlobFileSize);
+    stats.garbage_bytes += property(family, rocksdb::DB::Properties::kLiveBlobFileGarbageSize);
     stats.memtable_bytes += property(family, rocksdb::DB::Properties::kCurSizeAllMemTables);
     stats.pending_compaction_bytes += property(family, rocksdb::DB::Properties::kEstimatePendingCompactionBytes);
   }
@@ -27,6 +41,7 @@ TierStats RocksStats(rocksdb::DB* db, const std::vector<rocksdb::ColumnFamilyHan
   stats.wal_written_bytes = statistics.getTickerCount(rocksdb::WAL_FILE_BYTES);
   stats.compaction_read_bytes = statistics.getTickerCount(rocksdb::COMPACT_READ_BYTES);
   stats.compaction_written_bytes = statistics.getTickerCount(rocksdb::COMPACT_WRITE_BYTES);
+  stats.relocated_bytes = statistics.getTickerCount(rocksdb::BLOB_DB_GC_BYTES_RELOCATED);
   stats.block_cache_hits = statistics.getTickerCount(rocksdb::BLOCK_CACHE_HIT);
   stats.block_cache_misses = statistics.getTickerCount(rocksdb::BLOCK_CACHE_MISS);
   stats.stall_micros = statistics.getTickerCount(rocksdb::STALL_MICROS);

@@ -11,6 +11,9 @@
 
 namespace hga {
 
+// Space that the files in `folder` take.
+uint64_t FolderBytes(const std::string& folder);
+
 // `statistics` is the one that `db` was opened with. Thread-safe.
 TierStats RocksStats(rocksdb::DB* db, const std::vector<rocksdb::ColumnFamilyHandle*>& families,
                      const rocksdb::Statistics& statistics, const std::string& data_dir);

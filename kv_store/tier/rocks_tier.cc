@@ -4,18 +4,18 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <set>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
+#include "common/base/serial_executor.h"
 #include "common/base/status.h"
 #include "kv_store/tier/record_codec.h"
+#include "kv_store/tier/rocks_options.h"
 #include "kv_store/tier/rocks_stats.h"
-#include "rocksdb/cache.h"
 #include "rocksdb/db.h"
-#include "rocksdb/options.h"
-#include "rocksdb/table.h"
 #include "rocksdb/write_batch.h"
 
 namespace hga {
@@ -24,7 +24,10 @@ namespace {
 enum Family { kDefault, kBlocks, kChunks, kSummaries, kSessions, kFamilies };
 constexpr const char* kFamilyNames[kFamilies] = {"default", "blocks", "chunks", "summaries", "sessions"};
 constexpr char kGeometryKey[] = "geometry";
-constexpr size_t kReadsPerMultiGet = 64;
+constexpr char kUnfinishedKey[] = "unfinished";
+constexpr size_t kBytesPerMultiGet = 2 << 20;       // what one reader holds beside the slots
+constexpr uint64_t kMinGarbage = 64ull << 20;
+constexpr uint64_t kSpareBytes = 8ull << 20;        // index, log and manifest grow as well
 
 absl::Status ToStatus(const rocksdb::Status& status, const char* what) {
   if (status.ok()) return absl::OkStatus();
@@ -36,51 +39,6 @@ absl::Status ToStatus(const rocksdb::Status& status, const char* what) {
 }
 
 absl::string_view View(const rocksdb::Slice& slice) { return absl::string_view(slice.data(), slice.size()); }
-
-rocksdb::ColumnFamilyOptions SmallFamily(const std::shared_ptr<rocksdb::Cache>& cache) {
-  rocksdb::BlockBasedTableOptions table;
-  table.block_cache = cache;
-  table.cache_index_and_filter_blocks = true;
-  rocksdb::ColumnFamilyOptions options;
-  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
-  options.write_buffer_size = 8 << 20;
-  options.max_write_buffer_number = 2;
-  options.compression = rocksdb::kNoCompression;
-  return options;
-}
-
-rocksdb::ColumnFamilyOptions BlobFamily(const std::shared_ptr<rocksdb::Cache>& cache) {
-  rocksdb::ColumnFamilyOptions options = SmallFamily(cache);
-  options.write_buffer_size = 32 << 20;
-  options.enable_blob_files = true;
-  options.min_blob_size = 1024;
-  options.blob_file_size = 256ull << 20;
-  options.enable_blob_garbage_collection = true;
-  options.blob_garbage_collection_age_cutoff = 0.5;
-  options.blob_garbage_collection_force_threshold = 0.5;
-  return options;
-}
-
-rocksdb::DBOptions DatabaseOptions(bool direct_io) {
-  rocksdb::DBOptions options;
-  options.create_if_missing = true;
-  options.create_missing_column_families = true;
-  options.max_total_wal_size = 192ull << 20;
-  options.max_background_jobs = 2;
-  options.max_open_files = 512;
-  options.keep_log_file_num = 4;
-  options.max_log_file_size = 8 << 20;
-  options.bytes_per_sync = 1 << 20;
-  options.use_direct_reads = direct_io;
-  options.use_direct_io_for_flush_and_compaction = direct_io;
-  return options;
-}
-
-std::shared_ptr<rocksdb::Statistics> MakeStatistics() {
-  auto statistics = rocksdb::CreateDBStatistics();
-  statistics->set_stats_level(rocksdb::kExceptHistogramOrTimers);
-  return statistics;
-}
 
 class RocksTier : public KvTier {
  public:
@@ -94,7 +52,7 @@ class RocksTier : public KvTier {
                  "); reading through the page cache");
       status = OpenDatabase(options, false);
     }
-    if (status.ok()) return absl::OkStatus();
+    if (status.ok()) return DeleteUnfinished();
     if (absl::StrContains(status.ToString(), "lock")) {
       return absl::FailedPreconditionError(absl::StrCat(
           "--data_dir ", options.data_dir, " is in use by another kv_store (", status.ToString(), ")"));
@@ -104,6 +62,8 @@ class RocksTier : public KvTier {
 
   ~RocksTier() override {
     if (db_ == nullptr) return;
+    db_->DisableManualCompaction();  // a garbage collection under way ends early
+    janitor_.reset();
     for (rocksdb::ColumnFamilyHandle* family : families_) db_->DestroyColumnFamilyHandle(family);
     db_->Close();
   }
@@ -125,22 +85,40 @@ class RocksTier : public KvTier {
   }
 
   absl::Status Write(const WriteStep& step) override {
+    HGA_RETURN_IF_ERROR(MakeRoom(step));
+    const bool past_log = step.put_chunks.size() * chunk_bytes() >= options_.past_log_bytes;
+    if (past_log) HGA_RETURN_IF_ERROR(WritePastLog(step));
     rocksdb::WriteBatch batch;
-    for (const ChunkHash& chunk : step.delete_chunks) AddDelete(chunk, &batch);
+    std::set<ChunkHash> put;
+    for (const ChunkWrite& chunk : step.put_chunks) put.insert(chunk.record->hash);
+    for (const ChunkHash& chunk : step.delete_chunks) {
+      if (put.count(chunk) == 0) AddDelete(chunk, &batch);
+    }
+    for (const ChunkHash& chunk : unfinished_) {  // of a step that failed and was given up
+      if (put.count(chunk) == 0) AddDeleteBlocks(chunk, &batch);
+    }
     for (const std::string& name : step.delete_sessions) batch.Delete(families_[kSessions], name);
-    for (const ChunkWrite& chunk : step.put_chunks) AddPut(chunk, &batch);
+    for (const ChunkWrite& chunk : step.put_chunks) {
+      if (!past_log) AddBlocks(chunk, &batch);
+      batch.Put(families_[kChunks], chunk.record->hash.ToBytes(), EncodeChunk(*chunk.record));
+    }
     for (const SessionRecord& s : step.put_sessions)
       batch.Put(families_[kSessions], s.name, EncodeSession(s));
-    rocksdb::WriteOptions sync;
-    sync.sync = true;
-    const rocksdb::Status status = db_->Write(sync, &batch);
-    if (!status.ok()) db_->Resume();  // leaves the read-only state that a full disk puts the database into
-    return ToStatus(status, "cannot write to disk");
+    if (!unfinished_.empty()) batch.Delete(families_[kDefault], kUnfinishedKey);
+    HGA_RETURN_IF_ERROR(WriteSynced(&batch));
+    unfinished_.clear();
+    dead_bytes_ += step.delete_chunks.size() * chunk_bytes();
+    if (dead_bytes_ >= std::max(kMinGarbage, DiskBytes() / 8)) {
+      dead_bytes_ = 0;
+      janitor_->Post([this] { CollectGarbage(0); });
+    }
+    return absl::OkStatus();
   }
 
   void ReadBlocks(absl::Span<BlockRead> reads) override {
-    for (size_t begin = 0; begin < reads.size(); begin += kReadsPerMultiGet) {
-      ReadSome(reads.subspan(begin, std::min(kReadsPerMultiGet, reads.size() - begin)));
+    const size_t at_once = std::max<size_t>(1, kBytesPerMultiGet / std::max<size_t>(1, block_bytes_));
+    for (size_t begin = 0; begin < reads.size(); begin += at_once) {
+      ReadSome(reads.subspan(begin, std::min(at_once, reads.size() - begin)));
     }
   }
 
@@ -165,50 +143,156 @@ class RocksTier : public KvTier {
     });
   }
 
-  TierStats Stats() override { return RocksStats(db_.get(), families_, *statistics_, data_dir_); }
+  uint64_t DiskBytes() const { return FolderBytes(options_.data_dir); }
+
+  TierStats Stats() override {
+    TierStats stats = RocksStats(db_.get(), families_, *shared_.statistics, options_.data_dir);
+    stats.garbage_bytes += dead_bytes_;
+    stats.memory_bytes = shared_.cache->GetUsage();
+    stats.memory_budget_bytes = options_.memory_bytes;
+    return stats;
+  }
 
  private:
   rocksdb::Status OpenDatabase(const RocksTierOptions& options, bool direct_io) {
-    const auto cache = rocksdb::NewLRUCache(options.block_cache_bytes);
+    options_ = options;
+    shared_ = MakeRocksShared(options.memory_bytes);
     std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
     for (int i = 0; i < kFamilies; ++i) {
       const bool blobs = i == kBlocks || i == kSummaries;
-      descriptors.emplace_back(kFamilyNames[i], blobs ? BlobFamily(cache) : SmallFamily(cache));
+      descriptors.emplace_back(kFamilyNames[i], blobs ? BlobFamily(shared_) : SmallFamily(shared_));
     }
-    rocksdb::DBOptions database = DatabaseOptions(direct_io);
-    database.statistics = statistics_;
-    data_dir_ = options.data_dir;
     rocksdb::DB* db = nullptr;
-    const rocksdb::Status status = rocksdb::DB::Open(database, options.data_dir, descriptors, &families_, &db);
+    const rocksdb::Status status =
+        rocksdb::DB::Open(DatabaseOptions(shared_, direct_io), options.data_dir, descriptors, &families_, &db);
     db_.reset(db);
+    if (status.ok()) janitor_ = std::make_unique<SerialExecutor>();
     return status;
+  }
+
+  uint64_t chunk_bytes() const { return layers_ * block_bytes_; }
+
+  absl::Status WriteSynced(rocksdb::WriteBatch* batch) {
+    rocksdb::WriteOptions sync;
+    sync.sync = true;
+    return Checked(db_->Write(sync, batch));
+  }
+
+  absl::Status Checked(const rocksdb::Status& status) {
+    if (!status.ok()) db_->Resume();  // leaves the read-only state that a full disk puts the database into
+    return ToStatus(status, "cannot write to disk");
+  }
+
+  // Blocks and summaries into blob files, named as unfinished until their records are written.
+  absl::Status WritePastLog(const WriteStep& step) {
+    for (const ChunkWrite& chunk : step.put_chunks) unfinished_.insert(chunk.record->hash);
+    rocksdb::WriteBatch names;
+    names.Put(families_[kDefault], kUnfinishedKey, EncodeChunkList({unfinished_.begin(), unfinished_.end()}));
+    HGA_RETURN_IF_ERROR(WriteSynced(&names));
+    rocksdb::WriteOptions past_log;
+    past_log.disableWAL = true;
+    rocksdb::WriteBatch batch;
+    for (const ChunkWrite& chunk : step.put_chunks) {
+      batch.Clear();  // keeps its memory, one chunk's
+      AddBlocks(chunk, &batch);
+      HGA_RETURN_IF_ERROR(Checked(db_->Write(past_log, &batch)));
+    }
+    return Checked(db_->Flush(rocksdb::FlushOptions(), {families_[kBlocks], families_[kSummaries]}));
+  }
+
+  // After a crash: blocks whose records were never written.
+  absl::Status DeleteUnfinished() {
+    const auto bytes = Get(kDefault, kUnfinishedKey);
+    if (absl::IsNotFound(bytes.status())) return absl::OkStatus();
+    HGA_RETURN_IF_ERROR(bytes.status());
+    HGA_ASSIGN_OR_RETURN(const std::vector<ChunkHash> chunks, DecodeChunkList(*bytes));
+    HGA_RETURN_IF_ERROR(GetGeometry().status());
+    rocksdb::WriteBatch batch;
+    for (const ChunkHash& chunk : chunks) AddDeleteBlocks(chunk, &batch);
+    batch.Delete(families_[kDefault], kUnfinishedKey);
+    LogInfo(chunks.size(), " chunks were being written when the store ended; what is there of them is deleted");
+    return WriteSynced(&batch);
+  }
+
+  // Keeps the folder within its budget: collects garbage first, then refuses.
+  absl::Status MakeRoom(const WriteStep& step) {
+    if (options_.disk_bytes == 0 || step.put_chunks.empty()) return absl::OkStatus();
+    const uint64_t wanted = step.put_chunks.size() * chunk_bytes() + kSpareBytes;
+    if (DiskBytes() + wanted <= options_.disk_bytes) return absl::OkStatus();
+    dead_bytes_ = 0;
+    janitor_->Run([&] { CollectGarbage(wanted); });
+    const uint64_t used = DiskBytes();
+    if (used + wanted <= options_.disk_bytes) return absl::OkStatus();
+    return absl::ResourceExhaustedError(absl::StrCat("--disk_bytes ", options_.disk_bytes, " is used up: ", used,
+                                                     " bytes on disk, ", wanted, " more wanted"));
+  }
+
+  // Gives the space of deleted blocks back. First only the index is compacted, which drops blob files that are dead
+  // as a whole; then live blobs of the oldest files are moved, until garbage is a sixth or `wanted` bytes are free.
+  void CollectGarbage(uint64_t wanted) {
+    rocksdb::CompactRangeOptions compact;
+    compact.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
+    compact.blob_garbage_collection_policy = rocksdb::BlobGarbageCollectionPolicy::kDisable;
+    for (const Family family : {kBlocks, kSummaries})
+      db_->CompactRange(compact, families_[family], nullptr, nullptr);
+    rocksdb::ColumnFamilyMetaData blocks;
+    db_->GetColumnFamilyMetaData(families_[kBlocks], &blocks);
+    uint64_t garbage = 0, total = 0;
+    for (const auto& file : blocks.blob_files) {
+      garbage += file.garbage_blob_bytes;
+      total += file.blob_file_size;
+    }
+    const uint64_t used = DiskBytes();
+    const bool full = wanted > 0 && used + wanted > options_.disk_bytes;
+    const uint64_t goal = full ? std::min(garbage, used + wanted - options_.disk_bytes)
+                               : garbage > total / 3 ? garbage - total / 6 : 0;
+    if (goal == 0) return;
+    std::sort(blocks.blob_files.begin(), blocks.blob_files.end(),
+              [](const auto& a, const auto& b) { return a.blob_file_number < b.blob_file_number; });
+    size_t files = 0;
+    for (uint64_t freed = 0; files < blocks.blob_files.size() && freed < goal; ++files)
+      freed += blocks.blob_files[files].garbage_blob_bytes;
+    compact.blob_garbage_collection_policy = rocksdb::BlobGarbageCollectionPolicy::kForce;
+    compact.blob_garbage_collection_age_cutoff =
+        std::min(1.0, (static_cast<double>(files) + 0.5) / static_cast<double>(blocks.blob_files.size()));
+    db_->CompactRange(compact, families_[kBlocks], nullptr, nullptr);
+    LogInfo("disk: ", used, " bytes before, ", DiskBytes(), " after collecting garbage");
   }
 
   void UseGeometry(const KvGeometry& geometry) {
     layers_ = geometry.layers;
+    head_dim_ = geometry.head_dim;
     block_bytes_ = geometry.block_bytes();
   }
 
   void AddDelete(const ChunkHash& chunk, rocksdb::WriteBatch* batch) {
-    const std::string key = chunk.ToBytes();
-    batch->Delete(families_[kChunks], key);
-    batch->Delete(families_[kSummaries], key);
+    batch->Delete(families_[kChunks], chunk.ToBytes());
+    AddDeleteBlocks(chunk, batch);
+  }
+
+  void AddDeleteBlocks(const ChunkHash& chunk, rocksdb::WriteBatch* batch) {
+    batch->Delete(families_[kSummaries], chunk.ToBytes());
     for (uint32_t layer = 0; layer < layers_; ++layer)
       batch->Delete(families_[kBlocks], BlockKey({chunk, layer}));
   }
 
-  void AddPut(const ChunkWrite& chunk, rocksdb::WriteBatch* batch) {
+  void AddBlocks(const ChunkWrite& chunk, rocksdb::WriteBatch* batch) {
     for (uint32_t layer = 0; layer < chunk.blocks.size(); ++layer) {
       const std::string key = BlockKey({chunk.record->hash, layer});
-      const std::string header = EncodeBlockHeader(chunk.record->checksums[layer]);
+      const uint64_t checksum = chunk.record->checksums[layer];
       const rocksdb::Slice key_part(key);
-      const rocksdb::Slice parts[2] = {
-          header, {reinterpret_cast<const char*>(chunk.blocks[layer]), block_bytes_.load()}};
+      packed_.clear();
+      std::string header = EncodeBlockHeader(checksum);
+      rocksdb::Slice data(reinterpret_cast<const char*>(chunk.blocks[layer]), block_bytes_.load());
+      if (options_.kv_dtype != KvDtype::kBf16 &&
+          PackBlock(options_.kv_dtype, head_dim_, chunk.blocks[layer], block_bytes_, &packed_)) {
+        header = EncodePackedHeader(checksum, options_.kv_dtype, head_dim_);
+        data = packed_;
+      }
+      const rocksdb::Slice parts[2] = {header, data};
       batch->Put(families_[kBlocks], rocksdb::SliceParts(&key_part, 1), rocksdb::SliceParts(parts, 2));
     }
-    const std::string key = chunk.record->hash.ToBytes();
-    batch->Put(families_[kSummaries], key, EncodeSummary(*chunk.summary));
-    batch->Put(families_[kChunks], key, EncodeChunk(*chunk.record));
+    batch->Put(families_[kSummaries], chunk.record->hash.ToBytes(), EncodeSummary(*chunk.summary));
   }
 
   void ReadSome(absl::Span<BlockRead> reads) {
@@ -246,12 +330,15 @@ class RocksTier : public KvTier {
     return ToStatus(it->status(), "cannot read records");
   }
 
-  // Counts only: histograms and timers of every read would cost more than they tell.
-  const std::shared_ptr<rocksdb::Statistics> statistics_ = MakeStatistics();
-  std::string data_dir_;
   std::unique_ptr<rocksdb::DB> db_;
   std::vector<rocksdb::ColumnFamilyHandle*> families_;
-  std::atomic<uint32_t> layers_{0};
+  RocksTierOptions options_;  // constant after Open
+  RocksShared shared_;
+  std::unique_ptr<SerialExecutor> janitor_;
+  std::set<ChunkHash> unfinished_;  // of Write's thread: blocks that may be there without a record
+  std::atomic<uint64_t> dead_bytes_{0};  // deleted since the last collection
+  std::string packed_;              // of Write's thread
+  std::atomic<uint32_t> layers_{0}, head_dim_{0};
   std::atomic<size_t> block_bytes_{0};
 };
 

@@ -5,8 +5,14 @@
 //   summaries  chunk hash                      ->  SummaryRecord
 //   sessions   name                            ->  SessionRecord
 //   default    "geometry"                      ->  KvGeometry
+//              "unfinished"                    ->  chunks whose blocks may be there without a record
 //
-// A WriteStep is one write batch, synced once: a chunk's record is there exactly if all of the chunk is.
+// A WriteStep is atomic: a chunk's record is there exactly if all of the chunk is. A small step is one write batch,
+// synced once. The blocks of a large one go past the write-ahead log, which would write them twice: flushed to blob
+// files first, then the records in one synced batch. What a crash leaves between the two is named by "unfinished" and
+// deleted at the next start.
+//
+// Blob files are rewritten only when enough in them is dead, or when --disk_bytes needs the room.
 #ifndef HGA_KV_STORE_TIER_ROCKS_TIER_H_
 #define HGA_KV_STORE_TIER_ROCKS_TIER_H_
 
@@ -15,14 +21,19 @@
 #include <string>
 #include <vector>
 
+#include "common/kv/kv_dtype.h"
 #include "kv_store/tier/kv_tier.h"
 
 namespace hga {
 
 struct RocksTierOptions {
-  std::string data_dir;                      // made 0700 where missing
-  uint64_t block_cache_bytes = 32ull << 20;  // RocksDB's own cache: indexes and small records, never blocks
-  bool direct_io = true;                     // falls back by itself where the file system cannot
+  std::string data_dir;                  // made 0700 where missing
+  uint64_t memory_bytes = 256ull << 20;  // all of RocksDB's: memtables, indexes, small records; never blocks read
+  bool direct_io = true;                 // falls back by itself where the file system cannot
+  uint64_t disk_bytes = 0;               // budget of the folder; 0: none
+  // Blocks that were rounded to this type are packed; others, and all for bf16, are kept as they are.
+  KvDtype kv_dtype = KvDtype::kBf16;
+  uint64_t past_log_bytes = 8ull << 20;  // steps of this many bytes of blocks go past the log
 };
 
 // FAILED_PRECONDITION from Open: another process has the folder open.

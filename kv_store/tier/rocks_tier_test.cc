@@ -2,7 +2,9 @@
 
 #include <stdlib.h>
 
+#include <deque>
 #include <filesystem>
+#include <functional>
 
 #include "gtest/gtest.h"
 #include "kv_store/tier/record_codec.h"
@@ -56,7 +58,8 @@ class RocksTierTest : public ::testing::Test {
   }
   void Reopen() {
     tier_.reset();
-    auto tier = OpenRocksTier({dir_ + "/data"});
+    options_.data_dir = dir_ + "/data";
+    auto tier = OpenRocksTier(options_);
     ASSERT_TRUE(tier.ok()) << tier.status();
     tier_ = *std::move(tier);
   }
@@ -75,6 +78,19 @@ class RocksTierTest : public ::testing::Test {
   }
   // Changes a stored value behind the tier's back.
   void Tamper(const std::string& family, const std::string& key_prefix) {
+    Behind(family, [&](rocksdb::DB* db, rocksdb::ColumnFamilyHandle* handle) {
+      std::unique_ptr<rocksdb::Iterator> it(db->NewIterator(rocksdb::ReadOptions(), handle));
+      for (it->Seek(key_prefix); it->Valid() && it->key().starts_with(key_prefix); it->Next()) {
+        std::string value = it->value().ToString();
+        value[value.size() / 2] ^= 1;
+        ASSERT_TRUE(db->Put(rocksdb::WriteOptions(), handle, it->key(), value).ok());
+      }
+    });
+    ASSERT_TRUE(tier_->GetGeometry().ok());
+  }
+  // Opens the database itself, and the tier again afterwards.
+  void Behind(const std::string& family,
+              const std::function<void(rocksdb::DB*, rocksdb::ColumnFamilyHandle*)>& work) {
     tier_.reset();
     std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
     std::vector<rocksdb::ColumnFamilyHandle*> handles;
@@ -84,21 +100,15 @@ class RocksTierTest : public ::testing::Test {
     rocksdb::DB* db = nullptr;
     ASSERT_TRUE(rocksdb::DB::Open(rocksdb::DBOptions(), dir_ + "/data", descriptors, &handles, &db).ok());
     for (rocksdb::ColumnFamilyHandle* handle : handles) {
-      if (handle->GetName() != family) continue;
-      std::unique_ptr<rocksdb::Iterator> it(db->NewIterator(rocksdb::ReadOptions(), handle));
-      for (it->Seek(key_prefix); it->Valid() && it->key().starts_with(key_prefix); it->Next()) {
-        std::string value = it->value().ToString();
-        value[value.size() / 2] ^= 1;
-        ASSERT_TRUE(db->Put(rocksdb::WriteOptions(), handle, it->key(), value).ok());
-      }
+      if (handle->GetName() == family) work(db, handle);
     }
     for (rocksdb::ColumnFamilyHandle* handle : handles) db->DestroyColumnFamilyHandle(handle);
     delete db;
     Reopen();
-    ASSERT_TRUE(tier_->GetGeometry().ok());
   }
 
   std::string dir_;
+  RocksTierOptions options_;
   std::unique_ptr<KvTier> tier_;
 };
 
@@ -167,6 +177,155 @@ TEST_F(RocksTierTest, DamagedChunkRecordIsSkipped) {
 TEST_F(RocksTierTest, SecondOpenOfTheFolderIsRefused) {
   const auto second = OpenRocksTier({dir_ + "/data"});
   EXPECT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition) << second.status();
+}
+
+TEST_F(RocksTierTest, LargeStepsPassTheLogAndSurvive) {
+  options_.past_log_bytes = 1;
+  Reopen();
+  ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
+  const SampleChunk a("a"), b("b");
+  const uint64_t log_before = tier_->Stats().wal_written_bytes;
+  Put(a);
+  Put(b);
+  EXPECT_LT(tier_->Stats().wal_written_bytes - log_before, SmallGeometry().block_bytes());
+  Reopen();
+  ASSERT_TRUE(tier_->GetGeometry().ok());
+  std::string out;
+  for (uint32_t layer = 0; layer < 3; ++layer) {
+    ASSERT_TRUE(Read(b.block(layer), &out).ok());
+    EXPECT_EQ(out, b.bytes[layer]);
+  }
+  EXPECT_EQ(tier_->ReadSummary(a.write.record->hash)->data, std::string(5000, 's'));
+}
+
+TEST_F(RocksTierTest, SameChunkDeletedAndPutPastTheLogIsThere) {
+  options_.past_log_bytes = 1;
+  Reopen();
+  ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
+  const SampleChunk a("a");
+  Put(a);
+  WriteStep step;
+  step.delete_chunks = {a.write.record->hash};
+  step.put_chunks.push_back(a.write);
+  ASSERT_TRUE(tier_->Write(step).ok());
+  std::string out;
+  EXPECT_TRUE(Read(a.block(1), &out).ok());
+}
+
+// As a crash leaves it between the blocks and their records.
+TEST_F(RocksTierTest, BlocksWithoutRecordAreDeletedAtTheNextStart) {
+  options_.past_log_bytes = 1;
+  Reopen();
+  ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
+  const SampleChunk a("a"), b("b");
+  Put(a);
+  Put(b);
+  Behind("default", [&](rocksdb::DB* db, rocksdb::ColumnFamilyHandle* handle) {
+    const std::string unfinished = EncodeChunkList({a.write.record->hash});
+    ASSERT_TRUE(db->Put(rocksdb::WriteOptions(), handle, "unfinished", unfinished).ok());
+  });
+  std::string out;
+  EXPECT_EQ(Read(a.block(0), &out).code(), absl::StatusCode::kNotFound);
+  EXPECT_TRUE(Read(b.block(0), &out).ok());
+}
+
+TEST_F(RocksTierTest, KeepsItsDiskBudgetWhileOldChunksAreDeleted) {
+  options_.past_log_bytes = 1;
+  options_.disk_bytes = 32 << 20;
+  options_.memory_bytes = 16 << 20;
+  Reopen();
+  KvGeometry g = SmallGeometry();
+  g.kv_heads = g.query_heads = 8;
+  g.head_dim = 128;  // 256 KiB a block
+  ASSERT_TRUE(tier_->SetGeometry(g).ok());
+  const std::string bytes(g.block_bytes(), 'x');
+  std::deque<ChunkHash> live;
+  for (int i = 0; i < 20; ++i) {  // 45 MiB in all
+    WriteStep step;
+    for (int j = 0; j < 3; ++j) {
+      ChunkRecord record;
+      record.hash = HashBytes(std::to_string(i * 3 + j));
+      record.token_ids.assign(g.chunk_tokens, 5);
+      record.checksums.assign(g.layers, BlockChecksum(bytes.data(), bytes.size()));
+      ChunkWrite write;
+      write.record = std::make_shared<ChunkRecord>(record);
+      write.summary = std::make_shared<SummaryRecord>(SummaryRecord{"mean", "s"});
+      write.blocks.assign(g.layers, reinterpret_cast<const uint8_t*>(bytes.data()));
+      step.put_chunks.push_back(write);
+      live.push_back(record.hash);
+      if (live.size() <= 12) continue;
+      step.delete_chunks.push_back(live[j]);  // not in order, so that no blob file is dead as a whole
+      live.erase(live.begin() + j);
+    }
+    const absl::Status status = tier_->Write(step);
+    ASSERT_TRUE(status.ok()) << i << ": " << status;
+    ASSERT_LE(tier_->Stats().disk_bytes, options_.disk_bytes) << i;
+    ASSERT_LE(tier_->Stats().memory_bytes, options_.memory_bytes) << i;
+  }
+  std::string out(g.block_bytes(), '\0');
+  for (const ChunkHash& hash : live) {
+    BlockRead read{{hash, 2}, reinterpret_cast<uint8_t*>(&out[0]), absl::OkStatus()};
+    tier_->ReadBlocks(absl::MakeSpan(&read, 1));
+    EXPECT_TRUE(read.status.ok()) << read.status;
+  }
+}
+
+TEST_F(RocksTierTest, PacksWhatWasRoundedAndKeepsTheRest) {
+  options_.kv_dtype = KvDtype::kInt8;
+  Reopen();
+  const KvGeometry g = SmallGeometry();
+  ASSERT_TRUE(tier_->SetGeometry(g).ok());
+  SampleChunk a("a");  // its bytes are no rounded values
+  SampleChunk b("b");
+  ChunkRecord record = *b.write.record;
+  for (uint32_t layer = 0; layer < g.layers; ++layer) {
+    bf16* block = reinterpret_cast<bf16*>(&b.bytes[layer][0]);
+    for (size_t i = 0; i < g.block_elements(); ++i) block[i] = ToBf16(static_cast<float>(i % 251) / 7 - 10);
+    for (size_t row = 0; row < g.block_elements(); row += g.head_dim)
+      RoundKvRow(KvDtype::kInt8, block + row, g.head_dim);
+    record.checksums[layer] = BlockChecksum(block, g.block_bytes());
+  }
+  b.write.record = std::make_shared<ChunkRecord>(record);
+  Put(a);
+  Put(b);
+  std::vector<size_t> sizes;
+  const auto look = [&](const SampleChunk& chunk) {
+    Behind("blocks", [&](rocksdb::DB* db, rocksdb::ColumnFamilyHandle* handle) {
+      std::string value;
+      ASSERT_TRUE(db->Get(rocksdb::ReadOptions(), handle, BlockKey(chunk.block(0)), &value).ok());
+      sizes.push_back(value.size() - kBlockHeaderBytes);
+    });
+  };
+  look(a);
+  look(b);
+  EXPECT_EQ(sizes[0], g.block_bytes());
+  EXPECT_EQ(sizes[1], g.block_elements() / g.head_dim * PackedRowBytes(g.head_dim));
+  options_.kv_dtype = KvDtype::kBf16;  // each block says itself how it is packed
+  Reopen();
+  ASSERT_TRUE(tier_->GetGeometry().ok());
+  std::string out;
+  for (uint32_t layer = 0; layer < g.layers; ++layer) {
+    ASSERT_TRUE(Read(a.block(layer), &out).ok());
+    EXPECT_EQ(out, a.bytes[layer]);
+    ASSERT_TRUE(Read(b.block(layer), &out).ok());
+    EXPECT_EQ(out, b.bytes[layer]);
+  }
+  Tamper("blocks", BlockKey(b.block(1)));
+  EXPECT_EQ(Read(b.block(1), &out).code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(RocksTierTest, RefusesWhenItsDiskBudgetIsFullOfLiveBlocks) {
+  options_.disk_bytes = 12 << 20;
+  Reopen();
+  ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
+  absl::Status status;
+  for (int i = 0; i < 2000 && status.ok(); ++i) {
+    const SampleChunk chunk(std::to_string(i));
+    WriteStep step;
+    step.put_chunks.push_back(chunk.write);
+    status = tier_->Write(step);
+  }
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
 }
 
 }  // namespace

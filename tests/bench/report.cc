@@ -13,17 +13,13 @@
 #include "nlohmann/json.hpp"
 
 namespace hga {
-namespace {
-
-uint64_t Sum(const uint64_t* data, size_t count) {
+uint64_t SumWords(const uint64_t* data, size_t count) {
   uint64_t sums[8] = {};
   for (size_t i = 0; i + 8 <= count; i += 8) {
     for (int j = 0; j < 8; ++j) sums[j] += data[i + j];
   }
   return std::accumulate(sums, sums + 8, uint64_t{0});
 }
-
-}  // namespace
 
 void Report::Add(const std::string& key, const std::string& what, double value, const std::string& unit) {
   std::printf("  %-58s %12.4g %s\n", what.c_str(), value, unit.c_str());
@@ -67,7 +63,7 @@ double MeasureReadBandwidth() {
     std::vector<std::thread> readers;
     const size_t share = count / threads;
     for (unsigned t = 0; t < threads; ++t) {
-      readers.emplace_back([&, t] { sums[t] = Sum(data.data() + t * share, share); });
+      readers.emplace_back([&, t] { sums[t] = SumWords(data.data() + t * share, share); });
     }
     for (std::thread& reader : readers) reader.join();
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
