@@ -27,7 +27,8 @@ void AddEngineOptions(CLI::App* app, EngineOptions* e) {
   app->add_option("--max_dense_tokens", e->max_dense_tokens,
                   "Longest sequence that goes on without a router; 0: the model's context");
   app->add_option("--summary_method", e->summary_method,
-                  "How keys are summed up for the router: sketch, cuboid or mean");
+                  "How keys are summed up for the router: sketch, or mean, cuboid, box, gauss or kmeans, followed by the "
+                  "tokens of a unit (8, 16 or 32) and by -int8 if so wanted, e.g. cuboid8-int8");
 }
 
 void AddInspectOptions(CLI::App* app, InspectOptions* i) {

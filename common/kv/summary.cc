@@ -1,8 +1,7 @@
 #include "common/kv/summary.h"
 
-#include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -11,67 +10,72 @@
 namespace hga {
 namespace {
 
-// The mean of the post-RoPE keys. HGA's own summary (mixed RoPE, arXiv 2606.30709) equals it to within a small phase on
-// the slow frequencies.
-void Mean(const bf16* const* keys, uint32_t count, uint32_t head_dim, bf16* out) {
-  for (uint32_t d = 0; d < head_dim; ++d) {
-    double sum = 0;
-    for (uint32_t i = 0; i < count; ++i) sum += ToFloat(keys[i][d]);
-    out[d] = ToBf16(static_cast<float>(sum / count));
-  }
-}
-
-// Centre of the range and mean distance from it, per channel (ArkVale's cuboid-mean digest).
-void Cuboid(const bf16* const* keys, uint32_t count, uint32_t head_dim, bf16* out) {
-  for (uint32_t d = 0; d < head_dim; ++d) {
-    float low = ToFloat(keys[0][d]), high = low;
-    for (uint32_t i = 1; i < count; ++i) {
-      low = std::min(low, ToFloat(keys[i][d]));
-      high = std::max(high, ToFloat(keys[i][d]));
-    }
-    const float centre = (low + high) / 2;
-    double spread = 0;
-    for (uint32_t i = 0; i < count; ++i) spread += std::fabs(ToFloat(keys[i][d]) - centre);
-    out[d] = ToBf16(centre);
-    out[head_dim + d] = ToBf16(static_cast<float>(spread / count));
-  }
-}
-
-constexpr SummaryMethod kMethods[] = {
-    {"sketch", SummaryForm::kSketch},
-    {"mean", SummaryForm::kMean},
-    {"cuboid", SummaryForm::kCuboid},
+struct FormName {
+  const char* name;
+  SummaryForm form;
 };
+constexpr FormName kForms[] = {{"mean", SummaryForm::kMean},
+                               {"cuboid", SummaryForm::kCuboid},
+                               {"box", SummaryForm::kBox},
+                               {"gauss", SummaryForm::kGauss},
+                               {"kmeans", SummaryForm::kKmeans}};
+constexpr uint32_t kUnitTokens[] = {0, 8, 16, 32};
+// Clusters of kmeans.
+constexpr uint32_t kUnitClusters = 2, kChunkClusters = 4;
 
-size_t UnitBytes(const KvGeometry& g, SummaryForm form) {
-  return (form == SummaryForm::kCuboid ? 2 : 1) * size_t{g.head_dim} * sizeof(bf16);
+std::vector<SummaryMethod> AllMethods() {
+  std::vector<SummaryMethod> methods = {{"sketch", SummaryForm::kSketch, 1, true}};
+  for (const FormName& form : kForms) {
+    for (uint32_t tokens : kUnitTokens) {
+      const std::string name = tokens == 0 ? form.name : absl::StrCat(form.name, tokens);
+      methods.push_back({name, form.form, tokens, false});
+      methods.push_back({name + "-int8", form.form, tokens, true});
+    }
+  }
+  return methods;
 }
 
-// The unit of the chunk, then those of its groups.
-void WriteUnits(const KvGeometry& g, SummaryForm form, const bf16* const* keys, uint8_t* out) {
-  const auto summarize = form == SummaryForm::kCuboid ? Cuboid : Mean;
-  std::vector<bf16> unit(UnitBytes(g, form) / sizeof(bf16));
-  const auto write = [&](uint32_t first, uint32_t count) {
-    summarize(keys + first, count, g.head_dim, unit.data());
-    std::memcpy(out, unit.data(), unit.size() * sizeof(bf16));
-    out += unit.size() * sizeof(bf16);
-  };
-  write(0, g.chunk_tokens);
-  for (uint32_t first = 0; first < g.chunk_tokens; first += g.group_tokens) write(first, g.group_tokens);
+const std::vector<SummaryMethod>& Methods() {
+  static const auto* const methods = new std::vector<SummaryMethod>(AllMethods());
+  return *methods;
+}
+
+// The chunk's unit, then those inside it. keys: [chunk_tokens][head_dim].
+void WriteUnits(const KvGeometry& g, const SummaryMethod& m, const float* keys, uint8_t* out) {
+  const UnitLayout coarse = m.coarse_layout(g), fine = m.fine_layout(g);
+  const uint32_t tokens = m.unit_tokens(g);
+  uint8_t* units = out + coarse.bytes();
+  for (uint32_t u = 0; u < g.chunk_tokens / tokens; ++u) {
+    MakeUnit(m.form, fine, keys + size_t{u} * tokens * g.head_dim, tokens, units + u * fine.bytes());
+  }
+  if (m.form == SummaryForm::kBox) {
+    MakeBoxAround(coarse, units, g.chunk_tokens / tokens, out);
+  } else {
+    MakeUnit(m.form, coarse, keys, g.chunk_tokens, out);
+  }
 }
 
 }  // namespace
 
-size_t SummaryMethod::coarse_bytes(const KvGeometry& g) const {
-  return form == SummaryForm::kSketch ? SketchCentreBytes(g.head_dim) : UnitBytes(g, form);
+uint32_t SummaryMethod::unit_tokens(const KvGeometry& g) const {
+  return std::gcd(wanted_unit_tokens == 0 ? g.group_tokens : wanted_unit_tokens, g.chunk_tokens);
+}
+
+UnitLayout SummaryMethod::coarse_layout(const KvGeometry& g) const {
+  return LayoutOf(form, int8, form == SummaryForm::kKmeans ? kChunkClusters : 1, g.head_dim);
+}
+
+UnitLayout SummaryMethod::fine_layout(const KvGeometry& g) const {
+  return LayoutOf(form, int8, form == SummaryForm::kKmeans ? kUnitClusters : 1, g.head_dim);
 }
 
 size_t SummaryMethod::fine_bytes(const KvGeometry& g) const {
-  return form == SummaryForm::kSketch ? SketchTokenBytes(g.head_dim) : g.groups_per_chunk() * UnitBytes(g, form);
+  if (form == SummaryForm::kSketch) return SketchTokenBytes(g.head_dim);
+  return g.chunk_tokens / unit_tokens(g) * fine_layout(g).bytes();
 }
 
 absl::StatusOr<const SummaryMethod*> FindSummaryMethod(absl::string_view name) {
-  for (const SummaryMethod& method : kMethods) {
+  for (const SummaryMethod& method : Methods()) {
     if (name == method.name) return &method;
   }
   return absl::NotFoundError(
@@ -80,19 +84,43 @@ absl::StatusOr<const SummaryMethod*> FindSummaryMethod(absl::string_view name) {
 
 std::vector<std::string> SummaryMethodNames() {
   std::vector<std::string> names;
-  for (const SummaryMethod& method : kMethods) names.push_back(method.name);
+  for (const SummaryMethod& method : Methods()) names.push_back(method.name);
   return names;
 }
 
 void SummarizeBlock(const KvGeometry& g, const SummaryMethod& m, const bf16* block, uint8_t* out) {
-  std::vector<const bf16*> keys(g.chunk_tokens);
+  std::vector<const bf16*> rows(g.chunk_tokens);
+  std::vector<float> keys(size_t{g.chunk_tokens} * g.head_dim);
   for (uint32_t head = 0; head < g.kv_heads; ++head, out += m.record_bytes(g)) {
-    for (uint32_t t = 0; t < g.chunk_tokens; ++t) keys[t] = block + g.k_row(head, t);
+    for (uint32_t t = 0; t < g.chunk_tokens; ++t) rows[t] = block + g.k_row(head, t);
     if (m.form == SummaryForm::kSketch) {
-      MakeSketch(keys.data(), g.chunk_tokens, g.head_dim, out, out + m.coarse_bytes(g));
-    } else {
-      WriteUnits(g, m.form, keys.data(), out);
+      MakeSketch(rows.data(), g.chunk_tokens, g.head_dim, out, out + m.coarse_bytes(g));
+      continue;
     }
+    for (size_t i = 0; i < keys.size(); ++i) {
+      const float key = ToFloat(rows[i / g.head_dim][i % g.head_dim]);
+      keys[i] = std::isfinite(key) ? key : 0.0f;
+    }
+    WriteUnits(g, m, keys.data(), out);
+  }
+}
+
+void ScoreRecord(const KvGeometry& g, const SummaryMethod& m, const float* query, const uint8_t* record, double* chunk,
+                 double* units) {
+  const UnitLayout coarse = m.coarse_layout(g), fine = m.fine_layout(g);
+  const uint8_t* parts = record + coarse.bytes();
+  *chunk = ScoreUnit(m.form, coarse, query, record);
+  const uint32_t count = g.chunk_tokens / m.unit_tokens(g);
+  if (m.form != SummaryForm::kSketch) {
+    for (uint32_t u = 0; u < count; ++u) units[u] = ScoreUnit(m.form, fine, query, parts + u * fine.bytes());
+    return;
+  }
+  std::vector<float> rotated(query, query + g.head_dim), difference(g.head_dim);
+  RotateForSketch(rotated.data(), g.head_dim);
+  for (uint32_t u = 0; u < count; ++u) {
+    SketchToken(record, parts, u, g.head_dim, difference.data());
+    units[u] = *chunk;
+    for (uint32_t d = 0; d < g.head_dim; ++d) units[u] += double{rotated[d]} * difference[d];
   }
 }
 

@@ -16,25 +16,26 @@
 #include "absl/strings/string_view.h"
 #include "common/kv/bf16.h"
 #include "common/kv/geometry.h"
+#include "common/kv/unit.h"
 
 namespace hga {
 
-// What a record holds and how a query is scored against it.
-enum class SummaryForm {
-  kMean,    // units of one bf16 vector u: q.u; coarse: the chunk's unit, fine: one unit per group
-  kCuboid,  // units of two bf16 vectors: q.u0 + |q|.u1
-  kSketch,  // common/kv/sketch.h: coarse: centre, fine: tokens
-};
-
-// How keys are summed up and scored. The seam for other methods: a table, looked up by name. Thread-safe.
+// How keys are summed up and scored: the seam for other methods. Looked up by name: FORM, then the tokens of a unit (8,
+// 16 or 32; without: a group's), then -int8 for records of int8 in place of bf16. E.g. mean, cuboid8, box32-int8.
+// Thread-safe.
 struct SummaryMethod {
-  const char* name;
-  SummaryForm form;
+  std::string name;
+  SummaryForm form = SummaryForm::kSketch;
+  uint32_t wanted_unit_tokens = 0;  // 0: a group's
+  bool int8 = false;
 
-  // Tokens that are selected together.
-  uint32_t unit_tokens(const KvGeometry& g) const { return form == SummaryForm::kSketch ? 1 : g.group_tokens; }
+  // Tokens that are selected together: what is wanted, or the largest part of it that divides a chunk.
+  uint32_t unit_tokens(const KvGeometry& g) const;
+  // Of the chunk's unit, and of those inside it. kSketch: of the centre, and none.
+  UnitLayout coarse_layout(const KvGeometry& g) const;
+  UnitLayout fine_layout(const KvGeometry& g) const;
   // Per layer and KV head of one chunk.
-  size_t coarse_bytes(const KvGeometry& g) const;
+  size_t coarse_bytes(const KvGeometry& g) const { return coarse_layout(g).bytes(); }
   size_t fine_bytes(const KvGeometry& g) const;
   size_t record_bytes(const KvGeometry& g) const { return coarse_bytes(g) + fine_bytes(g); }
   size_t layer_bytes(const KvGeometry& g) const { return g.kv_heads * record_bytes(g); }
@@ -42,12 +43,18 @@ struct SummaryMethod {
   size_t chunk_bytes(const KvGeometry& g) const { return g.layers * layer_bytes(g); }
 };
 
-// NOT_FOUND lists the methods there are.
+// Valid for ever. NOT_FOUND lists the methods there are.
 absl::StatusOr<const SummaryMethod*> FindSummaryMethod(absl::string_view name);
 std::vector<std::string> SummaryMethodNames();
 
-// Summary of one layer of a finished chunk. block: [block_elements]; out: [layer_bytes], at any address.
+// Summary of one layer of a finished chunk. block: [block_elements]; out: [layer_bytes], at any address. Keys that are
+// not finite count as 0.
 void SummarizeBlock(const KvGeometry& g, const SummaryMethod& m, const bf16* block, uint8_t* out);
+
+// Scores of one KV head's record, in plain loops and double precision, for tests and explanations: of the chunk, and of
+// the units inside it [chunk_tokens / unit_tokens]. query: [head_dim], softmax scale applied.
+void ScoreRecord(const KvGeometry& g, const SummaryMethod& m, const float* query, const uint8_t* record, double* chunk,
+                 double* units);
 
 }  // namespace hga
 

@@ -1,6 +1,8 @@
 #include "common/kv/summary.h"
 
-#include <random>
+#include <cmath>
+#include <string>
+#include <vector>
 
 #include "gtest/gtest.h"
 
@@ -56,6 +58,35 @@ TEST(SummaryTest, SketchTakesLessThanFourPercentOfTheKeysAndValues) {
   for (uint32_t head_dim : {64u, 128u}) {
     g.head_dim = head_dim;
     EXPECT_LT(sketch->layer_bytes(g), g.block_bytes() * 0.04) << head_dim;
+  }
+}
+
+TEST(SummaryTest, NamesSayFormUnitAndPrecision) {
+  const KvGeometry g = Geometry();
+  const SummaryMethod* method = *FindSummaryMethod("box32-int8");
+  EXPECT_EQ(method->unit_tokens(g), 32u);
+  EXPECT_EQ(method->layer_bytes(g), g.kv_heads * 3 * (2 * g.head_dim + 8));
+  EXPECT_EQ((*FindSummaryMethod("cuboid"))->unit_tokens(g), g.group_tokens);
+  EXPECT_EQ((*FindSummaryMethod("mean8"))->layer_bytes(g), g.kv_heads * 9 * 2 * g.head_dim);
+  EXPECT_FALSE(FindSummaryMethod("mean7").ok());
+  KvGeometry odd = g;
+  odd.chunk_tokens = odd.group_tokens = 12;
+  EXPECT_EQ((*FindSummaryMethod("mean8"))->unit_tokens(odd), 4u);
+}
+
+TEST(SummaryTest, KeysThatAreNotFiniteCountAsZero) {
+  const KvGeometry g = Geometry();
+  std::vector<bf16> block(g.block_elements(), ToBf16(1)), zeroed = block;
+  for (float value : {INFINITY, -INFINITY, NAN}) {
+    block[g.k_row(1, 20) + 3] = ToBf16(value);
+    zeroed[g.k_row(1, 20) + 3] = ToBf16(0);
+    for (const std::string& name : SummaryMethodNames()) {
+      const SummaryMethod* method = *FindSummaryMethod(name);
+      std::vector<uint8_t> out(method->layer_bytes(g)), expected(method->layer_bytes(g));
+      SummarizeBlock(g, *method, block.data(), out.data());
+      SummarizeBlock(g, *method, zeroed.data(), expected.data());
+      EXPECT_EQ(out, expected) << name;
+    }
   }
 }
 

@@ -6,28 +6,25 @@
 #include <cstdint>
 
 #include "common/kv/bf16.h"
-#include "common/kv/sketch.h"
-#include "common/kv/summary.h"
+#include "common/kv/unit.h"
 
 namespace hga {
 
 // The query heads of one KV head, for one token.
 struct ScoreQueries {
-  const float* data = nullptr;  // [heads][head_dim], softmax scale applied
+  const float* data = nullptr;  // [heads][vectors][head_dim], softmax scale applied: the weights of a unit's vectors
   uint32_t heads = 0;
   uint32_t head_dim = 0;  // a multiple of 8
+  uint32_t vectors = 1;
 };
 
-// Bytes of one unit: a chunk's coarse part, or a group's part of the fine one.
-inline size_t UnitBytes(SummaryForm form, uint32_t head_dim) {
-  if (form == SummaryForm::kSketch) return SketchCentreBytes(head_dim);
-  return (form == SummaryForm::kCuboid ? 2 : 1) * size_t{head_dim} * sizeof(bf16);
-}
+// out[h][v] = weights of a unit's vector v (common/kv/unit.h). queries: [heads][head_dim]; out: [heads][vectors][head_dim].
+void WeighQueries(const float* queries, uint32_t heads, const UnitLayout& layout, SecondWeight second, float* out);
 
-// scores[h * stride + i] = score of head h against unit i, for `count` units that follow each other. A sketch's unit is
-// its centre.
-void ScoreUnits(const ScoreQueries& queries, SummaryForm form, const uint8_t* units, uint32_t count, float* scores,
-                size_t stride);
+// scores[h * stride + i] = score of head h against unit i, for `count` units that follow each other, at any multiple of
+// 4 bytes.
+void ScoreUnits(const ScoreQueries& queries, const UnitLayout& layout, const uint8_t* units, uint32_t count,
+                float* scores, size_t stride);
 
 // e^x to within 3 percent, monotone, for x <= 0; 0 below -87. A line between the powers of two (Schraudolph 1999): the
 // order within a query head is exact, and heads are weighed against each other well enough.
@@ -35,9 +32,17 @@ inline constexpr float kExpScale = 12102203.2f;                // 2^23 / ln 2
 inline constexpr float kExpBias = 1065353216.0f - 366393.0f;  // 127 * 2^23, less what centres the error
 float RoughExp(float x);
 
-// pooled[i] = mean over the heads of softmax(scores of the head)[i], i < count, by RoughExp. Destroys `scores`
-// [heads][stride].
-void PoolSoftmax(float* scores, uint32_t heads, uint32_t count, size_t stride, float* pooled);
+// How the query heads of a KV head decide together.
+enum class Pooling {
+  kMeanSoftmax,  // mean over the heads of the softmax over the units
+  kMaxSoftmax,   // the largest of them
+  kSumLogits,    // softmax of the heads' mean score
+};
+
+// pooled[i] of units i < count, by RoughExp. attended: [heads] log of the sum of exp over what the head attends besides,
+// which its softmax counts in; nullptr: nothing. Destroys `scores` [heads][stride]; stride is a multiple of 64.
+void PoolHeads(Pooling pooling, float* scores, uint32_t heads, uint32_t count, size_t stride, const float* attended,
+               float* pooled);
 
 // out[i] = in[i] * scale
 void ToFloats(const bf16* in, size_t count, float scale, float* out);

@@ -41,8 +41,12 @@ class HeadSelect {
       : index_(index), g_(index.geometry()), layer_(layer), kv_head_(kv_head), block_(block), options_(options),
         s_(*scratch), first_chunk_(block.first_chunk(g_)), chunks_(block.route_upto - first_chunk_),
         unit_tokens_(index.method().unit_tokens(g_)), units_per_chunk_(g_.chunk_tokens / unit_tokens_),
-        skipped_units_((block.first_key % g_.chunk_tokens) / unit_tokens_) {
+        skipped_units_((block.first_key % g_.chunk_tokens) / unit_tokens_),
+        coarse_layout_(index.method().coarse_layout(g_)), fine_layout_(index.method().fine_layout(g_)),
+        fine_bytes_(index.method().fine_bytes(g_)) {
     s_.taken.assign(chunks_, 0);
+    // A unit may begin before the range.
+    if (chunks_ > 0) s_.taken[0] = ~RoutableMask(g_, first_chunk_, block.first_key);
   }
 
   void Run(HeadSelection* out) {
@@ -112,8 +116,10 @@ class HeadSelect {
     const size_t count = size_t{heads} * g_.head_dim;
     const bf16* in = block_.queries + (size_t{token} * g_.query_heads + size_t{kv_head_} * heads) * g_.head_dim;
     s_.queries.resize(count);
+    s_.weights.resize(count * coarse_layout_.vectors);
     ToFloats(in, count, 1.0f / std::sqrt(static_cast<float>(g_.head_dim)), s_.queries.data());
-    queries_ = {s_.queries.data(), heads, g_.head_dim};
+    WeighQueries(s_.queries.data(), heads, coarse_layout_, SecondWeightOf(index_.method().form), s_.weights.data());
+    queries_ = {s_.weights.data(), heads, g_.head_dim, coarse_layout_.vectors};
     if (index_.method().form == SummaryForm::kSketch) MakeSketchTables(queries_, &s_.tables);
   }
 
@@ -131,7 +137,8 @@ class HeadSelect {
     Grow(&s_.scores, stride * queries_.heads);
     Grow(&s_.pooled, stride);
     std::copy_n(s_.coarse.data(), stride * queries_.heads, s_.scores.data());
-    PoolSoftmax(s_.scores.data(), queries_.heads, chunks_, stride, s_.pooled.data());
+    PoolHeads(options_.pooling, s_.scores.data(), queries_.heads, chunks_, stride, nullptr,
+              s_.pooled.data());
     TopCut cut = CutTop(s_.pooled.data(), chunks_, static_cast<uint32_t>(wanted), &s_.work);
     // The row is padded to whole blocks; what lies behind the last chunk is not one.
     std::fill(s_.pooled.begin() + chunks_, s_.pooled.begin() + stride, 0.0f);
@@ -150,7 +157,7 @@ class HeadSelect {
     for (uint32_t i = 0; i < chunks_;) {
       const uint32_t chunk = first_chunk_ + i;
       const uint32_t count = std::min(SequenceIndex::SegmentEnd(chunk), block_.route_upto) - chunk;
-      ScoreUnits(queries_, index_.method().form, index_.Coarse(layer_, kv_head_, chunk), count, s_.coarse.data() + i,
+      ScoreUnits(queries_, coarse_layout_, index_.Coarse(layer_, kv_head_, chunk), count, s_.coarse.data() + i,
                  stride);
       i += count;
     }
@@ -170,6 +177,7 @@ class HeadSelect {
       while (i + together < s_.chunks.size() && s_.chunks[i + together] == first + together && first + together < end) {
         ++together;
       }
+      if (i + together < s_.chunks.size()) Prefetch(s_.chunks[i + together]);
       ScoreChunks(first, together, s_.scores.data() + i * units_per_chunk_, stride);
       i += together;
     }
@@ -178,7 +186,14 @@ class HeadSelect {
         std::fill_n(s_.scores.begin() + h * stride, skipped_units_, kOutOfRange);
       }
     }
-    PoolSoftmax(s_.scores.data(), queries_.heads, static_cast<uint32_t>(count), stride, s_.pooled.data());
+    PoolHeads(options_.pooling, s_.scores.data(), queries_.heads, static_cast<uint32_t>(count), stride, nullptr,
+              s_.pooled.data());
+  }
+
+  // What lies elsewhere than the chunk before it is there when it is scored.
+  void Prefetch(uint32_t chunk) {
+    const uint8_t* parts = index_.Fine(layer_, kv_head_, first_chunk_ + chunk);
+    for (size_t line = 0; line < fine_bytes_; line += 64) __builtin_prefetch(parts + line);
   }
 
   void ScoreChunks(uint32_t first, uint32_t count, float* scores, size_t stride) {
@@ -188,7 +203,7 @@ class HeadSelect {
       ScoreTokens(queries_, s_.tables, index_.Coarse(layer_, kv_head_, chunk), parts, count, g_.chunk_tokens,
                   s_.coarse.data() + first, Stride(chunks_), scores, stride);
     } else {
-      ScoreUnits(queries_, index_.method().form, parts, count * units_per_chunk_, scores, stride);
+      ScoreUnits(queries_, fine_layout_, parts, count * units_per_chunk_, scores, stride);
     }
   }
 
@@ -197,7 +212,7 @@ class HeadSelect {
     for (size_t i = 0; i < s_.chunks.size(); ++i) {
       const uint64_t taken = s_.taken[s_.chunks[i]];
       for (uint32_t u = 0; taken != 0 && u < units_per_chunk_; ++u) {
-        if (taken >> (u * unit_tokens_) & 1) s_.pooled[i * units_per_chunk_ + u] = 0;
+        if (taken >> ((u + 1) * unit_tokens_ - 1) & 1) s_.pooled[i * units_per_chunk_ + u] = 0;
       }
     }
   }
@@ -211,6 +226,8 @@ class HeadSelect {
   const uint32_t first_chunk_, chunks_;  // of the range
   const uint32_t unit_tokens_, units_per_chunk_;
   const uint32_t skipped_units_;  // of the first chunk, before first_key
+  const UnitLayout coarse_layout_, fine_layout_;
+  const size_t fine_bytes_;  // of a chunk
   ScoreQueries queries_;
 };
 

@@ -3,7 +3,7 @@
 // Per token and KV head, in two levels: the coarse parts of all chunks of the range rank them, and the best are kept
 // (SelectOptions); then every unit (group or token) of those is scored, and the best are selected until the block's
 // selection reaches the token's budget. A unit's score is the softmax over its level, per query head, averaged over the
-// query heads of the KV head. Equal scores: the lower position first; a score of 0 selects nothing. A token's choice
+// query heads of the KV head (or pooled in another way: SelectOptions). Equal scores: the lower position first; a score of 0 selects nothing. A token's choice
 // depends on its own query, the summaries and what the tokens before it chose: never on later ones.
 #ifndef HGA_ROUTER_INDEX_SELECT_H_
 #define HGA_ROUTER_INDEX_SELECT_H_
@@ -23,6 +23,7 @@ namespace hga {
 struct SelectOptions {
   uint32_t overprovision = 4;
   uint32_t scan_chunks = 256;
+  Pooling pooling = Pooling::kMeanSoftmax;
 };
 
 // Where the time of selecting goes; counts up.
@@ -36,6 +37,7 @@ struct SelectTimes {
 // Work space, kept between calls so that a call allocates nothing once it has grown. One thread at a time.
 struct SelectScratch {
   std::vector<float> queries;        // [heads][head_dim]
+  std::vector<float> weights;        // of units' vectors, [heads][vectors][head_dim]
   SketchTables tables;
   std::vector<float> coarse;         // [heads][stride], of chunks
   std::vector<float> scores;         // [heads][stride]

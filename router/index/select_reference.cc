@@ -21,22 +21,19 @@ double Dot(const float* a, const float* b, uint32_t count) {
 class Scorer {
  public:
   Scorer(const SequenceIndex& index, uint32_t layer, uint32_t kv_head, const bf16* query)
-      : index_(index), g_(index.geometry()), layer_(layer), kv_head_(kv_head), query_(g_.head_dim) {
+      : index_(index), method_(index.method()), g_(index.geometry()), layer_(layer), kv_head_(kv_head), query_(g_.head_dim) {
     for (uint32_t d = 0; d < g_.head_dim; ++d) query_[d] = ToFloat(query[d]) / std::sqrt(static_cast<float>(g_.head_dim));
   }
 
   double Chunk(uint32_t chunk) const {
-    const uint8_t* part = index_.Coarse(layer_, kv_head_, chunk);
-    if (index_.method().form != SummaryForm::kSketch) return Unit(part);
-    std::vector<float> centre(g_.head_dim);
-    SketchCentre(part, g_.head_dim, centre.data());
-    return Dot(query_.data(), centre.data(), g_.head_dim);
+    return ScoreUnit(method_.form, method_.coarse_layout(g_), query_.data(), index_.Coarse(layer_, kv_head_, chunk));
   }
 
   double UnitOf(uint32_t chunk, uint32_t unit) const {
     const uint8_t* part = index_.Fine(layer_, kv_head_, chunk);
-    if (index_.method().form != SummaryForm::kSketch) {
-      return Unit(part + unit * (index_.method().fine_bytes(g_) / g_.groups_per_chunk()));
+    const UnitLayout layout = method_.fine_layout(g_);
+    if (method_.form != SummaryForm::kSketch) {
+      return ScoreUnit(method_.form, layout, query_.data(), part + unit * layout.bytes());
     }
     std::vector<float> rotated = query_, difference(g_.head_dim);
     RotateForSketch(rotated.data(), g_.head_dim);
@@ -45,33 +42,31 @@ class Scorer {
   }
 
  private:
-  double Unit(const uint8_t* part) const {
-    const bool cuboid = index_.method().form == SummaryForm::kCuboid;
-    std::vector<bf16> unit(g_.head_dim * (cuboid ? 2 : 1));
-    std::memcpy(unit.data(), part, unit.size() * sizeof(bf16));
-    double score = 0;
-    for (uint32_t d = 0; d < g_.head_dim; ++d) {
-      score += double{query_[d]} * ToFloat(unit[d]);
-      if (cuboid) score += std::fabs(double{query_[d]}) * ToFloat(unit[g_.head_dim + d]);
-    }
-    return score;
-  }
-
   const SequenceIndex& index_;
+  const SummaryMethod& method_;
   const KvGeometry& g_;
   const uint32_t layer_, kv_head_;
   std::vector<float> query_;
 };
 
-// scores: [query heads][units]. Indices by mean softmax, best first, equal ones in order.
-std::vector<uint32_t> Ranked(const std::vector<std::vector<double>>& scores) {
+// row = softmax(row)
+void Softmax(std::vector<double>* row) {
+  const double top = *std::max_element(row->begin(), row->end());
+  double sum = 0;
+  for (double& score : *row) sum += score = RoughExp(static_cast<float>(score - top));
+  for (double& score : *row) score /= sum;
+}
+
+// scores: [query heads][units]. Indices by pooled softmax, best first, equal ones in order.
+std::vector<uint32_t> Ranked(Pooling pooling, const std::vector<std::vector<double>>& scores) {
   std::vector<double> pooled(scores[0].size());
   for (std::vector<double> row : scores) {
-    const double top = *std::max_element(row.begin(), row.end());
-    double sum = 0;
-    for (double& score : row) sum += score = RoughExp(static_cast<float>(score - top));
-    for (size_t i = 0; i < row.size(); ++i) pooled[i] += row[i] / sum;
+    if (pooling != Pooling::kSumLogits) Softmax(&row);
+    for (size_t i = 0; i < row.size(); ++i) {
+      pooled[i] = pooling == Pooling::kMaxSoftmax ? std::max(pooled[i], row[i]) : pooled[i] + row[i] / scores.size();
+    }
   }
+  if (pooling == Pooling::kSumLogits) Softmax(&pooled);
   std::vector<uint32_t> order(pooled.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return pooled[a] > pooled[b]; });
@@ -84,7 +79,7 @@ struct UnitPlace {
 
 // Units of the range, best first, that one token would select.
 std::vector<UnitPlace> RankUnits(const SequenceIndex& index, uint32_t layer, uint32_t kv_head, const RouteBlock& block,
-                                 uint32_t token, size_t chunks_kept) {
+                                 uint32_t token, size_t chunks_kept, Pooling pooling) {
   const KvGeometry& g = index.geometry();
   std::vector<Scorer> heads;
   for (uint32_t h = 0; h < g.queries_per_kv_head(); ++h) {
@@ -96,7 +91,7 @@ std::vector<UnitPlace> RankUnits(const SequenceIndex& index, uint32_t layer, uin
   for (size_t h = 0; h < heads.size(); ++h) {
     for (uint32_t c = first; c < block.route_upto; ++c) scores[h].push_back(heads[h].Chunk(c));
   }
-  std::vector<uint32_t> chunks = Ranked(scores);
+  std::vector<uint32_t> chunks = Ranked(pooling, scores);
   chunks.resize(std::min(chunks.size(), chunks_kept));
   std::sort(chunks.begin(), chunks.end());
 
@@ -105,13 +100,13 @@ std::vector<UnitPlace> RankUnits(const SequenceIndex& index, uint32_t layer, uin
   for (auto& row : scores) row.clear();
   for (uint32_t c : chunks) {
     for (uint32_t u = 0; u < g.chunk_tokens / unit_tokens; ++u) {
-      if ((first + c) * g.chunk_tokens + u * unit_tokens < block.first_key) continue;
+      if ((first + c) * g.chunk_tokens + (u + 1) * unit_tokens <= block.first_key) continue;
       units.push_back({first + c, u});
       for (size_t h = 0; h < heads.size(); ++h) scores[h].push_back(heads[h].UnitOf(first + c, u));
     }
   }
   std::vector<UnitPlace> ranked;
-  for (uint32_t i : Ranked(scores)) ranked.push_back(units[i]);
+  for (uint32_t i : Ranked(pooling, scores)) ranked.push_back(units[i]);
   return ranked;
 }
 
@@ -134,11 +129,12 @@ std::vector<HeadSelection> SelectReference(const SequenceIndex& index, uint32_t 
       const size_t wanted = (budget - first_token.size()) / unit_tokens;
       const size_t best = (wanted * unit_tokens * options.overprovision + g.chunk_tokens - 1) / g.chunk_tokens;
       size_t taken = 0;
-      for (const UnitPlace& u : RankUnits(index, layer, kv_head, block, t, std::max<size_t>(best, options.scan_chunks))) {
-        const uint32_t key = u.chunk * g.chunk_tokens + u.unit * unit_tokens;
+      const size_t kept = std::max<size_t>(best, options.scan_chunks);
+      for (const UnitPlace& u : RankUnits(index, layer, kv_head, block, t, kept, options.pooling)) {
+        const uint32_t key = u.chunk * g.chunk_tokens + u.unit * unit_tokens, end = key + unit_tokens;
         if (taken == wanted) break;
-        if (first_token.count(key) != 0) continue;
-        for (uint32_t i = 0; i < unit_tokens; ++i) first_token.emplace(key + i, t);
+        if (first_token.count(end - 1) != 0) continue;
+        for (uint32_t i = std::max(key, block.first_key); i < end; ++i) first_token.emplace(i, t);
         ++taken;
       }
     }

@@ -38,7 +38,7 @@ class SequenceIndex {
   // Bytes allocated for segments.
   uint64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
 
-  // Parts of a chunk below chunks(), aligned to 8 bytes; those of the chunks up to the end of its segment (SegmentEnd)
+  // Parts of a chunk below chunks(), aligned to 4 bytes; those of the chunks up to the end of its segment (SegmentEnd)
   // follow.
   const uint8_t* Coarse(uint32_t layer, uint32_t kv_head, uint32_t chunk) const {
     return Head(layer, kv_head, chunk) + size_t{chunk % kSegmentChunks} * coarse_bytes_;

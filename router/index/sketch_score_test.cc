@@ -29,7 +29,7 @@ TEST(SketchScoreTest, TablesGiveTheEstimateToWithinTheirStep) {
       SketchTables tables;
       MakeSketchTables(queries, &tables);
       std::vector<float> base(heads * 16), scores(heads * 256);
-      ScoreUnits(queries, SummaryForm::kSketch, centres.data(), kChunks, base.data(), 16);
+      ScoreUnits(queries, m->coarse_layout(g), centres.data(), kChunks, base.data(), 16);
       ScoreTokens(queries, tables, centres.data(), tokens.data(), kChunks, 64, base.data(), 16, scores.data(), 256);
 
       std::vector<float> centre(head_dim), rotated(head_dim), difference(head_dim);

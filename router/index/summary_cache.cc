@@ -2,7 +2,7 @@
 
 namespace hga {
 
-SummaryCache::Data SummaryCache::Get(const ChunkHash& chunk, const char* method) {
+SummaryCache::Data SummaryCache::Get(const ChunkHash& chunk, const SummaryMethod* method) {
   std::lock_guard<std::mutex> lock(mu_);
   const auto found = entries_.find(Key{chunk, method});
   if (found == entries_.end()) return nullptr;
@@ -10,7 +10,7 @@ SummaryCache::Data SummaryCache::Get(const ChunkHash& chunk, const char* method)
   return found->second->data;
 }
 
-void SummaryCache::Put(const ChunkHash& chunk, const char* method, const std::string& data) {
+void SummaryCache::Put(const ChunkHash& chunk, const SummaryMethod* method, const std::string& data) {
   if (data.size() > max_bytes_) return;
   auto copy = std::make_shared<const std::string>(data);
   std::lock_guard<std::mutex> lock(mu_);

@@ -10,6 +10,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "common/kv/ids.h"
+#include "common/kv/summary.h"
 
 namespace hga {
 
@@ -21,14 +22,14 @@ class SummaryCache {
   explicit SummaryCache(uint64_t max_bytes) : max_bytes_(max_bytes) {}
 
   // nullptr: not here. Chunk hashes cover the model and its shape, but not the summary method.
-  Data Get(const ChunkHash& chunk, const char* method);
-  void Put(const ChunkHash& chunk, const char* method, const std::string& data);
+  Data Get(const ChunkHash& chunk, const SummaryMethod* method);
+  void Put(const ChunkHash& chunk, const SummaryMethod* method, const std::string& data);
   uint64_t bytes() const;
 
  private:
   struct Key {
     ChunkHash chunk;
-    const char* method;  // SummaryMethod::name: one address per method
+    const SummaryMethod* method;
     bool operator==(const Key& o) const { return chunk == o.chunk && method == o.method; }
     template <typename H>
     friend H AbslHashValue(H h, const Key& k) { return H::combine(std::move(h), k.chunk, k.method); }

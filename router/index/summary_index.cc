@@ -37,7 +37,7 @@ absl::StatusOr<OpenedSequence> SummaryIndex::Open(uint64_t worker_id, uint64_t s
 uint32_t SummaryIndex::FromMemory(SequenceIndex* sequence, absl::Span<const ChunkHash> chunks) {
   const uint32_t before = sequence->chunks();
   for (uint32_t i = before; i < chunks.size(); ++i) {
-    const SummaryCache::Data data = cache_.Get(chunks[i], sequence->method().name);
+    const SummaryCache::Data data = cache_.Get(chunks[i], &sequence->method());
     if (data == nullptr || !sequence->Append(i, chunks[i], *data).ok()) break;
   }
   return sequence->chunks() - before;
@@ -47,7 +47,7 @@ uint32_t SummaryIndex::FromMemory(SequenceIndex* sequence, absl::Span<const Chun
 bool SummaryIndex::FromSource(SequenceIndex* sequence, absl::Span<const ChunkHash> chunks) {
   const uint32_t before = sequence->chunks();
   if (!source_ || before >= chunks.size()) return false;
-  const char* method = sequence->method().name;
+  const SummaryMethod* method = &sequence->method();
   uint32_t end = before + 1;
   while (end < chunks.size() && cache_.Get(chunks[end], method) == nullptr) ++end;
   absl::Status bad;
@@ -56,9 +56,9 @@ bool SummaryIndex::FromSource(SequenceIndex* sequence, absl::Span<const ChunkHas
       [&](const ChunkHash& chunk, const std::string& its_method, const std::string& data) {
         const uint32_t next = sequence->chunks();
         if (!bad.ok()) return;
-        if (next >= end || its_method != method || chunk != chunks[next]) {
+        if (next >= end || its_method != method->name || chunk != chunks[next]) {
           bad = absl::NotFoundError(absl::StrCat("a summary by '", its_method, "' of ", chunk.ToHex(), ", wanted by '",
-                                                 method, "' of ", chunks[std::min(next, end - 1)].ToHex()));
+                                                 method->name, "' of ", chunks[std::min(next, end - 1)].ToHex()));
           return;
         }
         bad = sequence->Append(next, chunk, data);
@@ -76,7 +76,7 @@ absl::StatusOr<uint32_t> SummaryIndex::Append(uint64_t worker_id, uint64_t seque
   const SequencePtr sequence = Find(worker_id, sequence_id);
   if (sequence == nullptr) return absl::NotFoundError(absl::StrCat("sequence ", sequence_id, " is not open"));
   HGA_RETURN_IF_ERROR(sequence->Append(chunk_index, chunk, data));
-  cache_.Put(chunk, sequence->method().name, data);
+  cache_.Put(chunk, &sequence->method(), data);
   return sequence->chunks();
 }
 

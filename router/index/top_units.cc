@@ -4,6 +4,28 @@
 #include <cstring>
 #include <functional>
 
+#ifndef HGA_ROUTER_INDEX_TOP_UNITS_TABLE
+#define HGA_ROUTER_INDEX_TOP_UNITS_TABLE
+namespace hga {
+
+// lanes[bits]: places of the bits that are set, ascending.
+struct LanesOfBits {
+  uint8_t lanes[256][8] = {};
+};
+constexpr LanesOfBits MakeLanesOfBits() {
+  LanesOfBits table;
+  for (uint32_t bits = 0; bits < 256; ++bits) {
+    for (uint32_t lane = 0, kept = 0; lane < 8; ++lane) {
+      if ((bits >> lane & 1) != 0) table.lanes[bits][kept++] = static_cast<uint8_t>(lane);
+    }
+  }
+  return table;
+}
+inline constexpr LanesOfBits kLanesOfBits = MakeLanesOfBits();
+
+}  // namespace hga
+#endif  // HGA_ROUTER_INDEX_TOP_UNITS_TABLE
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "router/index/top_units.cc"
 #include "hwy/foreach_target.h"
@@ -13,6 +35,23 @@ HWY_BEFORE_NAMESPACE();
 namespace hga {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
+
+// Stores the lanes of the mask, and what may be overwritten behind them; returns how many. Whole vectors: masked stores
+// take longer than all the rest on some CPUs.
+template <class D>
+HWY_INLINE uint32_t KeepLanes(D d, hn::Vec<D> v, hn::Mask<D> mask, int32_t* out) {
+#if HWY_TARGET == HWY_AVX2
+  // Highway copies its table to the stack at each call (gcc 12).
+  uint8_t bits[8];
+  hn::StoreMaskBits(d, mask, bits);
+  const hn::Rebind<uint8_t, D> d8;
+  const auto lanes = hn::PromoteTo(d, hn::LoadU(d8, kLanesOfBits.lanes[bits[0]]));
+  hn::StoreU(hn::TableLookupLanes(v, hn::IndicesFromVec(d, lanes)), d, out);
+#else
+  hn::StoreU(hn::Compress(v, mask), d, out);
+#endif
+  return static_cast<uint32_t>(hn::CountTrue(d, mask));
+}
 
 // Positive floats sort like their bits as signed numbers. Copies the bits of the scores from `least` on, if that is
 // positive, else of the positive ones; returns how many, and the largest.
@@ -27,7 +66,7 @@ uint32_t PositiveBitsSimd(const float* scores, uint32_t count, float least, int3
     const auto v = hn::LoadU(d, scores + i);
     const auto positive = hn::And(hn::Gt(v, hn::Zero(d)), hn::Ge(v, lowest));
     top = hn::Max(top, hn::IfThenElseZero(positive, v));
-    kept += hn::CompressStore(hn::BitCast(di, v), hn::RebindMask(di, positive), di, out + kept);
+    kept += KeepLanes(di, hn::BitCast(di, v), hn::RebindMask(di, positive), out + kept);
   }
   float most = hn::GetLane(hn::MaxOfLanes(d, top));
   for (; i < count; ++i) {
@@ -59,7 +98,7 @@ uint32_t KeepBetweenSimd(int32_t* bits, uint32_t count, int32_t low, int32_t hig
   for (; i + lanes <= count; i += lanes) {
     const auto v = hn::LoadU(d, bits + i);
     // What is written behind the kept ones was read already.
-    kept += hn::CompressStore(v, hn::And(hn::Gt(v, below), hn::Lt(v, end)), d, bits + kept);
+    kept += KeepLanes(d, v, hn::And(hn::Gt(v, below), hn::Lt(v, end)), bits + kept);
   }
   for (; i < count; ++i) {
     if (bits[i] >= low && bits[i] < high) bits[kept++] = bits[i];

@@ -43,18 +43,35 @@ absl::StatusOr<std::vector<Configuration>> ParseConfigurations(absl::string_view
   return configurations;
 }
 
+namespace {
+
+// A,B of METHOD@A,B.
+bool ParseLevels(const std::string& text, SelectOptions* options) {
+  const std::vector<std::string> numbers = absl::StrSplit(text, ',');
+  return numbers.size() == 2 && absl::SimpleAtoi(numbers[0], &options->overprovision) &&
+         absl::SimpleAtoi(numbers[1], &options->scan_chunks) && options->overprovision >= 1;
+}
+
+bool ParsePooling(const std::string& name, Pooling* pooling) {
+  if (name != "max" && name != "sum") return false;
+  *pooling = name == "max" ? Pooling::kMaxSoftmax : Pooling::kSumLogits;
+  return true;
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<Chooser>> CreateChooser(const std::string& method, const KvGeometry& g) {
   if (method == "oracle_tokens") return NewOracleChooser(g, 1);
   if (method == "oracle_groups") return NewOracleChooser(g, g.group_tokens);
-  const std::vector<std::string> parts = absl::StrSplit(method, '@');
+  std::vector<std::string> parts = absl::StrSplit(method, '+');
+  const std::string pooling = parts.size() > 1 ? parts[1] : "";
+  const bool one_pooling = parts.size() <= 2;
+  parts = absl::StrSplit(std::string(parts[0]), '@');
   const bool hga = parts[0] == "mean_hga";
   SelectOptions options = hga ? kHgaSelect : SelectOptions();
-  if (parts.size() > 1) {
-    const std::vector<std::string> numbers = absl::StrSplit(parts[1], ',');
-    if (parts.size() > 2 || numbers.size() != 2 || !absl::SimpleAtoi(numbers[0], &options.overprovision) ||
-        !absl::SimpleAtoi(numbers[1], &options.scan_chunks) || options.overprovision < 1) {
-      return absl::InvalidArgumentError(absl::StrCat("'", method, "' is not METHOD@OVERPROVISION,SCAN_CHUNKS"));
-    }
+  if (!one_pooling || parts.size() > 2 || (parts.size() == 2 && !ParseLevels(parts[1], &options)) ||
+      (!pooling.empty() && !ParsePooling(pooling, &options.pooling))) {
+    return absl::InvalidArgumentError(absl::StrCat("'", method, "' is not METHOD@OVERPROVISION,SCAN_CHUNKS+POOLING"));
   }
   HGA_ASSIGN_OR_RETURN(const SummaryMethod* summary, FindSummaryMethod(hga ? "mean" : parts[0]));
   return NewIndexChooser(g, summary, options);

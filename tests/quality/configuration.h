@@ -14,7 +14,8 @@
 namespace hga {
 
 // Methods: dense, window, oracle_groups, oracle_tokens, mean_hga, and every summary method of common/kv/summary.h.
-// A summary method may be followed by @overprovision,scan_chunks (router/index/select.h).
+// A summary method may be followed by @overprovision,scan_chunks (router/index/select.h), and by +max or +sum: how query
+// heads are pooled.
 struct Configuration {
   std::string method;
   Path path = Path::kDecode;

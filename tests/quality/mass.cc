@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <memory>
 #include <utility>
 
@@ -83,12 +84,15 @@ class MassProbe : public Selector {
         Output(mass[head] + q * all.size(), all, head, block_of, &dense_out_[(head * per_head + q) * g_.head_dim]);
       }
     }
-    for (size_t m = 0; m < choosers_.size(); ++m) {
-      for (size_t p = 0; p < options_.percents.size(); ++p) {
+    for (size_t p = 0; p < options_.percents.size(); ++p) {
+      std::vector<std::vector<uint32_t>> firsts;
+      for (size_t m = 0; m < choosers_.size(); ++m) {
         MassResult& result = results_[m * options_.percents.size() + p];
         const auto keys = Keys(row, choosers_[m].get(), options_.percents[p], block_of);
+        if (m == 0) firsts = keys;
         for (uint32_t head = 0; head < g_.kv_heads; ++head) {
           result.keys += static_cast<double>(keys[head].size()) / (g_.kv_heads * g_.layers);
+          result.recall += ShareFound(firsts[head], keys[head]) / (g_.kv_heads * g_.layers);
           for (uint32_t q = 0; q < per_head; ++q) {
             Compare(mass[head] + q * all.size(), keys[head], head, head * per_head + q, row.layer, block_of, &result);
           }
@@ -97,7 +101,14 @@ class MassProbe : public Selector {
     }
   }
 
-  // What the query attends, per KV head.
+  // Both ascending.
+  static double ShareFound(const std::vector<uint32_t>& wanted, const std::vector<uint32_t>& found) {
+    std::vector<uint32_t> both;
+    std::set_intersection(wanted.begin(), wanted.end(), found.begin(), found.end(), std::back_inserter(both));
+    return wanted.empty() ? 1 : static_cast<double>(both.size()) / wanted.size();
+  }
+
+  // What the query attends, per KV head, ascending.
   std::vector<std::vector<uint32_t>> Keys(const StepRows& row, Chooser* chooser, double percent,
                                           const BlockOfChunk& block_of) {
     const uint32_t position = row.first_position;
@@ -127,6 +138,7 @@ class MassProbe : public Selector {
           keys[head].push_back(s.chunk * g_.chunk_tokens + absl::countr_zero(bits));
         }
       }
+      std::sort(keys[head].begin(), keys[head].end());
     }
     return keys;
   }
@@ -182,7 +194,7 @@ absl::StatusOr<std::vector<MassResult>> MeasureMass(Backend* backend, const KvGe
       HGA_ASSIGN_OR_RETURN(chooser, CreateChooser(method, g));
     }
     choosers.push_back(std::move(chooser));
-    for (const double percent : options.percents) results.push_back({method, percent, 0, zeros, zeros});
+    for (const double percent : options.percents) results.push_back({method, percent, 0, 0, zeros, zeros});
   }
   auto probe = std::make_unique<MassProbe>(g, options, std::move(choosers), &results);
   const MassProbe* const counter = probe.get();
@@ -196,6 +208,7 @@ absl::StatusOr<std::vector<MassResult>> MeasureMass(Backend* backend, const KvGe
   if (counter->samples() == 0) return absl::InvalidArgumentError("no query is sampled: the document is too short");
   for (MassResult& result : results) {
     result.keys /= counter->samples();
+    result.recall /= counter->samples();
     for (auto* table : {&result.kept, &result.error}) {
       for (auto& layer : *table) {
         for (double& x : layer) x /= counter->samples();

@@ -29,6 +29,7 @@ struct MassResult {
   std::string method;
   double percent = 0;
   double keys = 0;  // attended
+  double recall = 0;  // of the keys that the first method attends, the share that this one attends too
   std::vector<std::vector<double>> kept, error;  // [layers][query_heads]; error: |o' - o| / |o|
 };
 

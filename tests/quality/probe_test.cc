@@ -72,6 +72,15 @@ TEST_F(ProbeTest, MoreKeysKeepMore) {
   }
 }
 
+TEST_F(ProbeTest, RecallIsOfWhatTheFirstMethodAttends) {
+  const auto results = Mass({"sketch@1,1000000", "sketch", "sketch@1,0", "window"}, {30});
+  ASSERT_EQ(results.size(), 4);
+  EXPECT_NEAR(results[0].recall, 1, 1e-9);
+  EXPECT_NEAR(results[1].recall, 1, 1e-9);  // there are fewer chunks than are scanned always
+  EXPECT_LT(results[2].recall, 0.999);
+  EXPECT_LT(results[3].recall, results[2].recall);
+}
+
 TEST_F(ProbeTest, TheQuestionBeginsAtItsToken) {
   const std::string haystack = "It was late. The number is 17. ", question = "The number is";
   const auto prompt = EncodePrompt(*model_->tokenizer, haystack + question, haystack.size());

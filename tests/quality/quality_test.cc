@@ -62,7 +62,8 @@ class QualityTest : public SmallModelTest {
   }
 };
 
-constexpr const char* kMethods[] = {"sketch", "cuboid", "mean", "mean_hga", "oracle_groups", "oracle_tokens"};
+constexpr const char* kMethods[] = {"sketch", "cuboid", "mean", "mean_hga", "oracle_groups", "oracle_tokens", "box32",
+                                     "kmeans8-int8+max"};
 
 TEST_F(QualityTest, DenseIsTheDenseRunnersArithmetic) {
   const auto tokens = Tokens(kLength);

@@ -52,6 +52,7 @@ absl::Status RunMass(const QualityOptions& options) {
                                                        {"method", r.method},
                                                        {"percent", r.percent},
                                                        {"keys", r.keys},
+                                                       {"recall", r.recall},
                                                        {"kept", r.kept},
                                                        {"error", r.error}}));
       }

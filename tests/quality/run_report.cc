@@ -66,15 +66,15 @@ void PrintRetrieval(const RetrievalMap& all) {
 void PrintMass(const MassMap& all) {
   if (all.empty()) return;
   std::printf("\nAttention with the dense run's K/V, mean over layers and query heads\n");
-  std::printf("%-22s %6s %8s %5s %10s %13s %15s\n", "method", "length", "% keys", "docs", "mass kept", "output error",
-              "worst head kept");
+  std::printf("%-22s %6s %8s %5s %10s %13s %15s %7s\n", "method", "length", "% keys", "docs", "mass kept", "output error",
+              "worst head kept", "recall");
   for (const auto& [name, s] : all) {
     double worst = 1;
     for (const auto& layer : s.kept) {
       for (const double kept : layer) worst = std::min(worst, kept);
     }
-    std::printf("%-22s %6u %8.1f %5u %10.4f %13.4f %15.4f\n", std::get<2>(name).c_str(), std::get<1>(name),
-                std::get<3>(name), s.documents, MeanOf(s.kept), MeanOf(s.error), worst);
+    std::printf("%-22s %6u %8.1f %5u %10.4f %13.4f %15.4f %7.4f\n", std::get<2>(name).c_str(), std::get<1>(name),
+                std::get<3>(name), s.documents, MeanOf(s.kept), MeanOf(s.error), worst, s.recall);
   }
 }
 

@@ -158,10 +158,12 @@ absl::StatusOr<std::map<MassName, MassSummary>> GatherMass(const std::vector<Jso
     MassSummary& summary = all[MassName{line.value("model", ""), line.value("length", 0u), line.value("method", ""),
                                         line.value("percent", 0.0)}];
     ++summary.documents;
+    summary.recall += line.value("recall", 0.0);
     AddTo(line["kept"].get<std::vector<std::vector<double>>>(), &summary.kept);
     AddTo(line["error"].get<std::vector<std::vector<double>>>(), &summary.error);
   }
   for (auto& [name, summary] : all) {
+    summary.recall /= summary.documents;
     Scale(1.0 / summary.documents, &summary.kept);
     Scale(1.0 / summary.documents, &summary.error);
   }

@@ -62,6 +62,7 @@ absl::StatusOr<std::map<SeriesName, std::map<std::string, RetrievalCount>>> Gath
 // Mean over documents of what "mass" lines hold: [layers][query heads].
 struct MassSummary {
   uint32_t documents = 0;
+  double recall = 0;
   std::vector<std::vector<double>> kept, error;
 };
 // By length, method and percent of the keys.
