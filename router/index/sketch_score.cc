@@ -39,10 +39,6 @@ void WriteEntriesSimd(const float* r, const float* sums, uint32_t rows, float in
   }
 }
 
-// Entries have so few bits that those of this many rows are added as bytes.
-constexpr size_t kRowsPerSum = 8;
-static_assert(kRowsPerSum * static_cast<size_t>(kLargestEntry) <= 255, "sums are bytes");
-
 // Sums of the table entries of 64 tokens for kHeads tables: out[h][64].
 #if HWY_TARGET == HWY_SCALAR
 template <uint32_t kHeads>
@@ -59,59 +55,67 @@ void SumEntries(const uint8_t* tables, size_t table_bytes, const uint8_t* signs,
   }
 }
 #else
-// Adds bytes that stand for two tokens in turn to the sums of both.
-template <class D8>
-HWY_INLINE void AddBytes(D8 d8, hn::Vec<D8> bytes, uint16_t* even, uint16_t* odd) {
-  const hn::Repartition<uint16_t, D8> d16;
-  const auto pairs = hn::BitCast(d16, bytes);
-  auto to_even = hn::And(pairs, hn::Set(d16, 0x00FF)), to_odd = hn::ShiftRight<8>(pairs);
-  if constexpr (hn::MaxLanes(D8()) == 64) {  // two rows
-    const hn::Half<decltype(d16)> half;
-    const auto add = [&](auto sums, uint16_t* to) {
-      const auto both = hn::Add(hn::LowerHalf(half, sums), hn::UpperHalf(half, sums));
-      hn::Store(hn::Add(hn::Load(half, to), both), half, to);
-    };
-    add(to_even, even);
-    add(to_odd, odd);
-  } else {
-    hn::Store(hn::Add(hn::Load(d16, even), to_even), d16, even);
-    hn::Store(hn::Add(hn::Load(d16, odd), to_odd), d16, odd);
-  }
-}
-
 template <uint32_t kHeads>
 HWY_INLINE void SumEntries(const uint8_t* tables, size_t table_bytes, const uint8_t* signs, size_t sign_bytes,
                            uint16_t (*out)[64]) {
   // Vectors of 16, 32 or 64 bytes: half a row of signs, one, or two, whose sums are added in the end.
   const hn::CappedTag<uint8_t, HWY_HAVE_SCALABLE ? 16 : 64> d8;
   const hn::Repartition<uint16_t, decltype(d8)> d16;
+  using V = hn::Vec<decltype(d16)>;
   constexpr size_t kLanes = hn::MaxLanes(decltype(d8)());
   static_assert(kLanes == 16 || kLanes == 32 || kLanes == 64, "rows of signs are 32 bytes");
   constexpr size_t kParts = kLanes == 16 ? 2 : 1;
-  constexpr size_t kStep = kParts * kLanes;
   const auto nibble = hn::Set(d8, 0x0F);
-  for (uint32_t h = 0; h < kHeads; ++h) {
-    for (size_t i = 0; i < 64; i += 8) hn::Store(hn::Zero(hn::Full128<uint16_t>()), hn::Full128<uint16_t>(), out[h] + i);
-  }
   for (size_t part = 0; part < kParts; ++part) {
-    for (size_t b = part * kLanes; b < sign_bytes;) {
-      const size_t end = std::min(sign_bytes, b + kRowsPerSum * kStep);
-      hn::Vec<decltype(d8)> low[kHeads], high[kHeads];
-      for (uint32_t h = 0; h < kHeads; ++h) low[h] = high[h] = hn::Zero(d8);
-      for (; b < end; b += kStep) {
-        const auto codes = hn::LoadU(d8, signs + b);
-        const auto low_codes = hn::And(codes, nibble);
-        const auto high_codes = hn::And(hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(d16, codes))), nibble);
-        for (uint32_t h = 0; h < kHeads; ++h) {
-          const auto table = hn::LoadU(d8, tables + h * table_bytes + b);
-          low[h] = hn::Add(low[h], hn::TableLookupBytes(table, low_codes));
-          high[h] = hn::Add(high[h], hn::TableLookupBytes(table, high_codes));
-        }
-      }
+    // Bytes at even places are counted with those at odd places above them; the latter are taken off again.
+    V low[kHeads], low_odd[kHeads], high[kHeads], high_odd[kHeads];
+    for (uint32_t h = 0; h < kHeads; ++h) low[h] = low_odd[h] = high[h] = high_odd[h] = hn::Zero(d16);
+    const auto low_half = [&](size_t b) { return hn::And(hn::LoadU(d8, signs + b), nibble); };
+    const auto high_half = [&](size_t b) {
+      return hn::And(hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(d16, hn::LoadU(d8, signs + b)))), nibble);
+    };
+    constexpr size_t kStep = kParts * kLanes;
+    size_t b = part * kLanes;
+    if (sign_bytes % (2 * kStep) != 0) {
+      // An odd number of steps: the first by itself.
       for (uint32_t h = 0; h < kHeads; ++h) {
-        uint16_t* to = out[h] + part * 8;
-        AddBytes(d8, low[h], to, to + 16);
-        AddBytes(d8, high[h], to + 32, to + 48);
+        const auto table = hn::LoadU(d8, tables + h * table_bytes + b);
+        const auto l = hn::BitCast(d16, hn::TableLookupBytes(table, low_half(b)));
+        const auto u = hn::BitCast(d16, hn::TableLookupBytes(table, high_half(b)));
+        low[h] = l;
+        low_odd[h] = hn::ShiftRight<8>(l);
+        high[h] = u;
+        high_odd[h] = hn::ShiftRight<8>(u);
+      }
+      b += kStep;
+    }
+    // Entries have 7 bits: those of two steps are added as bytes.
+    for (; b < sign_bytes; b += 2 * kStep) {
+      const auto low0 = low_half(b), low1 = low_half(b + kStep), high0 = high_half(b), high1 = high_half(b + kStep);
+      for (uint32_t h = 0; h < kHeads; ++h) {
+        const auto table0 = hn::LoadU(d8, tables + h * table_bytes + b);
+        const auto table1 = hn::LoadU(d8, tables + h * table_bytes + b + kStep);
+        const auto l =
+            hn::BitCast(d16, hn::Add(hn::TableLookupBytes(table0, low0), hn::TableLookupBytes(table1, low1)));
+        const auto u =
+            hn::BitCast(d16, hn::Add(hn::TableLookupBytes(table0, high0), hn::TableLookupBytes(table1, high1)));
+        low[h] = hn::Add(low[h], l);
+        low_odd[h] = hn::Add(low_odd[h], hn::ShiftRight<8>(l));
+        high[h] = hn::Add(high[h], u);
+        high_odd[h] = hn::Add(high_odd[h], hn::ShiftRight<8>(u));
+      }
+    }
+    for (uint32_t h = 0; h < kHeads; ++h) {
+      const V sums[4] = {hn::Sub(low[h], hn::ShiftLeft<8>(low_odd[h])), low_odd[h],
+                         hn::Sub(high[h], hn::ShiftLeft<8>(high_odd[h])), high_odd[h]};
+      for (size_t i = 0; i < 4; ++i) {
+        uint16_t* to = out[h] + i * 16 + part * 8;
+        if constexpr (kLanes == 64) {
+          const hn::Half<decltype(d16)> half;
+          hn::StoreU(hn::Add(hn::LowerHalf(half, sums[i]), hn::UpperHalf(half, sums[i])), half, to);
+        } else {
+          hn::StoreU(sums[i], d16, to);
+        }
       }
     }
   }

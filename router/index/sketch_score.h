@@ -10,10 +10,9 @@
 
 namespace hga {
 
-// What a block of queries needs to read signs: sums of every sign pattern of four rotated channels, as 5 bits. That
-// rounds by a hundredth of what a sketch's estimate is off.
+// What a block of queries needs to read signs: sums of every sign pattern of four rotated channels, as 7 bits.
 // sum_d (+-)(R q)_d = step * sum of entries + offset.
-inline constexpr float kLargestEntry = 31;
+inline constexpr float kLargestEntry = 127;
 struct SketchTables {
   std::vector<uint8_t> entries;  // [heads][head_dim / 4][2][16], each table twice for wide vectors
   std::vector<float> step;       // [heads]

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/numeric/bits.h"
+#include "absl/strings/strip.h"
 #include "common/base/status.h"
 #include "tests/quality/exact_mass.h"
 #include "tests/quality/sequence_run.h"
@@ -42,15 +43,20 @@ class NewestChooser : public Chooser {
 };
 
 // Attends densely, and looks at what others would have chosen.
+struct Measured {
+  std::unique_ptr<Chooser> chooser;
+  bool residual = false;
+};
+
 class MassProbe : public Selector {
  public:
-  MassProbe(const KvGeometry& g, const MassOptions& options, std::vector<std::unique_ptr<Chooser>> choosers,
+  MassProbe(const KvGeometry& g, const MassOptions& options, std::vector<Measured> methods,
             std::vector<MassResult>* results)
-      : g_(g), options_(options), dense_(NewDenseSelector(g)), choosers_(std::move(choosers)),
+      : g_(g), options_(options), dense_(NewDenseSelector(g)), methods_(std::move(methods)),
         mass_(g.kv_heads, ExactMass(g)), results_(*results) {}
 
   void Seal(uint32_t layer, uint32_t chunk, const bf16* block) override {
-    for (auto& chooser : choosers_) chooser->Seal(layer, chunk, block);
+    for (const Measured& method : methods_) method.chooser->Seal(layer, chunk, block);
   }
 
   void Plan(const StepRows& rows, const BlockOfChunk& block_of, AttendPlan* plan) override {
@@ -86,15 +92,16 @@ class MassProbe : public Selector {
     }
     for (size_t p = 0; p < options_.percents.size(); ++p) {
       std::vector<std::vector<uint32_t>> firsts;
-      for (size_t m = 0; m < choosers_.size(); ++m) {
+      for (size_t m = 0; m < methods_.size(); ++m) {
         MassResult& result = results_[m * options_.percents.size() + p];
-        const auto keys = Keys(row, choosers_[m].get(), options_.percents[p], block_of);
+        const auto keys = Keys(row, methods_[m].chooser.get(), options_.percents[p], block_of);
         if (m == 0) firsts = keys;
         for (uint32_t head = 0; head < g_.kv_heads; ++head) {
           result.keys += static_cast<double>(keys[head].size()) / (g_.kv_heads * g_.layers);
           result.recall += ShareFound(firsts[head], keys[head]) / (g_.kv_heads * g_.layers);
           for (uint32_t q = 0; q < per_head; ++q) {
-            Compare(mass[head] + q * all.size(), keys[head], head, head * per_head + q, row.layer, block_of, &result);
+            Compare(mass[head] + q * all.size(), keys[head], head, head * per_head + q, row.layer, block_of,
+                    methods_[m].residual, all.size(), &result);
           }
         }
       }
@@ -155,13 +162,43 @@ class MassProbe : public Selector {
     return sum;
   }
 
-  void Compare(const float* mass, const std::vector<uint32_t>& keys, uint32_t head, uint32_t query_head, uint32_t layer,
-               const BlockOfChunk& block_of, MassResult* result) {
+  // Adds what the mean key and mean value of each chunk's keys that are not in `keys` stand for; returns its mass. A key
+  // that is the mean of some has the geometric mean of their masses. keys: ascending.
+  double Residual(const float* mass, const std::vector<uint32_t>& keys, size_t count, uint32_t head,
+                  const BlockOfChunk& block_of, float* out) const {
+    double sum = 0;
+    auto taken = keys.begin();
+    std::vector<float> values(g_.head_dim);
+    for (uint32_t first = 0; first < count; first += g_.chunk_tokens) {
+      uint32_t left = 0;
+      double log_mass = 0;
+      std::fill(values.begin(), values.end(), 0.0f);
+      for (uint32_t key = first; key < std::min<size_t>(count, first + g_.chunk_tokens); ++key) {
+        if (taken != keys.end() && *taken == key) {
+          ++taken;
+          continue;
+        }
+        ++left;
+        log_mass += std::log(std::max(mass[key], 1e-38f));
+        const bf16* v = block_of(key / g_.chunk_tokens) + g_.v_row(head, key % g_.chunk_tokens);
+        for (uint32_t i = 0; i < g_.head_dim; ++i) values[i] += ToFloat(v[i]);
+      }
+      if (left == 0) continue;
+      const double each = std::exp(log_mass / left);
+      for (uint32_t i = 0; i < g_.head_dim; ++i) out[i] += static_cast<float>(each) * values[i];
+      sum += each * left;
+    }
+    return sum;
+  }
+
+  void Compare(const float* mass, const std::vector<uint32_t>& keys, uint32_t head, uint32_t query_head,
+               uint32_t layer, const BlockOfChunk& block_of, bool residual, size_t count, MassResult* result) {
     out_.assign(g_.head_dim, 0);
     const double kept = Output(mass, keys, head, block_of, out_.data());
+    const double in_all = kept + (residual ? Residual(mass, keys, count, head, block_of, out_.data()) : 0);
     double difference = 0, size = 0;
     for (uint32_t i = 0; i < g_.head_dim; ++i) {
-      const double dense = dense_out_[size_t{query_head} * g_.head_dim + i], d = out_[i] / kept - dense;
+      const double dense = dense_out_[size_t{query_head} * g_.head_dim + i], d = out_[i] / in_all - dense;
       difference += d * d;
       size += dense * dense;
     }
@@ -172,7 +209,7 @@ class MassProbe : public Selector {
   const KvGeometry g_;
   const MassOptions options_;
   const std::unique_ptr<Selector> dense_;
-  const std::vector<std::unique_ptr<Chooser>> choosers_;
+  const std::vector<Measured> methods_;
   std::vector<ExactMass> mass_;  // [kv_heads]
   std::vector<MassResult>& results_;  // sums
   uint32_t samples_ = 0;
@@ -185,18 +222,21 @@ class MassProbe : public Selector {
 absl::StatusOr<std::vector<MassResult>> MeasureMass(Backend* backend, const KvGeometry& g,
                                                     absl::Span<const uint32_t> tokens, const MassOptions& options,
                                                     const std::function<void(uint32_t tokens)>& progress) {
-  std::vector<std::unique_ptr<Chooser>> choosers;
+  std::vector<Measured> methods;
   std::vector<MassResult> results;
   const std::vector<std::vector<double>> zeros(g.layers, std::vector<double>(g.query_heads));
-  for (const std::string& method : options.methods) {
-    std::unique_ptr<Chooser> chooser = std::make_unique<NewestChooser>(g);
-    if (method != "window") {
-      HGA_ASSIGN_OR_RETURN(chooser, CreateChooser(method, g));
+  for (const std::string& name : options.methods) {
+    absl::string_view chooser = name;
+    Measured method;
+    method.residual = absl::ConsumeSuffix(&chooser, "+residual");
+    method.chooser = std::make_unique<NewestChooser>(g);
+    if (chooser != "window") {
+      HGA_ASSIGN_OR_RETURN(method.chooser, CreateChooser(std::string(chooser), g));
     }
-    choosers.push_back(std::move(chooser));
-    for (const double percent : options.percents) results.push_back({method, percent, 0, 0, zeros, zeros});
+    methods.push_back(std::move(method));
+    for (const double percent : options.percents) results.push_back({name, percent, 0, 0, zeros, zeros});
   }
-  auto probe = std::make_unique<MassProbe>(g, options, std::move(choosers), &results);
+  auto probe = std::make_unique<MassProbe>(g, options, std::move(methods), &results);
   const MassProbe* const counter = probe.get();
   SequenceRun run(backend, g, std::move(probe));
   std::vector<float> logits;

@@ -15,7 +15,9 @@
 namespace hga {
 
 struct MassOptions {
-  std::vector<std::string> methods;  // choosers, and "window": the newest keys
+  // Choosers, and "window": the newest keys. Followed by +residual: what is not chosen of a chunk is approximated by
+  // as many keys with its mean key and mean value.
+  std::vector<std::string> methods;
   std::vector<double> percents = {1, 2, 3, 5, 10};
   // Sinks and window count. The window is given up where it would take more than half of the keys.
   KeyBudget shape;

@@ -81,6 +81,14 @@ TEST_F(ProbeTest, RecallIsOfWhatTheFirstMethodAttends) {
   EXPECT_LT(results[3].recall, results[2].recall);
 }
 
+TEST_F(ProbeTest, AResidualChangesTheOutputAlone) {
+  const auto results = Mass({"sketch", "sketch+residual"}, {20, 100});
+  ASSERT_EQ(results.size(), 4);
+  EXPECT_EQ(results[0].kept, results[2].kept);
+  EXPECT_LT(Mean(results[2].error), Mean(results[0].error));  // attention is nearly even here: means are good
+  EXPECT_LT(Mean(results[3].error), 1e-4);                    // nothing is left
+}
+
 TEST_F(ProbeTest, TheQuestionBeginsAtItsToken) {
   const std::string haystack = "It was late. The number is 17. ", question = "The number is";
   const auto prompt = EncodePrompt(*model_->tokenizer, haystack + question, haystack.size());

@@ -2,6 +2,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/base/status.h"
@@ -13,6 +14,19 @@ namespace {
 
 constexpr char kDefaultMethods[] = "window,mean_hga,mean,cuboid,sketch,oracle_groups,oracle_tokens";
 
+// A list with commas; METHOD@A,B keeps its own.
+std::vector<std::string> SplitMethods(const std::string& list) {
+  std::vector<std::string> methods;
+  for (const std::string& part : std::vector<std::string>(absl::StrSplit(list, ',', absl::SkipEmpty()))) {
+    if (absl::ascii_isdigit(part[0]) && !methods.empty()) {
+      absl::StrAppend(&methods.back(), ",", part);
+    } else {
+      methods.push_back(part);
+    }
+  }
+  return methods;
+}
+
 }  // namespace
 
 absl::Status RunMass(const QualityOptions& options) {
@@ -20,7 +34,7 @@ absl::Status RunMass(const QualityOptions& options) {
   MassOptions mass;
   mass.shape = options.shape;
   const std::vector<std::string> methods =
-      absl::StrSplit(options.configs.empty() ? kDefaultMethods : options.configs, ',', absl::SkipEmpty());
+      SplitMethods(options.configs.empty() ? kDefaultMethods : options.configs);
   for (const uint32_t length : options.lengths) {
     HGA_ASSIGN_OR_RETURN(const auto documents, LoadDocuments(options, *bench.model->tokenizer, length));
     mass.first = length / 2;
