@@ -25,6 +25,9 @@ StoreLoopOptions LoopOptions(const KvStoreOptions& o) {
   loop.commit_waits_for_disk = o.commit_ack == "disk";
   loop.read_threads = o.read_threads;
   loop.store.writeback_queue_chunks = o.writeback_queue_chunks;
+  loop.store.disk_bytes = o.disk_bytes;
+  // Packed blocks take a byte and a 32nd per value instead of two.
+  if (o.kv_dtype != "bf16") loop.store.disk_bytes = o.disk_bytes / 33 * 64;
   return loop;
 }
 
@@ -46,7 +49,11 @@ absl::Status Serve(const KvStoreOptions& o) {
     return absl::OkStatus();
   }
   HGA_ASSIGN_OR_RETURN(auto tier, OpenRocksTier(TierOptions(o)));
-  HGA_ASSIGN_OR_RETURN(auto loop, StoreLoop::Start(LoopOptions(o), std::move(tier), registry));
+  StoreLoopOptions loop_options = LoopOptions(o);
+  if (!o.record_trace.empty()) {
+    HGA_ASSIGN_OR_RETURN(loop_options.store.trace, TraceRecorder::Create(o.record_trace, o.record_trace_bytes));
+  }
+  HGA_ASSIGN_OR_RETURN(auto loop, StoreLoop::Start(loop_options, std::move(tier), registry));
   KvService service(loop.get());
   const DaemonOptions daemon_options{"kv_store", o.listen, o.metrics_listen, kDrainMs};
   HGA_ASSIGN_OR_RETURN(auto daemon, Daemon::Start(daemon_options, {&service}, registry));

@@ -28,6 +28,8 @@ struct KvStoreOptions {
   uint32_t writeback_queue_chunks = 256;
   bool direct_io = true;
   std::string kv_dtype = "bf16";
+  std::string record_trace;  // file; empty: none
+  uint64_t record_trace_bytes = 256ull << 20;
 
   // INVALID_ARGUMENT names the flag.
   absl::Status Validate() const;

@@ -12,6 +12,8 @@ void BlockStore::SetSlots(const KvGeometry& geometry, uint32_t slot_count, SlotM
   geometry_ = geometry;
   memory_ = std::move(memory);
   slots_ = SlotTable(slot_count);
+  ghosts_ = GhostList(slot_count);
+  if (options_.trace != nullptr) options_.trace->Start({kTraceMagic, geometry.block_bytes(), geometry.layers, slot_count});
 }
 
 void BlockStore::AddClient(ClientId client) { clients_[client]; }
@@ -30,7 +32,10 @@ void BlockStore::FreeClient(ClientId id) {
   QuarantineClient(id);
   for (uint32_t slot : found->second.reserved) slots_.Drop(slot);
   for (const auto& [slot, count] : found->second.holds) {
-    for (uint32_t i = 0; i < count; ++i) slots_.Unhold(slot);
+    for (uint32_t i = 0; i < count; ++i) {
+      RecordRelease(slot);
+      slots_.Unhold(slot);
+    }
   }
   clients_.erase(found);
 }
@@ -87,6 +92,7 @@ void BlockStore::DropBlocks(Chunk* chunk) {
 }
 
 void BlockStore::EraseChunk(Chunk* chunk) {
+  Record(TraceEvent::kErase, chunk->hash);
   DropBlocks(chunk);
   chunks_.erase(chunk->hash);
 }
@@ -113,6 +119,7 @@ uint32_t BlockStore::TakeSlot(SlotState state) {
   if (slot != kNoSlot) return slot;
   const uint32_t victim = slots_.Victim();
   if (victim == kNoSlot) return kNoSlot;
+  ghosts_.Add({slots_.chunk(victim)->hash, slots_.layer(victim)});
   Evict(victim);
   ++counters_.evictions;
   return slots_.TakeFree(state);
@@ -160,6 +167,7 @@ absl::Status BlockStore::Release(ClientId id, absl::Span<const uint32_t> slots) 
     const auto held = client->holds.find(slot);
     if (held != client->holds.end()) {
       if (--held->second == 0) client->holds.erase(held);
+      RecordRelease(slot);
       slots_.Unhold(slot);
     } else if (client->reserved.erase(slot) > 0) {
       slots_.Drop(slot);
@@ -208,6 +216,7 @@ absl::StatusOr<CommitOutcome> BlockStore::Commit(ClientId id, CommitArgs args) {
   }
   std::unique_ptr<Chunk>& place = chunks_[hash];
   if (place == nullptr) place = std::make_unique<Chunk>();
+  Record(TraceEvent::kCommit, hash);
   CommitOutcome outcome{args.slots, /*duplicate=*/false};
   AdoptNew(client, place.get(), std::move(args));
   Pin(session, hash);
@@ -239,6 +248,7 @@ void BlockStore::AdoptNew(Client* client, Chunk* chunk, CommitArgs args) {
 // Blocks in RAM stay and the caller's copies go; where the store has a block only on disk, the caller's copy
 // stays.
 CommitOutcome BlockStore::AdoptDuplicate(Client* client, Chunk* chunk, const std::vector<uint32_t>& slots) {
+  Record(TraceEvent::kCommit, chunk->hash);
   CommitOutcome outcome{slots, /*duplicate=*/true};
   for (uint32_t layer = 0; layer < geometry_.layers; ++layer) {
     uint32_t& mine = chunk->slots[layer];
@@ -286,6 +296,7 @@ absl::StatusOr<std::vector<DiskRead>> BlockStore::Fetch(ClientId id, const std::
       Settle({ticket, i}, absl::NotFoundError("no such block"), 0);
       continue;
     }
+    Record(TraceEvent::kFetch, names[i].chunk, names[i].layer);
     const uint32_t slot = chunk->slots[names[i].layer];
     if (slot == kNoSlot || slots_.state(slot) == SlotState::kStaging) {
       absent.push_back(i);
@@ -310,6 +321,7 @@ void BlockStore::FetchFromDisk(Chunk* chunk, uint32_t layer, Waiter waiter, std:
     slot = TakeSlot(SlotState::kStaging);
     if (slot == kNoSlot) return Settle(waiter, Exhausted(1), 0);
     slots_.Assign(slot, chunk, layer, SlotState::kStaging);
+    if (ghosts_.Take({chunk->hash, layer})) slots_.MarkReused(slot);
     chunk->slots[layer] = slot;
     staging_[slot] = Staging{chunk->hash, chunk->serial, layer, {}};
     reads->push_back({slot, {chunk->hash, layer}});

@@ -23,7 +23,9 @@
 #include "absl/types/span.h"
 #include "common/kv/geometry.h"
 #include "common/kv/ids.h"
+#include "kv_store/store/ghost_list.h"
 #include "kv_store/store/slot_table.h"
+#include "kv_store/store/trace.h"
 #include "kv_store/tier/kv_tier.h"
 
 namespace hga {
@@ -111,6 +113,7 @@ struct StoreStats {
   uint64_t slots[kSlotStates] = {};
   uint64_t slots_total = 0, slots_held = 0;
   uint64_t ram_hits = 0, disk_hits = 0, misses = 0, evictions = 0, checksum_errors = 0;
+  uint64_t budget_evicted_sessions = 0, budget_evicted_chunks = 0;
   uint64_t reclaims = 0, unknown_releases = 0, chunks_written = 0, bytes_written = 0;
   uint64_t sessions = 0, chunks = 0, chunks_durable = 0, chunks_dirty = 0, clients = 0,
            clients_quarantined = 0;
@@ -119,6 +122,10 @@ struct StoreStats {
 struct BlockStoreOptions {
   uint32_t writeback_queue_chunks = 256;  // Reserve refuses while more are waiting for the disk
   uint64_t write_step_bytes = 64ull << 20;
+  // Budget of the disk, counted in bytes of blocks as they are in RAM; 0: none. Seven tenths are for blocks, the rest for
+  // dead blocks not collected yet, the index and the log.
+  uint64_t disk_bytes = 0;
+  std::shared_ptr<TraceRecorder> trace;  // nullptr: nothing is recorded
 };
 
 // Owned by one thread. Every call checks what comes from clients: INVALID_ARGUMENT for malformed requests,
@@ -233,6 +240,12 @@ class BlockStore {
   SessionRecord RecordOf(const std::string& name, const Session& session) const;
   void LoadSession(SessionRecord record);
 
+  // block_store_budget.cc
+  // Keeps the disk within its budget: K/V of the sessions that were not used for longest goes, as far as nobody else
+  // refers to it; their token ids stay. True if something went.
+  bool KeepDiskBudget();
+  uint64_t GiveUpBlocks(const std::string& name, Session* session);
+
   // block_store.cc
   void AddRef(const ChunkHash& hash);
   void Unref(const ChunkHash& hash);
@@ -248,12 +261,20 @@ class BlockStore {
   void FetchFromDisk(Chunk* chunk, uint32_t layer, Waiter waiter, std::vector<DiskRead>* reads);
   void Settle(const Waiter& waiter, const absl::Status& status, uint32_t slot);
   void AskBack(uint32_t slots);
+  void Record(TraceEvent event, const ChunkHash& chunk, uint32_t layer = 0) {
+    if (options_.trace != nullptr) options_.trace->Add(event, chunk, layer);
+  }
+  void RecordRelease(uint32_t slot) {
+    const Chunk* chunk = slots_.chunk(slot);
+    if (chunk != nullptr) Record(TraceEvent::kRelease, chunk->hash, slots_.layer(slot));
+  }
   absl::Status Exhausted(uint32_t wanted);
 
   const BlockStoreOptions options_;
   KvGeometry geometry_;
   SlotMemory memory_;
   SlotTable slots_;
+  GhostList ghosts_;
   absl::flat_hash_map<ChunkHash, std::unique_ptr<Chunk>> chunks_;
   absl::flat_hash_map<std::string, Session> sessions_;
   absl::flat_hash_map<ClientId, Client> clients_;

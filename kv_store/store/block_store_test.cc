@@ -30,7 +30,7 @@ class BlockStoreTest : public ::testing::Test {
   void SetUp() override { Restart(); }
 
   void Restart() {
-    store_ = std::make_unique<BlockStore>(BlockStoreOptions());
+    store_ = std::make_unique<BlockStore>(options_);
     ASSERT_TRUE(store_->Load(&tier_).ok());
     ASSERT_TRUE(tier_.SetGeometry(g_).ok());
     memory_.assign(kSlots, std::vector<uint8_t>(g_.block_bytes()));
@@ -126,6 +126,8 @@ class BlockStoreTest : public ::testing::Test {
 
   const KvGeometry g_ = SmallGeometry();
   const ModelFingerprint model_ = HashBytes("model");
+  BlockStoreOptions options_;
+  bool disk_ = false;  // the last use read from disk
   MemoryTier tier_;
   std::vector<std::vector<uint8_t>> memory_;
   std::unique_ptr<BlockStore> store_;
@@ -378,6 +380,70 @@ TEST_F(BlockStoreTest, DurableCallbackComesWithTheWrite) {
   EXPECT_EQ(called, 0);
   WriteAll();
   EXPECT_EQ(called, 1);
+}
+
+TEST_F(BlockStoreTest, DiskBudgetTakesBlocksOfSessionsNotUsedForLongest) {
+  const uint64_t chunk_bytes = g_.block_bytes() * g_.layers;
+  options_.disk_bytes = 5 * chunk_bytes * 10 / 7 + 10;  // five chunks
+  Restart();
+  MakeSession("a", 2);  // chunks 0 and 1, shared with b
+  MakeSession("b", 4);
+  // Another sequence, of three chunks.
+  const OpenOutcome other = Open(kA, "c");
+  std::vector<ChunkHash> hashes;
+  for (uint32_t i = 0; i < 3; ++i) {
+    const auto slots = store_->Reserve(kA, g_.layers);
+    ASSERT_TRUE(slots.ok()) << slots.status();
+    CommitArgs args = Args(other, 0, *slots);
+    args.parent = i == 0 ? SeedHash(model_, g_) : hashes.back();
+    args.token_ids.assign(g_.chunk_tokens, 77);
+    args.hash = NextChunkHash(args.parent, args.token_ids);
+    hashes.push_back(args.hash);
+    const auto committed = store_->Commit(kA, args);
+    ASSERT_TRUE(committed.ok()) << committed.status();
+    ASSERT_TRUE(store_->Release(kA, committed->slots).ok());
+    WriteAll();
+  }
+  // b lost what only it had; a and b keep what they share; all token ids are there, also after a restart.
+  const StoreStats stats = store_->stats();
+  EXPECT_EQ(stats.budget_evicted_sessions, 1u);
+  EXPECT_EQ(stats.budget_evicted_chunks, 2u);
+  EXPECT_FALSE(tier_.HasChunk(Hash(3)));
+  EXPECT_TRUE(tier_.HasChunk(Hash(1)));
+  EXPECT_EQ(store_->GetSession("b")->token_ids.size(), 4 * g_.chunk_tokens);
+  ASSERT_TRUE(store_->UpdateSession(kA, "c", other.epoch, hashes, {}).ok());
+  WriteAll();
+  Restart();
+  EXPECT_EQ(store_->GetSession("a")->token_ids.size(), 2 * g_.chunk_tokens);
+  EXPECT_EQ(store_->GetSession("b")->token_ids, (std::vector<uint32_t>{0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3}));
+  EXPECT_EQ(Open(kA, "b", HashesUpTo(4)).matched, 2u);
+}
+
+TEST_F(BlockStoreTest, WhatComesBackSoonAfterItsEvictionIsProtected) {
+  MakeSession("hot", 1);  // two blocks
+  const std::vector<BlockName> hot = {{Hash(0), 0}, {Hash(0), 1}};
+  store_->DropRam();
+  const auto use = [&](const std::vector<BlockName>& names) {
+    bool from_disk = false;
+    for (const FetchOutcome& outcome : Fetch(kA, names)) {
+      ASSERT_TRUE(outcome.status.ok());
+      from_disk = from_disk || outcome.from_disk;
+      ASSERT_TRUE(store_->Release(kA, {outcome.slot}).ok());
+    }
+    disk_ = from_disk;
+  };
+  MakeSession("scan", 9);
+  store_->DropRam();
+  const auto scan = [&](uint32_t first, uint32_t end) {
+    for (uint32_t i = first; i < end; ++i) use({{Hash(i), 0}, {Hash(i), 1}});
+  };
+  use(hot);
+  scan(1, 5);  // as large as the arena: pushes the hot blocks out
+  use(hot);
+  EXPECT_TRUE(disk_);
+  scan(5, 9);
+  use(hot);
+  EXPECT_FALSE(disk_);
 }
 
 }  // namespace

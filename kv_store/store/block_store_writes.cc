@@ -16,6 +16,7 @@ bool BlockStore::HasPendingWrites() const {
 
 std::optional<WriteJob> BlockStore::TakeWrite() {
   if (write_under_way_ || !HasPendingWrites()) return std::nullopt;
+  const bool freed = KeepDiskBudget();
   WriteJob job;
   job.step.delete_chunks.assign(to_delete_.begin(), to_delete_.end());
   job.step.delete_sessions.assign(sessions_to_delete_.begin(), sessions_to_delete_.end());
@@ -24,7 +25,8 @@ std::optional<WriteJob> BlockStore::TakeWrite() {
   to_delete_.clear();
   sessions_to_delete_.clear();
   sessions_to_put_.clear();
-  while (!dirty_.empty() && job.bytes < options_.write_step_bytes) {
+  // What frees room goes first, alone.
+  while (!freed && !dirty_.empty() && job.bytes < options_.write_step_bytes) {
     const auto [hash, serial] = dirty_.front();
     dirty_.pop_front();
     Chunk* chunk = FindWhole(hash);

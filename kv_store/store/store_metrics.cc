@@ -36,6 +36,10 @@ void StoreMetrics::DeclareStore() {
   AddTotal("hga_kv_store_evictions_total", "Blocks dropped from RAM to make room", &StoreStats::evictions);
   AddTotal("hga_kv_store_checksum_errors_total", "Chunks given up for a bad checksum",
            &StoreStats::checksum_errors);
+  AddTotal("hga_kv_store_budget_evicted_sessions_total", "Sessions whose K/V was given up to keep --disk_bytes",
+           &StoreStats::budget_evicted_sessions);
+  AddTotal("hga_kv_store_budget_evicted_chunks_total", "Chunks given up to keep --disk_bytes",
+           &StoreStats::budget_evicted_chunks);
   AddTotal("hga_kv_store_reclaims_total", "Requests to clients to release holds", &StoreStats::reclaims);
   AddTotal("hga_kv_store_unknown_releases_total", "Released slots that were not held",
            &StoreStats::unknown_releases);
