@@ -102,6 +102,9 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, KvStoreOption
                  "Reserve is refused while more chunks than this wait for the disk");
   app.add_option("--kv_dtype", o->kv_dtype,
                  "How blocks are packed on disk: bf16 (not at all), or fp8_e4m3 or int8 where the worker rounds to it");
+  app.add_option("--pin", o->pin,
+                 "Sessions, system prompts for one, that leave RAM last and keep their K/V under --disk_bytes")
+      ->delimiter(',');
   app.add_option("--record_trace", o->record_trace,
                  "File to record accesses in, for tests/bench/replay_trace; empty: none");
   AddBytes(&app, "--record_trace_bytes", &o->record_trace_bytes, "The recording ends at this size");

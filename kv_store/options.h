@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -28,6 +29,7 @@ struct KvStoreOptions {
   uint32_t writeback_queue_chunks = 256;
   bool direct_io = true;
   std::string kv_dtype = "bf16";
+  std::vector<std::string> pin;  // names of sessions
   std::string record_trace;  // file; empty: none
   uint64_t record_trace_bytes = 256ull << 20;
 

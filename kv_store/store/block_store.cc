@@ -58,6 +58,23 @@ Chunk* BlockStore::FindWhole(const ChunkHash& hash) const {
 
 // --- References ---
 
+void BlockStore::Pinned(const ChunkHash& hash, int change) {
+  Chunk* chunk = FindChunk(hash);
+  HGA_CHECK(chunk != nullptr);
+  const bool before = chunk->pinned > 0;
+  chunk->pinned += change;
+  if (before == (chunk->pinned > 0)) return;
+  Record(before ? TraceEvent::kUnpin : TraceEvent::kPin, hash);
+  for (uint32_t slot : chunk->slots) {
+    if (slot != kNoSlot) slots_.SetPinned(slot, !before);
+  }
+}
+
+void BlockStore::PlaceIn(uint32_t slot, Chunk* chunk, uint32_t layer, SlotState state) {
+  slots_.Assign(slot, chunk, layer, state);
+  slots_.SetPinned(slot, chunk->pinned > 0);
+}
+
 void BlockStore::AddRef(const ChunkHash& hash) {
   Chunk* chunk = FindChunk(hash);
   HGA_CHECK(chunk != nullptr);
@@ -237,7 +254,7 @@ void BlockStore::AdoptNew(Client* client, Chunk* chunk, CommitArgs args) {
   for (uint32_t layer = 0; layer < geometry_.layers; ++layer) {
     const uint32_t slot = chunk->slots[layer];
     client->reserved.erase(slot);
-    slots_.Assign(slot, chunk, layer, SlotState::kDirty);
+    PlaceIn(slot, chunk, layer, SlotState::kDirty);
     Hold(client, slot);
   }
   to_delete_.erase(chunk->hash);
@@ -258,7 +275,7 @@ CommitOutcome BlockStore::AdoptDuplicate(Client* client, Chunk* chunk, const std
     } else {
       mine = slots[layer];
       ++chunk->resident;
-      slots_.Assign(mine, chunk, layer, SlotState::kClean);
+      PlaceIn(mine, chunk, layer, SlotState::kClean);
     }
     Hold(client, mine);
     outcome.slots[layer] = mine;
@@ -320,7 +337,7 @@ void BlockStore::FetchFromDisk(Chunk* chunk, uint32_t layer, Waiter waiter, std:
   if (slot == kNoSlot) {
     slot = TakeSlot(SlotState::kStaging);
     if (slot == kNoSlot) return Settle(waiter, Exhausted(1), 0);
-    slots_.Assign(slot, chunk, layer, SlotState::kStaging);
+    PlaceIn(slot, chunk, layer, SlotState::kStaging);
     if (ghosts_.Take({chunk->hash, layer})) slots_.MarkReused(slot);
     chunk->slots[layer] = slot;
     staging_[slot] = Staging{chunk->hash, chunk->serial, layer, {}};
@@ -345,7 +362,7 @@ void BlockStore::FinishRead(uint32_t slot, const absl::Status& status) {
     slot = *place;
   } else if (place != nullptr && status.ok()) {
     *place = slot;
-    slots_.Assign(slot, chunk, staging.layer, SlotState::kClean);
+    PlaceIn(slot, chunk, staging.layer, SlotState::kClean);
     ++chunk->resident;
   } else {
     if (place != nullptr) *place = kNoSlot;

@@ -45,6 +45,7 @@ struct Chunk {
   std::vector<uint32_t> slots;  // [layers], kNoSlot where not in RAM
   uint32_t resident = 0;        // slots that hold a finished block
   uint32_t refs = 0;            // by manifests and by open sessions
+  uint32_t pinned = 0;          // of these, by manifests of pinned sessions
   bool durable = false;
   bool writing = false;  // part of the write job under way
   bool lost = false;     // failed its checksum: to be computed again
@@ -125,6 +126,8 @@ struct BlockStoreOptions {
   // Budget of the disk, counted in bytes of blocks as they are in RAM; 0: none. Seven tenths are for blocks, the rest for
   // dead blocks not collected yet, the index and the log.
   uint64_t disk_bytes = 0;
+  // Sessions, system prompts for one, whose blocks are evicted last and whose K/V is never given up for the budget.
+  absl::flat_hash_set<std::string> pinned_sessions;
   std::shared_ptr<TraceRecorder> trace;  // nullptr: nothing is recorded
 };
 
@@ -201,6 +204,7 @@ class BlockStore {
   };
   struct Session {
     bool named = false;
+    bool pinned = false;
     ModelFingerprint model;
     uint64_t epoch = 0;
     ClientId writer = 0;  // 0: not open
@@ -247,6 +251,9 @@ class BlockStore {
   uint64_t GiveUpBlocks(const std::string& name, Session* session);
 
   // block_store.cc
+  // Counts a pinned session's reference in or out.
+  void Pinned(const ChunkHash& hash, int change);
+  void PlaceIn(uint32_t slot, Chunk* chunk, uint32_t layer, SlotState state);
   void AddRef(const ChunkHash& hash);
   void Unref(const ChunkHash& hash);
   void EraseChunk(Chunk* chunk);

@@ -15,7 +15,7 @@ bool BlockStore::KeepDiskBudget() {
   if (chunks_.size() <= allowed) return false;
   std::vector<std::tuple<int64_t, std::string, Session*>> by_last_use;
   for (auto& [name, session] : sessions_) {
-    if (session.named && session.writer == 0 && !session.chunks.empty())
+    if (session.named && !session.pinned && session.writer == 0 && !session.chunks.empty())
       by_last_use.emplace_back(session.last_used_unix_s, name, &session);
   }
   std::sort(by_last_use.begin(), by_last_use.end());

@@ -56,6 +56,7 @@ absl::StatusOr<OpenOutcome> BlockStore::OpenSession(ClientId id, const std::stri
   }
   Session& session = sessions_[outcome.session_id];
   session.named = !name.empty();
+  session.pinned = options_.pinned_sessions.contains(name);
   session.model = model;
   session.writer = id;
   session.last_used_unix_s = NowUnixSeconds();
@@ -114,10 +115,16 @@ void BlockStore::ReplaceManifest(Session* session, std::vector<ChunkHash> chunks
   const auto common =
       std::mismatch(chunks.begin(), chunks.end(), session->chunks.begin(), session->chunks.end());
   const size_t kept = common.first - chunks.begin();
-  for (size_t i = kept; i < chunks.size(); ++i) AddRef(chunks[i]);
+  for (size_t i = kept; i < chunks.size(); ++i) {
+    AddRef(chunks[i]);
+    if (session->pinned) Pinned(chunks[i], 1);
+  }
   const std::vector<ChunkHash> old = std::move(session->chunks);
   session->chunks = std::move(chunks);
-  for (size_t i = kept; i < old.size(); ++i) Unref(old[i]);
+  for (size_t i = kept; i < old.size(); ++i) {
+    if (session->pinned) Pinned(old[i], -1);
+    Unref(old[i]);
+  }
 }
 
 void BlockStore::Pin(Session* session, const ChunkHash& chunk) {

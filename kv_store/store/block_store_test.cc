@@ -446,5 +446,36 @@ TEST_F(BlockStoreTest, WhatComesBackSoonAfterItsEvictionIsProtected) {
   EXPECT_FALSE(disk_);
 }
 
+TEST_F(BlockStoreTest, PinnedSessionsStayInRamAndOnDisk) {
+  options_.pinned_sessions = {"system"};
+  options_.disk_bytes = 5 * g_.block_bytes() * g_.layers * 10 / 7 + 10;  // five chunks
+  Restart();
+  MakeSession("system", 1);
+  // Sequences of their own, so that nothing is shared.
+  std::vector<uint32_t> tokens(g_.chunk_tokens * 4, 50);
+  const OpenOutcome other = Open(kA, "other");
+  std::vector<ChunkHash> hashes = ChunkHashes(model_, g_, tokens);
+  for (size_t i = 0; i < hashes.size(); ++i) {
+    const auto slots = store_->Reserve(kA, g_.layers);
+    ASSERT_TRUE(slots.ok()) << slots.status();
+    CommitArgs args = Args(other, 0, *slots);
+    args.parent = i == 0 ? SeedHash(model_, g_) : hashes[i - 1];
+    args.token_ids.assign(g_.chunk_tokens, 50);
+    args.hash = hashes[i];
+    const auto committed = store_->Commit(kA, args);
+    ASSERT_TRUE(committed.ok()) << committed.status();
+    ASSERT_TRUE(store_->Release(kA, committed->slots).ok());
+    WriteAll();
+  }
+  const auto got = Fetch(kA, {{Hash(0), 0}, {Hash(0), 1}});
+  EXPECT_FALSE(got[0].from_disk || got[1].from_disk);
+  ASSERT_TRUE(store_->UpdateSession(kA, "other", other.epoch, hashes, {}).ok());
+  ASSERT_TRUE(store_->CloseSession(kA, "other", other.epoch).ok());
+  MakeSession("third", 3);  // shares its first chunk with the system prompt
+  EXPECT_EQ(store_->stats().budget_evicted_sessions, 1u);
+  EXPECT_TRUE(tier_.HasChunk(Hash(0)));
+  EXPECT_FALSE(tier_.HasChunk(hashes.back()));
+}
+
 }  // namespace
 }  // namespace hga

@@ -139,7 +139,11 @@ void BlockStore::LoadSession(SessionRecord record) {
                session.chunks.size(), " chunks, the rest was not durable");
     sessions_to_put_.insert(record.name);
   }
-  for (const ChunkHash& hash : session.chunks) AddRef(hash);
+  session.pinned = options_.pinned_sessions.contains(record.name);
+  for (const ChunkHash& hash : session.chunks) {
+    AddRef(hash);
+    if (session.pinned) Pinned(hash, 1);
+  }
   sessions_[record.name] = std::move(session);
 }
 
