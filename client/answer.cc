@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/progress.h"
+#include "common/rpc/request_metadata.h"
 #include "common/rpc/status.h"
 
 namespace hga {
@@ -12,6 +13,13 @@ namespace {
 
 double NowSeconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Names the request, by which the daemons' logs are searched. Once the call has ended.
+absl::Status WithRequestId(const absl::Status& status, const grpc::ClientContext& context) {
+  const std::string id = RequestIdIn(context.GetServerInitialMetadata());
+  if (id.empty()) return status;
+  return absl::Status(status.code(), absl::StrCat(std::string(status.message()), " (request ", id, ")"));
 }
 
 }  // namespace
@@ -48,7 +56,7 @@ absl::StatusOr<gpu_worker::v1::Finished> StreamAnswer(const Call& call,
   // Cancelled without our asking: the worker is shutting down.
   if (absl::IsCancelled(status))
     return absl::UnavailableError("the worker ended the call; is it being stopped?");
-  if (!status.ok()) return status;
+  if (!status.ok()) return WithRequestId(status, context);
   if (!has_finished) return absl::InternalError("the worker ended the answer without its statistics");
   return finished;
 }

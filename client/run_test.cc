@@ -139,6 +139,13 @@ TEST_F(RunTest, ErrorsBecomeExitCodesWithAdvice) {
   }
 }
 
+TEST_F(RunTest, ErrorsNameTheRequest) {
+  worker_.request_id = "4711abc";
+  worker_.status = grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "the arena is full");
+  EXPECT_EQ(Run({"generate", "hi"}), kExitBusy);
+  EXPECT_THAT(err(), HasSubstr("the arena is full (request 4711abc)"));
+}
+
 TEST_F(RunTest, AnswerWithoutStatisticsIsAFailure) {
   worker_.AddToken("cut");
   EXPECT_EQ(Run({"generate", "x"}), kExitFailure);

@@ -101,6 +101,7 @@ nlohmann::json StatisticsJson(const Finished& f, const std::string& session) {
   const uint64_t all = Blocks(f.tiers());
   nlohmann::json json = {
       {"session", session},
+      {"request_id", f.request_id()},
       {"reason", ReasonText(f)},
       {"prompt_tokens", f.prompt_tokens()},
       {"reused_tokens", f.reused_tokens()},

@@ -32,11 +32,11 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> Load(const GpuWorkerOptions& o) {
     const auto now = std::chrono::steady_clock::now();
     if (now - last < kProgressInterval) return;
     last = now;
-    LogInfo("loading ", o.model, ": ", static_cast<int>(100 * done), "%");
+    LogInfo("loading", {{"model", o.model}, {"percent", static_cast<int>(100 * done)}});
   });
   if (model.ok()) {
-    LogInfo("loaded ", o.model, " in ", (*model)->load_seconds, " s: ", (*model)->parameters / 1e6,
-            " million parameters, peak memory ", (*model)->load_peak_bytes >> 20, " MiB");
+    LogInfo("loaded", {{"model", o.model}, {"seconds", (*model)->load_seconds},
+                       {"parameters", (*model)->parameters}, {"peak_bytes", (*model)->load_peak_bytes}});
   }
   if (!absl::IsNotFound(model.status())) return model;
   return absl::NotFoundError(absl::StrCat(std::string(model.status().message()),
@@ -113,7 +113,7 @@ absl::Status Serve(const GpuWorkerOptions& o) {
   daemon_options.metrics_listen = o.metrics_listen;
   HGA_ASSIGN_OR_RETURN(auto daemon, Daemon::Start(daemon_options, {&service}, registry));
   daemon->SetServing(true);
-  LogInfo("serving ", model->weights.config.name, " on the ", backend->name(), " backend");
+  LogInfo("serving", {{"model", model->weights.config.name}, {"backend", backend->name()}});
   daemon->RunUntilSignal([&] { engine->Stop(); });
   return absl::OkStatus();
 }
@@ -125,6 +125,7 @@ int main(int argc, char** argv) {
   hga::InitDaemon("gpu_worker");
   hga::GpuWorkerOptions options;
   if (const auto exit_code = hga::ParseOptions(argc, argv, &options); exit_code.has_value()) return *exit_code;
+  hga::SetLogLevel(options.watch.log_level);
   const absl::Status status = options.inspect.path.empty()
                                   ? hga::Serve(options)
                                   : hga::Inspect(options.inspect, options.engine, std::cout);

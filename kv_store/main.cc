@@ -56,7 +56,7 @@ absl::Status Serve(const KvStoreOptions& o) {
   }
   HGA_ASSIGN_OR_RETURN(auto loop, StoreLoop::Start(loop_options, std::move(tier), registry));
   KvService service(loop.get());
-  const DaemonOptions daemon_options{"kv_store", o.listen, o.metrics_listen, kDrainMs};
+  const DaemonOptions daemon_options{"kv_store", o.listen, o.metrics_listen, kDrainMs, {"OpenSession"}};
   HGA_ASSIGN_OR_RETURN(auto daemon, Daemon::Start(daemon_options, {&service}, registry));
   daemon->SetServing(true);
   daemon->RunUntilSignal([&] { loop->StopClients(); });
@@ -72,6 +72,7 @@ int main(int argc, char** argv) {
   hga::KvStoreOptions options;
   if (const auto exit_code = hga::ParseOptions(argc, argv, &options); exit_code.has_value())
     return *exit_code;
+  hga::SetLogLevel(options.watch.log_level);
   const absl::Status status = hga::Serve(options);
   if (status.ok()) return 0;
   hga::LogError(std::string(status.message()));

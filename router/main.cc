@@ -25,8 +25,8 @@ absl::Status Serve(const RouterOptions& o) {
   SummaryIndex index({o.cache_bytes, o.max_sequences},
                      o.kv_store.empty() ? SummarySource() : KvSummarySource(AttachKvStore(o.kv_store)));
   RouterService service({o.ring_dir, o.spin_us, o.select}, &index, &metrics);
-  HGA_ASSIGN_OR_RETURN(auto daemon,
-                       Daemon::Start({"router", o.listen, o.metrics_listen, kDrainMs}, {&service}, registry));
+  const DaemonOptions daemon_options{"router", o.listen, o.metrics_listen, kDrainMs, {"OpenSequence"}};
+  HGA_ASSIGN_OR_RETURN(auto daemon, Daemon::Start(daemon_options, {&service}, registry));
   daemon->SetServing(true);
   daemon->RunUntilSignal([&] { service.StopWorkers(); });
   return absl::OkStatus();
@@ -39,6 +39,7 @@ int main(int argc, char** argv) {
   hga::InitDaemon("router");
   hga::RouterOptions options;
   if (const auto exit_code = hga::ParseOptions(argc, argv, &options); exit_code.has_value()) return *exit_code;
+  hga::SetLogLevel(options.watch.log_level);
   const absl::Status status = hga::Serve(options);
   if (status.ok()) return 0;
   hga::LogError(std::string(status.message()));

@@ -46,6 +46,7 @@ grpc::Status FakeWorker::Generate(Context* context, const pb::GenerateRequest* r
     std::lock_guard<std::mutex> lock(mu_);
     requests_.push_back(*request);
   }
+  if (!request_id.empty()) context->AddInitialMetadata("x-request-id", request_id);
   if (request->append() && sessions.count(request->session()) == 0) {
     return grpc::Status(grpc::StatusCode::NOT_FOUND, "session '" + request->session() + "' does not exist");
   }

@@ -25,6 +25,7 @@ class FakeWorker : private gpu_worker::v1::GpuWorker::Service {
   // Before a call: what Generate sends, and how it ends.
   std::vector<gpu_worker::v1::GenerateEvent> events;
   grpc::Status status;
+  std::string request_id;          // in the initial metadata; empty: none
   bool endless = false;            // repeats the last event until the call is cancelled
   std::set<std::string> sessions;  // append=true to another one is NOT_FOUND
 

@@ -6,9 +6,11 @@
 
 namespace hga {
 
-MetricBuckets RequestSeconds() { return {0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000}; }
+MetricBuckets RequestSeconds() {
+  return {0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200};
+}
 MetricBuckets ShortSeconds() {
-  return {1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1, 5};
+  return {1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1, 2, 5, 10};
 }
 MetricBuckets TokenCounts() { return {16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576}; }
 

@@ -18,6 +18,7 @@
 #include "common/metrics/process_metrics.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/limits.h"
+#include "common/rpc/rpc_observer.h"
 #include "common/rpc/socket_lock.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
@@ -67,8 +68,9 @@ class ServingDaemon : public Daemon {
       HGA_ASSIGN_OR_RETURN(SocketLock lock, SocketLock::Take(socket_path_));
       lock_.emplace(std::move(lock));
     }
+    const auto calls = std::make_shared<RpcMetrics>(registry);
     HGA_ASSIGN_OR_RETURN(exposer_, StartMetricsPage(options_.metrics_listen, {registry, process_}));
-    return StartServer(services);
+    return StartServer(services, calls);
   }
 
   void SetServing(bool serving) override { server_->GetHealthCheckService()->SetServingStatus(serving); }
@@ -79,7 +81,7 @@ class ServingDaemon : public Daemon {
     const sigset_t signals = StopSignals();
     int signal = 0;
     sigwait(&signals, &signal);
-    LogInfo("signal ", signal, ": draining");
+    LogInfo("draining", {{"signal", signal}});
     SetServing(false);
     if (on_drain) on_drain();
     server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(options_.drain_deadline_ms));
@@ -87,7 +89,7 @@ class ServingDaemon : public Daemon {
   }
 
  private:
-  absl::Status StartServer(const std::vector<grpc::Service*>& services) {
+  absl::Status StartServer(const std::vector<grpc::Service*>& services, std::shared_ptr<RpcMetrics> calls) {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
@@ -98,6 +100,9 @@ class ServingDaemon : public Daemon {
     builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
     builder.SetMaxSendMessageSize(kMaxMessageBytes);
     for (grpc::Service* service : services) builder.RegisterService(service);
+    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> observers;
+    observers.push_back(std::make_unique<RpcObserver>(std::move(calls), options_.logged_methods));
+    builder.experimental().SetInterceptorCreators(std::move(observers));
     const mode_t old_mask = ::umask(0177);  // the socket is its owner's alone from its first moment
     server_ = builder.BuildAndStart();
     ::umask(old_mask);
@@ -108,8 +113,7 @@ class ServingDaemon : public Daemon {
     server_->GetHealthCheckService()->SetServingStatus(false);
     address_ = socket_path_.empty() ? absl::StrCat(options_.listen.substr(0, options_.listen.rfind(':')), ":", port)
                                     : options_.listen;
-    LogInfo("listening at ", address_,
-            options_.metrics_listen.empty() ? "" : absl::StrCat(", metrics at http://", options_.metrics_listen, "/metrics"));
+    LogInfo("listening", {{"address", address_}, {"metrics", options_.metrics_listen}});
     return absl::OkStatus();
   }
 
@@ -125,6 +129,7 @@ class ServingDaemon : public Daemon {
 }  // namespace
 
 std::string MetricsPage(const std::shared_ptr<prometheus::Registry>& registry) {
+  const RpcMetrics calls(registry);
   return MetricsText({registry, std::make_shared<ProcessMetrics>()});
 }
 

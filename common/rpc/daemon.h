@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,8 @@ struct DaemonOptions {
   std::string metrics_listen;  // "127.0.0.1:9101"; empty: no metrics page
   // After SIGTERM: calls still running then are cancelled. Leaves room to exit within 10 s.
   int drain_deadline_ms = 4000;
+  // Methods whose calls are logged at info, one line each; the others' at debug (rpc_observer.h).
+  std::set<std::string> logged_methods;
 };
 
 // The metrics page of a daemon whose metrics are in `registry`, as --print_metrics shows it.

@@ -39,6 +39,15 @@ def total(metric, by="", labels=ALL):
     return f"sum{f' by ({by})' if by else ''} ({metric}{labels})"
 
 
+# One colour for one tier, whichever panel.
+TIER_COLOURS = {"device": "#b877d9", "held": "#73bf69", "ram": "#8ab8ff", "disk": "#ff780a", "miss": "#f2495c"}
+
+
+def colour_of(name, colour):
+    return {"matcher": {"id": "byName", "options": name},
+            "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": colour}}]}
+
+
 def panel(title, question, unit, targets, width=8, height=8, stacked=False, kind="timeseries", limits=None):
     custom = {"fillOpacity": 25 if stacked else 8, "lineWidth": 1, "showPoints": "never"}
     if stacked:
@@ -57,7 +66,9 @@ def panel(title, question, unit, targets, width=8, height=8, stacked=False, kind
         "type": kind,
         "datasource": SOURCE,
         "size": (width, height),
-        "fieldConfig": {"defaults": defaults, "overrides": []},
+        "fieldConfig": {"defaults": defaults, "overrides": [
+            colour_of(name, colour) for name, colour in TIER_COLOURS.items()
+            if any(legend == "{{tier}}" for _, legend in targets)]},
         "options": options,
         "targets": [{"refId": chr(ord("A") + i), "datasource": SOURCE, "expr": expr, "legendFormat": legend}
                     for i, (expr, legend) in enumerate(targets)],
@@ -112,7 +123,7 @@ def overview():
              total("hga_num_requests_running", labels=MODEL)),
         stat("Requests waiting", "Does anybody wait for a turn?", "none",
              total("hga_num_requests_waiting", labels=MODEL)),
-        stat("Tokens generated", "How fast are answers written, over all requests?", "short",
+        stat("Tokens generated", "How fast are answers written, over all requests?", "suffix: tokens/s",
              rate("hga_generation_tokens_total")),
         stat("Blocks from RAM", "Which share of the K/V blocks that attention asked for was in RAM or on the device?",
              "percentunit", f"{FAST} / ({rate('hga_worker_kv_blocks_total')} > 0)"),
@@ -120,9 +131,9 @@ def overview():
              f"{rate('hga_prefix_cache_hits_total')} / ({rate('hga_prefix_cache_queries_total')} > 0)"),
         row("Speed"),
         panel("Tokens per second", "How many tokens are computed, and how many are spared by what the store has?",
-              "short", [(rate("hga_worker_prefill_tokens_total"), "prompt, computed"),
-                        (rate("hga_prefix_cache_hits_total"), "prompt, from the store"),
-                        (rate("hga_generation_tokens_total"), "generated")]),
+              "suffix: /s", [(rate("hga_worker_prefill_tokens_total"), "prompt, computed"),
+                             (rate("hga_prefix_cache_hits_total"), "prompt, from the store"),
+                             (rate("hga_generation_tokens_total"), "generated")]),
         panel("Time to first token", "How long does a user wait for an answer to begin?", "s",
               quantiles("hga_time_to_first_token_seconds")),
         panel("Time per output token", "How fluently does an answer come, once it has begun?", "s",
@@ -242,17 +253,19 @@ def router():
         panel("Selections", "How many blocks of queries get a selection?", "ops",
               [(rate("hga_router_selections_total", **own), "selections")]),
         panel("Errors by cause", "Which route requests fail, and why?", "ops",
-              [(rate("hga_router_exchange_errors_total", "transport,code", **own), "{{transport}}: {{code}}")]),
+              [(rate("hga_router_exchange_errors_total", "code", **own), "{{code}}")]),
         row("Index"),
         panel("Index size", "How much memory do summaries take, against what closed sequences may take?", "bytes",
-              [(total("hga_router_index_bytes"), "in use"), (total("hga_router_cache_limit_bytes"), "limit (closed)")]),
+              [(total("hga_router_index_bytes"), "in use"), (total("hga_router_cache_limit_bytes"), "limit (closed)")],
+              width=6),
         panel("Open sequences", "What is indexed now?", "none",
               [(total("hga_router_sequences"), "sequences"), (total("hga_router_index_chunks"), "chunks"),
-               (total("hga_router_workers"), "workers")]),
+               (total("hga_router_workers"), "workers")], width=6),
         panel("Summaries by source", "Does the router have to rebuild from kv_store?", "ops",
-              [(rate("hga_router_indexed_chunks_total", "source", **own), "{{source}}")], stacked=True),
+              [(rate("hga_router_indexed_chunks_total", "source", **own), "{{source}}")], stacked=True,
+              width=6),
         panel("Time to open a sequence", "How long does it take to index a document that is known?", "s",
-              quantiles("hga_router_open_seconds", **own)),
+              quantiles("hga_router_open_seconds", **own), width=6),
         row("Without a router"),
         panel("Dense fallback", "Do steps attend to everything because the router is away?", "ops",
               [(rate("hga_worker_dense_fallback_steps_total"), "steps without a router")]),

@@ -22,6 +22,7 @@
 namespace hga {
 
 struct EngineRequest {
+  std::string id;  // in the logs of all daemons
   std::vector<uint32_t> tokens;
   // With `append`, instead of `tokens`: what follows the session's tokens (a chat turn depends on the last of them).
   std::function<absl::StatusOr<std::vector<uint32_t>>(absl::Span<const uint32_t> session_tokens)> continuation;

@@ -32,7 +32,7 @@ void RouterLink::MarkLost(uint64_t generation, const absl::Status& why) {
   if (attachment_.generation != generation || attachment_.client == nullptr) return;
   lost = std::exchange(attachment_, Attachment{nullptr, generation});
   last_error_ = std::string(why.message());
-  LogWarning("router lost, attention is dense until it is back: ", last_error_);
+  LogWarning("router lost, attention is dense until it is back", {{"error", last_error_}});
 }
 
 void RouterLink::TryAttach() {
@@ -45,7 +45,7 @@ void RouterLink::TryAttach() {
     return;
   }
   const std::string error(client.status().message());
-  if (error != last_error_) LogWarning("no router, attention is dense: ", error);
+  if (error != last_error_) LogWarning("no router, attention is dense", {{"error", error}});
   last_error_ = error;
 }
 

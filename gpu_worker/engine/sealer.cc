@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/log.h"
+#include "common/base/request_id.h"
 #include "common/base/status.h"
 #include "gpu_worker/engine/store_retry.h"
 
@@ -45,7 +46,9 @@ Sealer::Sealer(const SealerOptions& options, KvClient* store, RouterLink* link,
 
 void Sealer::Open(uint64_t id, std::shared_ptr<const EngineRequest> request) {
   executor_.Post([this, id, request] {
+    const RequestScope scope(request->id);
     Record record;
+    record.request_id = request->id;
     auto opened = OpenNow(id, *request, &record);
     SealerEvent event = MakeEvent(SealerEvent::Kind::kOpened, id, opened.status());
     if (opened.ok()) {
@@ -59,6 +62,14 @@ void Sealer::Open(uint64_t id, std::shared_ptr<const EngineRequest> request) {
       if (record.route.client != nullptr) record.route.client->CloseSequence(id);
     }
     deliver_(std::move(event));
+  });
+}
+
+void Sealer::Post(uint64_t id, std::function<void()> work) {
+  executor_.Post([this, id, work = std::move(work)] {
+    const auto record = records_.find(id);
+    const RequestScope scope(record == records_.end() ? "" : record->second.request_id);
+    work();
   });
 }
 
@@ -196,7 +207,7 @@ void Sealer::OpenRoute(uint64_t id, Record* record) {
   if (absl::IsUnavailable(indexed.status())) {
     link_->MarkLost(record->route.generation, indexed.status());
   } else {
-    LogWarning("the router refused a sequence, its attention is dense: ", std::string(indexed.status().message()));
+    LogWarning("the router refused a sequence, its attention is dense", {{"error", indexed.status().message()}});
   }
   record->route.client = nullptr;
 }
@@ -213,13 +224,13 @@ absl::StatusOr<uint32_t> Sealer::IndexAtRouter(uint64_t id, Record* record) {
         status = router->AppendSummary(id, indexed, hash, data);
         if (status.ok()) ++indexed;
       });
-  if (!read.ok()) LogWarning("summaries from kv_store: ", std::string(read.message()));
+  if (!read.ok()) LogWarning("summaries are missing in kv_store", {{"error", read.message()}});
   if (absl::IsUnavailable(status)) return status;
   return indexed;
 }
 
 void Sealer::Reserve(uint64_t id) {
-  executor_.Post([this, id] {
+  Post(id, [this, id] {
     auto blocks = store_->Reserve(options_.shape.geometry.layers);
     SealerEvent event = MakeEvent(SealerEvent::Kind::kReserved, id, blocks.status());
     if (blocks.ok()) event.blocks = *std::move(blocks);
@@ -229,7 +240,7 @@ void Sealer::Reserve(uint64_t id) {
 
 void Sealer::Seal(SealTask task) {
   auto shared = std::make_shared<SealTask>(std::move(task));  // std::function copies
-  executor_.Post([this, shared] { SealNow(std::move(*shared)); });
+  Post(shared->sequence_id, [this, shared] { SealNow(std::move(*shared)); });
 }
 
 void Sealer::SealNow(SealTask task) {
@@ -312,7 +323,7 @@ absl::StatusOr<std::vector<HeldBlock>> Sealer::FindDuplicate(const ChunkHash& ha
 
 void Sealer::CommitDuplicate(uint64_t id, uint32_t chunk, CommitChunk commit, bool checkpoint) {
   auto shared = std::make_shared<CommitChunk>(std::move(commit));
-  executor_.Post([this, id, chunk, shared, checkpoint] { CommitNow(id, chunk, std::move(*shared), checkpoint); });
+  Post(id, [this, id, chunk, shared, checkpoint] { CommitNow(id, chunk, std::move(*shared), checkpoint); });
 }
 
 void Sealer::CommitNow(uint64_t id, uint32_t chunk, CommitChunk commit, bool checkpoint) {
@@ -328,13 +339,13 @@ void Sealer::CommitNow(uint64_t id, uint32_t chunk, CommitChunk commit, bool che
   if (blocks.ok() && checkpoint && record.named && chunk < record.hashes.size()) {
     const auto manifest = absl::MakeConstSpan(record.hashes).subspan(0, chunk + 1);
     const absl::Status saved = store_->UpdateSession(record.session, manifest, {});
-    if (!saved.ok()) LogWarning("checkpoint of a session: ", std::string(saved.message()));
+    if (!saved.ok()) LogWarning("a session's checkpoint failed", {{"error", saved.message()}});
   }
   deliver_(std::move(event));
 }
 
 void Sealer::Reattach(uint64_t id) {
-  executor_.Post([this, id] {
+  Post(id, [this, id] {
     Record& record = records_[id];
     if (!record.routed) return;
     ReopenRoute(id, &record);
@@ -348,7 +359,7 @@ void Sealer::Reattach(uint64_t id) {
 }
 
 void Sealer::CutBack(uint64_t id, uint32_t chunks) {
-  executor_.Post([this, id, chunks] {
+  Post(id, [this, id, chunks] {
     Record& record = records_[id];
     if (record.hashes.size() > chunks) record.hashes.resize(chunks);
   });
@@ -356,7 +367,7 @@ void Sealer::CutBack(uint64_t id, uint32_t chunks) {
 }
 
 void Sealer::Close(uint64_t id, bool save, uint32_t chunks, std::vector<uint32_t> tail) {
-  executor_.Post([this, id, save, chunks, tail = std::move(tail)] {
+  Post(id, [this, id, save, chunks, tail = std::move(tail)] {
     Record& record = records_[id];
     absl::Status status;
     if (save && record.named && chunks <= record.hashes.size()) {

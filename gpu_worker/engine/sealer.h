@@ -95,6 +95,7 @@ class Sealer {
 
  private:
   struct Record {
+    std::string request_id;
     OpenedSession session;
     bool named = false;
     bool routed = false;
@@ -103,6 +104,8 @@ class Sealer {
     absl::Status failed;            // of the first commit that failed
   };
 
+  // Runs `work` on the executor's thread, in the name of the sequence's request.
+  void Post(uint64_t id, std::function<void()> work);
   absl::StatusOr<std::unique_ptr<StartedSequence>> OpenNow(uint64_t id, const EngineRequest& request, Record* record);
   absl::StatusOr<std::vector<uint32_t>> PromptOf(const EngineRequest& request);
   absl::Status FetchStart(StartedSequence* opened);

@@ -225,7 +225,7 @@ bool StepLoop::RunStep() {
   const absl::Time begin = absl::Now();
   const absl::Status status = runner_->Run(&parts, &logits_);
   metrics_->ObserveStep(decodes, absl::ToDoubleSeconds(absl::Now() - begin));
-  if (!status.ok()) LogError("a step failed: ", std::string(status.message()));
+  if (!status.ok()) LogError("a step failed", {{"error", status.message()}});
   for (StepPart& part : parts) {
     if (!status.ok()) part.status = status;
     const size_t vocab = model_.vocab_size;

@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
+#include "common/base/request_id.h"
 #include "common/base/status.h"
 #include "gpu_worker/engine/step_loop.h"
 #include "gpu_worker/engine/store_retry.h"
@@ -12,6 +13,19 @@ namespace {
 
 // A store that loses chunks faster than they are computed is broken.
 constexpr int kMaxCuts = 4;
+
+void LogEnd(const Sequence& s) {
+  const RequestScope scope(s.request->id);
+  const RequestStats& stats = s.stats;
+  LogInfo("request ended", {{"code", absl::StatusCodeToString(s.end.code())},
+                            {"seconds", absl::ToDoubleSeconds(absl::Now() - s.accepted)},
+                            {"ttft_s", stats.ttft_s},
+                            {"prompt_tokens", stats.prompt_tokens},
+                            {"reused_tokens", stats.reused_tokens},
+                            {"generated_tokens", stats.completion_tokens},
+                            {"attended", stats.attended_fraction(true)},
+                            {"dense_fallback_steps", stats.dense_fallback_steps}});
+}
 
 }  // namespace
 
@@ -149,6 +163,7 @@ void StepLoop::OnClosed(Sequence* s, const absl::Status& saved) {
   } else {
     metrics_->CountFailure(s->end.code());
   }
+  LogEnd(*s);
   const auto events = s->events;
   active_.erase(std::find_if(active_.begin(), active_.end(), [&](const SequencePtr& p) { return p.get() == s; }));
   {
@@ -205,6 +220,7 @@ void StepLoop::RestoreWindow(Sequence* s) {
     }
   }
   if (names.empty()) return;
+  const RequestScope scope(s->request->id);
   auto fetched = store_->Fetch(names);
   if (!fetched.ok()) return End(s, fetched.status());
   for (size_t i = 0; i < fetched->size() && i < names.size(); ++i) {

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/check.h"
+#include "common/base/request_id.h"
 #include "common/base/status.h"
 #include "gpu_worker/engine/store_retry.h"
 
@@ -243,7 +244,12 @@ absl::Status StepRunner::FetchOnce(uint32_t layer, std::vector<Wanted>* wanted) 
     names.push_back({w.block->part->sequence->hashes[w.chunk], layer});
     asking.insert(w.block->part->sequence);
   }
-  for (Sequence* s : asking) s->stats.kv_rpcs_decode += s->answering();
+  std::string requests;
+  for (Sequence* s : asking) {
+    s->stats.kv_rpcs_decode += s->answering();
+    requests = JoinRequestIds(std::move(requests), s->request->id);
+  }
+  const RequestScope scope(std::move(requests));
   auto fetched = store_->Fetch(names);
   if (!fetched.ok()) return fetched.status();
   if (fetched->size() != names.size()) return absl::InternalError("kv_store answered for another number of blocks");

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "common/base/status.h"
+#include "common/rpc/request_metadata.h"
 #include "common/rpc/status.h"
 #include "gpu_worker/service/convert.h"
 
@@ -17,12 +18,17 @@ constexpr absl::Duration kPoll = absl::Milliseconds(20);
 
 grpc::Status WorkerService::Generate(grpc::ServerContext* context, const gpu_worker::v1::GenerateRequest* request,
                                      grpc::ServerWriter<gpu_worker::v1::GenerateEvent>* writer) {
-  return ToGrpc(GenerateNow(context, *request, writer));
+  std::string id = ReceivedRequestId(*context);
+  if (id.empty()) id = NewRequestId();
+  context->AddInitialMetadata(kRequestIdKey, id);
+  return ToGrpc(GenerateNow(context, id, *request, writer));
 }
 
-absl::Status WorkerService::GenerateNow(grpc::ServerContext* context, const gpu_worker::v1::GenerateRequest& in,
+absl::Status WorkerService::GenerateNow(grpc::ServerContext* context, const std::string& request_id,
+                                        const gpu_worker::v1::GenerateRequest& in,
                                         grpc::ServerWriter<gpu_worker::v1::GenerateEvent>* writer) {
   HGA_ASSIGN_OR_RETURN(auto request, ToEngineRequest(*model_, engine_->options().budget, in));
+  request.id = request_id;
   HGA_ASSIGN_OR_RETURN(auto events, engine_->Submit(std::move(request)));
   bool reachable = true;
   for (;;) {
@@ -35,7 +41,9 @@ absl::Status WorkerService::GenerateNow(grpc::ServerContext* context, const gpu_
     }
     if (!event.has_value()) continue;
     if (event->kind == EngineEvent::Kind::kFailed) return event->status;
-    if (reachable && !writer->Write(ToProto(*event))) {
+    gpu_worker::v1::GenerateEvent out = ToProto(*event);
+    if (out.has_finished()) out.mutable_finished()->set_request_id(request_id);
+    if (reachable && !writer->Write(out)) {
       reachable = false;
       events->Cancel(absl::CancelledError("the caller has gone"));
     }

@@ -36,7 +36,8 @@ class WorkerService : public gpu_worker::v1::GpuWorker::Service {
 
  private:
   void AddRouterStats(gpu_worker::v1::GetStatsResponse* response) const;
-  absl::Status GenerateNow(grpc::ServerContext* context, const gpu_worker::v1::GenerateRequest& request,
+  absl::Status GenerateNow(grpc::ServerContext* context, const std::string& request_id,
+                           const gpu_worker::v1::GenerateRequest& request,
                            grpc::ServerWriter<gpu_worker::v1::GenerateEvent>* writer);
 
   // Constant after construction.

@@ -8,6 +8,7 @@
 #include "common/base/status.h"
 #include "common/kv/proto_geometry.h"
 #include "common/rpc/channel.h"
+#include "common/rpc/request_metadata.h"
 #include "common/rpc/status.h"
 
 namespace hga {
@@ -86,7 +87,7 @@ void GrpcKvClient::AttachLoop() {
     gave_up_ = !ever_attached_ && IsRefusal(status);
     changed_.notify_all();
     if (gave_up_ || stopping_) return;
-    if (was_attached) LogWarning("kv_store at ", options_.address, " is gone; attaching again");
+    if (was_attached) LogWarning("kv_store is gone, attaching again", {{"address", options_.address}});
     backoff = was_attached ? kFirstBackoff : std::min(backoff * 2, kMaxBackoff);
     changed_.wait_for(lock, backoff, [this] { return stopping_; });
   }
@@ -178,7 +179,7 @@ void GrpcKvClient::FlushReleases() {
   context.set_deadline(std::chrono::system_clock::now() + kCallDeadline);
   pb::ReleaseResponse response;
   const grpc::Status status = stub_->Release(&context, request, &response);
-  if (!status.ok()) LogWarning("kv_store: release failed: ", status.error_message());
+  if (!status.ok()) LogWarning("release failed", {{"error", status.error_message()}});
 }
 
 // --- Calls ---
@@ -187,6 +188,7 @@ template <typename Method, typename Request, typename Response>
 absl::Status GrpcKvClient::Call(Method method, const Request& request, Response* response) {
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + kCallDeadline);
+  SendRequestId(&context);
   ++rpcs_;
   return FromGrpc((stub_.get()->*method)(&context, request, response));
 }
@@ -267,6 +269,7 @@ absl::Status GrpcKvClient::GetSummaries(
   pb::GetSummariesRequest request;
   for (const ChunkHash& chunk : chunks) request.add_chunk_hashes(chunk.ToBytes());
   grpc::ClientContext context;
+  SendRequestId(&context);
   ++rpcs_;
   const auto stream = stub_->GetSummaries(&context, request);
   types::v1::ChunkSummary summary;

@@ -51,6 +51,7 @@ grpc::Status KvService::Attach(Context* context, const pb::AttachRequest* reques
     alive = stream->Write(event);
   }
   loop_->Detach(client->id);
+  if (!client->mailbox->closed()) return grpc::Status::CANCELLED;  // the client has gone
   return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the store is shutting down");
 }
 

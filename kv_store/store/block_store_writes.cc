@@ -56,7 +56,7 @@ void BlockStore::FinishWrite(const std::vector<ChunkHash>& rejected) {
     Chunk* chunk = FindWhole(hash);
     if (chunk == nullptr || chunk->serial != serial) continue;
     if (std::find(rejected.begin(), rejected.end(), hash) != rejected.end()) {
-      LogError("chunk ", hash.ToHex(), ": its bytes changed after it was committed; dropped");
+      LogError("a chunk's bytes changed after it was committed, dropped", {{"chunk", hash.ToHex()}});
       MarkLost(chunk);
       if (chunk->refs == 0) EraseChunk(chunk);
       continue;
@@ -113,8 +113,7 @@ absl::Status BlockStore::Load(KvTier* tier) {
     if (chunk->refs == 0) unnamed.push_back(chunk.get());
   }
   for (Chunk* chunk : unnamed) EraseChunk(chunk);
-  LogInfo("restored ", sessions_.size(), " sessions with ", chunks_.size(), " chunks; ", unnamed.size(),
-          " chunks of no session are deleted");
+  LogInfo("restored", {{"sessions", sessions_.size()}, {"chunks", chunks_.size()}, {"deleted_chunks", unnamed.size()}});
   return absl::OkStatus();
 }
 
@@ -135,8 +134,8 @@ void BlockStore::LoadSession(SessionRecord record) {
   if (session.chunks.size() == record.chunks.size()) {
     session.tail_tokens = std::move(record.tail_tokens);
   } else {
-    LogWarning("session ", record.name, ": cut back from ", record.chunks.size(), " to ",
-               session.chunks.size(), " chunks, the rest was not durable");
+    LogWarning("session cut back to what was durable",
+               {{"session", record.name}, {"chunks", session.chunks.size()}, {"of", record.chunks.size()}});
     sessions_to_put_.insert(record.name);
   }
   session.pinned = options_.pinned_sessions.contains(record.name);

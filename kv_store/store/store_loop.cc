@@ -124,7 +124,7 @@ absl::Status StoreLoop::PrepareArena(const KvGeometry& geometry) {
   geometry_ = geometry;
   metrics_.SetArenaBytes(shape.slot_bytes * shape.slot_count);
   store_.SetSlots(geometry, shape.slot_count, [this](uint32_t slot) { return arena_->Slot(slot); });
-  LogInfo("arena ", options_.arena_path, ": ", shape.slot_count, " slots of ", shape.slot_bytes, " bytes");
+  LogInfo("arena made", {{"path", options_.arena_path}, {"slots", shape.slot_count}, {"slot_bytes", shape.slot_bytes}});
   return absl::OkStatus();
 }
 
@@ -158,7 +158,7 @@ absl::StatusOr<AttachedClient> StoreLoop::AttachOnStore(const std::optional<KvGe
 absl::StatusOr<AttachedClient> StoreLoop::Attach(const std::string& client_name,
                                                  const std::optional<KvGeometry>& geometry) {
   auto client = OnStore([&] { return AttachOnStore(geometry); });
-  if (client.ok()) LogInfo("client ", client_name, " attached as ", client->id);
+  if (client.ok()) LogInfo("client attached", {{"name", client_name}, {"client", client->id}});
   return client;
 }
 
@@ -171,7 +171,7 @@ void StoreLoop::Detach(ClientId id) {
     PollQuarantine();
     Pump();
   });
-  LogInfo("client ", id, " left");
+  LogInfo("client left", {{"client", id}});
 }
 
 // Frees the slots of clients that have left and whose lock byte the kernel has released.
@@ -236,7 +236,7 @@ void StoreLoop::WriteLoop(std::shared_ptr<WriteJob> job) {
     if (status.ok()) break;
     metrics_.CountWriteError();
     if (!failed) {
-      LogError("write-back: ", std::string(status.message()), "; retrying");
+      LogError("write-back failed, retrying", {{"error", status.message()}});
       executor_->Post([this, status] { store_.SetWriteError(status); });
     }
     failed = true;

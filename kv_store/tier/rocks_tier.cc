@@ -48,8 +48,8 @@ class RocksTier : public KvTier {
     }
     rocksdb::Status status = OpenDatabase(options, options.direct_io);
     if (options.direct_io && status.IsInvalidArgument()) {
-      LogWarning("no direct I/O at ", options.data_dir, " (", status.ToString(),
-                 "); reading through the page cache");
+      LogWarning("no direct I/O, reading through the page cache",
+                 {{"data_dir", options.data_dir}, {"error", status.ToString()}});
       status = OpenDatabase(options, false);
     }
     if (status.ok()) return DeleteUnfinished();
@@ -326,7 +326,7 @@ class RocksTier : public KvTier {
     for (it->SeekToFirst(); it->Valid(); it->Next()) {
       if (!visit(View(it->value())).ok()) ++damaged;
     }
-    if (damaged > 0) LogWarning(damaged, " damaged records skipped in ", kFamilyNames[family]);
+    if (damaged > 0) LogWarning("damaged records skipped", {{"records", damaged}, {"family", kFamilyNames[family]}});
     return ToStatus(it->status(), "cannot read records");
   }
 

@@ -50,7 +50,7 @@ absl::StatusOr<std::unique_ptr<RouteClient>> AttachRouter(const RouteAttachOptio
         client.status().code() != absl::StatusCode::kResourceExhausted) {
       return client;
     }
-    LogWarning(std::string(client.status().message()), "; using the stream");
+    LogWarning("no ring, using the stream", {{"error", client.status().message()}});
   }
   return AttachStream(options);
 }

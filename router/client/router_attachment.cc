@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "common/rpc/channel.h"
+#include "common/rpc/request_metadata.h"
 #include "common/rpc/status.h"
 #include "common/kv/proto_geometry.h"
 
@@ -89,6 +90,7 @@ absl::Status RouterAttachment::Call(grpc::Status (router::v1::Router::Stub::*met
   if (!connected()) return absl::UnavailableError(absl::StrCat("the router at ", options_.address, " is gone"));
   grpc::ClientContext context;
   context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+  SendRequestId(&context);
   const absl::Status status = FromGrpc((stub_.get()->*method)(&context, request, response));
   if (status.code() != absl::StatusCode::kDeadlineExceeded) return status;
   return absl::UnavailableError(absl::StrCat("the router at ", options_.address, " does not answer"));

@@ -65,7 +65,7 @@ bool SummaryIndex::FromSource(SequenceIndex* sequence, absl::Span<const ChunkHas
         if (bad.ok()) cache_.Put(chunk, method, data);
       });
   for (const absl::Status& problem : {status, bad}) {
-    if (!problem.ok()) LogWarning("summaries from the store: ", std::string(problem.message()));
+    if (!problem.ok()) LogWarning("summaries are missing in the store", {{"error", problem.message()}});
   }
   rebuilt_chunks_ += sequence->chunks() - before;
   return sequence->chunks() == end;

@@ -33,7 +33,7 @@ void RemoveStaleRings(const std::string& ring_dir) {
   std::error_code error;
   for (std::filesystem::directory_iterator it(ring_dir, error), end; !error && it != end; it.increment(error)) {
     if (!IsStaleRing(it->path().filename().string())) continue;
-    LogInfo("removing ", it->path().string(), ", left by a router that is gone");
+    LogInfo("removing the ring of a router that is gone", {{"path", it->path().string()}});
     std::error_code ignored;
     std::filesystem::remove(it->path(), ignored);
   }

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "common/rpc/request_metadata.h"
 #include "common/rpc/status.h"
 
 namespace hga {
@@ -106,8 +107,9 @@ grpc::ServerWriteReactor<router::v1::AttachEvent>* RouterService::Attach(grpc::C
   return new AttachReactor(this, context, *request);
 }
 
-grpc::Status RouterService::OpenSequence(grpc::ServerContext*, const router::v1::OpenSequenceRequest* request,
+grpc::Status RouterService::OpenSequence(grpc::ServerContext* context, const router::v1::OpenSequenceRequest* request,
                                          router::v1::OpenSequenceResponse* response) {
+  const RequestScope scope(ReceivedRequestId(*context));  // for what kv_store is asked
   return ToGrpc(Open(*request, response));
 }
 

@@ -57,7 +57,8 @@ absl::StatusOr<std::shared_ptr<const Worker>> WorkerTable::Add(const router::v1:
                          RingServer::Start(options_.ring_dir, worker->id, request.ring_slot_bytes(), options_.spin_us,
                                            NewAnswerer(*worker), metrics_));
   }
-  LogInfo("worker ", worker->name, " (", worker->id, ") attached", worker->ring == nullptr ? "" : " with a ring");
+  LogInfo("worker attached",
+          {{"worker", worker->name}, {"id", worker->id}, {"transport", worker->ring == nullptr ? "stream" : "ring"}});
   std::lock_guard<std::mutex> lock(mu_);
   workers_[worker->id] = worker;
   metrics_->SetWorkers(workers_.size());
@@ -76,7 +77,7 @@ void WorkerTable::Remove(uint64_t worker_id) {
   }
   index_->CloseWorker(worker_id);
   metrics_->SetIndex(index_->totals());
-  LogInfo("worker ", worker->name, " (", worker_id, ") left");
+  LogInfo("worker left", {{"worker", worker->name}, {"id", worker_id}});
 }
 
 absl::StatusOr<std::shared_ptr<const Worker>> WorkerTable::Find(uint64_t worker_id) const {

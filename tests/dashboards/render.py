@@ -40,6 +40,8 @@ def text_of(value, unit):
     if unit in ("bytes", "Bps"):
         end = "/s" if unit == "Bps" else ""
         return scaled(value, [2**30, 2**20, 2**10, 1], ["GiB" + end, "MiB" + end, "KiB" + end, "B" + end])
+    if unit.startswith("suffix:"):
+        return f"{value:.3g}{unit[7:]}"
     if unit in ("ops", "reqps"):
         return f"{value:.3g}/s"
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
@@ -60,6 +62,12 @@ def series_of(prometheus, panel, begin, end, step):
     return found
 
 
+def colours_of(panel, series):
+    fixed = {o["matcher"]["options"]: o["properties"][0]["value"]["fixedColor"]
+             for o in panel["fieldConfig"]["overrides"]}
+    return [fixed.get(name, COLOURS[i % len(COLOURS)]) for i, (name, _) in enumerate(series)]
+
+
 def draw_stat(axes, panel, series):
     unit = panel["fieldConfig"]["defaults"]["unit"]
     axes.set_axis_off()
@@ -78,11 +86,11 @@ def draw_lines(axes, panel, series, begin, end):
         times = sorted({t for _, points in series for t, _ in points})
         rows = [[dict(points).get(t, 0) for t in times] for _, points in series]
         axes.stackplot([datetime.datetime.fromtimestamp(t) for t in times], rows, labels=[name for name, _ in series],
-                       colors=COLOURS, alpha=0.75, linewidth=0)
+                       colors=colours_of(panel, series), alpha=0.75, linewidth=0)
     else:
-        for i, (name, points) in enumerate(series):
+        for (name, points), colour in zip(series, colours_of(panel, series)):
             axes.plot([datetime.datetime.fromtimestamp(t) for t, _ in points], [v for _, v in points], label=name,
-                      color=COLOURS[i % len(COLOURS)], linewidth=1.2)
+                      color=colour, linewidth=1.2)
     axes.set_xlim(datetime.datetime.fromtimestamp(begin), datetime.datetime.fromtimestamp(end))
     top = defaults.get("max", max([v for _, points in series for _, v in points] + [0]) * 1.1)
     axes.set_ylim(0, defaults["max"] * 1.02 if "max" in defaults else axes.get_ylim()[1] if top > 0 else 1)
@@ -95,8 +103,8 @@ def draw_lines(axes, panel, series, begin, end):
     for spine in axes.spines.values():
         spine.set_visible(False)
     if series:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncol=4, fontsize=6.5, frameon=False,
-                    labelcolor=INK, handlelength=1, columnspacing=1, handletextpad=0.4)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncol=5 if panel["gridPos"]["w"] > 6 else 3,
+                    fontsize=6.5, frameon=False, labelcolor=INK, handlelength=1, columnspacing=1, handletextpad=0.4)
 
 
 def draw(prometheus, board, begin, end, path):

@@ -46,6 +46,8 @@ Stack::Stack(StackOptions options) : options_(std::move(options)) {
   HGA_CHECK(mkdtemp(folder) != nullptr);
   folder_ = folder;
   model_ = options_.model;
+  if (!options_.with_metrics) return;
+  for (const char* daemon : {"kv_store", "router", "gpu_worker"}) metrics_ports_[daemon] = FreePort();
 }
 
 Stack::~Stack() {
@@ -60,7 +62,8 @@ std::string Stack::log(const std::string& daemon) const { return ReadFileOrEmpty
 
 std::vector<std::string> Stack::Command(const std::string& daemon) const {
   std::vector<std::string> argv = {Binary(daemon + "/" + daemon), "--listen=" + address(daemon),
-                                   "--metrics_listen", ""};
+                                   "--metrics_listen",
+                                   options_.with_metrics ? absl::StrCat("127.0.0.1:", metrics_port(daemon)) : ""};
   const std::vector<std::string>* extra = &options_.worker_flags;
   if (daemon == "kv_store") {
     argv.insert(argv.end(), {"--data_dir=" + folder_ + "/data", "--arena_path=" + folder_ + "/arena",

@@ -3,6 +3,7 @@
 #define HGA_TESTS_SUPPORT_STACK_H_
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -23,6 +24,7 @@ struct StackOptions {
   std::string arena_bytes = "256MiB";
   std::vector<std::string> kv_store_flags, router_flags, worker_flags;
   bool with_router = true;
+  bool with_metrics = false;  // pages at ports of metrics_port
 };
 
 // What a Generate call gave.
@@ -56,6 +58,7 @@ class Stack {
   absl::Status FlushToDisk();
 
   std::string address(const std::string& daemon) const { return "unix:" + folder_ + "/" + daemon + ".sock"; }
+  int metrics_port(const std::string& daemon) const { return metrics_ports_.at(daemon); }
   std::string log(const std::string& daemon) const;
   const std::string& folder() const { return folder_; }
   const std::string& model() const { return model_; }
@@ -72,6 +75,7 @@ class Stack {
   absl::Status WaitHealthy(const std::string& daemon, Process* process);
 
   const StackOptions options_;
+  std::map<std::string, int> metrics_ports_;
   std::string folder_;
   std::string model_;
 };

@@ -78,7 +78,8 @@ absl::Status CpuBackend::LoadLayers(const ModelWeights& weights) {
   }
   // Only rows that want logits get there: never enough of them for GEMM to pay.
   HGA_ASSIGN_OR_RETURN(output_, Linear::Create(context, {weights.output}, false));
-  LogInfo("cpu backend: ", threads_, " threads for prefill, ", decode_threads_, " for decode, ", packed >> 20, " MiB of packed weights for prefill");
+  LogInfo("cpu backend",
+          {{"prefill_threads", threads_}, {"decode_threads", decode_threads_}, {"packed_bytes", packed}});
   return absl::OkStatus();
 }
 
