@@ -29,23 +29,23 @@ DaemonOptions Options(const std::string& address) {
 
 TEST(DaemonTest, SecondInstanceOnTheSameSocketIsRefused) {
   const std::string address = NewSocket();
-  auto first = Daemon::Start(Options(address), {}, nullptr);
+  auto first = Daemon::Start(Options(address), {}, std::make_shared<prometheus::Registry>());
   ASSERT_TRUE(first.ok()) << first.status();
-  auto second = Daemon::Start(Options(address), {}, nullptr);
+  auto second = Daemon::Start(Options(address), {}, std::make_shared<prometheus::Registry>());
   EXPECT_EQ(second.status().code(), absl::StatusCode::kAlreadyExists);
   first->reset();
-  EXPECT_TRUE(Daemon::Start(Options(address), {}, nullptr).ok());
+  EXPECT_TRUE(Daemon::Start(Options(address), {}, std::make_shared<prometheus::Registry>()).ok());
 }
 
 TEST(DaemonTest, SecondInstanceOnTheSamePortIsRefused) {
-  auto first = Daemon::Start(Options("127.0.0.1:0"), {}, nullptr);
+  auto first = Daemon::Start(Options("127.0.0.1:0"), {}, std::make_shared<prometheus::Registry>());
   ASSERT_TRUE(first.ok()) << first.status();
-  EXPECT_FALSE(Daemon::Start(Options((*first)->address()), {}, nullptr).ok());
+  EXPECT_FALSE(Daemon::Start(Options((*first)->address()), {}, std::make_shared<prometheus::Registry>()).ok());
 }
 
 TEST(DaemonTest, SocketIsItsOwnersAlone) {
   const std::string address = NewSocket();
-  auto daemon = Daemon::Start(Options(address), {}, nullptr);
+  auto daemon = Daemon::Start(Options(address), {}, std::make_shared<prometheus::Registry>());
   ASSERT_TRUE(daemon.ok()) << daemon.status();
   struct stat info;
   ASSERT_EQ(::stat(address.substr(5).c_str(), &info), 0);
@@ -55,13 +55,13 @@ TEST(DaemonTest, SocketIsItsOwnersAlone) {
 TEST(DaemonTest, BadAddressesAreRefused) {
   for (const std::string& address : {std::string("nonsense"), std::string("unix:"), std::string("host:70000"),
                                     "unix:/" + std::string(200, 'x')}) {
-    EXPECT_EQ(Daemon::Start(Options(address), {}, nullptr).status().code(), absl::StatusCode::kInvalidArgument)
+    EXPECT_EQ(Daemon::Start(Options(address), {}, std::make_shared<prometheus::Registry>()).status().code(), absl::StatusCode::kInvalidArgument)
         << address;
   }
 }
 
 TEST(DaemonTest, SigtermDrains) {
-  auto daemon = Daemon::Start(Options(NewSocket()), {}, nullptr);
+  auto daemon = Daemon::Start(Options(NewSocket()), {}, std::make_shared<prometheus::Registry>());
   ASSERT_TRUE(daemon.ok()) << daemon.status();
   bool drained = false;
   std::thread runner([&] { (*daemon)->RunUntilSignal([&] { drained = true; }); });
