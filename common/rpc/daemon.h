@@ -35,7 +35,7 @@ void InitDaemon(const std::string& name);
 class Daemon {
  public:
   // Starts to listen and serve. ALREADY_EXISTS if another process serves at the address; a Unix socket left by a dead
-  // process is replaced, and a new one is 0600. `services` must outlive the daemon.
+  // process is replaced, and a new one is 0600. `services` must outlive the daemon; `registry` is not null.
   static absl::StatusOr<std::unique_ptr<Daemon>> Start(const DaemonOptions& options,
                                                        const std::vector<grpc::Service*>& services,
                                                        std::shared_ptr<prometheus::Registry> registry);

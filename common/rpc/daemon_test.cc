@@ -20,32 +20,32 @@ std::string NewSocket() {
   return absl::StrCat("unix:", mkdtemp(folder), "/d.sock");
 }
 
-DaemonOptions Options(const std::string& address) {
+absl::StatusOr<std::unique_ptr<Daemon>> Start(const std::string& address) {
   DaemonOptions options;
   options.name = "test";
   options.listen = address;
-  return options;
+  return Daemon::Start(options, {}, std::make_shared<prometheus::Registry>());
 }
 
 TEST(DaemonTest, SecondInstanceOnTheSameSocketIsRefused) {
   const std::string address = NewSocket();
-  auto first = Daemon::Start(Options(address), {}, std::make_shared<prometheus::Registry>());
+  auto first = Start(address);
   ASSERT_TRUE(first.ok()) << first.status();
-  auto second = Daemon::Start(Options(address), {}, std::make_shared<prometheus::Registry>());
+  auto second = Start(address);
   EXPECT_EQ(second.status().code(), absl::StatusCode::kAlreadyExists);
   first->reset();
-  EXPECT_TRUE(Daemon::Start(Options(address), {}, std::make_shared<prometheus::Registry>()).ok());
+  EXPECT_TRUE(Start(address).ok());
 }
 
 TEST(DaemonTest, SecondInstanceOnTheSamePortIsRefused) {
-  auto first = Daemon::Start(Options("127.0.0.1:0"), {}, std::make_shared<prometheus::Registry>());
+  auto first = Start("127.0.0.1:0");
   ASSERT_TRUE(first.ok()) << first.status();
-  EXPECT_FALSE(Daemon::Start(Options((*first)->address()), {}, std::make_shared<prometheus::Registry>()).ok());
+  EXPECT_FALSE(Start((*first)->address()).ok());
 }
 
 TEST(DaemonTest, SocketIsItsOwnersAlone) {
   const std::string address = NewSocket();
-  auto daemon = Daemon::Start(Options(address), {}, std::make_shared<prometheus::Registry>());
+  auto daemon = Start(address);
   ASSERT_TRUE(daemon.ok()) << daemon.status();
   struct stat info;
   ASSERT_EQ(::stat(address.substr(5).c_str(), &info), 0);
@@ -55,13 +55,13 @@ TEST(DaemonTest, SocketIsItsOwnersAlone) {
 TEST(DaemonTest, BadAddressesAreRefused) {
   for (const std::string& address : {std::string("nonsense"), std::string("unix:"), std::string("host:70000"),
                                     "unix:/" + std::string(200, 'x')}) {
-    EXPECT_EQ(Daemon::Start(Options(address), {}, std::make_shared<prometheus::Registry>()).status().code(), absl::StatusCode::kInvalidArgument)
+    EXPECT_EQ(Start(address).status().code(), absl::StatusCode::kInvalidArgument)
         << address;
   }
 }
 
 TEST(DaemonTest, SigtermDrains) {
-  auto daemon = Daemon::Start(Options(NewSocket()), {}, std::make_shared<prometheus::Registry>());
+  auto daemon = Start(NewSocket());
   ASSERT_TRUE(daemon.ok()) << daemon.status();
   bool drained = false;
   std::thread runner([&] { (*daemon)->RunUntilSignal([&] { drained = true; }); });

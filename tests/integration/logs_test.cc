@@ -87,7 +87,7 @@ TEST(LogsTest, DebugShowsEveryCallLinesAreWellFormedAndHoldNoPrompt) {
   Stack stack(options);
   ASSERT_EQ(stack.Start(), absl::OkStatus());
   gpu_worker::v1::GenerateRequest request = TokenRequest(1, 1, 1);
-  request.set_text("Unmistakable prompt of a user. " + RandomText(400, 1));
+  request.set_text("Unmistakable prompt of a user. " + RandomText(200, 1));
   request.set_max_tokens(4);
   ASSERT_EQ(Call(stack, request, "debugged").status, absl::OkStatus());
   EXPECT_GE(LinesWith(stack, "kv_store", "request_id=debugged").size(), 4u);  // open, reserve, commit, close
