@@ -53,7 +53,9 @@ absl::Status MakeSessions(const Stack& stack) {
     HGA_RETURN_IF_ERROR(client->CloseSession(session));
   }
   HGA_ASSIGN_OR_RETURN(const auto stats, client->GetStats());
-  if (stats.sessions != kSessions) return absl::InternalError(absl::StrCat("the store has ", stats.sessions, " sessions"));
+  if (stats.sessions != kSessions) {
+    return absl::InternalError(absl::StrCat("the store has ", stats.sessions, " sessions"));
+  }
   return absl::OkStatus();
 }
 
@@ -72,8 +74,9 @@ absl::Status MeasureScrapes(const std::string& model, bool quick, Report* report
   HGA_RETURN_IF_ERROR(MakeSessions(stack));
   for (const char* daemon : kDaemons) {
     HGA_ASSIGN_OR_RETURN(const Scrape scrape, MeasureScrape(stack, daemon, repetitions));
-    report->Add(absl::StrCat("scrape_ms_", daemon), absl::StrCat("scrape of ", daemon, ", 1000 sessions"), scrape.ms, "ms");
-    report->Add(absl::StrCat("scrape_bytes_", daemon), absl::StrCat("  its page"), scrape.bytes, "bytes");
+    report->Add(absl::StrCat("scrape_ms_", daemon), absl::StrCat("scrape of ", daemon, ", 1000 sessions"), scrape.ms,
+                "ms");
+    report->Add(absl::StrCat("scrape_bytes_", daemon), "  its page", scrape.bytes, "bytes");
     total_ms += scrape.ms;
   }
   report->Add("scrape_ms_0_sessions", "scrape of all three, no session", empty_ms, "ms");
