@@ -24,6 +24,14 @@ absl::Status RunSessionsDelete(const Call& call);
 absl::Status RunStats(const Call& call);
 absl::Status RunModel(const Call& call);
 
+// health_command.cc
+// UNAVAILABLE where the daemon at `address` does not serve within the options' wait.
+absl::Status RunHealth(const Options& options, const std::string& address, Console* console);
+
+// doctor_command.cc
+// `worker`: the worker's address. UNKNOWN where a finding is a failure.
+absl::Status RunDoctor(const Options& options, const std::string& worker, Console* console);
+
 // model_file_command.cc
 // Becomes `gpu_worker --inspect`: returns only if that cannot be started.
 absl::Status RunModelInspect(const Options& options);

@@ -80,6 +80,19 @@ void AddCommands(CLI::App* app, Options* o) {
       ->type_name("");
   Add(app, o, Command::kStats, "stats", "Counters of the worker, the store and the router");
   AddModelCommands(app, o);
+
+  CLI::App* health = Add(app, o, Command::kHealth, "health", "Whether a daemon serves; exit code 3 where it does not");
+  health->add_option("address", o->health_address, "unix:/path or host:port of any daemon; default: the worker")
+      ->type_name("");
+  health->add_option("--wait", o->wait, "Keep asking for so long until it serves")
+      ->check(CLI::Range(0.0, 86400.0))
+      ->type_name("SECONDS");
+
+  CLI::App* doctor = Add(app, o, Command::kDoctor, "doctor", "What this machine lacks, and what to change");
+  doctor->add_option("--arena", o->arena_bytes, "RAM meant for K/V, as kv_store's arena_bytes; default 1GiB")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->type_name("SIZE");
+  doctor->add_option("--data", o->data_folder, "kv_store's data folder")->type_name("DIR");
 }
 
 void AddCommonFlags(CLI::App* app, Options* o) {
@@ -131,6 +144,7 @@ void AddGenerationFlags(CLI::App* app, Options* o) {
 
 absl::Status Options::Validate() const {
   if (!worker.empty()) HGA_RETURN_IF_ERROR(ValidateAddress(worker));
+  if (!health_address.empty()) HGA_RETURN_IF_ERROR(ValidateAddress(health_address));
   if (!session.empty()) HGA_RETURN_IF_ERROR(ValidateSessionName(session));
   if (append && session.empty()) return absl::InvalidArgumentError("--append needs --session NAME");
   if (command == Command::kSessionsDelete && session.empty())

@@ -13,7 +13,8 @@
 
 namespace hga {
 
-enum class Command { kAsk, kChat, kGenerate, kPrefill, kSessionsList, kSessionsDelete, kStats, kModel, kModelInspect };
+enum class Command { kAsk, kChat, kGenerate, kPrefill, kSessionsList, kSessionsDelete, kStats, kModel,
+                     kModelInspect, kHealth, kDoctor };
 
 struct Options {
   Command command = Command::kModel;
@@ -42,6 +43,14 @@ struct Options {
   std::string attention;  // "", "routed" or "dense"
   float budget = 0;
   uint32_t budget_tokens = 0;
+
+  // Health.
+  std::string health_address;  // empty: the worker's
+  double wait = 0;             // seconds to keep asking
+
+  // Doctor.
+  uint64_t arena_bytes = uint64_t{1} << 30;
+  std::string data_folder;  // empty: of the stack that is found, else the packaged one
 
   // Model inspect.
   std::string model_path;

@@ -30,7 +30,9 @@ absl::Status Dispatch(const Call& call) {
     case Command::kModel:
       return RunModel(call);
     case Command::kModelInspect:
-      break;  // needs no worker; see below
+    case Command::kHealth:
+    case Command::kDoctor:
+      break;  // need no worker; see below
   }
   return absl::InternalError("unknown command");
 }
@@ -41,6 +43,10 @@ absl::Status ConnectAndDispatch(const Options& options, Console* console, Interr
   const std::string address = options.worker.empty()
                                   ? DefaultWorkerAddress(std::filesystem::current_path(ignored).string())
                                   : options.worker;
+  if (options.command == Command::kHealth) {
+    return RunHealth(options, options.health_address.empty() ? address : options.health_address, console);
+  }
+  if (options.command == Command::kDoctor) return RunDoctor(options, address, console);
   HGA_ASSIGN_OR_RETURN(const auto stub, ConnectToWorker(address));
   return Dispatch({options, stub.get(), console, interrupt});
 }

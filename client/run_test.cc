@@ -229,5 +229,13 @@ TEST_F(RunTest, StatsAndModel) {
   EXPECT_THAT(out(), HasSubstr("8192 tokens"));
 }
 
+TEST_F(RunTest, HealthOfTheWorkerAndOfAnyDaemon) {
+  EXPECT_EQ(Run({"health"}), kExitOk) << err();
+  EXPECT_EQ(out(), address_ + " serves\n");
+  EXPECT_EQ(Run({"health", "unix:/nowhere/x.sock"}), kExitNoWorker);
+  EXPECT_THAT(err(), HasSubstr("unix:/nowhere/x.sock"));
+  EXPECT_EQ(Run({"health", "nonsense"}), kExitUsage);
+}
+
 }  // namespace
 }  // namespace hga

@@ -15,7 +15,6 @@
 namespace hga {
 namespace {
 
-constexpr std::chrono::milliseconds kFinalFlush(4500);
 constexpr int kDrainMs = 2000;
 
 StoreLoopOptions LoopOptions(const KvStoreOptions& o) {
@@ -61,7 +60,7 @@ absl::Status Serve(const KvStoreOptions& o) {
   daemon->SetServing(true);
   daemon->RunUntilSignal([&] { loop->StopClients(); });
   // Calls are over: what they committed goes to disk before the process ends.
-  return loop->Flush(/*drop_ram=*/false, kFinalFlush).status();
+  return loop->Flush(/*drop_ram=*/false, std::chrono::seconds(o.shutdown_flush_seconds)).status();
 }
 
 }  // namespace

@@ -79,6 +79,9 @@ absl::Status KvStoreOptions::Validate() const {
   if (read_threads < 1 || read_threads > 256) {
     return absl::InvalidArgumentError("--read_threads must be 1 to 256");
   }
+  if (shutdown_flush_seconds > 86400) {
+    return absl::InvalidArgumentError("--shutdown_flush_seconds must be at most 86400");
+  }
   return absl::OkStatus();
 }
 
@@ -108,6 +111,8 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, KvStoreOption
   app.add_option("--record_trace", o->record_trace,
                  "File to record accesses in, for tests/bench/replay_trace; empty: none");
   AddBytes(&app, "--record_trace_bytes", &o->record_trace_bytes, "The recording ends at this size");
+  app.add_option("--shutdown_flush_seconds", o->shutdown_flush_seconds,
+                 "After SIGTERM: how long what is not on disk yet may take to get there; the rest is lost");
   app.add_option("--direct_io", o->direct_io, "Read and write the database past the page cache");
   try {
     app.parse(LastArgumentFirst(argc, argv));

@@ -27,6 +27,8 @@ struct KvStoreOptions {
   uint64_t disk_bytes = 0;  // 0: no bound
   uint32_t read_threads = 16;
   uint32_t writeback_queue_chunks = 256;
+  // After SIGTERM; with the drain before it, within the 10 s that most supervisors give.
+  uint32_t shutdown_flush_seconds = 5;
   bool direct_io = true;
   std::string kv_dtype = "bf16";
   std::vector<std::string> pin;  // names of sessions

@@ -43,6 +43,7 @@ TEST(Options, BadFlagsExitWithTwo) {
                                                      {"--commit_ack", "never"},
                                                      {"--listen", "nowhere"},
                                                      {"--arena_path", "relative"},
+                                                     {"--shutdown_flush_seconds", "86401"},
                                                      {"--writeback_queue_chunks", "0"}};
   for (const auto& args : bad) {
     KvStoreOptions o;

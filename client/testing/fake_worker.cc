@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 
@@ -14,6 +15,7 @@ namespace pb = gpu_worker::v1;
 FakeWorker::FakeWorker() {
   char folder[] = "/tmp/hga.XXXXXX";
   folder_ = mkdtemp(folder);
+  grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
   builder.AddListeningPort(address(), grpc::InsecureServerCredentials());
   builder.RegisterService(this);

@@ -5,6 +5,7 @@
 
 #include "absl/time/clock.h"
 #include "common/rpc/channel.h"
+#include "common/rpc/health.h"
 #include "gtest/gtest.h"
 #include "tests/support/health.h"
 #include "tests/support/requests.h"
@@ -60,14 +61,14 @@ TEST_P(LifecycleTest, UnknownOptionAndBadAddressAreRefused) {
 TEST_P(LifecycleTest, HealthySecondInstanceRefusedSigtermEndsWithZero) {
   Stack stack({});
   ASSERT_EQ(stack.Start(), absl::OkStatus());
-  EXPECT_TRUE(IsServing(Connect(stack.address(GetParam()))));
+  EXPECT_EQ(CheckHealth(Connect(stack.address(GetParam())), std::chrono::seconds(5)), absl::OkStatus());
 
   const Result second = RunToEnd(stack, stack.Command(GetParam()));
   EXPECT_EQ(second.code, 1);
   // kv_store meets its locked data first, the others their socket.
   EXPECT_NE(second.output.find(GetParam() == "kv_store" ? "in use by another" : ".sock"), std::string::npos)
       << second.output;
-  EXPECT_TRUE(IsServing(Connect(stack.address(GetParam())))) << "the first instance was disturbed";
+  EXPECT_EQ(CheckHealth(Connect(stack.address(GetParam())), std::chrono::seconds(5)), absl::OkStatus()) << "the first instance was disturbed";
 
   DaemonOf(stack)->Signal(SIGTERM);
   const auto code = DaemonOf(stack)->Wait(absl::Seconds(10));

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include "grpcpp/client_context.h"
-#include "tests/support/health.grpc.pb.h"
 #include "tests/support/reflection.grpc.pb.h"
 
 namespace hga {
@@ -21,14 +20,6 @@ sockaddr_in Loopback(int port) {
 }
 
 }  // namespace
-
-bool IsServing(const std::shared_ptr<grpc::Channel>& channel) {
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(1));
-  grpc::health::v1::HealthCheckResponse response;
-  const auto status = grpc::health::v1::Health::NewStub(channel)->Check(&context, {}, &response);
-  return status.ok() && response.status() == grpc::health::v1::HealthCheckResponse::SERVING;
-}
 
 std::vector<std::string> ListServices(const std::shared_ptr<grpc::Channel>& channel) {
   namespace pb = grpc::reflection::v1alpha;

@@ -1,4 +1,4 @@
-// What every daemon answers besides its own service: health, reflection, metrics.
+// What every daemon answers besides its own service: reflection, metrics.
 #ifndef HGA_TESTS_SUPPORT_HEALTH_H_
 #define HGA_TESTS_SUPPORT_HEALTH_H_
 
@@ -10,8 +10,6 @@
 
 namespace hga {
 
-// grpc.health.v1
-bool IsServing(const std::shared_ptr<grpc::Channel>& channel);
 // Names of the services that reflection lists.
 std::vector<std::string> ListServices(const std::shared_ptr<grpc::Channel>& channel);
 

@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "common/base/check.h"
 #include "common/rpc/channel.h"
+#include "common/rpc/health.h"
 #include "common/rpc/status.h"
 #include "grpcpp/client_context.h"
 #include "tests/support/health.h"
@@ -113,7 +114,7 @@ absl::Status Stack::WaitHealthy(const std::string& daemon, Process* process) {
   const absl::Time deadline = absl::Now() + absl::Seconds(60);
   while (absl::Now() < deadline && process->running()) {
     // A new channel each time: one that has failed once backs off for seconds.
-    if (IsServing(Connect(address(daemon)))) return absl::OkStatus();
+    if (CheckHealth(Connect(address(daemon)), std::chrono::seconds(1)).ok()) return absl::OkStatus();
     absl::SleepFor(absl::Milliseconds(20));
   }
   return absl::UnavailableError(absl::StrCat(daemon, " did not get healthy:\n", log(daemon)));
