@@ -13,7 +13,7 @@ packages=(
   libgflags-dev libsnappy-dev libbz2-dev zlib1g-dev liblz4-dev libzstd-dev libssl-dev libc-ares-dev libre2-dev
   libcurl4-openssl-dev
   # Scripts
-  python3 python3-pip unzip curl procps ca-certificates git
+  python3 python3-yaml python3-pip unzip curl procps ca-certificates git
 )
 
 missing=()

@@ -58,6 +58,10 @@ class Cache(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 256  # Bazel opens a hundred connections at once
+
+
 def end_with(parent):
     while os.getppid() == parent:
         time.sleep(1)
@@ -68,7 +72,7 @@ def main():
     Cache.folder, port_file = sys.argv[1:3]
     os.makedirs(Cache.folder, exist_ok=True)
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Cache)
+    server = Server(("127.0.0.1", 0), Cache)
     with open(port_file, "w", encoding="ascii") as file:
         file.write(str(server.server_address[1]))
     server.serve_forever()
