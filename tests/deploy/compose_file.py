@@ -27,7 +27,7 @@ def fill_in(node, env):
 def load(path, env):
     """The file with `env`; with {} the defaults that the file itself states."""
     with open(path, encoding="utf-8") as file:
-        return fill_in(yaml.safe_load(file), env)
+        return fill_in(yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), env)
 
 
 def size(text):
