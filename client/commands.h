@@ -33,8 +33,8 @@ absl::Status RunHealth(const Options& options, const std::string& address, Conso
 absl::Status RunDoctor(const Options& options, const std::string& worker, Console* console);
 
 // model_file_command.cc
-// Becomes `gpu_worker --inspect`: returns only if that cannot be started.
-absl::Status RunModelInspect(const Options& options);
+// Becomes `gpu_worker --inspect` or `--sizes`: returns only if that cannot be started.
+absl::Status RunGpuWorker(const Options& options);
 // NOT_FOUND says where gpu_worker was looked for. `self`: the path of the hga binary.
 absl::StatusOr<std::string> FindGpuWorker(const std::string& self);
 

@@ -30,14 +30,19 @@ absl::StatusOr<std::string> FindGpuWorker(const std::string& self) {
                                           places[1], " and on PATH"));
 }
 
-absl::Status RunModelInspect(const Options& options) {
+absl::Status RunGpuWorker(const Options& options) {
   std::error_code error;
   const std::string self = std::filesystem::read_symlink("/proc/self/exe", error).string();
   HGA_ASSIGN_OR_RETURN(const std::string worker, FindGpuWorker(self));
-  std::vector<std::string> arguments = {worker, absl::StrCat("--inspect=", options.model_path),
-                                        absl::StrCat("--context=", options.context_tokens)};
-  if (!options.device_memory.empty()) arguments.push_back(absl::StrCat("--device_memory=", options.device_memory));
-  if (!options.json.empty()) arguments.push_back(absl::StrCat("--json=", options.json));
+  std::vector<std::string> arguments = {worker};
+  if (options.command == Command::kSize) {
+    arguments.push_back("--sizes");
+  } else {
+    arguments.push_back(absl::StrCat("--inspect=", options.model_path));
+    arguments.push_back(absl::StrCat("--context=", options.context_tokens));
+    if (!options.device_memory.empty()) arguments.push_back(absl::StrCat("--device_memory=", options.device_memory));
+    if (!options.json.empty()) arguments.push_back(absl::StrCat("--json=", options.json));
+  }
   std::vector<char*> argv;
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);

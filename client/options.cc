@@ -81,6 +81,8 @@ void AddCommands(CLI::App* app, Options* o) {
   Add(app, o, Command::kStats, "stats", "Counters of the worker, the store and the router");
   AddModelCommands(app, o);
 
+  Add(app, o, Command::kSize, "size", "What known models need of RAM, disk and GPU at several contexts");
+
   CLI::App* health = Add(app, o, Command::kHealth, "health", "Whether a daemon serves; exit code 3 where it does not");
   health->add_option("address", o->health_address, "unix:/path or host:port of any daemon; default: the worker")
       ->type_name("");

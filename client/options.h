@@ -14,7 +14,7 @@
 namespace hga {
 
 enum class Command { kAsk, kChat, kGenerate, kPrefill, kSessionsList, kSessionsDelete, kStats, kModel,
-                     kModelInspect, kHealth, kDoctor };
+                     kModelInspect, kHealth, kDoctor, kSize };
 
 struct Options {
   Command command = Command::kModel;

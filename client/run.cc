@@ -32,13 +32,14 @@ absl::Status Dispatch(const Call& call) {
     case Command::kModelInspect:
     case Command::kHealth:
     case Command::kDoctor:
+    case Command::kSize:
       break;  // need no worker; see below
   }
   return absl::InternalError("unknown command");
 }
 
 absl::Status ConnectAndDispatch(const Options& options, Console* console, Interrupt* interrupt) {
-  if (options.command == Command::kModelInspect) return RunModelInspect(options);
+  if (options.command == Command::kModelInspect || options.command == Command::kSize) return RunGpuWorker(options);
   std::error_code ignored;
   const std::string address = options.worker.empty()
                                   ? DefaultWorkerAddress(std::filesystem::current_path(ignored).string())

@@ -11,6 +11,7 @@
 #include "gpu_worker/model/memory_plan.h"
 #include "gpu_worker/model/model_headers.h"
 #include "gpu_worker/model/tensor_list.h"
+#include "gpu_worker/plan_options.h"
 #include "nlohmann/json.hpp"
 
 namespace hga {
@@ -32,11 +33,6 @@ struct Inspection {
   bool fits() const { return plan.required() <= device_memory; }
 };
 
-uint64_t RoutedTokens(const BudgetOptions& budget, uint64_t context) {
-  const double share = std::min<double>(budget.fraction, 1) * static_cast<double>(context);
-  return std::clamp<uint64_t>(static_cast<uint64_t>(share), budget.min_tokens, budget.max_tokens);
-}
-
 absl::StatusOr<Inspection> Examine(const InspectOptions& options, const EngineOptions& engine) {
   Inspection x;
   HGA_ASSIGN_OR_RETURN(x.headers, ReadModelHeaders(options.path));
@@ -48,14 +44,8 @@ absl::StatusOr<Inspection> Examine(const InspectOptions& options, const EngineOp
   x.context_tokens = options.context_tokens > 0 ? options.context_tokens : config.context_tokens;
   x.device_memory = options.device_memory;
   x.summary_bytes_per_token = static_cast<double>(method->chunk_bytes(x.geometry)) / x.geometry.chunk_tokens;
-  MemoryPlanOptions plan;
-  plan.context_tokens = x.context_tokens;
-  plan.sequences = engine.max_sequences;
-  plan.batch_tokens = engine.prefill_batch_tokens;
-  plan.dense_tokens = engine.sink_tokens + std::max(engine.window_tokens, engine.prefill_window_tokens);
-  plan.routed_tokens = static_cast<uint32_t>(RoutedTokens(engine.budget, x.context_tokens));
-  plan.weight_bytes = CountWeightBytes(x.headers.weights);
-  x.plan = PlanMemory(config, x.geometry, *method, plan);
+  x.plan = PlanMemory(config, x.geometry, *method,
+                      PlanOptions(engine, x.context_tokens, CountWeightBytes(x.headers.weights)));
   return x;
 }
 

@@ -17,6 +17,7 @@
 #include "gpu_worker/model/loaded_model.h"
 #include "gpu_worker/options.h"
 #include "gpu_worker/service/worker_service.h"
+#include "gpu_worker/sizes.h"
 #include "kv_store/client/grpc_kv_client.h"
 #include "router/client/attach_router.h"
 
@@ -126,9 +127,9 @@ int main(int argc, char** argv) {
   hga::GpuWorkerOptions options;
   if (const auto exit_code = hga::ParseOptions(argc, argv, &options); exit_code.has_value()) return *exit_code;
   hga::SetLogLevel(options.watch.log_level);
-  const absl::Status status = options.inspect.path.empty()
-                                  ? hga::Serve(options)
-                                  : hga::Inspect(options.inspect, options.engine, std::cout);
+  const absl::Status status = options.sizes                  ? hga::WriteSizes(options.engine, std::cout)
+                              : options.inspect.path.empty() ? hga::Serve(options)
+                                                             : hga::Inspect(options.inspect, options.engine, std::cout);
   if (status.ok()) return 0;
   hga::LogError(std::string(status.message()));
   return 1;

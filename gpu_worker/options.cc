@@ -47,7 +47,7 @@ void AddInspectOptions(CLI::App* app, InspectOptions* i) {
 }  // namespace
 
 absl::Status GpuWorkerOptions::Validate() const {
-  if (!inspect.path.empty() || watch.print_metrics) return ValidateBudget(engine.budget);
+  if (sizes || !inspect.path.empty() || watch.print_metrics) return ValidateBudget(engine.budget);
   HGA_RETURN_IF_ERROR(ValidateAddress(listen));
   if (!metrics_listen.empty()) HGA_RETURN_IF_ERROR(ValidateAddress(metrics_listen));
   HGA_RETURN_IF_ERROR(ValidateAddress(kv_store));
@@ -90,6 +90,7 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
   app.add_option("--kv_dtype", o->kv_dtype, "bf16, fp8_e4m3 or int8: what K/V is rounded to; for kv_store --kv_dtype");
   app.add_option("--threads", o->threads, "Threads of the backend; 0: one per core");
   AddEngineOptions(&app, &o->engine);
+  app.add_flag("--sizes", o->sizes, "Show what known models need at several contexts, and exit")->group("Inspect");
   AddInspectOptions(&app, &o->inspect);
   try {
     app.parse(LastArgumentFirst(argc, argv));

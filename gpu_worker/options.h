@@ -27,6 +27,7 @@ struct GpuWorkerOptions {
   int router_spin_us = 0;
   WatchOptions watch;
   EngineOptions engine;
+  bool sizes = false;      // show what known models need and exit
   InspectOptions inspect;  // with a path: show that model and exit
 
   // INVALID_ARGUMENT names the flag. What depends on the model is checked when it is loaded.

@@ -65,7 +65,7 @@ class ComposeTest(unittest.TestCase):
         for name in DAEMONS:
             service = self.services[name]
             self.assertEqual(service["user"], "10001:10001")
-            for volume in (("run", "/run/hga", "rw"), ("shm", "/dev/shm", "rw")):
+            for volume in (("run", "/run/hga", "rw"), ("shm", "/dev/shm", "nocopy")):
                 self.assertIn(volume, cf.mounts(service))
         for volume in ("run", "shm"):
             options = self.file["volumes"][volume]["driver_opts"]

@@ -20,6 +20,21 @@ class Expectations:
         print("  %s  %s%s" % ("ok  " if true else "FAIL", what, "" if true else ": %s" % (shown,)), flush=True)
 
 
+def document():
+    """A piece of a book, in a file of its own."""
+    path = os.path.join(os.environ.get("TMPDIR", "/tmp"), "hga-deploy-test.%d.txt" % os.getpid())
+    if not os.path.exists(path):
+        with open(sut.ALICE, "rb") as book, open(path, "wb") as file:
+            file.write(book.read(sut.DOCUMENT_BYTES).rsplit(b"\n", 1)[0])
+    return path
+
+
+def kept(answer):
+    """Whether all of the document came from the store, but what is behind its last whole chunk."""
+    figures = answer.figures
+    return figures.get("reused_tokens", 0) > figures.get("prompt_tokens", 1 << 30) - 128
+
+
 class AskingMeanwhile:
     """Asks again and again, in a thread, until it is left."""
 
@@ -31,7 +46,7 @@ class AskingMeanwhile:
 
     def go_on(self):
         while not self.left.is_set():
-            self.answers.append(sut.ask(sut.QUESTION, sut.DOCUMENT, "--session", "meanwhile"))
+            self.answers.append(sut.ask(sut.QUESTION, document(), "--session", "meanwhile"))
             time.sleep(0.1)
 
     def __exit__(self, *_):
@@ -72,7 +87,7 @@ def fast_path(answer):
 
 def check_disturbed(expect, right, what, disturb, disturbed):
     """Asks while `disturb` runs: a wrong answer never, afterwards the right one over shared memory."""
-    with sut_asking() as asking:
+    with AskingMeanwhile() as asking:
         wait_until("an answer before", lambda: asking.answers, 300)
         before = len(asking.answers)
         disturb()
@@ -91,12 +106,8 @@ def check_disturbed(expect, right, what, disturb, disturbed):
     expect.that("%s: answers again, over shared memory" % what, fast_path(answers[-1]),
                 answers[-1].error or answers[-1].figures)
     expect.that("%s: the document is still there" % what,
-                answers[-1].figures.get("reused_tokens", 0) >= 7000, answers[-1].figures)
+                kept(answers[-1]), answers[-1].figures)
     expect.that("%s: it hit the service that was meant" % what, before > 0 and disturbed(), "")
-
-
-def sut_asking():
-    return AskingMeanwhile()
 
 
 def started_at(service):
@@ -121,26 +132,27 @@ def check_restarts(expect, right):
 
 
 def write_document(path, seed):
-    """Some 3,000 tokens that no other document has."""
+    """Some 1,000 tokens that no other document has."""
     with open(path, "w", encoding="ascii") as file:
-        for line in range(200):
+        for line in range(60):
             file.write("Entry %d of book %d: shelf %d holds %d jars.\n" % (line, seed, line * 7 % 101, line * seed % 997))
 
 
 def check_full_disk(expect, right, folder):
-    document = os.path.join(folder, "new.txt")
-    write_document(document, 31)
+    other = os.path.join(folder, "hga-deploy-test-other.%d.txt" % os.getpid())
+    write_document(other, 31)
     filled = in_container("kv_store", "cat /dev/zero > /var/lib/hga/kv_store/filler", check=False)
     expect.that("the store's disk is full", "No space left" in filled.stderr, filled.stderr)
-    new = sut.ask("How many jars does shelf 7 hold?", document)
+    new = sut.ask("How many jars does shelf 7 hold?", other)
     print("  disk full, new document: exit code %d %s" % (new.exit_code, new.error.strip().split("\n")[0]))
     expect.that("disk full: a new document is answered or refused", new.exit_code in (0, 3, 5), new.error)
-    old = sut.ask()
+    old = sut.ask(sut.QUESTION, document())
     expect.that("disk full: the old document is answered rightly or refused",
                 old.text in right if old.exit_code == 0 else old.exit_code in (3, 5), old.error or old.text)
     expect.that("disk full: the daemons go on", sut.healthy(sut.DAEMONS)())
     in_container("kv_store", "rm /var/lib/hga/kv_store/filler")
-    wait_until("after room was made, a question is answered", lambda: sut.ask("x", document).exit_code == 0, 180)
+    wait_until("after room was made, a question is answered", lambda: sut.ask("x", other).exit_code == 0, 180)
+    os.unlink(other)
 
     def all_durable():
         store = sut.stats().get("kv_store", {})
@@ -160,39 +172,34 @@ def check_down_and_up(expect, right):
     sut.compose("down")
     print("  up again, healthy after %.1f s" % sut.start())
     wait_until("attached", sut.attached)
-    answer = sut.ask()
+    answer = sut.ask(sut.QUESTION, document())
     expect.that("down and up: the same answer", answer.text in right, answer.error or answer.text)
     expect.that("down and up: prompt tokens from the store %s" % answer.figures.get("reused_tokens"),
-                answer.figures.get("reused_tokens", 0) >= 7000, answer.figures)
+                kept(answer), answer.figures)
     expect.that("down and up: blocks came from disk",
                 answer.figures.get("blocks", {}).get("disk", 0) > 0, answer.figures)
 
 
 def image_bytes():
-    """{image: bytes}, and the bytes of all of them with shared layers counted once."""
+    """{image: bytes}; layers that images share are counted in each."""
     names = ["hga/" + daemon for daemon in sut.DAEMONS]
-    sizes, layers = {}, {}
+    sizes = {}
     for name in names:
         image = json.loads(run("docker", "image", "inspect", name).stdout)[0]
         sizes[name] = image["Size"]
-        history = run("docker", "history", "--no-trunc", "--format", "{{.ID}} {{.CreatedBy}}", "--human=false",
-                      name).stdout
-        del history
-        for layer in image["RootFS"]["Layers"]:
-            layers.setdefault(layer, name)
-    return sizes, layers
+    return sizes
 
 
 def check_start(expect):
     seconds = sut.start()
     print("  healthy after %.1f s" % seconds)
     wait_until("attached", sut.attached)
-    answer = sut.ask()
+    answer = sut.ask(sut.QUESTION, document())
     expect.that("a question from outside is answered: %s" % answer.text, answer.exit_code == 0, answer.error)
     expect.that("over shared memory", fast_path(answer), answer.figures)
     expect.that("nothing of the document was there before", answer.figures.get("reused_tokens") == 0, answer.figures)
     # Without the router attention is dense: exact, but it may choose other words than routed attention.
-    dense = sut.ask(sut.QUESTION, sut.DOCUMENT, "--attention", "dense")
+    dense = sut.ask(sut.QUESTION, document(), "--attention", "dense")
     expect.that("the same with dense attention: %s" % dense.text, dense.exit_code == 0, dense.error)
     return seconds, {answer.text, dense.text}
 
@@ -205,7 +212,7 @@ def main():
     expect = Expectations()
     try:
         seconds, right = check_start(expect)
-        sizes, _ = image_bytes()
+        sizes = image_bytes()
         print("  image sizes: %s" % ", ".join("%s %.1f MB" % (n, b / 1e6) for n, b in sizes.items()))
         if options.json:
             with open(options.json, "w", encoding="ascii") as file:
@@ -218,6 +225,7 @@ def main():
             check_down_and_up(expect, right)
     except (RuntimeError, subprocess.TimeoutExpired) as error:
         expect.that("the run goes to its end", False, error)
+    os.unlink(document())
     if expect.failed:
         print(sut.compose("logs", "--tail=30", *sut.DAEMONS, check=False), file=sys.stderr)
     print("%d passed, %d failed" % (expect.passed, expect.failed))
