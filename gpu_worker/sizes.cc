@@ -79,7 +79,7 @@ const std::vector<KnownModel>& KnownModels() {
 
 absl::Status WriteSizes(const EngineOptions& engine, std::ostream& out) {
   HGA_ASSIGN_OR_RETURN(const SummaryMethod* method, FindSummaryMethod(engine.summary_method));
-  out << "| model | context | weights | K/V, in RAM or on disk | summaries, in RAM | GPU memory | with all K/V on the GPU |\n"
+  out << "| model | context | weights | K/V, RAM or disk | summaries, RAM | GPU memory | with all K/V on the GPU |\n"
          "|---|---|---|---|---|---|---|\n";
   for (const KnownModel& model : KnownModels()) {
     for (const uint64_t context : model.contexts) {

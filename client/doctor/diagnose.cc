@@ -21,8 +21,9 @@ Finding Memory(const MachineFacts& m) {
   if (m.memory_total < m.arena_bytes + kGiB)
     return {"memory", Level::kFail, what, absl::StrCat("Make the arena smaller: ", kArenaSetting, ".")};
   if (m.memory_available < m.arena_bytes + kOwnUse)
-    return {"memory", Level::kWarn, what, absl::StrCat("End what takes memory, or make the arena smaller: ", kArenaSetting,
-                                                       ". With the stack running this is to be expected.")};
+    return {"memory", Level::kWarn, what,
+            absl::StrCat("End what takes memory, or make the arena smaller: ", kArenaSetting,
+                         ". With the stack running this is to be expected.")};
   return {"memory", Level::kOk, what, ""};
 }
 
@@ -45,7 +46,8 @@ Finding SharedMemory(const MachineFacts& m) {
 
 Finding HugePages(const MachineFacts& m) {
   if (m.huge_shm.empty())
-    return {"huge pages", Level::kWarn, "the kernel has none for shared memory", "Attention over a large arena is slower."};
+    return {"huge pages", Level::kWarn, "the kernel has none for shared memory",
+            "Attention over a large arena is slower."};
   const std::string what = absl::StrCat("for shared memory: ", m.huge_shm);
   if (m.huge_shm == "never" || m.huge_shm == "deny" || m.huge_shm == "advise")
     return {"huge pages", Level::kWarn, what,
@@ -152,8 +154,10 @@ Finding DaemonFinding(const DaemonFacts& d) {
             "Run hga as the user of the daemons."};
   if (d.metrics_port_taken)
     return {d.name, Level::kFail,
-            absl::StrCat("does not serve at ", d.address, ", and port ", d.metrics_port, " of its metrics page is taken"),
-            absl::StrCat("Find out by whom: ss -ltnp 'sport = :", d.metrics_port, "'; or choose another --metrics_listen.")};
+            absl::StrCat("does not serve at ", d.address, ", and port ", d.metrics_port,
+                         " of its metrics page is taken"),
+            absl::StrCat("Find out by whom: ss -ltnp 'sport = :", d.metrics_port,
+                         "'; or choose another --metrics_listen.")};
   return {d.name, Level::kWarn, absl::StrCat("does not serve at ", d.address),
           "Start it: deploy/stack.sh start, systemctl start hga.target, or compose; logs say why it ended."};
 }

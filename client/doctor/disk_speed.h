@@ -9,8 +9,8 @@
 
 namespace hga {
 
-// Writes `bytes` (a multiple of 1 MiB) to an unnamed file in `folder`, or in the nearest folder above it that exists, and
-// reads it again. Leaves nothing. Whatever goes wrong is in `error`.
+// Writes `bytes` (a multiple of 1 MiB) to an unnamed file in `folder`, or in the nearest folder above it that exists,
+// and reads it again. Leaves nothing. Whatever goes wrong is in `error`.
 DiskFacts MeasureDisk(const std::string& folder, uint64_t bytes);
 
 }  // namespace hga

@@ -53,8 +53,8 @@ void ReadGpu(const std::string& root, MachineFacts* m) {
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(root + "/dev", error)) {
     const std::string name = entry.path().filename().string();
-    if (name.size() > 6 && absl::StartsWith(name, "nvidia") && name.find_first_not_of("0123456789", 6) == std::string::npos)
-      ++m->gpu_devices;
+    const bool numbered = name.size() > 6 && name.find_first_not_of("0123456789", 6) == std::string::npos;
+    if (numbered && absl::StartsWith(name, "nvidia")) ++m->gpu_devices;
   }
   m->driver_version = DriverVersion(Contents(root + "/proc/driver/nvidia/version"));
   void* library = ::dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);

@@ -23,7 +23,8 @@ class ReadMachineTest : public testing::Test {
   ReadMachineTest() {
     char folder[] = "/tmp/hga.XXXXXX";
     target_.root = mkdtemp(folder);
-    for (const char* sub : {"/proc/driver/nvidia", "/sys/kernel/mm/transparent_hugepage", "/dev/shm", "/run", "/data"}) {
+    for (const char* sub :
+         {"/proc/driver/nvidia", "/sys/kernel/mm/transparent_hugepage", "/dev/shm", "/run", "/data"}) {
       std::filesystem::create_directories(target_.root + sub);
     }
     target_.data_folder = target_.root + "/data";
@@ -43,7 +44,7 @@ TEST_F(ReadMachineTest, ReadsWhatTheKernelSays) {
   Write("/proc/meminfo", "MemTotal:       24000000 kB\nMemFree: 1 kB\nMemAvailable:   12 kB\nSwapTotal: 3 kB\n");
   Write("/proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512bw avx512_vnni\nbugs\t: none\n");
   Write("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "always within_size [advise] never deny force\n");
-  Write("/proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22\nGCC 12\n");
+  Write("/proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX Kernel Module  550.54.14  Thu Feb 22\nGCC 12\n");
   for (const char* device : {"nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "null"}) {
     Write(std::string("/dev/") + device, "");
   }

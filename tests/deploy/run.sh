@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Runs compose.yaml for real, as root: an engine of its own, images, the stack, and what may happen to it.
 # usage: tests/deploy/run.sh [--state DIR] [--json FILE] [--start_only]
-#   --state DIR   where the engine keeps its images; they stay there for the next run (default: a folder that is removed)
+#   --state DIR   where the engine keeps its images; they stay there for the next run (default: one that is removed)
 #   --json FILE   stack_healthy_s and image_bytes_total, for tests/bench/run.sh deploy
 #   --start_only  ends once the stack is healthy and has answered
-# Builds share $HGA_DISK_CACHE, or $HOME/.cache/bazel-disk, with builds outside of containers. Takes some 10 minutes from
-# nothing. Leaves nothing running. Closes with "N passed, N failed".
+# Builds share $HGA_DISK_CACHE, or $HOME/.cache/bazel-disk, with builds outside of containers. Takes 10 minutes or more
+# from nothing. Leaves nothing running. Closes with "N passed, N failed".
 set -euo pipefail
 root="$(cd "$(dirname "$0")/../.." && pwd)"
 cd "$root"
@@ -64,7 +64,10 @@ cache_pid=$!
 until [ -s "$state/cache_port" ]; do kill -0 "$cache_pid"; sleep 0.05; done
 HGA_BAZEL_FLAGS="--remote_cache=http://127.0.0.1:$(cat "$state/cache_port")"
 export HGA_BAZEL_FLAGS
-docker-compose build kv_store router gpu_worker >"$state/build.log" 2>&1 || { tail -n 40 "$state/build.log" >&2; exit 1; }
+if ! docker-compose build kv_store router gpu_worker >"$state/build.log" 2>&1; then
+  tail -n 40 "$state/build.log" >&2
+  exit 1
+fi
 
 step "client and model"
 bazel build -c opt --noshow_progress --show_result=0 //client:hga </dev/null

@@ -1,4 +1,4 @@
-"""The systemd units, as far as they can be tried without systemd running: parsed, verified, hardened, true to the flags."""
+"""The systemd units, tried without systemd running: parsed, verified, hardened, true to the daemons' flags."""
 import glob
 import os
 import re

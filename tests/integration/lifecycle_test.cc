@@ -68,7 +68,8 @@ TEST_P(LifecycleTest, HealthySecondInstanceRefusedSigtermEndsWithZero) {
   // kv_store meets its locked data first, the others their socket.
   EXPECT_NE(second.output.find(GetParam() == "kv_store" ? "in use by another" : ".sock"), std::string::npos)
       << second.output;
-  EXPECT_EQ(CheckHealth(Connect(stack.address(GetParam())), std::chrono::seconds(5)), absl::OkStatus()) << "the first instance was disturbed";
+  EXPECT_EQ(CheckHealth(Connect(stack.address(GetParam())), std::chrono::seconds(5)), absl::OkStatus())
+      << "the first instance was disturbed";
 
   DaemonOf(stack)->Signal(SIGTERM);
   const auto code = DaemonOf(stack)->Wait(absl::Seconds(10));
