@@ -64,3 +64,17 @@ case "$name" in
   backend|models|deploy) common+=("--model=$model") ;;
 esac
 ".bazel/bin/tests/bench/${name}_bench" "${common[@]}"
+
+# Start and images of the containers, where an engine can be run.
+if [ "$name" = deploy ] && [ -z "$quick" ] && [ "$(id -u)" -eq 0 ]; then
+  containers="$(mktemp)"
+  tests/deploy/run.sh --start_only --json "$containers"
+  python3 - "$containers" "${json:-/dev/stdout}" <<'PYTHON'
+import json, os, sys
+figures = json.load(open(sys.argv[1]))
+if os.path.isfile(sys.argv[2]):
+    figures = {**json.load(open(sys.argv[2])), **figures}
+json.dump(figures, open(sys.argv[2], "w"))
+PYTHON
+  rm -f "$containers"
+fi
