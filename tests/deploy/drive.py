@@ -46,7 +46,7 @@ class AskingMeanwhile:
 
     def go_on(self):
         while not self.left.is_set():
-            self.answers.append(sut.ask(sut.QUESTION, document(), "--session", "meanwhile"))
+            self.answers.append(sut.ask(sut.QUESTION, document(), "--budget", "1", "--session", "meanwhile"))
             time.sleep(0.1)
 
     def __exit__(self, *_):
@@ -200,10 +200,10 @@ def check_start(expect):
     expect.that("a question from outside is answered: %s" % answer.text, answer.exit_code == 0, answer.error)
     expect.that("over shared memory", fast_path(answer), answer.figures)
     expect.that("nothing of the document was there before", answer.figures.get("reused_tokens") == 0, answer.figures)
-    # Without the router attention is dense: exact, but it may choose other words than routed attention.
+    # What a step without a router does instead.
     dense = sut.ask(sut.QUESTION, document(), "--attention", "dense")
-    expect.that("the same with dense attention: %s" % dense.text, dense.exit_code == 0, dense.error)
-    return seconds, {answer.text, dense.text}
+    expect.that("dense attention says the same", dense.text == answer.text, dense.error or dense.text)
+    return seconds, {answer.text}
 
 
 def main():

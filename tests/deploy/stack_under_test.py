@@ -75,7 +75,8 @@ class Answer:
 
 
 def ask(question, document, *flags, timeout=300):
-    """A question from outside, greedily."""
+    """A question from outside, greedily. The router selects everything: exact attention, whether it is there or not."""
+    flags = flags or ("--budget", "1")
     return Answer(run(HGA, "ask", "--worker", WORKER, "--json", "--quiet", "--timeout", str(timeout - 10), "--file",
                       document, "--max-tokens", "16", question, *flags, check=False, timeout=timeout))
 
