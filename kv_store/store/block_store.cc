@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/log.h"
 #include "common/base/status.h"
 
 namespace hga {
@@ -14,6 +15,7 @@ void BlockStore::SetSlots(const KvGeometry& geometry, uint32_t slot_count, SlotM
   slots_ = SlotTable(slot_count);
   ghosts_ = GhostList(slot_count);
   if (options_.trace != nullptr) options_.trace->Start({kTraceMagic, geometry.block_bytes(), geometry.layers, slot_count});
+  checksums_.assign(slot_count, 0);
 }
 
 void BlockStore::AddClient(ClientId client) { clients_[client]; }
@@ -94,7 +96,7 @@ void BlockStore::DropBlocks(Chunk* chunk) {
     slot = kNoSlot;  // a staging slot is freed when its read ends
   }
   chunk->resident = 0;
-  if (chunk->durable || chunk->writing) to_delete_.insert(chunk->hash);
+  if (chunk->durable || chunk->writing || chunk->recorded) to_delete_.insert(chunk->hash);
   if (chunk->durable) {
     --chunks_durable_;
   } else if (!chunk->lost) {
@@ -120,6 +122,7 @@ void BlockStore::MarkLost(Chunk* chunk) {
   chunk->lost = true;
   chunk->serial = next_serial_++;
   to_delete_.insert(chunk->hash);
+  tokens_to_put_.insert(chunk->hash);
 }
 
 // --- Slots ---
@@ -229,7 +232,7 @@ absl::StatusOr<CommitOutcome> BlockStore::Commit(ClientId id, CommitArgs args) {
   const ChunkHash hash = args.hash;
   if (Chunk* existing = FindWhole(hash); existing != nullptr) {
     Pin(session, hash);
-    return AdoptDuplicate(client, existing, args.slots);
+    return AdoptDuplicate(client, existing, args);
   }
   std::unique_ptr<Chunk>& place = chunks_[hash];
   if (place == nullptr) place = std::make_unique<Chunk>();
@@ -254,26 +257,28 @@ void BlockStore::AdoptNew(Client* client, Chunk* chunk, CommitArgs args) {
   for (uint32_t layer = 0; layer < geometry_.layers; ++layer) {
     const uint32_t slot = chunk->slots[layer];
     client->reserved.erase(slot);
+    checksums_[slot] = chunk->record->checksums[layer];
     PlaceIn(slot, chunk, layer, SlotState::kDirty);
     Hold(client, slot);
   }
-  to_delete_.erase(chunk->hash);
+  tokens_to_put_.insert(chunk->hash);
   dirty_.emplace_back(chunk->hash, chunk->serial);
   ++chunks_dirty_;
 }
 
 // Blocks in RAM stay and the caller's copies go; where the store has a block only on disk, the caller's copy
 // stays.
-CommitOutcome BlockStore::AdoptDuplicate(Client* client, Chunk* chunk, const std::vector<uint32_t>& slots) {
+CommitOutcome BlockStore::AdoptDuplicate(Client* client, Chunk* chunk, const CommitArgs& args) {
   Record(TraceEvent::kCommit, chunk->hash);
-  CommitOutcome outcome{slots, /*duplicate=*/true};
+  CommitOutcome outcome{args.slots, /*duplicate=*/true};
   for (uint32_t layer = 0; layer < geometry_.layers; ++layer) {
     uint32_t& mine = chunk->slots[layer];
-    client->reserved.erase(slots[layer]);
+    client->reserved.erase(args.slots[layer]);
     if (mine != kNoSlot && slots_.state(mine) != SlotState::kStaging) {
-      slots_.Drop(slots[layer]);
+      slots_.Drop(args.slots[layer]);
     } else {
-      mine = slots[layer];
+      mine = args.slots[layer];
+      checksums_[mine] = args.checksums[layer];
       ++chunk->resident;
       PlaceIn(mine, chunk, layer, SlotState::kClean);
     }
@@ -307,7 +312,7 @@ absl::StatusOr<std::vector<DiskRead>> BlockStore::Fetch(ClientId id, const std::
   std::vector<size_t> absent;
   for (size_t i = 0; i < names.size();
        ++i) {  // first hold all that is here, so that staging evicts none of it
-    const Chunk* chunk = FindWhole(names[i].chunk);
+    Chunk* chunk = FindWhole(names[i].chunk);
     if (chunk == nullptr || names[i].layer >= geometry_.layers) {
       ++counters_.misses;
       Settle({ticket, i}, absl::NotFoundError("no such block"), 0);
@@ -319,6 +324,11 @@ absl::StatusOr<std::vector<DiskRead>> BlockStore::Fetch(ClientId id, const std::
       absent.push_back(i);
       continue;
     }
+    if (FailsSample(slot)) {
+      DropDamaged(chunk, names[i].layer);
+      absent.push_back(i);
+      continue;
+    }
     ++counters_.ram_hits;
     slots_.MarkReused(slot);
     Hold(client, slot);
@@ -326,7 +336,14 @@ absl::StatusOr<std::vector<DiskRead>> BlockStore::Fetch(ClientId id, const std::
     --ticket->waiting;
   }
   std::vector<DiskRead> reads;
-  for (size_t i : absent) FetchFromDisk(FindWhole(names[i].chunk), names[i].layer, {ticket, i}, &reads);
+  for (size_t i : absent) {
+    Chunk* chunk = FindWhole(names[i].chunk);
+    if (chunk == nullptr) {
+      Settle({ticket, i}, absl::DataLossError(absl::StrCat("chunk ", names[i].chunk.ToHex(), ": damaged in RAM")), 0);
+    } else {
+      FetchFromDisk(chunk, names[i].layer, {ticket, i}, &reads);
+    }
+  }
   if (--ticket->waiting == 0) ticket->done(std::move(ticket->results));
   return reads;
 }
@@ -346,7 +363,23 @@ void BlockStore::FetchFromDisk(Chunk* chunk, uint32_t layer, Waiter waiter, std:
   staging_[slot].waiters.push_back(std::move(waiter));
 }
 
-void BlockStore::FinishRead(uint32_t slot, const absl::Status& status) {
+// Whether the block in the slot is one that is looked at, and is not what it was.
+bool BlockStore::FailsSample(uint32_t slot) {
+  if (options_.verify_ram_every == 0 || ++ram_hits_unchecked_ < options_.verify_ram_every) return false;
+  ram_hits_unchecked_ = 0;
+  return BlockChecksum(memory_(slot), geometry_.block_bytes()) != checksums_[slot];
+}
+
+// A block in RAM is damaged: the disk's copy takes its place, or the chunk is lost.
+void BlockStore::DropDamaged(Chunk* chunk, uint32_t layer) {
+  ++counters_.ram_checksum_errors;
+  LogError("a block is damaged in RAM", {{"chunk", chunk->hash.ToHex()}, {"layer", layer}});
+  if (!chunk->durable) return MarkLost(chunk);
+  slots_.Drop(std::exchange(chunk->slots[layer], kNoSlot));
+  --chunk->resident;
+}
+
+void BlockStore::FinishRead(uint32_t slot, const absl::Status& status, uint64_t checksum) {
   auto node = staging_.extract(slot);
   HGA_CHECK(!node.empty());
   const Staging& staging = node.mapped();
@@ -362,6 +395,7 @@ void BlockStore::FinishRead(uint32_t slot, const absl::Status& status) {
     slot = *place;
   } else if (place != nullptr && status.ok()) {
     *place = slot;
+    checksums_[slot] = checksum;
     PlaceIn(slot, chunk, staging.layer, SlotState::kClean);
     ++chunk->resident;
   } else {

@@ -3,7 +3,8 @@
 // A plain state machine: it starts no thread and waits for no disk. Disk work leaves it as DiskReads and
 // WriteJobs and comes back through FinishRead and FinishWrite; store_loop.h runs them.
 //
-// Invariant: a chunk in the index that is not `lost` is complete: each layer's block is in a slot or durable.
+// Invariants: a chunk in the index that is not `lost` is complete: each layer's block is in a slot or durable. A
+// manifest on disk names only chunks whose token ids are on disk, so whatever is lost can be computed again.
 #ifndef HGA_KV_STORE_STORE_BLOCK_STORE_H_
 #define HGA_KV_STORE_STORE_BLOCK_STORE_H_
 
@@ -48,7 +49,8 @@ struct Chunk {
   uint32_t pinned = 0;          // of these, by manifests of pinned sessions
   bool durable = false;
   bool writing = false;  // part of the write job under way
-  bool lost = false;     // failed its checksum: to be computed again
+  bool recorded = false;  // the disk has, or may get, a record of it
+  bool lost = false;      // its blocks are gone, its token ids are not: to be computed again
   // Only until durable.
   std::shared_ptr<const ChunkRecord> record;
   std::shared_ptr<const SummaryRecord> summary;
@@ -118,6 +120,9 @@ struct StoreStats {
   uint64_t reclaims = 0, unknown_releases = 0, chunks_written = 0, bytes_written = 0;
   uint64_t sessions = 0, chunks = 0, chunks_durable = 0, chunks_dirty = 0, clients = 0,
            clients_quarantined = 0;
+  uint64_t ram_checksum_errors = 0;  // blocks in RAM that a sample found damaged
+  uint64_t garbage_chunks = 0;       // found at start: of no session, left by a crash
+  uint64_t damaged_records = 0;      // found at start: records that do not decode
 };
 
 struct BlockStoreOptions {
@@ -129,7 +134,12 @@ struct BlockStoreOptions {
   // Sessions, system prompts for one, whose blocks are evicted last and whose K/V is never given up for the budget.
   absl::flat_hash_set<std::string> pinned_sessions;
   std::shared_ptr<TraceRecorder> trace;  // nullptr: nothing is recorded
+  uint32_t verify_ram_every = 256;  // one of so many RAM hits is checked against its checksum; 0: none
+  std::function<int64_t()> now_unix_s;  // nullptr: the system's clock
 };
+
+// Takes chunks whose bytes are not what was committed out of the step and returns their names.
+std::vector<ChunkHash> RejectDamaged(const KvGeometry& geometry, WriteStep* step);
 
 // Owned by one thread. Every call checks what comes from clients: INVALID_ARGUMENT for malformed requests,
 // FAILED_PRECONDITION for a client that is not attached, a stale epoch or a session that is not the caller's.
@@ -140,8 +150,9 @@ class BlockStore {
   explicit BlockStore(const BlockStoreOptions& options) : options_(options) {}
 
   // --- Life ---
-  // Reads the index after a restart. Manifests are cut back to what is durable; chunks that no manifest names
-  // are deleted with the next write job.
+  // Reads the index after a restart. Chunks whose blocks are not durable are `lost`; what no manifest names is
+  // deleted with the next write job, unless a manifest was damaged: then its chunks wait for whoever asks for
+  // the same tokens again.
   absl::Status Load(KvTier* tier);
   // Fixes the block shape; once, before the first slot is used.
   void SetSlots(const KvGeometry& geometry, uint32_t slot_count, SlotMemory memory);
@@ -163,6 +174,10 @@ class BlockStore {
   absl::StatusOr<StoredTokens> GetSession(const std::string& name) const;
   std::vector<SessionView> ListSessions() const;
   absl::Status DeleteSession(const std::string& name);
+  // Copies the manifest as it was last written, no block. ALREADY_EXISTS: `to` is taken.
+  absl::Status ForkSession(const std::string& from, const std::string& to);
+  // Calls back when all changes of sessions made so far are durable, maybe at once.
+  void WhenSaved(std::function<void(absl::Status)> done);
 
   // --- Blocks ---
   absl::StatusOr<std::vector<uint32_t>> Reserve(ClientId client, uint32_t count);
@@ -173,7 +188,7 @@ class BlockStore {
   // settled, maybe before this returns.
   absl::StatusOr<std::vector<DiskRead>> Fetch(ClientId client, const std::vector<BlockName>& names,
                                               FetchDone done);
-  void FinishRead(uint32_t slot, const absl::Status& status);
+  void FinishRead(uint32_t slot, const absl::Status& status, uint64_t checksum);
   absl::Status Release(ClientId client, absl::Span<const uint32_t> slots);
   // The chunk's summary while it is not on disk yet; nullptr: read it from the tier. NOT_FOUND: no such
   // chunk.
@@ -184,9 +199,10 @@ class BlockStore {
   std::optional<WriteJob> TakeWrite();
   // The step is durable, except for `rejected` chunks whose bytes did not match their checksums.
   void FinishWrite(const std::vector<ChunkHash>& rejected);
+  // The step failed: nobody knows whether it is durable. Everything in it is to be written again; what frees
+  // room goes first, alone. `why` is shown to whom is refused for want of clean slots.
+  void FailWrite(const WriteStep& step, absl::Status why);
   bool HasPendingWrites() const;
-  // Why writes fail at present; shown to whom is refused for want of clean slots.
-  void SetWriteError(absl::Status status) { write_error_ = std::move(status); }
   // Drops what is clean and unheld from RAM; returns the blocks dropped.
   uint64_t DropRam();
 
@@ -240,9 +256,13 @@ class BlockStore {
   void ReplaceManifest(Session* session, std::vector<ChunkHash> chunks);
   void Pin(Session* session, const ChunkHash& chunk);
   void Close(const std::string& session_id);
+  void Save(const std::string& name);
   void EraseSession(const std::string& session_id);
   SessionRecord RecordOf(const std::string& name, const Session& session) const;
+  // block_store_writes.cc
+  void LoadChunk(Scanned<ChunkRecord> scanned);
   void LoadSession(SessionRecord record);
+  void CollectGarbage(bool keep);
 
   // block_store_budget.cc
   // Keeps the disk within its budget: K/V of the sessions that were not used for longest goes, as far as nobody else
@@ -261,7 +281,7 @@ class BlockStore {
   void MarkLost(Chunk* chunk);
   absl::Status CheckCommit(const Client& client, const CommitArgs& args) const;
   void AdoptNew(Client* client, Chunk* chunk, CommitArgs args);
-  CommitOutcome AdoptDuplicate(Client* client, Chunk* chunk, const std::vector<uint32_t>& slots);
+  CommitOutcome AdoptDuplicate(Client* client, Chunk* chunk, const CommitArgs& args);
   uint32_t TakeSlot(SlotState state);
   void Evict(uint32_t slot);
   void Hold(Client* client, uint32_t slot);
@@ -276,6 +296,10 @@ class BlockStore {
     if (chunk != nullptr) Record(TraceEvent::kRelease, chunk->hash, slots_.layer(slot));
   }
   absl::Status Exhausted(uint32_t wanted);
+  int64_t Now() const;
+  bool FailsSample(uint32_t slot);
+  void DropDamaged(Chunk* chunk, uint32_t layer);
+  void TakeDirty(WriteJob* job);
 
   const BlockStoreOptions options_;
   KvGeometry geometry_;
@@ -286,6 +310,8 @@ class BlockStore {
   absl::flat_hash_map<std::string, Session> sessions_;
   absl::flat_hash_map<ClientId, Client> clients_;
   absl::flat_hash_map<uint32_t, Staging> staging_;  // by slot
+  std::vector<uint64_t> checksums_;                 // [slots], of the block in each
+  uint32_t ram_hits_unchecked_ = 0;
   uint64_t next_serial_ = 1;
   uint64_t next_nameless_ = 1;
   uint64_t chunks_durable_ = 0;
@@ -294,12 +320,15 @@ class BlockStore {
   std::deque<std::pair<ChunkHash, uint64_t>> dirty_;  // (chunk, serial), in order of commit
   uint64_t chunks_dirty_ = 0;                         // of these, those that still exist
   absl::flat_hash_set<ChunkHash> to_delete_;
+  absl::flat_hash_set<ChunkHash> tokens_to_put_;
   absl::flat_hash_set<std::string> sessions_to_put_;
   absl::flat_hash_set<std::string> sessions_to_delete_;
   bool write_under_way_ = false;
   std::vector<std::pair<ChunkHash, uint64_t>> writing_;
   std::vector<uint32_t> writing_slots_;
-  absl::Status write_error_;
+  std::vector<std::function<void(absl::Status)>> on_saved_;          // with the next step
+  std::vector<std::function<void(absl::Status)>> on_saved_writing_;  // with the one under way
+  absl::Status write_error_;  // of the last step
 
   uint32_t shortage_ = 0;
   StoreStats counters_;

@@ -9,14 +9,16 @@
 namespace hga {
 namespace {
 
-int64_t NowUnixSeconds() { return static_cast<int64_t>(std::time(nullptr)); }
-
 // As long as a manifest that was never written: nothing that outlives the writer.
 bool IsEmpty(const std::vector<ChunkHash>& chunks, const std::vector<uint32_t>& tail) {
   return chunks.empty() && tail.empty();
 }
 
 }  // namespace
+
+int64_t BlockStore::Now() const {
+  return options_.now_unix_s ? options_.now_unix_s() : static_cast<int64_t>(std::time(nullptr));
+}
 
 absl::StatusOr<BlockStore::Session*> BlockStore::FindOpenSession(ClientId client,
                                                                  const std::string& session_id,
@@ -59,7 +61,7 @@ absl::StatusOr<OpenOutcome> BlockStore::OpenSession(ClientId id, const std::stri
   session.pinned = options_.pinned_sessions.contains(name);
   session.model = model;
   session.writer = id;
-  session.last_used_unix_s = NowUnixSeconds();
+  session.last_used_unix_s = Now();
   outcome.epoch = ++session.epoch;
   if (session.named && !IsEmpty(session.chunks, session.tail_tokens)) sessions_to_put_.insert(name);
   client->sessions.insert(outcome.session_id);
@@ -103,11 +105,8 @@ absl::Status BlockStore::UpdateSession(ClientId id, const std::string& session_i
   HGA_RETURN_IF_ERROR(CheckManifest(*session, chunks));
   ReplaceManifest(session, std::move(chunks));
   session->tail_tokens = std::move(tail_tokens);
-  session->last_used_unix_s = NowUnixSeconds();
-  if (session->named) {
-    sessions_to_delete_.erase(session_id);
-    sessions_to_put_.insert(session_id);
-  }
+  session->last_used_unix_s = Now();
+  if (session->named) Save(session_id);
   return absl::OkStatus();
 }
 
@@ -202,6 +201,45 @@ absl::Status BlockStore::DeleteSession(const std::string& name) {
   }
   EraseSession(name);
   return absl::OkStatus();
+}
+
+absl::Status BlockStore::ForkSession(const std::string& from, const std::string& to) {
+  HGA_RETURN_IF_ERROR(ValidateSessionName(from));
+  HGA_RETURN_IF_ERROR(ValidateSessionName(to));
+  const auto source = sessions_.find(from);
+  if (source == sessions_.end() || IsEmpty(source->second.chunks, source->second.tail_tokens)) {
+    return absl::NotFoundError(absl::StrCat("no session '", from, "'"));
+  }
+  if (sessions_.contains(to)) return absl::AlreadyExistsError(absl::StrCat("there is a session '", to, "'"));
+  if (sessions_.size() >= kMaxSessions) return absl::ResourceExhaustedError("too many sessions; delete some");
+  Session fork;
+  fork.named = true;
+  fork.pinned = options_.pinned_sessions.contains(to);
+  fork.model = source->second.model;
+  fork.last_used_unix_s = Now();
+  fork.tail_tokens = source->second.tail_tokens;
+  ReplaceManifest(&fork, source->second.chunks);
+  sessions_[to] = std::move(fork);
+  Save(to);
+  return absl::OkStatus();
+}
+
+// With the next write step. An empty session is none on disk.
+void BlockStore::Save(const std::string& name) {
+  const auto found = sessions_.find(name);
+  const bool keep = found != sessions_.end() && !IsEmpty(found->second.chunks, found->second.tail_tokens);
+  (keep ? sessions_to_put_ : sessions_to_delete_).insert(name);
+  (keep ? sessions_to_delete_ : sessions_to_put_).erase(name);
+}
+
+void BlockStore::WhenSaved(std::function<void(absl::Status)> done) {
+  if (!sessions_to_put_.empty() || !sessions_to_delete_.empty()) {
+    on_saved_.push_back(std::move(done));
+  } else if (write_under_way_) {
+    on_saved_writing_.push_back(std::move(done));
+  } else {
+    done(absl::OkStatus());
+  }
 }
 
 SessionRecord BlockStore::RecordOf(const std::string& name, const Session& session) const {

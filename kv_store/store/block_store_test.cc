@@ -106,9 +106,9 @@ class BlockStoreTest : public ::testing::Test {
   }
   void FinishReads(const std::vector<DiskRead>& reads) {
     for (const DiskRead& read : reads) {
-      BlockRead r{read.name, memory_[read.slot].data(), absl::OkStatus()};
+      BlockRead r{read.name, memory_[read.slot].data(), absl::OkStatus(), 0};
       tier_.ReadBlocks(absl::MakeSpan(&r, 1));
-      store_->FinishRead(read.slot, r.status);
+      store_->FinishRead(read.slot, r.status, r.checksum);
     }
   }
 
@@ -349,13 +349,13 @@ TEST_F(BlockStoreTest, RestartServesOnlyWhatWasDurable) {
   ASSERT_TRUE(store_->UpdateSession(kA, "s", more.epoch, HashesUpTo(3), {9}).ok());
   const auto lost_step = store_->TakeWrite();  // never reaches the disk
   ASSERT_TRUE(lost_step.has_value());
-  WriteStep only_manifest;
-  only_manifest.put_sessions = lost_step->step.put_sessions;
-  ASSERT_TRUE(tier_.Write(only_manifest).ok());
+  WriteStep no_blocks = lost_step->step;
+  no_blocks.put_chunks.clear();
+  ASSERT_TRUE(tier_.Write(no_blocks).ok());
   Restart();
   const auto stored = store_->GetSession("s");
   ASSERT_TRUE(stored.ok());
-  EXPECT_EQ(stored->token_ids, std::vector<uint32_t>({0, 0, 0, 0, 1, 1, 1, 1}));
+  EXPECT_EQ(stored->token_ids, std::vector<uint32_t>({0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 9}));
   const OpenOutcome again = Open(kA, "s", HashesUpTo(3));
   EXPECT_EQ(again.matched, 2u);
   EXPECT_GT(again.epoch, more.epoch);
@@ -475,6 +475,109 @@ TEST_F(BlockStoreTest, PinnedSessionsStayInRamAndOnDisk) {
   EXPECT_EQ(store_->stats().budget_evicted_sessions, 1u);
   EXPECT_TRUE(tier_.HasChunk(Hash(0)));
   EXPECT_FALSE(tier_.HasChunk(hashes.back()));
+}
+
+TEST_F(BlockStoreTest, WrittenDroppedCommittedAndDroppedAgainLeavesNothingOnDisk) {
+  const OpenOutcome first = Open(kA, "");
+  ASSERT_TRUE(store_->Release(kA, Commit(kA, first, 0)).ok());
+  auto job = store_->TakeWrite();
+  ASSERT_TRUE(job.has_value());
+  ASSERT_TRUE(store_->CloseSession(kA, first.session_id, first.epoch).ok());
+  const OpenOutcome second = Open(kA, "");
+  ASSERT_TRUE(store_->Release(kA, Commit(kA, second, 0)).ok());
+  ASSERT_TRUE(store_->CloseSession(kA, second.session_id, second.epoch).ok());
+  ASSERT_TRUE(tier_.Write(job->step).ok());
+  store_->FinishWrite({});
+  WriteAll();
+  EXPECT_TRUE(tier_.ChunksWithBlocks().empty());
+  EXPECT_TRUE(tier_.ChunkRecords().empty());
+}
+
+TEST_F(BlockStoreTest, AFullDiskIsGivenDeletionsFirst) {
+  MakeSession("old", 1);
+  const OpenOutcome session = Open(kA, "new", HashesUpTo(1));
+  ASSERT_TRUE(store_->Release(kA, Commit(kA, session, 1)).ok());
+  auto job = store_->TakeWrite();
+  ASSERT_TRUE(job.has_value());
+  store_->FailWrite(job->step, absl::ResourceExhaustedError("no space left"));
+  EXPECT_TRUE(store_->HasPendingWrites());
+  EXPECT_EQ(store_->stats().slots_held, 0u);
+  ASSERT_TRUE(store_->CloseSession(kA, "new", session.epoch).ok());  // its chunk goes as well
+  ASSERT_TRUE(store_->DeleteSession("old").ok());
+  const OpenOutcome third = Open(kA, "third");
+  ASSERT_TRUE(store_->Release(kA, Commit(kA, third, 2)).ok());
+  job = store_->TakeWrite();
+  ASSERT_TRUE(job.has_value());
+  EXPECT_TRUE(job->step.put_chunks.empty());
+  EXPECT_EQ(job->step.delete_sessions.size(), 2u);
+  ASSERT_TRUE(tier_.Write(job->step).ok());
+  store_->FinishWrite({});
+  WriteAll();
+  EXPECT_EQ(tier_.ChunksWithBlocks(), std::vector<ChunkHash>{Hash(2)});
+}
+
+TEST_F(BlockStoreTest, SavedIsSaidWithTheStepThatSaves) {
+  const OpenOutcome session = Open(kA, "s");
+  ASSERT_TRUE(store_->UpdateSession(kA, "s", session.epoch, {}, {1, 2}).ok());
+  int saved = 0;
+  store_->WhenSaved([&](absl::Status status) { saved += status.ok(); });
+  auto job = store_->TakeWrite();
+  store_->FailWrite(job->step, absl::UnavailableError("again"));
+  EXPECT_EQ(saved, 0);
+  WriteAll();
+  EXPECT_EQ(saved, 1);
+  store_->WhenSaved([&](absl::Status status) { saved += status.ok(); });
+  EXPECT_EQ(saved, 2);
+}
+
+TEST_F(BlockStoreTest, ForkSharesBlocksAndOutlivesItsSource) {
+  MakeSession("s", 2);
+  EXPECT_EQ(store_->ForkSession("none", "t").code(), StatusCode::kNotFound);
+  EXPECT_EQ(store_->ForkSession("s", "s").code(), StatusCode::kAlreadyExists);
+  EXPECT_EQ(store_->ForkSession("s", "../t").code(), StatusCode::kInvalidArgument);
+  const uint64_t written = store_->stats().bytes_written;
+  ASSERT_TRUE(store_->ForkSession("s", "t").ok());
+  WriteAll();
+  EXPECT_EQ(store_->stats().bytes_written, written);
+  ASSERT_TRUE(store_->DeleteSession("s").ok());
+  WriteAll();
+  Restart();
+  EXPECT_EQ(store_->GetSession("t")->token_ids.size(), 2 * g_.chunk_tokens);
+  EXPECT_EQ(Open(kA, "t", HashesUpTo(2)).matched, 2u);
+}
+
+TEST_F(BlockStoreTest, DamageInRamIsReplacedFromDiskOrTheChunkIsLost) {
+  options_.verify_ram_every = 1;
+  Restart();
+  MakeSession("s", 1);
+  auto got = Fetch(kA, {{Hash(0), 1}});
+  memory_[got[0].slot][3] ^= 4;
+  ASSERT_TRUE(store_->Release(kA, {got[0].slot}).ok());
+  got = Fetch(kA, {{Hash(0), 1}});
+  ASSERT_TRUE(got[0].status.ok()) << got[0].status;
+  EXPECT_TRUE(got[0].from_disk);
+  EXPECT_EQ(memory_[got[0].slot][3], Pattern(0, 1));
+  EXPECT_EQ(store_->stats().ram_checksum_errors, 1u);
+
+  const OpenOutcome session = Open(kA, "t", HashesUpTo(1));
+  const auto held = Commit(kA, session, 1);
+  memory_[held[0]][3] ^= 4;
+  EXPECT_EQ(Fetch(kA, {{Hash(1), 0}})[0].status.code(), StatusCode::kDataLoss);
+  EXPECT_EQ(Fetch(kA, {{Hash(1), 0}})[0].status.code(), StatusCode::kNotFound);
+}
+
+TEST_F(BlockStoreTest, DamagedManifestDoesNotTakeItsChunksAlong) {
+  MakeSession("s", 2);
+  ASSERT_TRUE(tier_.DamageSession("s"));
+  Restart();
+  WriteAll();
+  EXPECT_EQ(store_->stats().damaged_records, 1u);
+  EXPECT_EQ(store_->GetSession("s").status().code(), StatusCode::kNotFound);
+  EXPECT_EQ(Open(kA, "s", HashesUpTo(2)).matched, 2u);  // the same text again: nothing to compute
+  Restart();
+  WriteAll();
+  EXPECT_EQ(store_->stats().garbage_chunks, 2u);
+  EXPECT_TRUE(tier_.ChunksWithBlocks().empty());
 }
 
 }  // namespace

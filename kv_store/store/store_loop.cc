@@ -30,23 +30,6 @@ double SecondsSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// Chunks whose bytes are not what was committed leave the step.
-std::vector<ChunkHash> RejectDamaged(size_t block_bytes, WriteStep* step) {
-  std::vector<ChunkHash> rejected;
-  auto damaged = [&](const ChunkWrite& chunk) {
-    for (size_t layer = 0; layer < chunk.blocks.size(); ++layer) {
-      if (BlockChecksum(chunk.blocks[layer], block_bytes) != chunk.record->checksums[layer]) {
-        rejected.push_back(chunk.record->hash);
-        return true;
-      }
-    }
-    return false;
-  };
-  auto& chunks = step->put_chunks;
-  chunks.erase(std::remove_if(chunks.begin(), chunks.end(), damaged), chunks.end());
-  return rejected;
-}
-
 }  // namespace
 
 StoreLoop::StoreLoop(const StoreLoopOptions& options, std::unique_ptr<KvTier> tier,
@@ -213,9 +196,11 @@ void StoreLoop::Pump() {
     std::lock_guard<std::mutex> lock(mu_);
     if (stopping_) return;
   }
-  if (auto job = store_.TakeWrite(); job.has_value()) {
-    auto shared = std::make_shared<WriteJob>(*std::move(job));
-    writer_->Post([this, shared] { WriteLoop(shared); });
+  if (!writes_fail_ || std::chrono::steady_clock::now() >= next_write_) {
+    if (auto job = store_.TakeWrite(); job.has_value()) {
+      auto shared = std::make_shared<WriteJob>(*std::move(job));
+      writer_->Post([this, shared, g = geometry_.value_or(KvGeometry())] { WriteStepOnce(shared, g); });
+    }
   }
   for (const auto& [id, slots] : store_.TakeReclaims()) seats_[id].mailbox->AskBack(slots);
   if (flush_waiters_.empty() || store_.HasPendingWrites()) return;
@@ -224,29 +209,22 @@ void StoreLoop::Pump() {
   for (const auto& waiter : waiters) waiter();
 }
 
-void StoreLoop::WriteLoop(std::shared_ptr<WriteJob> job) {
+void StoreLoop::WriteStepOnce(std::shared_ptr<WriteJob> job, const KvGeometry& geometry) {
   const auto start = std::chrono::steady_clock::now();
-  const size_t chunks = job->step.put_chunks.size();
-  const size_t layers = chunks == 0 ? 1 : job->step.put_chunks[0].blocks.size();
-  const size_t block_bytes = chunks == 0 ? 0 : job->bytes / chunks / layers;
-  const std::vector<ChunkHash> rejected = RejectDamaged(block_bytes, &job->step);
-  bool failed = false;
-  for (;;) {
-    const absl::Status status = tier_->Write(job->step);
-    if (status.ok()) break;
-    metrics_.CountWriteError();
-    if (!failed) {
-      LogError("write-back failed, retrying", {{"error", status.message()}});
-      executor_->Post([this, status] { store_.SetWriteError(status); });
+  const std::vector<ChunkHash> rejected = RejectDamaged(geometry, &job->step);
+  const absl::Status status = tier_->Write(job->step);
+  status.ok() ? metrics_.ObserveWrite(SecondsSince(start)) : metrics_.CountWriteError();
+  executor_->Post([this, job, rejected, status] {
+    if (status.ok()) {
+      store_.FinishWrite(rejected);
+      if (std::exchange(writes_fail_, false)) LogInfo("write-back works again", {});
+    } else {
+      if (!std::exchange(writes_fail_, true)) {
+        LogError("write-back failed, retrying", {{"error", status.message()}});
+      }
+      store_.FailWrite(job->step, status);
+      next_write_ = std::chrono::steady_clock::now() + kWriteRetry;
     }
-    failed = true;
-    std::unique_lock<std::mutex> lock(mu_);
-    if (stop_changed_.wait_for(lock, kWriteRetry, [this] { return stopping_; })) return;
-  }
-  metrics_.ObserveWrite(SecondsSince(start));
-  executor_->Post([this, rejected, failed] {
-    if (failed) store_.SetWriteError(absl::OkStatus());
-    store_.FinishWrite(rejected);
     Pump();
   });
 }
@@ -263,7 +241,7 @@ void StoreLoop::StartReads(std::vector<DiskRead> reads) {
     std::vector<BlockRead> batch;
     std::vector<uint32_t> slots;
     for (size_t i = begin; i < std::min(reads.size(), begin + at_once); ++i) {
-      batch.push_back({reads[i].name, store_.slot_memory(reads[i].slot), absl::OkStatus()});
+      batch.push_back({reads[i].name, store_.slot_memory(reads[i].slot), absl::OkStatus(), 0});
       slots.push_back(reads[i].slot);
     }
     SerialExecutor* reader = readers_[next_reader_++ % readers_.size()].get();
@@ -276,7 +254,7 @@ void StoreLoop::ReadBatch(std::vector<BlockRead> batch, const std::vector<uint32
   tier_->ReadBlocks(absl::MakeSpan(batch));
   metrics_.ObserveDiskRead(SecondsSince(start));
   executor_->Post([this, batch = std::move(batch), slots] {
-    for (size_t i = 0; i < slots.size(); ++i) store_.FinishRead(slots[i], batch[i].status);
+    for (size_t i = 0; i < slots.size(); ++i) store_.FinishRead(slots[i], batch[i].status, batch[i].checksum);
     Pump();
   });
 }
@@ -304,6 +282,22 @@ void StoreLoop::Tick() {
 
 // --- Calls ---
 
+// With commit_waits_for_disk a change of sessions is durable when it is answered.
+absl::Status StoreLoop::SaveOnStore(absl::FunctionRef<absl::Status()> change) {
+  auto saved = std::make_shared<std::promise<absl::Status>>();
+  auto future = saved->get_future();
+  HGA_RETURN_IF_ERROR(OnStore([&] {
+    absl::Status status = change();
+    if (status.ok() && options_.commit_waits_for_disk) {
+      store_.WhenSaved([saved](absl::Status s) { saved->set_value(std::move(s)); });
+    }
+    return status;
+  }));
+  if (!options_.commit_waits_for_disk) return absl::OkStatus();
+  if (future.wait_for(kDurableWait) == std::future_status::ready) return future.get();
+  return absl::UnavailableError("the disk did not take the change within 30 s; it is made but not durable");
+}
+
 absl::StatusOr<OpenOutcome> StoreLoop::OpenSession(ClientId client, const std::string& name,
                                                    const ModelFingerprint& model,
                                                    const std::vector<ChunkHash>& chunks) {
@@ -312,7 +306,7 @@ absl::StatusOr<OpenOutcome> StoreLoop::OpenSession(ClientId client, const std::s
 
 absl::Status StoreLoop::UpdateSession(ClientId client, const std::string& session_id, uint64_t epoch,
                                       std::vector<ChunkHash> chunks, std::vector<uint32_t> tail_tokens) {
-  return OnStore([&] {
+  return SaveOnStore([&] {
     return store_.UpdateSession(client, session_id, epoch, std::move(chunks), std::move(tail_tokens));
   });
 }
@@ -330,7 +324,11 @@ std::vector<SessionView> StoreLoop::ListSessions() {
 }
 
 absl::Status StoreLoop::DeleteSession(const std::string& name) {
-  return OnStore([&] { return store_.DeleteSession(name); });
+  return SaveOnStore([&] { return store_.DeleteSession(name); });
+}
+
+absl::Status StoreLoop::ForkSession(const std::string& from, const std::string& to) {
+  return SaveOnStore([&] { return store_.ForkSession(from, to); });
 }
 
 absl::StatusOr<std::vector<uint32_t>> StoreLoop::Reserve(ClientId client, uint32_t count) {

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
 #include "common/base/serial_executor.h"
 #include "kv_store/arena/arena.h"
 #include "kv_store/store/block_store.h"
@@ -67,6 +68,7 @@ class StoreLoop {
   absl::StatusOr<StoredTokens> GetSession(const std::string& name);
   std::vector<SessionView> ListSessions();
   absl::Status DeleteSession(const std::string& name);
+  absl::Status ForkSession(const std::string& from, const std::string& to);
 
   absl::StatusOr<std::vector<uint32_t>> Reserve(ClientId client, uint32_t count);
   // With commit_waits_for_disk, UNAVAILABLE if the chunk is not durable within 30 s (it stays committed).
@@ -102,6 +104,8 @@ class StoreLoop {
     });
   }
 
+  absl::Status SaveOnStore(absl::FunctionRef<absl::Status()> change);
+
   // On the store's thread.
   absl::StatusOr<AttachedClient> AttachOnStore(const std::optional<KvGeometry>& geometry);
   absl::Status PrepareArena(const KvGeometry& geometry);
@@ -110,7 +114,7 @@ class StoreLoop {
   void Pump();
   void StartReads(std::vector<DiskRead> reads);
 
-  void WriteLoop(std::shared_ptr<WriteJob> job);                                     // on the writer's thread
+  void WriteStepOnce(std::shared_ptr<WriteJob> job, const KvGeometry& geometry);     // on the writer's thread
   void ReadBatch(std::vector<BlockRead> batch, const std::vector<uint32_t>& slots);  // on a reader's thread
   void Tick();  // the timekeeper's thread
 
@@ -129,6 +133,8 @@ class StoreLoop {
   ClientId next_client_;
   bool refusing_clients_ = false;
   size_t next_reader_ = 0;
+  bool writes_fail_ = false;
+  std::chrono::steady_clock::time_point next_write_;  // while they fail
   std::vector<std::function<void()>> flush_waiters_;
 
   std::mutex mu_;

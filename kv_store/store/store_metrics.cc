@@ -40,6 +40,11 @@ void StoreMetrics::DeclareStore() {
            &StoreStats::budget_evicted_sessions);
   AddTotal("hga_kv_store_budget_evicted_chunks_total", "Chunks given up to keep --disk_bytes",
            &StoreStats::budget_evicted_chunks);
+  AddTotal("hga_kv_store_ram_checksum_errors_total", "Blocks in RAM that a sample found damaged",
+           &StoreStats::ram_checksum_errors);
+  AddTotal("hga_kv_store_garbage_chunks_total", "Chunks of no session, found at start and deleted",
+           &StoreStats::garbage_chunks);
+  AddTotal("hga_kv_store_damaged_records_total", "Records found damaged at start", &StoreStats::damaged_records);
   AddTotal("hga_kv_store_reclaims_total", "Requests to clients to release holds", &StoreStats::reclaims);
   AddTotal("hga_kv_store_unknown_releases_total", "Released slots that were not held",
            &StoreStats::unknown_releases);

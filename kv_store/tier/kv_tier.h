@@ -17,12 +17,13 @@
 
 namespace hga {
 
-// What is kept of a chunk beside its blocks, except the summary.
+// What is kept of a chunk beside its blocks, except the summary. Without checksums: only the token ids are there,
+// so that the chunk can be computed again.
 struct ChunkRecord {
   ChunkHash hash;
   ChunkHash parent;
   std::vector<uint32_t> token_ids;  // [chunk_tokens]
-  std::vector<uint64_t> checksums;  // [layers]
+  std::vector<uint64_t> checksums;  // [layers]; none: the blocks are not there (yet)
 };
 
 struct SummaryRecord {
@@ -45,15 +46,17 @@ struct ChunkWrite {
   std::vector<const uint8_t*> blocks;  // [layers], block_bytes each, stable until Write returns
 };
 
-// One atomic step: either all of it is durable or none. Deletions are applied before what is put.
+// One atomic step: either all of it is durable or none. Applied in this order.
 struct WriteStep {
   std::vector<ChunkHash> delete_chunks;
   std::vector<std::string> delete_sessions;
+  std::vector<ChunkRecord> put_tokens;  // records without checksums
   std::vector<ChunkWrite> put_chunks;
   std::vector<SessionRecord> put_sessions;
 
   bool empty() const {
-    return delete_chunks.empty() && delete_sessions.empty() && put_chunks.empty() && put_sessions.empty();
+    return delete_chunks.empty() && delete_sessions.empty() && put_tokens.empty() && put_chunks.empty() &&
+           put_sessions.empty();
   }
 };
 
@@ -61,6 +64,14 @@ struct BlockRead {
   BlockName name;
   uint8_t* out = nullptr;  // block_bytes
   absl::Status status;     // OK, NOT_FOUND, DATA_LOSS (bad checksum or format), UNAVAILABLE
+  uint64_t checksum = 0;   // of `out`, where the status is OK
+};
+
+// One record of a scan.
+template <typename Record>
+struct Scanned {
+  std::string key;
+  absl::StatusOr<Record> record;
 };
 
 // What a tier tells of itself; 0 where it has no such thing. The first are levels, the others count up.
@@ -92,17 +103,17 @@ class KvTier {
   // Geometry that was set last, also before a restart. NOT_FOUND: none.
   virtual absl::StatusOr<KvGeometry> GetGeometry() = 0;
 
-  // When it returns OK, all of `step` survives a crash. RESOURCE_EXHAUSTED: the disk or its budget is full. On error
-  // nothing of it is to be relied on: retry the
-  // same step.
+  // When it returns OK, all of `step` survives a crash. RESOURCE_EXHAUSTED: the disk or its budget is full. After an
+  // error nobody knows: all of it may be there, or none.
   virtual absl::Status Write(const WriteStep& step) = 0;
   // Sets every read's status; verifies each block's checksum.
   virtual void ReadBlocks(absl::Span<BlockRead> reads) = 0;
   virtual absl::StatusOr<SummaryRecord> ReadSummary(const ChunkHash& chunk) = 0;
 
-  // For a restart. Records that do not decode are reported once in the log and skipped.
-  virtual absl::Status ForEachChunk(absl::FunctionRef<void(ChunkRecord)> visit) = 0;
-  virtual absl::Status ForEachSession(absl::FunctionRef<void(SessionRecord)> visit) = 0;
+  // For a restart. A record that does not decode is a DATA_LOSS with nothing but its key: a chunk's hash, a
+  // session's name.
+  virtual absl::Status ForEachChunk(absl::FunctionRef<void(Scanned<ChunkRecord>)> visit) = 0;
+  virtual absl::Status ForEachSession(absl::FunctionRef<void(Scanned<SessionRecord>)> visit) = 0;
 
   virtual TierStats Stats() = 0;
 };

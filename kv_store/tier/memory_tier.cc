@@ -24,7 +24,8 @@ absl::Status MemoryTier::Write(const WriteStep& step) {
     summaries_.erase(chunk);
     blocks_.erase(blocks_.lower_bound({chunk, 0}), blocks_.upper_bound({chunk, ~0u}));
   }
-  for (const std::string& name : step.delete_sessions) sessions_.erase(name);
+  for (const std::string& name : step.delete_sessions) EraseSession(name);
+  for (const ChunkRecord& record : step.put_tokens) chunks_[record.hash] = record;
   for (const ChunkWrite& chunk : step.put_chunks) {
     for (uint32_t layer = 0; layer < chunk.blocks.size(); ++layer) {
       blocks_[{chunk.record->hash, layer}].assign(reinterpret_cast<const char*>(chunk.blocks[layer]),
@@ -33,7 +34,10 @@ absl::Status MemoryTier::Write(const WriteStep& step) {
     chunks_[chunk.record->hash] = *chunk.record;
     summaries_[chunk.record->hash] = *chunk.summary;
   }
-  for (const SessionRecord& session : step.put_sessions) sessions_[session.name] = session;
+  for (const SessionRecord& session : step.put_sessions) {
+    EraseSession(session.name);
+    sessions_[session.name] = session;
+  }
   return absl::OkStatus();
 }
 
@@ -45,9 +49,15 @@ void MemoryTier::ReadBlocks(absl::Span<BlockRead> reads) {
       read.status = absl::NotFoundError("no such block");
       continue;
     }
+    const auto record = chunks_.find(read.name.chunk);
+    if (record == chunks_.end() || read.name.layer >= record->second.checksums.size() ||
+        found->second.size() != geometry_->block_bytes()) {
+      read.status = absl::DataLossError("block has another size, or no record");
+      continue;
+    }
     std::memcpy(read.out, found->second.data(), found->second.size());
-    const uint64_t checksum = BlockChecksum(read.out, found->second.size());
-    const bool good = checksum == chunks_[read.name.chunk].checksums[read.name.layer];
+    read.checksum = BlockChecksum(read.out, found->second.size());
+    const bool good = read.checksum == record->second.checksums[read.name.layer];
     read.status = good ? absl::OkStatus() : absl::DataLossError("block has a bad checksum");
   }
 }
@@ -59,16 +69,27 @@ absl::StatusOr<SummaryRecord> MemoryTier::ReadSummary(const ChunkHash& chunk) {
   return found->second;
 }
 
-absl::Status MemoryTier::ForEachChunk(absl::FunctionRef<void(ChunkRecord)> visit) {
+absl::Status MemoryTier::ForEachChunk(absl::FunctionRef<void(Scanned<ChunkRecord>)> visit) {
   std::lock_guard<std::mutex> lock(mu_);
-  for (const auto& [hash, record] : chunks_) visit(record);
+  for (const auto& [hash, record] : chunks_) visit({hash.ToBytes(), record});
   return absl::OkStatus();
 }
 
-absl::Status MemoryTier::ForEachSession(absl::FunctionRef<void(SessionRecord)> visit) {
+absl::Status MemoryTier::ForEachSession(absl::FunctionRef<void(Scanned<SessionRecord>)> visit) {
   std::lock_guard<std::mutex> lock(mu_);
-  for (const auto& [name, record] : sessions_) visit(record);
+  for (const auto& [name, record] : sessions_) {
+    if (damaged_sessions_.count(name) > 0) {
+      visit({name, absl::DataLossError("session record is damaged")});
+    } else {
+      visit({name, record});
+    }
+  }
   return absl::OkStatus();
+}
+
+void MemoryTier::EraseSession(const std::string& name) {
+  sessions_.erase(name);
+  damaged_sessions_.erase(name);
 }
 
 TierStats MemoryTier::Stats() {
@@ -83,12 +104,23 @@ void MemoryTier::FailWrites(absl::Status status) {
   write_status_ = std::move(status);
 }
 
-bool MemoryTier::DamageBlock(const BlockName& name) {
+bool MemoryTier::DamageBlock(const BlockName& name, Damage damage) {
   std::lock_guard<std::mutex> lock(mu_);
   const auto found = blocks_.find({name.chunk, name.layer});
   if (found == blocks_.end()) return false;
-  found->second[0] ^= 1;
+  if (damage == Damage::kDropped) {
+    blocks_.erase(found);
+  } else if (damage == Damage::kShort) {
+    found->second.resize(found->second.size() / 2);
+  } else {
+    found->second[0] ^= 1;
+  }
   return true;
+}
+
+bool MemoryTier::DamageSession(const std::string& name) {
+  std::lock_guard<std::mutex> lock(mu_);
+  return sessions_.count(name) > 0 && damaged_sessions_.insert(name).second;
 }
 
 bool MemoryTier::HasBlock(const BlockName& name) {
@@ -98,7 +130,31 @@ bool MemoryTier::HasBlock(const BlockName& name) {
 
 bool MemoryTier::HasChunk(const ChunkHash& chunk) {
   std::lock_guard<std::mutex> lock(mu_);
-  return chunks_.count(chunk) > 0;
+  const auto found = chunks_.find(chunk);
+  return found != chunks_.end() && !found->second.checksums.empty();
+}
+
+std::vector<ChunkHash> MemoryTier::ChunksWithBlocks() {
+  std::lock_guard<std::mutex> lock(mu_);
+  std::vector<ChunkHash> chunks;
+  for (const auto& [id, block] : blocks_) {
+    if (chunks.empty() || chunks.back() != id.first) chunks.push_back(id.first);
+  }
+  return chunks;
+}
+
+std::vector<ChunkHash> MemoryTier::ChunkRecords() {
+  std::lock_guard<std::mutex> lock(mu_);
+  std::vector<ChunkHash> chunks;
+  for (const auto& [hash, record] : chunks_) chunks.push_back(hash);
+  return chunks;
+}
+
+std::vector<std::string> MemoryTier::SessionNames() {
+  std::lock_guard<std::mutex> lock(mu_);
+  std::vector<std::string> names;
+  for (const auto& [name, record] : sessions_) names.push_back(name);
+  return names;
 }
 
 }  // namespace hga

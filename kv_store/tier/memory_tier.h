@@ -5,8 +5,10 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "kv_store/tier/kv_tier.h"
 
@@ -20,19 +22,29 @@ class MemoryTier : public KvTier {
   absl::Status Write(const WriteStep& step) override;
   void ReadBlocks(absl::Span<BlockRead> reads) override;
   absl::StatusOr<SummaryRecord> ReadSummary(const ChunkHash& chunk) override;
-  absl::Status ForEachChunk(absl::FunctionRef<void(ChunkRecord)> visit) override;
-  absl::Status ForEachSession(absl::FunctionRef<void(SessionRecord)> visit) override;
+  absl::Status ForEachChunk(absl::FunctionRef<void(Scanned<ChunkRecord>)> visit) override;
+  absl::Status ForEachSession(absl::FunctionRef<void(Scanned<SessionRecord>)> visit) override;
   TierStats Stats() override;
 
   // Every Write fails with `status` until it is OK again.
   void FailWrites(absl::Status status);
-  // Flips a bit of a stored block; false if it is not there.
-  bool DamageBlock(const BlockName& name);
+  // What a disk does to a block that it has said it wrote.
+  enum class Damage { kFlippedBit, kShort, kDropped };
+  // False if the block is not there.
+  bool DamageBlock(const BlockName& name, Damage damage = Damage::kFlippedBit);
+  bool DamageSession(const std::string& name);  // its record decodes no more
   bool HasBlock(const BlockName& name);
+  // Whether the chunk is there with its blocks, not only with its token ids.
   bool HasChunk(const ChunkHash& chunk);
+  // Names of everything that takes room, in order.
+  std::vector<ChunkHash> ChunksWithBlocks();
+  std::vector<ChunkHash> ChunkRecords();
+  std::vector<std::string> SessionNames();
 
  private:
   using BlockId = std::pair<ChunkHash, uint32_t>;
+
+  void EraseSession(const std::string& name);  // with mu_ held
 
   std::mutex mu_;
   // Guarded by mu_.
@@ -42,6 +54,7 @@ class MemoryTier : public KvTier {
   std::map<ChunkHash, ChunkRecord> chunks_;
   std::map<ChunkHash, SummaryRecord> summaries_;
   std::map<std::string, SessionRecord> sessions_;
+  std::set<std::string> damaged_sessions_;
 };
 
 }  // namespace hga

@@ -49,7 +49,8 @@ class Reader {
     if (bytes.size() < 1 + sizeof(checksum)) return;
     std::memcpy(&checksum, bytes.data() + bytes.size() - sizeof(checksum), sizeof(checksum));
     bytes.remove_suffix(sizeof(checksum));
-    if (BlockChecksum(bytes.data(), bytes.size()) != checksum || bytes[0] != kRecordVersion) return;
+    if (BlockChecksum(bytes.data(), bytes.size()) != checksum) return;
+    version_ = static_cast<uint8_t>(bytes[0]);
     rest_ = bytes.substr(1);
     ok_ = true;
   }
@@ -76,8 +77,13 @@ class Reader {
     return v;
   }
   absl::Status Done(const char* what) const {
+    if (version_ != kRecordVersion) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(what, " record on disk has format version ", version_, ", this kv_store reads version ",
+                       static_cast<int>(kRecordVersion)));
+    }
     if (ok_ && rest_.empty()) return absl::OkStatus();
-    return absl::DataLossError(absl::StrCat(what, " record on disk is damaged or of an unknown version"));
+    return absl::DataLossError(absl::StrCat(what, " record on disk is damaged"));
   }
 
  private:
@@ -97,10 +103,24 @@ class Reader {
   }
 
   absl::string_view rest_;
+  int version_ = kRecordVersion;
   bool ok_ = false;
 };
 
 }  // namespace
+
+std::string EncodeStoreVersion(uint32_t version) {
+  Writer w;
+  w.Pod(version);
+  return w.Finish();
+}
+
+absl::StatusOr<uint32_t> DecodeStoreVersion(absl::string_view bytes) {
+  Reader in(bytes);
+  const uint32_t version = in.Pod<uint32_t>();
+  HGA_RETURN_IF_ERROR(in.Done("version"));
+  return version;
+}
 
 std::string EncodeChunk(const ChunkRecord& r) {
   Writer w;
@@ -247,7 +267,7 @@ absl::Status Unpack(absl::string_view value, size_t block_bytes, uint8_t* out) {
 
 }  // namespace
 
-absl::Status DecodeBlock(absl::string_view value, size_t block_bytes, uint8_t* out) {
+absl::StatusOr<uint64_t> DecodeBlock(absl::string_view value, size_t block_bytes, uint8_t* out) {
   if (value.size() < kBlockHeaderBytes) return absl::DataLossError("block on disk has no header");
   if (value[0] == kPackedBlockVersion) {
     HGA_RETURN_IF_ERROR(Unpack(value, block_bytes, out));
@@ -264,7 +284,7 @@ absl::Status DecodeBlock(absl::string_view value, size_t block_bytes, uint8_t* o
   // What was copied or unpacked will be served, so that is what is checked.
   if (BlockChecksum(out, block_bytes) != checksum)
     return absl::DataLossError("block on disk has a bad checksum");
-  return absl::OkStatus();
+  return checksum;
 }
 
 std::string BlockKey(const BlockName& name) {

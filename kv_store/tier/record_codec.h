@@ -1,5 +1,4 @@
-// Bytes of the small records on disk. Each starts with a version byte and ends with an XXH3 checksum of what
-// precedes.
+// Bytes of the records on disk. Each starts with a version byte and ends with an XXH3 checksum of what precedes.
 #ifndef HGA_KV_STORE_TIER_RECORD_CODEC_H_
 #define HGA_KV_STORE_TIER_RECORD_CODEC_H_
 
@@ -19,7 +18,14 @@ std::string EncodeSession(const SessionRecord& record);
 std::string EncodeGeometry(const KvGeometry& geometry);
 std::string EncodeChunkList(const std::vector<ChunkHash>& chunks);
 
-// DATA_LOSS on a bad checksum, an unknown version or lengths that do not add up.
+// Of the whole store: which records there are and what they mean. Another version's store is refused, never
+// changed.
+inline constexpr uint32_t kStoreVersion = 2;
+std::string EncodeStoreVersion(uint32_t version);
+absl::StatusOr<uint32_t> DecodeStoreVersion(absl::string_view bytes);
+
+// DATA_LOSS on a bad checksum or lengths that do not add up; FAILED_PRECONDITION on a version that is not known
+// here.
 absl::StatusOr<ChunkRecord> DecodeChunk(absl::string_view bytes);
 absl::StatusOr<SummaryRecord> DecodeSummary(absl::string_view bytes);
 absl::StatusOr<SessionRecord> DecodeSession(absl::string_view bytes);
@@ -33,8 +39,8 @@ std::string EncodeBlockHeader(uint64_t checksum);
 std::string EncodePackedHeader(uint64_t checksum, KvDtype dtype, uint32_t head_dim);
 // Appends the packed block. False, with `packed` left as it was: its values are not all of that type.
 bool PackBlock(KvDtype dtype, uint32_t head_dim, const uint8_t* block, size_t block_bytes, std::string* packed);
-// Checks `value` (header and data) and copies the data out. DATA_LOSS says what is wrong.
-absl::Status DecodeBlock(absl::string_view value, size_t block_bytes, uint8_t* out);
+// Checks `value` (header and data), copies the data out and returns its checksum. DATA_LOSS says what is wrong.
+absl::StatusOr<uint64_t> DecodeBlock(absl::string_view value, size_t block_bytes, uint8_t* out);
 
 // Key of a block: chunk hash, then the layer big-endian.
 std::string BlockKey(const BlockName& name);

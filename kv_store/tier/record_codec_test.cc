@@ -1,5 +1,7 @@
 #include "kv_store/tier/record_codec.h"
 
+#include <cstring>
+
 #include "gtest/gtest.h"
 
 namespace hga {
@@ -50,6 +52,15 @@ TEST(RecordCodec, EveryFlippedByteAndEveryCutIsDataLoss) {
   }
 }
 
+TEST(RecordCodec, AnotherVersionIsNotDamage) {
+  std::string later = EncodeSession(Sample());
+  later[0] = 99;
+  const uint64_t checksum = BlockChecksum(later.data(), later.size() - sizeof(checksum));
+  std::memcpy(&later[later.size() - sizeof(checksum)], &checksum, sizeof(checksum));
+  EXPECT_EQ(DecodeSession(later).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(*DecodeStoreVersion(EncodeStoreVersion(7)), 7u);
+}
+
 TEST(RecordCodec, BlockIsCheckedAgainstItsHeader) {
   const std::string data(64, 'x');
   const std::string value = EncodeBlockHeader(BlockChecksum(data.data(), data.size())) + data;
@@ -57,13 +68,13 @@ TEST(RecordCodec, BlockIsCheckedAgainstItsHeader) {
   uint8_t* to = reinterpret_cast<uint8_t*>(&out[0]);
   ASSERT_TRUE(DecodeBlock(value, 64, to).ok());
   EXPECT_EQ(out, data);
-  EXPECT_EQ(DecodeBlock(value, 63, to).code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(DecodeBlock(value, 63, to).status().code(), absl::StatusCode::kDataLoss);
   std::string bad = value;
   bad[0] = 2;
-  EXPECT_EQ(DecodeBlock(bad, 64, to).code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(DecodeBlock(bad, 64, to).status().code(), absl::StatusCode::kDataLoss);
   bad = value;
   bad.back() ^= 1;
-  EXPECT_EQ(DecodeBlock(bad, 64, to).code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(DecodeBlock(bad, 64, to).status().code(), absl::StatusCode::kDataLoss);
 }
 
 }  // namespace

@@ -28,6 +28,7 @@ constexpr char kUnfinishedKey[] = "unfinished";
 constexpr size_t kBytesPerMultiGet = 2 << 20;       // what one reader holds beside the slots
 constexpr uint64_t kMinGarbage = 64ull << 20;
 constexpr uint64_t kSpareBytes = 8ull << 20;        // index, log and manifest grow as well
+constexpr char kVersionKey[] = "version";
 
 absl::Status ToStatus(const rocksdb::Status& status, const char* what) {
   if (status.ok()) return absl::OkStatus();
@@ -52,7 +53,10 @@ class RocksTier : public KvTier {
                  {{"data_dir", options.data_dir}, {"error", status.ToString()}});
       status = OpenDatabase(options, false);
     }
-    if (status.ok()) return DeleteUnfinished();
+    if (status.ok()) {
+      HGA_RETURN_IF_ERROR(CheckVersion(options.data_dir));
+      return DeleteUnfinished();
+    }
     if (absl::StrContains(status.ToString(), "lock")) {
       return absl::FailedPreconditionError(absl::StrCat(
           "--data_dir ", options.data_dir, " is in use by another kv_store (", status.ToString(), ")"));
@@ -98,6 +102,8 @@ class RocksTier : public KvTier {
       if (put.count(chunk) == 0) AddDeleteBlocks(chunk, &batch);
     }
     for (const std::string& name : step.delete_sessions) batch.Delete(families_[kSessions], name);
+    for (const ChunkRecord& record : step.put_tokens)
+      batch.Put(families_[kChunks], record.hash.ToBytes(), EncodeChunk(record));
     for (const ChunkWrite& chunk : step.put_chunks) {
       if (!past_log) AddBlocks(chunk, &batch);
       batch.Put(families_[kChunks], chunk.record->hash.ToBytes(), EncodeChunk(*chunk.record));
@@ -127,20 +133,12 @@ class RocksTier : public KvTier {
     return DecodeSummary(bytes);
   }
 
-  absl::Status ForEachChunk(absl::FunctionRef<void(ChunkRecord)> visit) override {
-    return Scan(kChunks, [&](absl::string_view bytes) -> absl::Status {
-      HGA_ASSIGN_OR_RETURN(ChunkRecord record, DecodeChunk(bytes));
-      visit(std::move(record));
-      return absl::OkStatus();
-    });
+  absl::Status ForEachChunk(absl::FunctionRef<void(Scanned<ChunkRecord>)> visit) override {
+    return Scan<ChunkRecord>(kChunks, DecodeChunk, visit);
   }
 
-  absl::Status ForEachSession(absl::FunctionRef<void(SessionRecord)> visit) override {
-    return Scan(kSessions, [&](absl::string_view bytes) -> absl::Status {
-      HGA_ASSIGN_OR_RETURN(SessionRecord record, DecodeSession(bytes));
-      visit(std::move(record));
-      return absl::OkStatus();
-    });
+  absl::Status ForEachSession(absl::FunctionRef<void(Scanned<SessionRecord>)> visit) override {
+    return Scan<SessionRecord>(kSessions, DecodeSession, visit);
   }
 
   uint64_t DiskBytes() const { return FolderBytes(options_.data_dir); }
@@ -259,6 +257,26 @@ class RocksTier : public KvTier {
     LogInfo("disk: ", used, " bytes before, ", DiskBytes(), " after collecting garbage");
   }
 
+  // A new store gets this version; one of another version is left as it is.
+  absl::Status CheckVersion(const std::string& folder) {
+    uint32_t version = 1;  // stores before the version record
+    const auto stored = Get(kDefault, kVersionKey);
+    if (stored.ok()) {
+      HGA_ASSIGN_OR_RETURN(version, DecodeStoreVersion(*stored));
+    } else if (absl::IsNotFound(stored.status()) && absl::IsNotFound(Get(kDefault, kGeometryKey).status())) {
+      rocksdb::WriteOptions sync;
+      sync.sync = true;
+      return ToStatus(db_->Put(sync, families_[kDefault], kVersionKey, EncodeStoreVersion(kStoreVersion)),
+                      "cannot write the version");
+    } else if (!absl::IsNotFound(stored.status())) {
+      return stored.status();
+    }
+    if (version == kStoreVersion) return absl::OkStatus();
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the store at ", folder, " has format version ", version, ", this kv_store reads version ", kStoreVersion,
+        " only and changes nothing of it; start the kv_store that wrote it, or choose another --data_dir"));
+  }
+
   void UseGeometry(const KvGeometry& geometry) {
     layers_ = geometry.layers;
     head_dim_ = geometry.head_dim;
@@ -306,8 +324,11 @@ class RocksTier : public KvTier {
     options.fill_cache = false;
     db_->MultiGet(options, families_[kBlocks], reads.size(), slices.data(), values.data(), statuses.data());
     for (size_t i = 0; i < reads.size(); ++i) {
-      reads[i].status = statuses[i].ok() ? DecodeBlock(View(values[i]), block_bytes_, reads[i].out)
-                                         : ToStatus(statuses[i], "cannot read a block");
+      reads[i].status = ToStatus(statuses[i], "cannot read a block");
+      if (!reads[i].status.ok()) continue;
+      const auto checksum = DecodeBlock(View(values[i]), block_bytes_, reads[i].out);
+      reads[i].status = checksum.status();
+      reads[i].checksum = checksum.value_or(0);
     }
   }
 
@@ -318,15 +339,18 @@ class RocksTier : public KvTier {
     return value;
   }
 
-  absl::Status Scan(Family family, absl::FunctionRef<absl::Status(absl::string_view)> visit) {
+  // A record of a version that is not known here ends the scan: nothing is to be made of this store.
+  template <typename Record>
+  absl::Status Scan(Family family, absl::StatusOr<Record> (*decode)(absl::string_view),
+                    absl::FunctionRef<void(Scanned<Record>)> visit) {
     rocksdb::ReadOptions options;
     options.fill_cache = false;
     std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options, families_[family]));
-    uint64_t damaged = 0;
     for (it->SeekToFirst(); it->Valid(); it->Next()) {
-      if (!visit(View(it->value())).ok()) ++damaged;
+      auto record = decode(View(it->value()));
+      if (absl::IsFailedPrecondition(record.status())) return record.status();
+      visit({it->key().ToString(), std::move(record)});
     }
-    if (damaged > 0) LogWarning("damaged records skipped", {{"records", damaged}, {"family", kFamilyNames[family]}});
     return ToStatus(it->status(), "cannot read records");
   }
 

@@ -1,14 +1,14 @@
 // The disk tier: RocksDB with one column family per kind of record.
 //
 //   blocks     chunk hash, layer (big-endian)  ->  header (record_codec.h), K/V bytes; in blob files
-//   chunks     chunk hash                      ->  ChunkRecord
+//   chunks     chunk hash                      ->  ChunkRecord; without checksums: token ids only
 //   summaries  chunk hash                      ->  SummaryRecord
 //   sessions   name                            ->  SessionRecord
-//   default    "geometry"                      ->  KvGeometry
+//   default    "geometry", "version"           ->  KvGeometry, kStoreVersion
 //              "unfinished"                    ->  chunks whose blocks may be there without a record
 //
-// A WriteStep is atomic: a chunk's record is there exactly if all of the chunk is. A small step is one write batch,
-// synced once. The blocks of a large one go past the write-ahead log, which would write them twice: flushed to blob
+// A WriteStep is atomic: a chunk's record has checksums exactly if all of the chunk is there. A small step is one
+// write batch, synced once. The blocks of a large one go past the write-ahead log, which would write them twice: flushed to blob
 // files first, then the records in one synced batch. What a crash leaves between the two is named by "unfinished" and
 // deleted at the next start.
 //

@@ -5,6 +5,7 @@
 #include <deque>
 #include <filesystem>
 #include <functional>
+#include <map>
 
 #include "gtest/gtest.h"
 #include "kv_store/tier/record_codec.h"
@@ -90,7 +91,7 @@ class RocksTierTest : public ::testing::Test {
   }
   // Opens the database itself, and the tier again afterwards.
   void Behind(const std::string& family,
-              const std::function<void(rocksdb::DB*, rocksdb::ColumnFamilyHandle*)>& work) {
+              const std::function<void(rocksdb::DB*, rocksdb::ColumnFamilyHandle*)>& work, bool reopen = true) {
     tier_.reset();
     std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
     std::vector<rocksdb::ColumnFamilyHandle*> handles;
@@ -104,7 +105,7 @@ class RocksTierTest : public ::testing::Test {
     }
     for (rocksdb::ColumnFamilyHandle* handle : handles) db->DestroyColumnFamilyHandle(handle);
     delete db;
-    Reopen();
+    if (reopen) Reopen();
   }
 
   std::string dir_;
@@ -130,9 +131,9 @@ TEST_F(RocksTierTest, KeepsEverythingAcrossReopen) {
   }
   EXPECT_EQ(tier_->ReadSummary(a.write.record->hash)->data, std::string(5000, 's'));
   int chunks = 0, sessions = 0;
-  ASSERT_TRUE(tier_->ForEachChunk([&](ChunkRecord r) { chunks += r.hash == a.write.record->hash; }).ok());
+  ASSERT_TRUE(tier_->ForEachChunk([&](auto r) { chunks += r.record->hash == a.write.record->hash; }).ok());
   ASSERT_TRUE(
-      tier_->ForEachSession([&](SessionRecord r) { sessions += r.name == "book" && r.epoch == 4; }).ok());
+      tier_->ForEachSession([&](auto r) { sessions += r.record->name == "book" && r.record->epoch == 4; }).ok());
   EXPECT_EQ(chunks, 1);
   EXPECT_EQ(sessions, 1);
 }
@@ -163,15 +164,46 @@ TEST_F(RocksTierTest, FlippedBitIsDataLoss) {
   EXPECT_TRUE(Read(b.block(2), &out).ok());
 }
 
-TEST_F(RocksTierTest, DamagedChunkRecordIsSkipped) {
+TEST_F(RocksTierTest, DamagedChunkRecordIsSaidToBe) {
   ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
   const SampleChunk a("a"), b("b");
   Put(a);
   Put(b);
   Tamper("chunks", a.write.record->hash.ToBytes());
-  std::vector<ChunkHash> seen;
-  ASSERT_TRUE(tier_->ForEachChunk([&](ChunkRecord r) { seen.push_back(r.hash); }).ok());
-  EXPECT_EQ(seen, std::vector<ChunkHash>{b.write.record->hash});
+  std::map<std::string, absl::StatusCode> seen;
+  ASSERT_TRUE(tier_->ForEachChunk([&](auto r) { seen[r.key] = r.record.status().code(); }).ok());
+  EXPECT_EQ(seen[a.write.record->hash.ToBytes()], absl::StatusCode::kDataLoss);
+  EXPECT_EQ(seen[b.write.record->hash.ToBytes()], absl::StatusCode::kOk);
+  EXPECT_EQ(seen.size(), 2u);
+}
+
+TEST_F(RocksTierTest, TokenIdsWithoutBlocks) {
+  ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
+  WriteStep step;
+  step.put_tokens.push_back({HashBytes("c"), HashBytes("p"), {1, 2}, {}});
+  ASSERT_TRUE(tier_->Write(step).ok());
+  Reopen();
+  int seen = 0;
+  ASSERT_TRUE(tier_->ForEachChunk([&](auto r) { seen += r.record->token_ids.size() == 2; }).ok());
+  EXPECT_EQ(seen, 1);
+}
+
+TEST_F(RocksTierTest, AnotherVersionIsRefusedAndLeftAsItIs) {
+  ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
+  const SampleChunk a("a");
+  Put(a);
+  for (const std::string& stored : {EncodeStoreVersion(kStoreVersion + 1), std::string()}) {
+    const auto change = [&](rocksdb::DB* db, rocksdb::ColumnFamilyHandle* family) {
+      // None: a store from before there was such a record.
+      const rocksdb::Status status = stored.empty() ? db->Delete(rocksdb::WriteOptions(), family, "version")
+                                                    : db->Put(rocksdb::WriteOptions(), family, "version", stored);
+      ASSERT_TRUE(status.ok());
+    };
+    Behind("default", change, /*reopen=*/false);
+    const auto refused = OpenRocksTier({dir_ + "/data"});
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kFailedPrecondition) << refused.status();
+    EXPECT_NE(refused.status().message().find("format version"), absl::string_view::npos) << refused.status();
+  }
 }
 
 TEST_F(RocksTierTest, SecondOpenOfTheFolderIsRefused) {
