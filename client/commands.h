@@ -35,8 +35,8 @@ absl::Status RunDoctor(const Options& options, const std::string& worker, Consol
 // model_file_command.cc
 // Becomes `gpu_worker --inspect` or `--sizes`: returns only if that cannot be started.
 absl::Status RunGpuWorker(const Options& options);
-// NOT_FOUND says where gpu_worker was looked for. `self`: the path of the hga binary.
-absl::StatusOr<std::string> FindGpuWorker(const std::string& self);
+// Becomes `kv_store_tool` with the command's arguments; as above.
+absl::Status RunStore(const Options& options);
 
 }  // namespace hga
 

@@ -46,6 +46,16 @@ void AddModelCommands(CLI::App* app, Options* o) {
       [o, inspect] { o->command = inspect->parsed() ? Command::kModelInspect : Command::kModel; });
 }
 
+// Everything behind it is kv_store_tool's to read.
+void AddStoreCommand(CLI::App* app, Options* o) {
+  CLI::App* store = app->add_subcommand("store", "verify, stats, compact, export, import: look after a stopped store");
+  store->prefix_command()->set_help_flag();
+  store->parse_complete_callback([o, store] {
+    o->command = Command::kStore;
+    o->store_arguments = store->remaining();
+  });
+}
+
 void AddCommands(CLI::App* app, Options* o) {
   constexpr char kSession[] = "Name that keeps the K/V for the next time";
   CLI::App* ask = Add(app, o, Command::kAsk, "ask", "Ask a question about a text file");
@@ -80,6 +90,7 @@ void AddCommands(CLI::App* app, Options* o) {
       ->type_name("");
   Add(app, o, Command::kStats, "stats", "Counters of the worker, the store and the router");
   AddModelCommands(app, o);
+  AddStoreCommand(app, o);
 
   Add(app, o, Command::kSize, "size", "What known models need of RAM, disk and GPU at several contexts");
 

@@ -14,7 +14,7 @@
 namespace hga {
 
 enum class Command { kAsk, kChat, kGenerate, kPrefill, kSessionsList, kSessionsDelete, kStats, kModel,
-                     kModelInspect, kHealth, kDoctor, kSize };
+                     kModelInspect, kHealth, kDoctor, kSize, kStore };
 
 struct Options {
   Command command = Command::kModel;
@@ -56,6 +56,9 @@ struct Options {
   std::string model_path;
   uint64_t context_tokens = 0;  // 0: the model's own
   std::string device_memory;    // as gpu_worker takes it, e.g. "32GiB"
+
+  // Store: for kv_store_tool.
+  std::vector<std::string> store_arguments;
 
   // What no parser can see from one flag alone. INVALID_ARGUMENT names the flag.
   absl::Status Validate() const;

@@ -49,6 +49,13 @@ TEST_F(OptionsTest, Commands) {
   EXPECT_EQ(options_.command, Command::kModel);
 }
 
+TEST_F(OptionsTest, StoreHandsItsArgumentsOn) {
+  EXPECT_EQ(Parse({"store", "export", "--data_dir", "/d", "book", "f", "--json"}), std::nullopt);
+  EXPECT_EQ(options_.command, Command::kStore);
+  EXPECT_EQ(options_.store_arguments, std::vector<std::string>({"export", "--data_dir", "/d", "book", "f", "--json"}));
+  EXPECT_EQ(Parse({"store", "--help"}), std::nullopt);
+}
+
 TEST_F(OptionsTest, ModelInspect) {
   ASSERT_EQ(Parse({"model", "inspect", "m.gguf", "--context", "65536", "--device-memory", "32GiB"}), std::nullopt);
   EXPECT_EQ(options_.command, Command::kModelInspect);

@@ -33,6 +33,7 @@ absl::Status Dispatch(const Call& call) {
     case Command::kHealth:
     case Command::kDoctor:
     case Command::kSize:
+    case Command::kStore:
       break;  // need no worker; see below
   }
   return absl::InternalError("unknown command");
@@ -40,6 +41,7 @@ absl::Status Dispatch(const Call& call) {
 
 absl::Status ConnectAndDispatch(const Options& options, Console* console, Interrupt* interrupt) {
   if (options.command == Command::kModelInspect || options.command == Command::kSize) return RunGpuWorker(options);
+  if (options.command == Command::kStore) return RunStore(options);
   std::error_code ignored;
   const std::string address = options.worker.empty()
                                   ? DefaultWorkerAddress(std::filesystem::current_path(ignored).string())

@@ -19,7 +19,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 units=(hga-kv-store.service hga-router.service hga-gpu-worker.service hga.target)
-programs=(kv_store/kv_store router/router gpu_worker/gpu_worker client/hga)
+programs=(kv_store/kv_store kv_store/tool/kv_store_tool router/router gpu_worker/gpu_worker client/hga)
 
 if [ -n "$uninstall" ]; then
   [ -n "$root" ] || systemctl disable --now hga.target "${units[@]:0:3}" 2>/dev/null || true

@@ -46,7 +46,8 @@ class UnitsTest(unittest.TestCase):
 
     def install(self, *arguments):
         binaries = os.path.join(self.root, "built")
-        for program in ("kv_store/kv_store", "router/router", "gpu_worker/gpu_worker", "client/hga"):
+        for program in ("kv_store/kv_store", "kv_store/tool/kv_store_tool", "router/router", "gpu_worker/gpu_worker",
+                        "client/hga"):
             path = os.path.join(binaries, program)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "w", encoding="ascii") as file:

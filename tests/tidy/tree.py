@@ -19,6 +19,7 @@ INSIDE = {
         "service": {"store", "tier", "arena"},
         "store": {"tier", "arena"},
         "client": {"arena"},
+        "tool": {"tier"},
         "tier": set(),
         "arena": set(),
     },

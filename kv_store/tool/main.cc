@@ -1,0 +1,164 @@
+// kv_store_tool: what `hga store` runs on a store that no kv_store serves.
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+
+#include "CLI/CLI.hpp"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "common/base/log.h"
+#include "common/base/status.h"
+#include "kv_store/tier/rocks_tier.h"
+#include "kv_store/tool/compact.h"
+#include "kv_store/tool/maintenance.h"
+#include "nlohmann/json.hpp"
+
+namespace hga {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr char kPackagedFolder[] = "/var/lib/hga/kv_store";
+
+struct ToolOptions {
+  std::string data_dir, session, file, as;
+  bool json = false, quiet = false;
+};
+
+// What deploy/stack.sh made in this folder or one above it; else the packaged one.
+std::string DefaultFolder() {
+  std::error_code ignored;
+  for (fs::path at = fs::current_path(ignored); !at.empty(); at = at.parent_path()) {
+    if (fs::exists(at / ".hga/data/kv_store/CURRENT", ignored)) return (at / ".hga/data/kv_store").string();
+    if (at == at.parent_path()) break;
+  }
+  return kPackagedFolder;
+}
+
+absl::StatusOr<std::unique_ptr<KvTier>> Open(const ToolOptions& o, bool may_make) {
+  std::error_code ignored;
+  if (!may_make && !fs::exists(fs::path(o.data_dir) / "CURRENT", ignored)) {
+    return absl::NotFoundError(absl::StrCat("there is no store at ", o.data_dir));
+  }
+  RocksTierOptions options;
+  options.data_dir = o.data_dir;
+  auto tier = OpenRocksTier(options);
+  if (!absl::IsFailedPrecondition(tier.status())) return tier;
+  return absl::FailedPreconditionError(absl::StrCat(std::string(tier.status().message()),
+                                                    "; this command needs a store that no kv_store serves"));
+}
+
+absl::Status Report(const ToolOptions& o, const StoreReport& r, bool read) {
+  const nlohmann::json json = {{"sessions", r.sessions}, {"tokens", r.tokens}, {"chunks", r.chunks},
+                               {"chunks_to_compute", r.chunks_to_compute},
+                               {"chunks_of_no_session", r.chunks_of_no_session}, {"blocks", r.blocks},
+                               {"block_bytes", r.block_bytes}, {"disk_bytes", r.disk_bytes}, {"blocks_read", read},
+                               {"problem_count", r.problem_count}, {"problems", r.problems}};
+  if (o.json) {
+    std::cout << json.dump() << std::endl;
+  } else {
+    std::cout << r.sessions << " sessions, " << r.tokens << " tokens\n"
+              << r.chunks << " chunks, " << r.blocks << " blocks, " << r.block_bytes << " bytes of K/V; "
+              << r.disk_bytes << " bytes on disk\n"
+              << r.chunks_to_compute << " chunks to be computed again, " << r.chunks_of_no_session
+              << " of no session\n";
+    for (const std::string& problem : r.problems) std::cout << "damaged: " << problem << "\n";
+    std::cout << (read ? "all blocks read: " : "blocks not read: ") << r.problem_count << " problems" << std::endl;
+  }
+  if (r.problem_count == 0) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat(r.problem_count, " problems; what is damaged is never served, and computed again when asked for"));
+}
+
+absl::Status Inspect(const ToolOptions& o, bool read) {
+  HGA_ASSIGN_OR_RETURN(const auto tier, Open(o, false));
+  uint64_t shown = 0;
+  const auto progress = [&](uint64_t done, uint64_t all) {
+    if (o.quiet || !read || (done < all && done * 20 / all == shown)) return;
+    shown = done * 20 / all;
+    std::cerr << done << " of " << all << " chunks\n";
+  };
+  HGA_ASSIGN_OR_RETURN(const StoreReport report, InspectStore(tier.get(), read, progress));
+  return Report(o, report, read);
+}
+
+absl::Status Compact(const ToolOptions& o) {
+  HGA_RETURN_IF_ERROR(Open(o, false).status());  // is it there, unused, and of this version
+  HGA_ASSIGN_OR_RETURN(const auto bytes, CompactStore(o.data_dir));
+  if (o.json) {
+    std::cout << nlohmann::json({{"disk_bytes_before", bytes.first}, {"disk_bytes", bytes.second}}).dump() << std::endl;
+  } else {
+    std::cout << bytes.first << " bytes before, " << bytes.second << " bytes now" << std::endl;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Export(const ToolOptions& o) {
+  HGA_ASSIGN_OR_RETURN(const auto tier, Open(o, false));
+  // Under another name until it is whole.
+  const std::string unfinished = o.file + ".part";
+  std::ofstream out(unfinished, std::ios::binary | std::ios::trunc);
+  absl::Status status = out ? ExportSession(tier.get(), o.session, &out)
+                            : absl::UnavailableError(absl::StrCat("cannot write ", unfinished));
+  out.close();
+  if (status.ok() && (!out || std::rename(unfinished.c_str(), o.file.c_str()) != 0)) {
+    status = absl::UnavailableError(absl::StrCat("cannot write ", o.file));
+  }
+  if (!status.ok()) std::remove(unfinished.c_str());
+  if (status.ok()) std::cout << (o.json ? nlohmann::json({{"exported", o.session}, {"file", o.file}}).dump()
+                                        : absl::StrCat("exported ", o.session, " to ", o.file)) << std::endl;
+  return status;
+}
+
+absl::Status Import(const ToolOptions& o) {
+  std::ifstream in(o.file, std::ios::binary);
+  if (!in) return absl::NotFoundError(absl::StrCat("cannot read ", o.file));
+  HGA_ASSIGN_OR_RETURN(const auto tier, Open(o, true));
+  const auto name = ImportSession(tier.get(), o.as, &in);
+  if (!name.ok()) return absl::Status(name.status().code(), absl::StrCat(o.file, ": ", name.status().message()));
+  std::cout << (o.json ? nlohmann::json({{"imported", *name}}).dump() : absl::StrCat("imported ", *name)) << std::endl;
+  return absl::OkStatus();
+}
+
+int Run(int argc, const char* const* argv) {
+  ToolOptions o;
+  o.data_dir = DefaultFolder();
+  absl::Status status;
+  CLI::App app("Looks after a store that no kv_store serves", "hga store");
+  app.require_subcommand(1)->fallthrough();
+  app.add_option("--data_dir,--data-dir", o.data_dir, "Folder of the store")->capture_default_str();
+  app.add_flag("--json", o.json, "The result as one JSON object");
+  app.add_flag("--quiet,-q", o.quiet, "No progress");
+  app.add_subcommand("verify", "Reads everything and checks it; exit code 1 if anything is damaged")
+      ->callback([&] { status = Inspect(o, true); });
+  app.add_subcommand("stats", "Counts, without reading blocks")->callback([&] { status = Inspect(o, false); });
+  app.add_subcommand("compact", "Gives the room of what was deleted back")->callback([&] { status = Compact(o); });
+  CLI::App* out = app.add_subcommand("export", "Writes a session to a file");
+  out->add_option("session", o.session, "The session")->required();
+  out->add_option("file", o.file, "The file")->required();
+  out->callback([&] { status = Export(o); });
+  CLI::App* in = app.add_subcommand("import", "Reads a session from a file");
+  in->add_option("file", o.file, "The file")->required();
+  in->add_option("--as", o.as, "Name to keep it under; default: its own");
+  in->callback([&] { status = Import(o); });
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;  // as hga's
+  }
+  if (status.ok()) return 0;
+  std::cerr << "error: " << std::string(status.message()) << "\n";
+  return 1;
+}
+
+}  // namespace
+}  // namespace hga
+
+int main(int argc, char** argv) {
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+  hga::InitLog("kv_store_tool");
+  hga::SetLogLevel("warning");
+  return hga::Run(argc, argv);
+}
