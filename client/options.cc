@@ -151,6 +151,18 @@ void AddGenerationFlags(CLI::App* app, Options* o) {
       ->check(CLI::Range(16, 1 << 20))
       ->group("Attention")
       ->type_name("N");
+  app->add_option("--budget-sharing", o->budget_sharing,
+                  "shared: heads and layers with more attention to give read more; fixed: all read the same")
+      ->check(CLI::IsMember({"shared", "fixed"}))
+      ->group("Attention")
+      ->type_name("HOW");
+  const auto share = [app](const std::string& flag, auto* value, double low, double high, const std::string& help) {
+    app->add_option(flag, *value, help)->check(CLI::Range(low, high))->group("Attention")->type_name("X");
+  };
+  share("--budget-layer-cap", &o->budget_layer_cap, 1, 64, "Most that one layer may take, in budgets");
+  share("--budget-layer-floor", &o->budget_layer_floor, 0, 1, "What is left for each later layer at least, in budgets");
+  share("--budget-least-share", &o->budget_least_share, 0, 1, "Leave keys out that promise less than so many even shares");
+  share("--budget-top-p", &o->budget_top_p, 0, 1, "Read no more in a layer once this share of its attention is found");
 }
 
 }  // namespace
@@ -193,6 +205,25 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, Options* opti
   return kExitUsage;
 }
 
+namespace {
+
+void FillAttention(const Options& options, gpu_worker::v1::Attention* out) {
+  using gpu_worker::v1::Attention;
+  if (options.attention == "routed") out->set_mode(Attention::MODE_ROUTED);
+  if (options.attention == "dense") out->set_mode(Attention::MODE_DENSE);
+  out->set_budget_fraction(options.budget);
+  out->set_budget_min_tokens(options.budget_tokens);
+  out->set_budget_max_tokens(options.budget_tokens);
+  if (options.budget_sharing == "shared") out->set_budget_sharing(Attention::SHARING_SHARED);
+  if (options.budget_sharing == "fixed") out->set_budget_sharing(Attention::SHARING_FIXED);
+  out->set_budget_layer_cap(options.budget_layer_cap);
+  out->set_budget_top_p(options.budget_top_p);
+  if (options.budget_layer_floor) out->set_budget_layer_floor(*options.budget_layer_floor);
+  if (options.budget_least_share) out->set_budget_least_share(*options.budget_least_share);
+}
+
+}  // namespace
+
 gpu_worker::v1::GenerateRequest RequestFrom(const Options& options) {
   gpu_worker::v1::GenerateRequest request;
   request.set_session(options.session);
@@ -207,12 +238,7 @@ gpu_worker::v1::GenerateRequest RequestFrom(const Options& options) {
   sampling->set_repetition_penalty(options.repetition_penalty);
   if (options.seed.has_value()) sampling->set_seed(*options.seed);
   for (const std::string& text : options.stop) request.add_stop(text);
-  using gpu_worker::v1::Attention;
-  if (options.attention == "routed") request.mutable_attention()->set_mode(Attention::MODE_ROUTED);
-  if (options.attention == "dense") request.mutable_attention()->set_mode(Attention::MODE_DENSE);
-  request.mutable_attention()->set_budget_fraction(options.budget);
-  request.mutable_attention()->set_budget_min_tokens(options.budget_tokens);
-  request.mutable_attention()->set_budget_max_tokens(options.budget_tokens);
+  FillAttention(options, request.mutable_attention());
   return request;
 }
 

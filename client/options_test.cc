@@ -111,6 +111,9 @@ TEST_F(OptionsTest, UsageErrors) {
       {"generate", "p", "--attention", "dense", "--budget-tokens", "512"},
       {"generate", "p", "--budget", "0.5", "--budget-tokens", "512"},
       {"generate", "p", "--budget-tokens", "3"},
+      {"generate", "p", "--budget-sharing", "some"},
+      {"generate", "p", "--budget-layer-cap", "0.5"},
+      {"generate", "p", "--budget-top-p", "1.5"},
       {"generate", "p", "--append"},
       {"generate", "p", "--raw", "--chat"},
       {"generate", "p", "--session", "a b"},
@@ -191,9 +194,23 @@ TEST_F(OptionsTest, BudgetInTokensIsFloorAndCap) {
   EXPECT_EQ(request.attention().budget_max_tokens(), 512u);
 }
 
+TEST_F(OptionsTest, SharingOfTheBudget) {
+  ASSERT_EQ(Parse({"generate", "p", "--budget-sharing", "fixed", "--budget-layer-cap", "3", "--budget-least-share", "0",
+                   "--budget-top-p", "0.9"}),
+            std::nullopt)
+      << err_.str();
+  const auto request = RequestFrom(options_);
+  EXPECT_EQ(request.attention().budget_sharing(), gpu_worker::v1::Attention::SHARING_FIXED);
+  EXPECT_EQ(request.attention().budget_layer_cap(), 3);
+  EXPECT_TRUE(request.attention().has_budget_least_share());
+  EXPECT_FLOAT_EQ(request.attention().budget_top_p(), 0.9);
+}
+
 TEST_F(OptionsTest, DefaultsAreLeftToTheWorker) {
   ASSERT_EQ(Parse({"generate", "p"}), std::nullopt);
   const auto request = RequestFrom(options_);
+  EXPECT_EQ(request.attention().budget_sharing(), gpu_worker::v1::Attention::SHARING_UNSPECIFIED);
+  EXPECT_FALSE(request.attention().has_budget_least_share());
   EXPECT_FALSE(request.has_max_tokens());
   EXPECT_FALSE(request.sampling().has_seed());
   EXPECT_EQ(request.attention().mode(), gpu_worker::v1::Attention::MODE_UNSPECIFIED);

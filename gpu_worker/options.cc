@@ -21,6 +21,15 @@ void AddEngineOptions(CLI::App* app, EngineOptions* e) {
   app->add_option("--budget_fraction", e->budget.fraction, "Fraction of its history a query may attend by routing");
   app->add_option("--budget_min_tokens", e->budget.min_tokens, "Floor of the budget");
   app->add_option("--budget_max_tokens", e->budget.max_tokens, "Cap of the budget");
+  app->add_option("--budget_shared", e->budget.shared,
+                  "KV heads and layers share the budget: keys go to where the attention is; false: equal parts");
+  app->add_option("--budget_layer_cap", e->budget.layer_cap, "Most that a layer may take of a shared budget, in budgets");
+  app->add_option("--budget_layer_floor", e->budget.layer_floor,
+                  "What a shared budget leaves for each later layer at least, in budgets");
+  app->add_option("--budget_least_share", e->budget.least_share,
+                  "Even shares of the attention that a key needs to be read from a shared budget");
+  app->add_option("--budget_top_p", e->budget.top_p,
+                  "Share of the attention at which a layer's selection from a shared budget ends; 1: never");
   app->add_option("--prefill_batch_tokens", e->prefill_batch_tokens, "Tokens of a prefill step");
   app->add_option("--max_sequences", e->max_sequences, "Requests computed at a time");
   app->add_option("--max_waiting", e->max_waiting, "Requests that may wait beyond those");

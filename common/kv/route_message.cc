@@ -9,8 +9,8 @@
 namespace hga {
 namespace {
 
-constexpr uint32_t kRequestMagic = 0x32515248;   // "HRQ2"
-constexpr uint32_t kResponseMagic = 0x32535248;  // "HRS2"
+constexpr uint32_t kRequestMagic = 0x33515248;   // "HRQ3"
+constexpr uint32_t kResponseMagic = 0x33535248;  // "HRS3"
 // More blocks than any step has rows.
 constexpr uint32_t kMaxBlocks = 4096;
 
@@ -28,15 +28,23 @@ struct BlockHeader {
   uint32_t tokens;
   uint32_t first_key;
   uint32_t route_upto;
-  uint32_t reserved;
+  uint32_t flags;
+  float least_share;
+  float top_p;
 };
-static_assert(sizeof(BlockHeader) == 24);
+static_assert(sizeof(BlockHeader) == 32);
+
+constexpr uint32_t kShared = 1;
+constexpr uint32_t kHasAttended = 2;
 
 size_t Padded(size_t bytes) { return (bytes + 7) & ~size_t{7}; }
 
 size_t BudgetBytes(uint32_t tokens) { return Padded(size_t{tokens} * sizeof(uint32_t)); }
 size_t QueryBytes(const KvGeometry& g, uint32_t tokens) {
   return Padded(size_t{tokens} * g.query_heads * g.head_dim * sizeof(bf16));
+}
+size_t AttendedBytes(const KvGeometry& g, uint32_t tokens) {
+  return Padded(size_t{tokens} * g.query_heads * sizeof(float));
 }
 
 // Copies parts into a span whose size was checked before.
@@ -100,16 +108,31 @@ absl::Status ReadBlock(const KvGeometry& g, Reader* reader, RouteBlock* block) {
   if (queries == nullptr) return Malformed("truncated block");
   block->budget_keys = reinterpret_cast<const uint32_t*>(budget);
   block->queries = reinterpret_cast<const bf16*>(queries);
+  // Written so that what is not a number is refused.
+  if (!(header.least_share >= 0 && header.least_share <= 1)) return Malformed("least share outside 0 to 1");
+  if (!(header.top_p > 0 && header.top_p <= 1)) return Malformed("top-p outside 0 to 1");
+  if ((header.flags & ~(kShared | kHasAttended)) != 0) return Malformed("unknown flags");
+  block->shared = (header.flags & kShared) != 0;
+  block->least_share = header.least_share;
+  block->top_p = header.top_p;
+  if ((header.flags & kHasAttended) != 0) {
+    const uint8_t* attended = reader->Take(AttendedBytes(g, header.tokens));
+    if (attended == nullptr) return Malformed("truncated block");
+    block->attended = reinterpret_cast<const float*>(attended);
+  }
   return absl::OkStatus();
 }
 
-// Each token adds at least one key per entry, within a budget that all tokens share; everything is one entry a chunk.
+// Of one KV head. Each token adds at least one key per entry, within a budget that all tokens share; everything is one
+// entry a chunk.
 size_t MostSelected(const KvGeometry& g, const RouteBlock& block) {
   if (block.empty(g)) return 0;
   const size_t chunks = block.route_upto - block.first_chunk(g);
-  uint32_t budget = 0;
-  for (uint32_t t = 0; t < block.tokens; ++t) budget = std::max(budget, block.budget_keys[t]);
-  return std::min(chunks * block.tokens, chunks + budget);
+  size_t budget = 0;
+  for (uint32_t t = 0; t < block.tokens; ++t) {
+    if (block.budget_keys[t] != kEverything) budget = std::max<size_t>(budget, block.budget_keys[t]);
+  }
+  return std::min(chunks * block.tokens, chunks + budget * (block.shared ? g.kv_heads : 1));
 }
 
 absl::Status CheckSelected(const KvGeometry& g, const RouteBlock& asked, const HeadSelection& head) {
@@ -162,6 +185,7 @@ size_t RouteRequestBytes(const KvGeometry& g, const RouteRequest& request) {
   size_t bytes = sizeof(MessageHeader);
   for (const RouteBlock& block : request.blocks) {
     bytes += sizeof(BlockHeader) + BudgetBytes(block.tokens) + QueryBytes(g, block.tokens);
+    if (block.attended != nullptr) bytes += AttendedBytes(g, block.tokens);
   }
   return bytes;
 }
@@ -192,10 +216,15 @@ absl::StatusOr<size_t> EncodeRouteRequest(const KvGeometry& g, const RouteReques
                                 static_cast<uint32_t>(request.blocks.size()), 0};
   writer.Put(&header, sizeof(header));
   for (const RouteBlock& block : request.blocks) {
-    const BlockHeader block_header = {block.sequence_id, block.tokens, block.first_key, block.route_upto, 0};
+    const uint32_t flags = (block.shared ? kShared : 0) | (block.attended != nullptr ? kHasAttended : 0);
+    const BlockHeader block_header = {block.sequence_id, block.tokens,      block.first_key, block.route_upto,
+                                      flags,             block.least_share, block.top_p};
     writer.Put(&block_header, sizeof(block_header));
     writer.Put(block.budget_keys, size_t{block.tokens} * sizeof(uint32_t));
     writer.Put(block.queries, size_t{block.tokens} * g.query_heads * g.head_dim * sizeof(bf16));
+    if (block.attended != nullptr) {
+      writer.Put(block.attended, size_t{block.tokens} * g.query_heads * sizeof(float));
+    }
   }
   return writer.written();
 }

@@ -2,8 +2,9 @@
 //
 // Little endian, 8-byte aligned parts, sizes in the headers checked by the decoders before anything is read.
 //
-//   request:   RequestHeader, then per block: BlockHeader, budget_keys u32 [tokens] (padded to 8 bytes),
-//              queries bf16 [tokens][query_heads][head_dim] (padded to 8 bytes)
+//   request:   RequestHeader, then per block: BlockHeader, budget_keys u32 [tokens], queries bf16
+//              [tokens][query_heads][head_dim], and if it is there attended f32 [tokens][query_heads], each part padded
+//              to 8 bytes
 //   response:  ResponseHeader, then per block, per KV head: count u32, 0 u32, SelectedChunk [count]
 #ifndef HGA_COMMON_KV_ROUTE_MESSAGE_H_
 #define HGA_COMMON_KV_ROUTE_MESSAGE_H_
@@ -20,6 +21,8 @@
 
 namespace hga {
 
+inline constexpr uint32_t kEverything = UINT32_MAX;
+
 // Consecutive query tokens of one sequence, routed together. In decode, one token.
 struct RouteBlock {
   uint64_t sequence_id = 0;
@@ -29,9 +32,18 @@ struct RouteBlock {
   uint32_t first_key = 0;
   uint32_t route_upto = 0;
   // [tokens] Most keys per KV head that the selections of the tokens up to this one may hold together: what a token
-  // attends by routing, counted after the union with the tokens before it.
+  // attends by routing, counted after the union with the tokens before it. kEverything: all keys of the range.
   const uint32_t* budget_keys = nullptr;
   const bf16* queries = nullptr;  // [tokens][query_heads][head_dim], after RoPE
+  // The KV heads of the layer compete for kv_heads * budget_keys; else each has its own.
+  bool shared = false;
+  // [tokens][query_heads] log of the sum of exp(q.k / sqrt(head_dim)) over what the worker attends anyway: what a key
+  // is worth shows only beside it. nullptr: not known, a query head's attention is taken to lie in the range alone.
+  const float* attended = nullptr;
+  // Keys with a smaller share of the attention (mean over the query heads of their KV head) are not selected. 0 to 1.
+  float least_share = 0;
+  // Selection ends when it and what is attended anyway have this share of the attention. 0 to 1; 1: the budget decides.
+  float top_p = 1;
 
   bool empty(const KvGeometry& g) const { return uint64_t{route_upto} * g.chunk_tokens <= first_key; }
   uint32_t first_chunk(const KvGeometry& g) const { return first_key / g.chunk_tokens; }

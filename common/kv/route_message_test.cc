@@ -1,6 +1,7 @@
 #include "common/kv/route_message.h"
 
 #include <functional>
+#include <limits>
 #include <random>
 
 #include "gtest/gtest.h"
@@ -19,6 +20,11 @@ class RouteMessageTest : public testing::Test {
     request_.step = 77;
     request_.layer = 2;
     request_.blocks = {{5, 1, 80, 9, budgets_, queries_.data()}, {6, 3, 0, 2, budgets_, queries_.data()}};
+    for (int i = 0; i < 3 * 4; ++i) attended_.push_back(i);
+    request_.blocks[1].shared = true;
+    request_.blocks[1].attended = attended_.data();
+    request_.blocks[1].least_share = 0.25f;
+    request_.blocks[1].top_p = 0.5f;
     response_.step = 77;
     response_.layer = 2;
     response_.blocks = {{{{1, 0, 0xF0000}, {8, 0, ~uint64_t{0}}}, {}},
@@ -38,6 +44,7 @@ class RouteMessageTest : public testing::Test {
   KvGeometry g_;
   uint32_t budgets_[3] = {7, 8, 9};
   std::vector<bf16> queries_;
+  std::vector<float> attended_;
   RouteRequest request_;
   RouteResponse response_;
 };
@@ -55,6 +62,25 @@ TEST_F(RouteMessageTest, RequestSurvivesTheTrip) {
   EXPECT_EQ(decoded->blocks[1].sequence_id, 6u);
   EXPECT_EQ(decoded->blocks[1].budget_keys[2], 9u);
   EXPECT_EQ(ToFloat(decoded->blocks[1].queries[95]), 95.0f);
+  EXPECT_FALSE(decoded->blocks[0].shared);
+  EXPECT_EQ(decoded->blocks[0].attended, nullptr);
+  EXPECT_TRUE(decoded->blocks[1].shared);
+  EXPECT_EQ(decoded->blocks[1].attended[11], 11.0f);
+  EXPECT_EQ(decoded->blocks[1].least_share, 0.25f);
+  EXPECT_EQ(decoded->blocks[1].top_p, 0.5f);
+}
+
+TEST_F(RouteMessageTest, SharesOutsideTheirRangeAreRefused) {
+  for (const float bad : {-0.1f, 1.5f, std::numeric_limits<float>::quiet_NaN()}) {
+    for (float RouteBlock::*field : {&RouteBlock::least_share, &RouteBlock::top_p}) {
+      const RouteBlock good = request_.blocks[1];
+      request_.blocks[1].*field = bad;
+      size_t bytes = 0;
+      auto buffer = EncodedRequest(&bytes);
+      EXPECT_EQ(DecodeRouteRequest(g_, Bytes(buffer)).status().code(), absl::StatusCode::kInvalidArgument) << bad;
+      request_.blocks[1] = good;
+    }
+  }
 }
 
 TEST_F(RouteMessageTest, ResponseSurvivesTheTrip) {

@@ -70,6 +70,9 @@ class Backend {
   virtual const bf16* queries() const = 0;
   // Exact attention of the plan's rows over the plan's runs, merged into the layer's partials (o, log-sum-exp).
   virtual absl::Status Attend(const AttendPlan& plan) = 0;
+  // Of what the rows have attended in this layer so far: log of the sum of exp(q.k / sqrt(head_dim)), natural,
+  // [rows][query_heads]; -infinity where it is nothing. Valid until the next call of Attend or PreAttention.
+  virtual const float* LogSumExp() = 0;
   // Output projection, residual, norm, MLP, residual.
   virtual absl::Status PostAttention(uint32_t layer) = 0;
   // Final norm and output projection for the rows with want_logits, in order: [n][vocab_size].

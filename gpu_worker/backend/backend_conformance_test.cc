@@ -78,6 +78,7 @@ TEST_P(ConformanceTest, MatchesTheReferenceOnOddSizes) {
     const float tolerance = rows <= 8 ? kGemvTolerance : kGemmTolerance;
     ExpectClose(cpu.Step(tokens), reference.Step(tokens), tolerance, "logits of a prompt");
     ExpectClose(cpu.queries(), reference.queries(), tolerance + 0.01f, "queries");
+    ExpectClose(cpu.log_sum_exp(), reference.log_sum_exp(), tolerance + 0.01f, "log-sum-exp");
     ExpectClose(cpu.KvRows(), reference.KvRows(), tolerance + 0.01f, "K/V");
     ExpectClose(cpu.Step({7}), reference.Step({7}), kGemmTolerance, "logits of the next token");
   }
@@ -96,6 +97,7 @@ TEST_P(ConformanceTest, AnyPartitionOfTheRunsMergesToTheSame) {
   SequenceRunner whole("cpu", model->weights), parted("cpu", model->weights);
   const auto tokens = Tokens(100, 5);
   ExpectClose(parted.Step(tokens, 3), whole.Step(tokens, 1), 0.02f, "logits");
+  ExpectClose(parted.log_sum_exp(), whole.log_sum_exp(), 0.02f, "log-sum-exp");
 }
 
 TEST_P(ConformanceTest, HiddenRunsAreNotSeen) {

@@ -30,6 +30,7 @@ std::vector<float> SequenceRunner::Step(const std::vector<uint32_t>& tokens, int
   }
   EXPECT_TRUE(backend_->Begin(rows).ok());
   queries_.clear();
+  log_sum_exp_.clear();
   for (uint32_t layer = 0; layer < g_.layers; ++layer) {
     std::vector<KvRow> kv;
     for (const BatchRow& row : rows) {
@@ -42,6 +43,8 @@ std::vector<float> SequenceRunner::Step(const std::vector<uint32_t>& tokens, int
     for (int part = 0; part < parts; ++part) {
       EXPECT_TRUE(backend_->Attend(Plan(layer, first, rows.size(), part, parts, hide_run, hide_before_row)).ok());
     }
+    const float* log_sum_exp = backend_->LogSumExp();
+    log_sum_exp_.insert(log_sum_exp_.end(), log_sum_exp, log_sum_exp + rows.size() * g_.query_heads);
     EXPECT_TRUE(backend_->PostAttention(layer).ok());
   }
   std::vector<float> logits;

@@ -27,6 +27,8 @@ class SequenceRunner {
 
   // Of the last step, [layers][tokens][query_heads][head_dim].
   const std::vector<float>& queries() const { return queries_; }
+  // What Backend::LogSumExp said of it once everything was attended, [layers][tokens][query_heads].
+  const std::vector<float>& log_sum_exp() const { return log_sum_exp_; }
   // All K/V rows written so far, K and V elements taking turns: [tokens][layers][kv_heads][head_dim][2].
   std::vector<float> KvRows() const;
 
@@ -38,7 +40,7 @@ class SequenceRunner {
   const KvGeometry g_;
   std::unique_ptr<Backend> backend_;
   std::vector<std::vector<std::vector<bf16>>> blocks_;  // [chunk][layer]
-  std::vector<float> queries_;
+  std::vector<float> queries_, log_sum_exp_;
   uint32_t length_ = 0;
 };
 

@@ -125,6 +125,12 @@ void PlanRouted(const AttendShape& shape, uint32_t first_row, uint32_t rows,
       if (selected.chunk != chunk) data = block(chunk = selected.chunk);
       AddMask(shape.geometry, selected, head, data, &out->runs[head]);
     }
+    // What a row sees comes before what only later rows see, so that it is added up in the same order whatever those
+    // select: the same bits.
+    if (rows > 1) {
+      std::stable_sort(out->runs[head].begin(), out->runs[head].end(),
+                       [](const KvRun& a, const KvRun& b) { return a.first_row < b.first_row; });
+    }
   }
 }
 

@@ -17,6 +17,18 @@ absl::Status ValidateBudget(const BudgetOptions& b) {
     return absl::InvalidArgumentError(absl::StrCat("budget_min_tokens ", b.min_tokens, " and budget_max_tokens ",
                                                    b.max_tokens, ": the cap must be at least 1 and the floor"));
   }
+  if (!(b.layer_cap >= 1 && b.layer_cap <= 64)) {
+    return absl::InvalidArgumentError(absl::StrCat("budget_layer_cap ", b.layer_cap, ": must be 1 to 64"));
+  }
+  if (!(b.layer_floor >= 0 && b.layer_floor <= 1)) {
+    return absl::InvalidArgumentError(absl::StrCat("budget_layer_floor ", b.layer_floor, ": must be 0 to 1"));
+  }
+  if (!(b.least_share >= 0 && b.least_share <= 1)) {
+    return absl::InvalidArgumentError(absl::StrCat("budget_least_share ", b.least_share, ": must be 0 to 1"));
+  }
+  if (!(b.top_p > 0 && b.top_p <= 1)) {
+    return absl::InvalidArgumentError(absl::StrCat("budget_top_p ", b.top_p, ": must be above 0, 1 at most"));
+  }
   return absl::OkStatus();
 }
 

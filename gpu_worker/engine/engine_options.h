@@ -10,7 +10,8 @@
 
 namespace hga {
 
-// Historical tokens a query may attend by routing: fraction of its history, not below the floor, not above the cap.
+// Historical tokens a query may attend by routing: fraction of its history, not below the floor, not above the cap. And
+// how they are shared out (docs/quality.md has what each costs and gains).
 struct BudgetOptions {
   // A tenth keeps the answers of the reference models close to dense; 1 or more selects everything.
   float fraction = 0.10f;
@@ -18,6 +19,19 @@ struct BudgetOptions {
   uint32_t min_tokens = 512;
   // Bounds what one query reads, however long the context.
   uint32_t max_tokens = 4096;
+  // The KV heads of a layer and the layers of a step share the budget: keys go to where the attention is. Else each KV
+  // head of each layer has the same number.
+  bool shared = true;
+  // With `shared`: most that a layer may take, in budgets. The first layers want several times as much as later ones.
+  float layer_cap = 2;
+  // With `shared`: what is left for each later layer at least, in budgets.
+  float layer_floor = 0.5f;
+  // With `shared`: a key needs at least so many even shares of the attention (1 / budget of it). What is not worth
+  // reading is left to layers that need it.
+  float least_share = 0.03f;
+  // With `shared`: a layer's selection ends when it and what is attended anyway have this share of the attention, as
+  // far as the summaries can tell. 1: never.
+  float top_p = 1;
 };
 
 struct EngineOptions {

@@ -53,11 +53,23 @@ void StepRunner::LayOut(std::vector<StepPart>* parts) {
         blocks_.push_back(std::move(block));
       }
       ++blocks_.back().rows;
-      const auto budget = s.decoding() ? BudgetKeys : PrefillBudgetKeys;
-      blocks_.back().budgets.push_back(budget(*blocks_.back().shape, s.request->budget, position));
       rows_.push_back({s.tokens[position], position, part.want_logits && i + 1 == part.rows});
     }
   }
+  for (Block& block : blocks_) SetBudget(&block);
+}
+
+void StepRunner::SetBudget(Block* block) const {
+  const Sequence& s = *block->part->sequence;
+  const auto keys = s.decoding() ? BudgetKeys : PrefillBudgetKeys;
+  std::vector<uint32_t> budgets;
+  for (uint32_t i = 0; i < block->rows; ++i) {
+    budgets.push_back(keys(*block->shape, s.request->budget, block->first_position + i));
+  }
+  RouteBlock range;
+  range.first_key = block->shape->sink_tokens;
+  range.route_upto = block->routed.end;
+  block->budget.emplace(s.request->budget, geometry_, std::move(budgets), range.keys(geometry_));
 }
 
 absl::Status StepRunner::RunLayer(uint32_t layer) {
@@ -71,25 +83,25 @@ absl::Status StepRunner::RunLayer(uint32_t layer) {
     }
   }
   HGA_RETURN_IF_ERROR(backend_->PreAttention(layer, kv_rows_));
+  // First what is attended anyway: what a key is worth shows only beside it.
+  HGA_RETURN_IF_ERROR(AttendAlways(layer));
   PostRoutes(layer);
-  const absl::Status always = AttendAlways(layer);
   WaitRoutes();
-  HGA_RETURN_IF_ERROR(always);
   FetchMissing(layer);
   CountKeys();
   HGA_RETURN_IF_ERROR(AttendSelected(layer));
   return backend_->PostAttention(layer);
 }
 
-RouteBlock StepRunner::RouteOf(const Block& block) const {
+RouteBlock StepRunner::RouteOf(uint32_t layer, const float* attended, Block* block) const {
   RouteBlock route;
-  route.sequence_id = block.part->sequence->id;
-  route.tokens = block.rows;
-  route.first_key = block.shape->sink_tokens;
-  route.route_upto = block.routed.end;
-  route.budget_keys = block.budgets.data();
-  const KvGeometry& g = geometry_;
-  route.queries = backend_->queries() + size_t{block.first_row} * g.query_heads * g.head_dim;
+  route.sequence_id = block->part->sequence->id;
+  route.tokens = block->rows;
+  route.first_key = block->shape->sink_tokens;
+  route.route_upto = block->routed.end;
+  const size_t first_head = size_t{block->first_row} * geometry_.query_heads;
+  route.queries = backend_->queries() + first_head * geometry_.head_dim;
+  block->budget->FillRoute(layer, attended + first_head, &route);
   return route;
 }
 
@@ -101,12 +113,13 @@ void StepRunner::PostRoutes(uint32_t layer) {
   }
   router_blocks_.clear();
   dense_blocks_.clear();
+  const float* attended = backend_->LogSumExp();
   for (Block& block : blocks_) {
     block.selection = nullptr;
     if (block.routed.empty() || !block.part->status.ok()) continue;
     const Sequence& s = *block.part->sequence;
     const bool by_router = s.request->routed && !block.dense && !s.fallback && router_.client != nullptr;
-    (by_router ? router_request_ : dense_request_).blocks.push_back(RouteOf(block));
+    (by_router ? router_request_ : dense_request_).blocks.push_back(RouteOf(layer, attended, &block));
     (by_router ? router_blocks_ : dense_blocks_).push_back(&block);
   }
   posted_ = false;
@@ -176,7 +189,7 @@ absl::Status StepRunner::AttendSelected(uint32_t layer) {
 
 void StepRunner::CountKeys() {
   const uint64_t heads = geometry_.kv_heads;
-  for (const Block& b : blocks_) {
+  for (Block& b : blocks_) {
     RequestStats& stats = b.part->sequence->stats;
     const bool decode = b.part->sequence->answering();
     uint64_t attended = b.selection == nullptr ? 0 : SelectedKeys(b.rows, *b.selection);
@@ -189,6 +202,7 @@ void StepRunner::CountKeys() {
     stats.dense_keys[decode] += dense;
     counts_.attended_keys[decode] += attended;
     counts_.dense_keys[decode] += dense;
+    if (b.selection != nullptr) b.budget->Spend(*b.selection);
   }
 }
 

@@ -13,6 +13,7 @@
 #include "gpu_worker/engine/engine_metrics.h"
 #include "gpu_worker/engine/router_link.h"
 #include "gpu_worker/engine/sequence.h"
+#include "gpu_worker/engine/step_budget.h"
 #include "kv_store/client/kv_client.h"
 #include "router/client/dense_route_client.h"
 
@@ -51,7 +52,7 @@ class StepRunner {
     bool dense = false;  // by its position
     uint32_t chunk = 0, first_row = 0, rows = 0, first_position = 0;
     ChunkRange routed;
-    std::vector<uint32_t> budgets;                            // [rows] keys
+    std::optional<StepBudget> budget;
     const std::vector<HeadSelection>* selection = nullptr;  // of the layer at hand; nullptr: nothing
   };
 
@@ -62,13 +63,14 @@ class StepRunner {
   };
 
   void LayOut(std::vector<StepPart>* parts);
+  void SetBudget(Block* block) const;
   absl::Status RunLayer(uint32_t layer);
   absl::Status AttendAlways(uint32_t layer);
   absl::Status AttendSelected(uint32_t layer);
   void PostRoutes(uint32_t layer);
   void WaitRoutes();
   void LoseRouter(const absl::Status& why);
-  RouteBlock RouteOf(const Block& block) const;
+  RouteBlock RouteOf(uint32_t layer, const float* attended, Block* block) const;
   void CountKeys();
   void Report();
   void FetchMissing(uint32_t layer);

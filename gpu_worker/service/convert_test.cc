@@ -49,6 +49,24 @@ TEST_F(ConvertTest, TextBeginsWithBosWhereTheModelWantsIt) {
   EXPECT_EQ(Convert(request).tokens, std::vector<uint32_t>{3 + 'a'});
 }
 
+TEST_F(ConvertTest, SharingOfTheBudgetIsTheWorkersUnlessItIsAskedFor) {
+  GenerateRequest request;
+  request.set_text("a");
+  const BudgetOptions plain;
+  EXPECT_EQ(Convert(request).budget.shared, plain.shared);
+  EXPECT_EQ(Convert(request).budget.least_share, plain.least_share);
+  auto* attention = request.mutable_attention();
+  attention->set_budget_sharing(gpu_worker::v1::Attention::SHARING_FIXED);
+  attention->set_budget_layer_cap(3);
+  attention->set_budget_least_share(0);
+  attention->set_budget_top_p(0.5f);
+  const BudgetOptions asked = Convert(request).budget;
+  EXPECT_FALSE(asked.shared);
+  EXPECT_EQ(asked.layer_cap, 3);
+  EXPECT_EQ(asked.least_share, 0);
+  EXPECT_EQ(asked.top_p, 0.5f);
+}
+
 TEST_F(ConvertTest, ThinkingIsOnUnlessItIsSwitchedOff) {
   GenerateRequest request;
   auto* message = request.mutable_chat()->add_messages();

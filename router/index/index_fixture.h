@@ -59,7 +59,20 @@ struct QueryBlock {
   }
   QueryBlock(const QueryBlock&) = delete;
 
+  // Shared by the KV heads, beside made-up attention over what is attended anyway.
+  void Share(const KvGeometry& g, float least_share, float top_p, uint32_t seed) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal(3, 2);
+    attended.resize(size_t{block.tokens} * g.query_heads);
+    for (float& x : attended) x = normal(random);
+    block.shared = true;
+    block.attended = attended.data();
+    block.least_share = least_share;
+    block.top_p = top_p;
+  }
+
   std::vector<uint32_t> budgets;
+  std::vector<float> attended;
   std::vector<bf16> queries;
   RouteBlock block;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "absl/numeric/bits.h"
 #include "common/kv/sketch.h"
@@ -33,71 +34,133 @@ class StageClock {
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
-// One call of Select for one KV head.
-class HeadSelect {
+// One call of Select.
+class LayerSelect {
  public:
-  HeadSelect(const SequenceIndex& index, uint32_t layer, uint32_t kv_head, const RouteBlock& block,
-             const SelectOptions& options, SelectScratch* scratch)
-      : index_(index), g_(index.geometry()), layer_(layer), kv_head_(kv_head), block_(block), options_(options),
-        s_(*scratch), first_chunk_(block.first_chunk(g_)), chunks_(block.route_upto - first_chunk_),
+  LayerSelect(const SequenceIndex& index, uint32_t layer, const RouteBlock& block, const SelectOptions& options,
+              SelectScratch* scratch, HeadSelection* out)
+      : index_(index), g_(index.geometry()), layer_(layer), block_(block), options_(options), s_(*scratch), out_(out),
+        first_chunk_(block.first_chunk(g_)), chunks_(block.route_upto - first_chunk_),
         unit_tokens_(index.method().unit_tokens(g_)), units_per_chunk_(g_.chunk_tokens / unit_tokens_),
         skipped_units_((block.first_key % g_.chunk_tokens) / unit_tokens_),
         coarse_layout_(index.method().coarse_layout(g_)), fine_layout_(index.method().fine_layout(g_)),
         fine_bytes_(index.method().fine_bytes(g_)) {
-    s_.taken.assign(chunks_, 0);
-    // A unit may begin before the range.
-    if (chunks_ > 0) s_.taken[0] = ~RoutableMask(g_, first_chunk_, block.first_key);
+    s_.heads.resize(g_.kv_heads);
+    for (Head& head : s_.heads) {
+      head.taken.assign(chunks_, 0);
+      // A unit may begin before the range.
+      if (chunks_ > 0) head.taken[0] = ~RoutableMask(g_, first_chunk_, block.first_key);
+      head.held = 0;
+    }
   }
 
-  void Run(HeadSelection* out) {
-    uint32_t held = 0;
+  void Run() {
+    const bool all_of_it = block_.least_share <= 0 && block_.top_p >= 1;
     for (uint32_t t = 0; t < block_.tokens; ++t) {
       // Read once: the request may lie in memory that the peer can still write.
       const uint32_t budget = block_.budget_keys[t];
-      if (budget >= block_.keys(g_)) {
-        for (uint32_t chunk = 0; chunk < chunks_; ++chunk) {
-          Take(chunk, RoutableMask(g_, first_chunk_ + chunk, block_.first_key), t, out);
-        }
+      if (budget == kEverything || (all_of_it && budget >= block_.keys(g_))) {
+        TakeEverything(t);
         break;
       }
-      if (budget >= held + unit_tokens_) held += SelectToken(t, (budget - held) / unit_tokens_, out);
+      SelectToken(t, std::min(budget, block_.keys(g_)));
     }
-    std::sort(out->begin(), out->end(), [](const SelectedChunk& a, const SelectedChunk& b) {
-      return a.chunk != b.chunk ? a.chunk < b.chunk : a.first_token < b.first_token;
-    });
+    for (uint32_t h = 0; h < g_.kv_heads; ++h) {
+      std::sort(out_[h].begin(), out_[h].end(), [](const SelectedChunk& a, const SelectedChunk& b) {
+        return a.chunk != b.chunk ? a.chunk < b.chunk : a.first_token < b.first_token;
+      });
+    }
   }
 
  private:
-  // Returns how many keys are new.
-  uint32_t Take(uint32_t chunk, uint64_t mask, uint32_t token, HeadSelection* out) {
-    mask &= ~s_.taken[chunk];
-    if (mask == 0) return 0;
-    s_.taken[chunk] |= mask;
-    out->push_back({first_chunk_ + chunk, token, mask});
-    return absl::popcount(mask);
+  using Head = SelectScratch::Head;
+
+  void TakeEverything(uint32_t token) {
+    for (uint32_t h = 0; h < g_.kv_heads; ++h) {
+      for (uint32_t chunk = 0; chunk < chunks_; ++chunk) {
+        Take(h, chunk, RoutableMask(g_, first_chunk_ + chunk, block_.first_key), token);
+      }
+    }
   }
 
-  // Selects up to `wanted` more units for a token; returns how many keys are new.
-  uint32_t SelectToken(uint32_t token, uint32_t wanted, HeadSelection* out) {
+  void Take(uint32_t kv_head, uint32_t chunk, uint64_t mask, uint32_t token) {
+    Head& head = s_.heads[kv_head];
+    mask &= ~head.taken[chunk];
+    if (mask == 0) return;
+    head.taken[chunk] |= mask;
+    head.held += absl::popcount(mask);
+    out_[kv_head].push_back({first_chunk_ + chunk, token, mask});
+  }
+
+  // Units that `held` keys leave of `budget`.
+  uint32_t Wanted(uint64_t budget, uint64_t held) const {
+    return budget > held ? static_cast<uint32_t>((budget - held) / unit_tokens_) : 0;
+  }
+
+  // Selects what a token adds; budget: keys per KV head.
+  void SelectToken(uint32_t token, uint32_t budget) {
+    uint64_t held = 0;
+    uint32_t most = 0;
+    for (const Head& head : s_.heads) {
+      held += head.held;
+      most = std::max(most, Wanted(budget, head.held));
+    }
+    const uint32_t shared = Wanted(uint64_t{budget} * g_.kv_heads, held);
+    if ((block_.shared ? shared : most) == 0) return;
+    size_t units = 0;
+    for (uint32_t h = 0; h < g_.kv_heads; ++h) {
+      s_.heads[h].first = units;
+      ScoreHead(token, h, budget);
+      units += s_.heads[h].units;
+    }
     StageClock clock;
-    LoadQueries(token);
-    clock.Add(&s_.times.prepare);
-    const uint64_t best = (uint64_t{wanted} * unit_tokens_ * options_.overprovision + g_.chunk_tokens - 1) / g_.chunk_tokens;
-    ChooseChunks(std::max<uint64_t>(best, options_.scan_chunks));
-    clock.Add(&s_.times.coarse);
-    ScoreFine();
-    clock.Add(&s_.times.fine);
-    const auto count = static_cast<uint32_t>(s_.chunks.size() * units_per_chunk_);
-    DropTaken();
-    TopCut cut = CutTop(s_.pooled.data(), count, wanted, &s_.work);
-    uint32_t keys = 0;
-    s_.masks.resize(s_.chunks.size());
-    TakeTop(s_.pooled.data(), static_cast<uint32_t>(s_.chunks.size()), units_per_chunk_, &cut, s_.masks.data());
-    for (size_t i = 0; i < s_.chunks.size(); ++i) {
-      if (s_.masks[i] != 0) keys += Take(s_.chunks[i], KeysOf(s_.masks[i]), token, out);
+    TopCut cut;
+    if (block_.shared) cut = Cut(0, units, g_.kv_heads, shared);
+    for (uint32_t h = 0; h < g_.kv_heads; ++h) {
+      const Head& head = s_.heads[h];
+      if (!block_.shared) cut = Cut(head.first, head.units, 1, Wanted(budget, head.held));
+      TakeBest(token, h, &cut);
     }
     clock.Add(&s_.times.pick);
-    return keys;
+  }
+
+  // What to take of the shares [first, first + count), which belong to `heads` KV heads.
+  TopCut Cut(size_t first, size_t count, uint32_t heads, uint32_t wanted) {
+    const float* shares = s_.shares.data() + first;
+    TopCut cut = CutTop(shares, static_cast<uint32_t>(count), wanted, &s_.work);
+    if (block_.top_p < 1) CutShare(shares, count, heads, &cut);
+    if (!(cut.score >= block_.least_share)) cut = {std::nextafter(block_.least_share, 0.0f), 0};
+    return cut;
+  }
+
+  // Tightens the cut to the fewest units that, with what is attended anyway, have the share top_p.
+  void CutShare(const float* shares, size_t count, uint32_t heads, TopCut* cut) {
+    double sum = 0;
+    s_.best.clear();
+    for (size_t i = 0; i < count; ++i) {
+      if (!(shares[i] > 0)) continue;
+      sum += shares[i];
+      if (shares[i] >= cut->score) s_.best.push_back(shares[i]);
+    }
+    std::sort(s_.best.begin(), s_.best.end(), std::greater<float>());
+    double missing = sum - heads * (1.0 - block_.top_p);  // each KV head's shares, with what is attended, sum to 1
+    for (const float share : s_.best) {
+      if (missing <= 0) {
+        *cut = {share, 0};
+        return;
+      }
+      missing -= share;
+    }
+  }
+
+  void TakeBest(uint32_t token, uint32_t kv_head, TopCut* cut) {
+    const Head& head = s_.heads[kv_head];
+    s_.masks.resize(head.chunks.size());
+    TakeTop(s_.shares.data() + head.first, static_cast<uint32_t>(head.chunks.size()), units_per_chunk_, cut,
+            s_.masks.data());
+    for (size_t i = 0; i < head.chunks.size(); ++i) {
+      if (s_.masks[i] != 0) Take(kv_head, head.chunks[i], KeysOf(s_.masks[i]), token);
+    }
   }
 
   // Mask of units to mask of keys.
@@ -111,25 +174,40 @@ class HeadSelect {
     return keys;
   }
 
-  void LoadQueries(uint32_t token) {
+  // Shares of the units of the chunks that the first level keeps, from head->first on.
+  void ScoreHead(uint32_t token, uint32_t kv_head, uint32_t budget) {
+    Head* head = &s_.heads[kv_head];
+    StageClock clock;
+    LoadQueries(token, kv_head);
+    clock.Add(&s_.times.prepare);
+    const uint64_t best = (uint64_t{budget} * options_.overprovision + g_.chunk_tokens - 1) / g_.chunk_tokens;
+    ChooseChunks(kv_head, std::max<uint64_t>(best, options_.scan_chunks), &head->chunks);
+    clock.Add(&s_.times.coarse);
+    ScoreFine(kv_head, head);
+    DropTaken(*head);
+    clock.Add(&s_.times.fine);
+  }
+
+  void LoadQueries(uint32_t token, uint32_t kv_head) {
     const uint32_t heads = g_.queries_per_kv_head();
-    const size_t count = size_t{heads} * g_.head_dim;
-    const bf16* in = block_.queries + (size_t{token} * g_.query_heads + size_t{kv_head_} * heads) * g_.head_dim;
+    const size_t count = size_t{heads} * g_.head_dim, first = size_t{token} * g_.query_heads + size_t{kv_head} * heads;
     s_.queries.resize(count);
     s_.weights.resize(count * coarse_layout_.vectors);
-    ToFloats(in, count, 1.0f / std::sqrt(static_cast<float>(g_.head_dim)), s_.queries.data());
+    ToFloats(block_.queries + first * g_.head_dim, count, 1.0f / std::sqrt(static_cast<float>(g_.head_dim)),
+             s_.queries.data());
     WeighQueries(s_.queries.data(), heads, coarse_layout_, SecondWeightOf(index_.method().form), s_.weights.data());
     queries_ = {s_.weights.data(), heads, g_.head_dim, coarse_layout_.vectors};
     if (index_.method().form == SummaryForm::kSketch) MakeSketchTables(queries_, &s_.tables);
+    attended_ = block_.attended != nullptr ? block_.attended + first : nullptr;
   }
 
-  // Fills s_.chunks, ascending, with the best `wanted` of the range; s_.coarse where the second level needs it.
-  void ChooseChunks(uint64_t wanted) {
-    s_.chunks.clear();
+  // Fills `chunks`, ascending, with the best `wanted` of the range; s_.coarse where the second level needs it.
+  void ChooseChunks(uint32_t kv_head, uint64_t wanted, std::vector<uint32_t>* chunks) {
+    chunks->clear();
     const bool all = wanted >= chunks_;
-    if (!all || index_.method().form == SummaryForm::kSketch) ScoreCoarse();
+    if (!all || index_.method().form == SummaryForm::kSketch) ScoreCoarse(kv_head);
     if (all) {
-      for (uint32_t chunk = 0; chunk < chunks_; ++chunk) s_.chunks.push_back(chunk);
+      for (uint32_t chunk = 0; chunk < chunks_; ++chunk) chunks->push_back(chunk);
       return;
     }
     const size_t stride = Stride(chunks_);
@@ -137,8 +215,7 @@ class HeadSelect {
     Grow(&s_.scores, stride * queries_.heads);
     Grow(&s_.pooled, stride);
     std::copy_n(s_.coarse.data(), stride * queries_.heads, s_.scores.data());
-    PoolHeads(options_.pooling, s_.scores.data(), queries_.heads, chunks_, stride, nullptr,
-              s_.pooled.data());
+    PoolHeads(options_.pooling, s_.scores.data(), queries_.heads, chunks_, stride, AttendedPerChunk(), s_.pooled.data());
     TopCut cut = CutTop(s_.pooled.data(), chunks_, static_cast<uint32_t>(wanted), &s_.work);
     // The row is padded to whole blocks; what lies behind the last chunk is not one.
     std::fill(s_.pooled.begin() + chunks_, s_.pooled.begin() + stride, 0.0f);
@@ -146,61 +223,71 @@ class HeadSelect {
     TakeTop(s_.pooled.data(), static_cast<uint32_t>(stride / 64), 64, &cut, s_.masks.data());
     for (uint32_t b = 0; b < s_.masks.size(); ++b) {
       for (uint64_t kept = s_.masks[b]; kept != 0; kept &= kept - 1) {
-        s_.chunks.push_back(b * 64 + absl::countr_zero(kept));
+        chunks->push_back(b * 64 + absl::countr_zero(kept));
       }
     }
   }
 
-  void ScoreCoarse() {
+  // A chunk's score stands for each of its tokens.
+  const float* AttendedPerChunk() {
+    if (attended_ == nullptr) return nullptr;
+    s_.attended.resize(queries_.heads);
+    const float per_chunk = std::log(static_cast<float>(g_.chunk_tokens));
+    for (uint32_t h = 0; h < queries_.heads; ++h) s_.attended[h] = attended_[h] - per_chunk;
+    return s_.attended.data();
+  }
+
+  void ScoreCoarse(uint32_t kv_head) {
     const size_t stride = Stride(chunks_);
     Grow(&s_.coarse, stride * queries_.heads);
     for (uint32_t i = 0; i < chunks_;) {
       const uint32_t chunk = first_chunk_ + i;
       const uint32_t count = std::min(SequenceIndex::SegmentEnd(chunk), block_.route_upto) - chunk;
-      ScoreUnits(queries_, coarse_layout_, index_.Coarse(layer_, kv_head_, chunk), count, s_.coarse.data() + i,
-                 stride);
+      ScoreUnits(queries_, coarse_layout_, index_.Coarse(layer_, kv_head, chunk), count, s_.coarse.data() + i, stride);
       i += count;
     }
   }
 
-  // Pooled softmax over the units of s_.chunks.
-  void ScoreFine() {
-    const size_t count = s_.chunks.size() * units_per_chunk_;
+  void ScoreFine(uint32_t kv_head, Head* head) {
+    const std::vector<uint32_t>& chunks = head->chunks;
+    const size_t count = chunks.size() * units_per_chunk_;
     // Sketches are scored 64 tokens at a time, in shorter chunks, too.
     const size_t stride = Stride(count + kSketchTokens - g_.chunk_tokens);
     Grow(&s_.scores, stride * queries_.heads);
-    Grow(&s_.pooled, stride);
-    for (size_t i = 0; i < s_.chunks.size();) {
+    for (size_t i = 0; i < chunks.size();) {
       // Chunks that follow each other in one segment are scored together.
-      const uint32_t first = s_.chunks[i], end = SequenceIndex::SegmentEnd(first_chunk_ + first) - first_chunk_;
+      const uint32_t first = chunks[i], end = SequenceIndex::SegmentEnd(first_chunk_ + first) - first_chunk_;
       uint32_t together = 1;
-      while (i + together < s_.chunks.size() && s_.chunks[i + together] == first + together && first + together < end) {
+      while (i + together < chunks.size() && chunks[i + together] == first + together && first + together < end) {
         ++together;
       }
-      if (i + together < s_.chunks.size()) Prefetch(s_.chunks[i + together]);
-      ScoreChunks(first, together, s_.scores.data() + i * units_per_chunk_, stride);
+      if (i + together < chunks.size()) Prefetch(kv_head, chunks[i + together]);
+      ScoreChunks(kv_head, first, together, s_.scores.data() + i * units_per_chunk_, stride);
       i += together;
     }
-    if (skipped_units_ > 0 && !s_.chunks.empty() && s_.chunks[0] == 0) {
+    if (skipped_units_ > 0 && !chunks.empty() && chunks[0] == 0) {
       for (uint32_t h = 0; h < queries_.heads; ++h) {
         std::fill_n(s_.scores.begin() + h * stride, skipped_units_, kOutOfRange);
       }
     }
-    PoolHeads(options_.pooling, s_.scores.data(), queries_.heads, static_cast<uint32_t>(count), stride, nullptr,
-              s_.pooled.data());
+    head->units = static_cast<uint32_t>(count);
+    // What is written behind the last unit belongs to the next head, which is scored later.
+    Grow(&s_.shares, head->first + stride);
+    PoolHeads(options_.pooling, s_.scores.data(), queries_.heads, head->units, stride, attended_,
+              s_.shares.data() + head->first);
   }
 
   // What lies elsewhere than the chunk before it is there when it is scored.
-  void Prefetch(uint32_t chunk) {
-    const uint8_t* parts = index_.Fine(layer_, kv_head_, first_chunk_ + chunk);
+  void Prefetch(uint32_t kv_head, uint32_t chunk) {
+    const uint8_t* parts = index_.Fine(layer_, kv_head, first_chunk_ + chunk);
     for (size_t line = 0; line < fine_bytes_; line += 64) __builtin_prefetch(parts + line);
   }
 
-  void ScoreChunks(uint32_t first, uint32_t count, float* scores, size_t stride) {
+  void ScoreChunks(uint32_t kv_head, uint32_t first, uint32_t count, float* scores, size_t stride) {
     const uint32_t chunk = first_chunk_ + first;
-    const uint8_t* parts = index_.Fine(layer_, kv_head_, chunk);
+    const uint8_t* parts = index_.Fine(layer_, kv_head, chunk);
     if (index_.method().form == SummaryForm::kSketch) {
-      ScoreTokens(queries_, s_.tables, index_.Coarse(layer_, kv_head_, chunk), parts, count, g_.chunk_tokens,
+      ScoreTokens(queries_, s_.tables, index_.Coarse(layer_, kv_head, chunk), parts, count, g_.chunk_tokens,
                   s_.coarse.data() + first, Stride(chunks_), scores, stride);
     } else {
       ScoreUnits(queries_, fine_layout_, parts, count * units_per_chunk_, scores, stride);
@@ -208,38 +295,37 @@ class HeadSelect {
   }
 
   // What earlier tokens took is not chosen again.
-  void DropTaken() {
-    for (size_t i = 0; i < s_.chunks.size(); ++i) {
-      const uint64_t taken = s_.taken[s_.chunks[i]];
+  void DropTaken(const Head& head) {
+    for (size_t i = 0; i < head.chunks.size(); ++i) {
+      const uint64_t taken = head.taken[head.chunks[i]];
       for (uint32_t u = 0; taken != 0 && u < units_per_chunk_; ++u) {
-        if (taken >> ((u + 1) * unit_tokens_ - 1) & 1) s_.pooled[i * units_per_chunk_ + u] = 0;
+        if (taken >> ((u + 1) * unit_tokens_ - 1) & 1) s_.shares[head.first + i * units_per_chunk_ + u] = 0;
       }
     }
   }
 
   const SequenceIndex& index_;
   const KvGeometry& g_;
-  const uint32_t layer_, kv_head_;
+  const uint32_t layer_;
   const RouteBlock& block_;
   const SelectOptions& options_;
   SelectScratch& s_;
+  HeadSelection* const out_;
   const uint32_t first_chunk_, chunks_;  // of the range
   const uint32_t unit_tokens_, units_per_chunk_;
   const uint32_t skipped_units_;  // of the first chunk, before first_key
   const UnitLayout coarse_layout_, fine_layout_;
-  const size_t fine_bytes_;  // of a chunk
-  ScoreQueries queries_;
+  const size_t fine_bytes_;       // of a chunk
+  ScoreQueries queries_;          // of the token and KV head at hand
+  const float* attended_ = nullptr;
 };
 
 }  // namespace
 
 void Select(const SequenceIndex& index, uint32_t layer, const RouteBlock& block, const SelectOptions& options,
             SelectScratch* scratch, HeadSelection* heads) {
-  for (uint32_t kv_head = 0; kv_head < index.geometry().kv_heads; ++kv_head) {
-    heads[kv_head].clear();
-    if (block.empty(index.geometry())) continue;
-    HeadSelect(index, layer, kv_head, block, options, scratch).Run(&heads[kv_head]);
-  }
+  for (uint32_t h = 0; h < index.geometry().kv_heads; ++h) heads[h].clear();
+  if (!block.empty(index.geometry())) LayerSelect(index, layer, block, options, scratch, heads).Run();
 }
 
 }  // namespace hga

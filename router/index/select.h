@@ -1,10 +1,12 @@
 // Which keys of the history a block of queries attends: a pure function of queries and summaries.
 //
 // Per token and KV head, in two levels: the coarse parts of all chunks of the range rank them, and the best are kept
-// (SelectOptions); then every unit (group or token) of those is scored, and the best are selected until the block's
-// selection reaches the token's budget. A unit's score is the softmax over its level, per query head, averaged over the
-// query heads of the KV head (or pooled in another way: SelectOptions). Equal scores: the lower position first; a score of 0 selects nothing. A token's choice
-// depends on its own query, the summaries and what the tokens before it chose: never on later ones.
+// (SelectOptions); then every unit (group or token) of those is scored. A unit's score is its share of the attention: the
+// softmax over its level and what is attended anyway, per query head, averaged over the query heads of the KV head (or
+// pooled in another way: SelectOptions). The best are selected, per KV head or of all KV heads of the layer together (RouteBlock::shared), until the block's
+// selection reaches the token's budget, the share that is asked for, or the least share of a key. Equal scores: the lower
+// KV head first, then the lower position; a score of 0 selects nothing. A token's choice depends on its own query, the
+// summaries and what the tokens before it chose: never on later ones.
 #ifndef HGA_ROUTER_INDEX_SELECT_H_
 #define HGA_ROUTER_INDEX_SELECT_H_
 
@@ -36,16 +38,25 @@ struct SelectTimes {
 
 // Work space, kept between calls so that a call allocates nothing once it has grown. One thread at a time.
 struct SelectScratch {
-  std::vector<float> queries;        // [heads][head_dim]
-  std::vector<float> weights;        // of units' vectors, [heads][vectors][head_dim]
+  struct Head {
+    std::vector<uint32_t> chunks;  // kept by the first level, relative to the range
+    std::vector<uint64_t> taken;   // [chunks of the range] keys
+    size_t first = 0;              // of its units in `shares`
+    uint32_t units = 0;
+    uint32_t held = 0;             // keys taken
+  };
+  std::vector<Head> heads;
+  std::vector<float> shares;         // of all heads' units, one head after the other
+  std::vector<float> queries;        // [query heads of a KV head][head_dim]
+  std::vector<float> weights;        // of units' vectors, [query heads][vectors][head_dim]
   SketchTables tables;
-  std::vector<float> coarse;         // [heads][stride], of chunks
-  std::vector<float> scores;         // [heads][stride]
-  std::vector<float> pooled;         // [stride]
-  std::vector<int32_t> work;        // of CutTop
-  std::vector<uint32_t> chunks;      // kept by the first level, relative to the range
+  std::vector<float> attended;       // [query heads of a KV head]
+  std::vector<float> coarse;         // [query heads][stride], of chunks
+  std::vector<float> scores;         // [query heads][stride]
+  std::vector<float> pooled;         // [stride], of chunks
+  std::vector<int32_t> work;         // of CutTop
+  std::vector<float> best;           // of CutShare
   std::vector<uint64_t> masks;       // of TakeTop
-  std::vector<uint64_t> taken;       // [chunks of the range]
   SelectTimes times;
 };
 

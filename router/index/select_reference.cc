@@ -49,65 +49,108 @@ class Scorer {
   std::vector<float> query_;
 };
 
-// row = softmax(row)
-void Softmax(std::vector<double>* row) {
+// row = softmax(row), which counts in what `attended` is the log of the sum of exp of, if it is not null.
+void Softmax(const float* attended, std::vector<double>* row) {
   const double top = *std::max_element(row->begin(), row->end());
-  double sum = 0;
+  double sum = attended == nullptr ? 0 : std::exp(*attended - top);
   for (double& score : *row) sum += score = RoughExp(static_cast<float>(score - top));
   for (double& score : *row) score /= sum;
 }
 
-// scores: [query heads][units]. Indices by pooled softmax, best first, equal ones in order.
-std::vector<uint32_t> Ranked(Pooling pooling, const std::vector<std::vector<double>>& scores) {
+// scores: [query heads][units]; attended: [query heads] or nullptr. Shares of the attention, pooled over the heads.
+std::vector<double> Shares(Pooling pooling, const std::vector<std::vector<double>>& scores, const float* attended) {
   std::vector<double> pooled(scores[0].size());
-  for (std::vector<double> row : scores) {
-    if (pooling != Pooling::kSumLogits) Softmax(&row);
+  double besides = 0;
+  for (size_t h = 0; h < scores.size(); ++h) {
+    std::vector<double> row = scores[h];
+    if (pooling != Pooling::kSumLogits) Softmax(attended == nullptr ? nullptr : attended + h, &row);
+    if (attended != nullptr) besides += attended[h] / scores.size();
     for (size_t i = 0; i < row.size(); ++i) {
       pooled[i] = pooling == Pooling::kMaxSoftmax ? std::max(pooled[i], row[i]) : pooled[i] + row[i] / scores.size();
     }
   }
-  if (pooling == Pooling::kSumLogits) Softmax(&pooled);
-  std::vector<uint32_t> order(pooled.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return pooled[a] > pooled[b]; });
-  return order;
+  if (pooling == Pooling::kSumLogits) {
+    const auto mean = static_cast<float>(besides);
+    Softmax(attended == nullptr ? nullptr : &mean, &pooled);
+  }
+  return pooled;
 }
 
-struct UnitPlace {
-  uint32_t chunk, unit;
+struct UnitShare {
+  uint32_t kv_head, key;  // its last
+  double share;
 };
 
-// Units of the range, best first, that one token would select.
-std::vector<UnitPlace> RankUnits(const SequenceIndex& index, uint32_t layer, uint32_t kv_head, const RouteBlock& block,
-                                 uint32_t token, size_t chunks_kept, Pooling pooling) {
+// Best first; equal ones by KV head and position.
+void Rank(std::vector<UnitShare>* units) {
+  std::stable_sort(units->begin(), units->end(),
+                   [](const UnitShare& a, const UnitShare& b) { return a.share > b.share; });
+}
+
+// Units of the range that one token chooses from, in order.
+std::vector<UnitShare> UnitsOf(const SequenceIndex& index, uint32_t layer, uint32_t kv_head, const RouteBlock& block,
+                               uint32_t token, size_t chunks_kept, Pooling pooling) {
   const KvGeometry& g = index.geometry();
   std::vector<Scorer> heads;
+  const size_t first_head = size_t{token} * g.query_heads + size_t{kv_head} * g.queries_per_kv_head();
   for (uint32_t h = 0; h < g.queries_per_kv_head(); ++h) {
-    const size_t head = size_t{kv_head} * g.queries_per_kv_head() + h;
-    heads.emplace_back(index, layer, kv_head, block.queries + (size_t{token} * g.query_heads + head) * g.head_dim);
+    heads.emplace_back(index, layer, kv_head, block.queries + (first_head + h) * g.head_dim);
+  }
+  const float* attended = block.attended == nullptr ? nullptr : block.attended + first_head;
+  std::vector<float> per_chunk;
+  for (uint32_t h = 0; attended != nullptr && h < heads.size(); ++h) {
+    per_chunk.push_back(attended[h] - std::log(static_cast<float>(g.chunk_tokens)));
   }
   std::vector<std::vector<double>> scores(heads.size());
   const uint32_t first = block.first_chunk(g);
   for (size_t h = 0; h < heads.size(); ++h) {
     for (uint32_t c = first; c < block.route_upto; ++c) scores[h].push_back(heads[h].Chunk(c));
   }
-  std::vector<uint32_t> chunks = Ranked(pooling, scores);
+  const std::vector<double> chunk_shares = Shares(pooling, scores, per_chunk.empty() ? nullptr : per_chunk.data());
+  std::vector<uint32_t> chunks(chunk_shares.size());
+  std::iota(chunks.begin(), chunks.end(), 0);
+  std::stable_sort(chunks.begin(), chunks.end(),
+                   [&](uint32_t a, uint32_t b) { return chunk_shares[a] > chunk_shares[b]; });
   chunks.resize(std::min(chunks.size(), chunks_kept));
   std::sort(chunks.begin(), chunks.end());
 
   const uint32_t unit_tokens = index.method().unit_tokens(g);
-  std::vector<UnitPlace> units;
+  std::vector<UnitShare> units;
   for (auto& row : scores) row.clear();
   for (uint32_t c : chunks) {
     for (uint32_t u = 0; u < g.chunk_tokens / unit_tokens; ++u) {
-      if ((first + c) * g.chunk_tokens + (u + 1) * unit_tokens <= block.first_key) continue;
-      units.push_back({first + c, u});
+      const uint32_t end = (first + c) * g.chunk_tokens + (u + 1) * unit_tokens;
+      if (end <= block.first_key) continue;
+      units.push_back({kv_head, end - 1, 0});
       for (size_t h = 0; h < heads.size(); ++h) scores[h].push_back(heads[h].UnitOf(first + c, u));
     }
   }
-  std::vector<UnitPlace> ranked;
-  for (uint32_t i : Ranked(pooling, scores)) ranked.push_back(units[i]);
-  return ranked;
+  const std::vector<double> shares = Shares(pooling, scores, attended);
+  for (size_t i = 0; i < units.size(); ++i) units[i].share = shares[i];
+  return units;
+}
+
+// By key: the token that selected it first.
+using Taken = std::map<uint32_t, uint32_t>;
+
+// Takes the best of `units` for a token until `keys` more keys are taken, or what is left is not worth it. heads: KV
+// heads that the units belong to.
+void TakeUnits(const RouteBlock& block, std::vector<UnitShare> units, uint32_t unit_tokens, uint64_t keys,
+               uint32_t heads, uint32_t token, std::vector<Taken>* taken) {
+  Rank(&units);
+  double left = 0;  // share of the attention that is not selected
+  for (const UnitShare& u : units) left += (*taken)[u.kv_head].count(u.key) != 0 ? 0 : u.share;
+  for (const UnitShare& u : units) {
+    if (keys < unit_tokens || u.share <= 0 || u.share < block.least_share) break;
+    if (block.top_p < 1 && left <= heads * (1.0 - block.top_p)) break;
+    if ((*taken)[u.kv_head].count(u.key) != 0) continue;
+    // A unit may begin before the range.
+    for (uint32_t key = std::max(u.key + 1 - unit_tokens, block.first_key); key <= u.key; ++key) {
+      (*taken)[u.kv_head].emplace(key, token);
+    }
+    keys -= unit_tokens;
+    left -= u.share;
+  }
 }
 
 }  // namespace
@@ -115,34 +158,41 @@ std::vector<UnitPlace> RankUnits(const SequenceIndex& index, uint32_t layer, uin
 std::vector<HeadSelection> SelectReference(const SequenceIndex& index, uint32_t layer, const RouteBlock& block,
                                            const SelectOptions& options) {
   const KvGeometry& g = index.geometry();
-  std::vector<HeadSelection> heads(g.kv_heads);
   const uint32_t unit_tokens = index.method().unit_tokens(g);
-  for (uint32_t kv_head = 0; kv_head < g.kv_heads && !block.empty(g); ++kv_head) {
-    std::map<uint32_t, uint32_t> first_token;  // by key
-    for (uint32_t t = 0; t < block.tokens; ++t) {
-      const size_t budget = block.budget_keys[t];
-      if (budget >= block.keys(g)) {
-        for (uint32_t key = block.first_key; key < block.route_upto * g.chunk_tokens; ++key) first_token.emplace(key, t);
-        break;
+  std::vector<Taken> taken(g.kv_heads);
+  for (uint32_t t = 0; t < block.tokens && !block.empty(g); ++t) {
+    const bool everything = block.budget_keys[t] == kEverything ||
+                            (block.least_share <= 0 && block.top_p >= 1 && block.budget_keys[t] >= block.keys(g));
+    if (everything) {
+      for (Taken& head : taken) {
+        for (uint32_t key = block.first_key; key < block.route_upto * g.chunk_tokens; ++key) head.emplace(key, t);
       }
-      if (budget < first_token.size() + unit_tokens) continue;
-      const size_t wanted = (budget - first_token.size()) / unit_tokens;
-      const size_t best = (wanted * unit_tokens * options.overprovision + g.chunk_tokens - 1) / g.chunk_tokens;
-      size_t taken = 0;
-      const size_t kept = std::max<size_t>(best, options.scan_chunks);
-      for (const UnitPlace& u : RankUnits(index, layer, kv_head, block, t, kept, options.pooling)) {
-        const uint32_t key = u.chunk * g.chunk_tokens + u.unit * unit_tokens, end = key + unit_tokens;
-        if (taken == wanted) break;
-        if (first_token.count(end - 1) != 0) continue;
-        for (uint32_t i = std::max(key, block.first_key); i < end; ++i) first_token.emplace(i, t);
-        ++taken;
+      break;
+    }
+    const uint64_t budget = std::min(block.budget_keys[t], block.keys(g));
+    const size_t best = (budget * options.overprovision + g.chunk_tokens - 1) / g.chunk_tokens;
+    std::vector<UnitShare> all;
+    uint64_t held = 0;
+    for (uint32_t h = 0; h < g.kv_heads; ++h) {
+      auto units = UnitsOf(index, layer, h, block, t, std::max<size_t>(best, options.scan_chunks), options.pooling);
+      held += taken[h].size();
+      if (block.shared) {
+        all.insert(all.end(), units.begin(), units.end());
+      } else if (budget > taken[h].size()) {
+        TakeUnits(block, std::move(units), unit_tokens, budget - taken[h].size(), 1, t, &taken);
       }
     }
+    if (block.shared && budget * g.kv_heads > held) {
+      TakeUnits(block, std::move(all), unit_tokens, budget * g.kv_heads - held, g.kv_heads, t, &taken);
+    }
+  }
+  std::vector<HeadSelection> heads(g.kv_heads);
+  for (uint32_t h = 0; h < g.kv_heads; ++h) {
     std::map<std::pair<uint32_t, uint32_t>, uint64_t> masks;
-    for (const auto& [key, token] : first_token) {
+    for (const auto& [key, token] : taken[h]) {
       masks[{key / g.chunk_tokens, token}] |= uint64_t{1} << key % g.chunk_tokens;
     }
-    for (const auto& [place, mask] : masks) heads[kv_head].push_back({place.first, place.second, mask});
+    for (const auto& [place, mask] : masks) heads[h].push_back({place.first, place.second, mask});
   }
   return heads;
 }

@@ -58,14 +58,21 @@ TEST_P(SelectMethodTest, FastEqualsPlainLoops) {
       for (const auto& [tokens, first_key, upto, budget] :
            {std::array<uint32_t, 4>{1, 0, 131, 112}, {1, 144, 65, 640}, {15, 63 * 64, 64, 16}, {17, 64, 130, 256},
             {3, 320, 5, 144}}) {
-        const QueryBlock q(g, tokens, first_key, upto, budget, head_dim + tokens);
-        for (const SelectOptions& options :
-             {SelectOptions(), SelectOptions{4, 0}, SelectOptions{4, 0, Pooling::kMaxSoftmax}}) {
-          const auto fast = RunSelect(*index, 1, q.block, options);
-          const auto reference = SelectReference(*index, 1, q.block, options);
-          for (uint32_t h = 0; h < g.kv_heads; ++h) {
-            selected += KeysSeen(reference[h]).size();
-            apart += Difference(fast[h], reference[h]);
+        QueryBlock q(g, tokens, first_key, upto, budget, head_dim + tokens);
+        for (const int way : {0, 1, 2, 3}) {
+          if (way == 1) q.Share(g, 0, 1, tokens);
+          if (way == 2) q.Share(g, 0.0005f, 1, tokens);
+          if (way == 3) q.Share(g, 0, 0.7f, tokens);
+          // The reference is slow: the other ways with one depth of the first level each.
+          for (const SelectOptions& options :
+               {SelectOptions(), SelectOptions{4, 0}, SelectOptions{4, 0, Pooling::kMaxSoftmax}}) {
+            if (way > 0 && (head_dim != 24 || (options.scan_chunks == 0) != (way == 2))) continue;
+            const auto fast = RunSelect(*index, 1, q.block, options);
+            const auto reference = SelectReference(*index, 1, q.block, options);
+            for (uint32_t h = 0; h < g.kv_heads; ++h) {
+              selected += KeysSeen(reference[h]).size();
+              apart += Difference(fast[h], reference[h]);
+            }
           }
         }
       }
@@ -114,8 +121,43 @@ TEST_P(SelectMethodTest, LaterTokensChangeNothingForEarlierOnes) {
     EXPECT_NE(before[h], after[h]);
   }
   // And one token alone selects what it selects in a block.
-  const RouteBlock alone = {1, 1, 0, 120, q.budgets.data(), q.queries.data()};
+  RouteBlock alone = q.block;
+  alone.tokens = 1;
   EXPECT_EQ(KeysSeen(RunSelect(*index, 0, alone)[0]), KeysSeen(before[0], 0));
+}
+
+// The head whose attention lies in the range gets the keys; one whose attention lies elsewhere gets few.
+TEST_P(SelectMethodTest, KvHeadsShareTheBudgetByWhatTheyMiss) {
+  const KvGeometry g = SmallGeometry(2, 24, 3);
+  const auto index = MakeIndex(g, GetParam(), 90);
+  QueryBlock q(g, 1, 64, 80, 176, 5);
+  q.Share(g, 0, 1, 1);
+  q.attended = {50, 50, 0, 0, -10, -10};
+  const uint32_t unit_tokens = index->method().unit_tokens(g);
+  const auto heads = RunSelect(*index, 1, q.block);
+  EXPECT_EQ(KeysSeen(heads[0]).size(), 0u);
+  EXPECT_GT(KeysSeen(heads[2]).size(), 0u);
+  EXPECT_EQ(KeysSeen(heads[1]).size() + KeysSeen(heads[2]).size(), 3u * 176 / unit_tokens * unit_tokens);
+}
+
+// Selection ends early where the attention is found: the least share and top-p, each alone.
+TEST_P(SelectMethodTest, WhatIsNotWorthReadingIsNotSelected) {
+  const KvGeometry g = SmallGeometry(2, 24, 2);
+  const auto index = MakeIndex(g, GetParam(), 90);
+  QueryBlock q(g, 1, 64, 80, 2000, 5);
+  // Queries that some keys stand out for, whatever the summaries average away.
+  for (bf16& x : q.queries) x = ToBf16(24 * ToFloat(x));
+  const auto keys = [&](float least_share, float top_p) {
+    q.Share(g, least_share, top_p, 1);
+    const auto heads = RunSelect(*index, 1, q.block);
+    return KeysSeen(heads[0]).size() + KeysSeen(heads[1]).size();
+  };
+  EXPECT_EQ(keys(0, 1), 4000u);
+  EXPECT_LT(keys(0.001f, 1), 1000u);
+  EXPECT_GE(keys(0.0001f, 1), keys(0.001f, 1));
+  EXPECT_EQ(keys(1, 1), 0u);
+  EXPECT_LT(keys(0, 0.5f), keys(0, 0.9f));
+  EXPECT_LT(keys(0, 0.9f), 4000u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, SelectMethodTest, testing::Values("mean", "cuboid", "sketch", "box8", "gauss32-int8", "kmeans", "cuboid16-int8"));
@@ -152,8 +194,11 @@ TEST(SelectTest, QueriesThatAreNotFiniteStayWithinTheBudget) {
     for (float value : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 3e38f}) {
       for (const SelectOptions& options : {SelectOptions(), SelectOptions{1, 0}}) {
         QueryBlock q(g, 1, 0, 50, 80, 1);
+        if (value > 0) q.Share(g, 0.001f, 0.9f, 1);
+        for (float& x : q.attended) x = value;
         std::fill(q.queries.begin(), q.queries.end(), ToBf16(value));
-        for (const HeadSelection& head : RunSelect(*index, 0, q.block, options)) EXPECT_LE(KeysSeen(head).size(), 80u);
+        const auto heads = RunSelect(*index, 0, q.block, options);
+        EXPECT_LE(KeysSeen(heads[0]).size() + KeysSeen(heads[1]).size(), 160u);
       }
     }
   }

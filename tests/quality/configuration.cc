@@ -5,11 +5,66 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "common/base/status.h"
 
 namespace hga {
 
 std::string Configuration::Name() const { return absl::StrCat(method, "/", budget.total, "/", PathName(path)); }
+
+namespace {
+
+bool ParseNumber(absl::string_view part, absl::string_view name, float* value) {
+  return absl::ConsumePrefix(&part, name) && absl::SimpleAtof(part, value);
+}
+
+// A,B of METHOD@A,B.
+bool ParseLevels(const std::string& text, SelectOptions* options) {
+  const std::vector<std::string> numbers = absl::StrSplit(text, ',');
+  return numbers.size() == 2 && absl::SimpleAtoi(numbers[0], &options->overprovision) &&
+         absl::SimpleAtoi(numbers[1], &options->scan_chunks) && options->overprovision >= 1;
+}
+
+// A method as it is written, taken apart.
+struct Method {
+  std::string base;
+  SelectOptions select;
+  BudgetOptions share;
+};
+
+bool ParseOption(const std::string& option, Method* m) {
+  if (option == "max" || option == "sum") {
+    m->select.pooling = option == "max" ? Pooling::kMaxSoftmax : Pooling::kSumLogits;
+    return true;
+  }
+  if (option == "fixed" || option == "shared") {
+    m->share.shared = option == "shared";
+    return true;
+  }
+  return ParseNumber(option, "cap", &m->share.layer_cap) || ParseNumber(option, "floor", &m->share.layer_floor) ||
+         ParseNumber(option, "least", &m->share.least_share) || ParseNumber(option, "top_p", &m->share.top_p);
+}
+
+absl::StatusOr<Method> ParseMethod(const std::string& text) {
+  const std::vector<std::string> options = absl::StrSplit(text, '+');
+  const std::vector<std::string> levels = absl::StrSplit(options[0], '@');
+  Method m;
+  m.base = levels[0];
+  if (m.base == "mean_hga") m.select = kHgaSelect;
+  m.share.shared = levels.size() == 1 && FindSummaryMethod(m.base).ok();
+  if (levels.size() > 2 || (levels.size() == 2 && !ParseLevels(levels[1], &m.select))) {
+    return absl::InvalidArgumentError(absl::StrCat("'", text, "' is not METHOD@OVERPROVISION,SCAN_CHUNKS"));
+  }
+  for (size_t i = 1; i < options.size(); ++i) {
+    if (ParseOption(options[i], &m)) continue;
+    return absl::InvalidArgumentError(absl::StrCat("'", text, "': +", options[i], " is none of +max, +sum, +fixed, "
+                                                   "+shared, +capX, +floorX, +leastX, +top_pX"));
+  }
+  HGA_RETURN_IF_ERROR(ValidateBudget(m.share));
+  return m;
+}
+
+}  // namespace
 
 absl::StatusOr<Configuration> ParseConfiguration(absl::string_view name, const KeyBudget& shape) {
   const std::vector<std::string> parts = absl::StrSplit(name, '/');
@@ -23,6 +78,8 @@ absl::StatusOr<Configuration> ParseConfiguration(absl::string_view name, const K
   }
   c.method = parts[0];
   c.path = parts[2] == "decode" ? Path::kDecode : Path::kPrefill;
+  HGA_ASSIGN_OR_RETURN(const Method method, ParseMethod(c.method));
+  c.budget.share = method.share;
   HGA_RETURN_IF_ERROR(CreateSelector(c, KvGeometry{1, 1, 1, 64}).status());
   return c;
 }
@@ -43,38 +100,12 @@ absl::StatusOr<std::vector<Configuration>> ParseConfigurations(absl::string_view
   return configurations;
 }
 
-namespace {
-
-// A,B of METHOD@A,B.
-bool ParseLevels(const std::string& text, SelectOptions* options) {
-  const std::vector<std::string> numbers = absl::StrSplit(text, ',');
-  return numbers.size() == 2 && absl::SimpleAtoi(numbers[0], &options->overprovision) &&
-         absl::SimpleAtoi(numbers[1], &options->scan_chunks) && options->overprovision >= 1;
-}
-
-bool ParsePooling(const std::string& name, Pooling* pooling) {
-  if (name != "max" && name != "sum") return false;
-  *pooling = name == "max" ? Pooling::kMaxSoftmax : Pooling::kSumLogits;
-  return true;
-}
-
-}  // namespace
-
 absl::StatusOr<std::unique_ptr<Chooser>> CreateChooser(const std::string& method, const KvGeometry& g) {
-  if (method == "oracle_tokens") return NewOracleChooser(g, 1);
-  if (method == "oracle_groups") return NewOracleChooser(g, g.group_tokens);
-  std::vector<std::string> parts = absl::StrSplit(method, '+');
-  const std::string pooling = parts.size() > 1 ? parts[1] : "";
-  const bool one_pooling = parts.size() <= 2;
-  parts = absl::StrSplit(std::string(parts[0]), '@');
-  const bool hga = parts[0] == "mean_hga";
-  SelectOptions options = hga ? kHgaSelect : SelectOptions();
-  if (!one_pooling || parts.size() > 2 || (parts.size() == 2 && !ParseLevels(parts[1], &options)) ||
-      (!pooling.empty() && !ParsePooling(pooling, &options.pooling))) {
-    return absl::InvalidArgumentError(absl::StrCat("'", method, "' is not METHOD@OVERPROVISION,SCAN_CHUNKS+POOLING"));
-  }
-  HGA_ASSIGN_OR_RETURN(const SummaryMethod* summary, FindSummaryMethod(hga ? "mean" : parts[0]));
-  return NewIndexChooser(g, summary, options);
+  HGA_ASSIGN_OR_RETURN(const Method m, ParseMethod(method));
+  if (m.base == "oracle_tokens") return NewOracleChooser(g, 1);
+  if (m.base == "oracle_groups") return NewOracleChooser(g, g.group_tokens);
+  HGA_ASSIGN_OR_RETURN(const SummaryMethod* summary, FindSummaryMethod(m.base == "mean_hga" ? "mean" : m.base));
+  return NewIndexChooser(g, summary, m.select);
 }
 
 absl::StatusOr<std::unique_ptr<Selector>> CreateSelector(const Configuration& c, const KvGeometry& g) {

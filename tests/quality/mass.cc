@@ -59,8 +59,8 @@ class MassProbe : public Selector {
     for (const Measured& method : methods_) method.chooser->Seal(layer, chunk, block);
   }
 
-  void Plan(const StepRows& rows, const BlockOfChunk& block_of, AttendPlan* plan) override {
-    dense_->Plan(rows, block_of, plan);
+  void PlanAlways(const StepRows& rows, const BlockOfChunk& block_of, AttendPlan* plan) override {
+    dense_->PlanAlways(rows, block_of, plan);
     for (uint32_t r = 0; r < rows.rows; ++r) {
       const uint32_t position = rows.first_position + r;
       if (position < options_.first || position % options_.stride != kSampledInChunk) continue;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "gpu_worker/engine/step_budget.h"
+
 namespace hga {
 namespace {
 
@@ -10,23 +12,11 @@ AttendShape ShapeOf(const KvGeometry& g, uint32_t sink_tokens, uint32_t window_t
   return {g, sink_tokens, window_tokens / g.chunk_tokens};
 }
 
-void SortRuns(QueryBlock* block) {
-  for (auto& runs : block->runs) {
-    std::sort(runs.begin(), runs.end(), [](const KvRun& a, const KvRun& b) { return a.position < b.position; });
-  }
-}
-
-void Append(const QueryBlock& more, QueryBlock* block) {
-  for (size_t h = 0; h < block->runs.size(); ++h) {
-    block->runs[h].insert(block->runs[h].end(), more.runs[h].begin(), more.runs[h].end());
-  }
-}
-
 class DenseSelector : public Selector {
  public:
   explicit DenseSelector(const KvGeometry& g) : shape_{g, 0, UINT32_MAX} {}
 
-  void Plan(const StepRows& rows, const BlockOfChunk& block_of, AttendPlan* plan) override {
+  void PlanAlways(const StepRows& rows, const BlockOfChunk& block_of, AttendPlan* plan) override {
     plan->blocks.clear();
     for (const RowBlock& b : SplitRows(rows, shape_.geometry.chunk_tokens)) {
       plan->blocks.emplace_back();
@@ -44,7 +34,7 @@ class WindowSelector : public Selector {
       : shape_{g, budget.sink_tokens, 0},
         newest_(std::max(1u, budget.total - std::min(budget.total, budget.sink_tokens))) {}
 
-  void Plan(const StepRows& rows, const BlockOfChunk& block_of, AttendPlan* plan) override {
+  void PlanAlways(const StepRows& rows, const BlockOfChunk& block_of, AttendPlan* plan) override {
     const KvGeometry& g = shape_.geometry;
     plan->blocks.resize(rows.rows);
     for (uint32_t r = 0; r < rows.rows; ++r) {
@@ -76,50 +66,71 @@ class WindowSelector : public Selector {
 class RoutedSelector : public Selector {
  public:
   RoutedSelector(const KvGeometry& g, const KeyBudget& budget, std::unique_ptr<Chooser> chooser)
-      : shapes_(ShapesOf(g, budget)), total_(budget.total), chooser_(std::move(chooser)) {}
+      : shapes_(ShapesOf(g, budget)), total_(budget.total), share_(budget.share), chooser_(std::move(chooser)) {}
 
   void Seal(uint32_t layer, uint32_t chunk, const bf16* block) override { chooser_->Seal(layer, chunk, block); }
 
-  void Plan(const StepRows& rows, const BlockOfChunk& block_of, AttendPlan* plan) override {
-    const AttendShape& shape = rows.path == Path::kDecode ? shapes_.decode : shapes_.prefill;
-    const KvGeometry& g = shape.geometry;
-    const std::vector<RowBlock> blocks = SplitRows(rows, g.chunk_tokens);
-    std::vector<std::vector<uint32_t>> budgets(blocks.size());
-    std::vector<RoutedRows> routed;
-    std::vector<int> routed_of(blocks.size(), -1);
-    for (size_t b = 0; b < blocks.size(); ++b) {
-      const ChunkRange range = RoutedChunks(shape, blocks[b].first_position / g.chunk_tokens);
-      if (range.empty()) continue;
-      budgets[b] = RoutedBudget(shapes_, rows.path, total_, chooser_->unit_tokens(), blocks[b].first_position,
-                                blocks[b].rows);
-      RoutedRows r;
-      r.first_row = blocks[b].first_row;
-      r.route.tokens = blocks[b].rows;
-      r.route.first_key = shape.sink_tokens;
-      r.route.route_upto = range.end;
-      r.route.budget_keys = budgets[b].data();
-      r.route.queries = rows.queries + size_t{blocks[b].first_row} * g.query_heads * g.head_dim;
-      routed_of[b] = static_cast<int>(routed.size());
-      routed.push_back(r);
-    }
-    chooser_->Choose(rows, routed, block_of, &selections_);
-    plan->blocks.resize(blocks.size());
+  void PlanAlways(const StepRows& rows, const BlockOfChunk& block_of, AttendPlan* plan) override {
+    if (rows.layer == 0) LayOut(rows);
+    plan->blocks.resize(blocks_.size());
 #pragma omp parallel for schedule(dynamic)
-    for (size_t b = 0; b < blocks.size(); ++b) {
-      QueryBlock* out = &plan->blocks[b];
-      PlanMandatory(shape, blocks[b].first_row, blocks[b].rows, blocks[b].first_position, block_of, out);
-      if (routed_of[b] < 0) continue;
-      QueryBlock chosen;
-      PlanRouted(shape, blocks[b].first_row, blocks[b].rows, selections_[routed_of[b]], block_of, &chosen);
-      Append(chosen, out);
-      SortRuns(out);
+    for (size_t b = 0; b < blocks_.size(); ++b) {
+      PlanMandatory(ShapeOfPath(rows.path), blocks_[b].first_row, blocks_[b].rows, blocks_[b].first_position, block_of,
+                    &plan->blocks[b]);
+    }
+  }
+
+  void PlanChosen(const StepRows& rows, const float* attended, const BlockOfChunk& block_of,
+                  AttendPlan* plan) override {
+    const KvGeometry& g = shapes_.decode.geometry;
+    for (size_t i = 0; i < routed_.size(); ++i) {
+      const size_t first_head = size_t{routed_[i].first_row} * g.query_heads;
+      routed_[i].route.queries = rows.queries + first_head * g.head_dim;
+      budgets_[i].FillRoute(rows.layer, attended + first_head, &routed_[i].route);
+    }
+    chooser_->Choose(rows, routed_, block_of, &selections_);
+    plan->blocks.resize(routed_.size());
+#pragma omp parallel for schedule(dynamic)
+    for (size_t i = 0; i < routed_.size(); ++i) {
+      budgets_[i].Spend(selections_[i]);
+      PlanRouted(ShapeOfPath(rows.path), routed_[i].first_row, routed_[i].route.tokens, selections_[i], block_of,
+                 &plan->blocks[i]);
     }
   }
 
  private:
+  const AttendShape& ShapeOfPath(Path path) const { return path == Path::kDecode ? shapes_.decode : shapes_.prefill; }
+
+  // The blocks of a step, the same in all layers.
+  void LayOut(const StepRows& rows) {
+    const AttendShape& shape = ShapeOfPath(rows.path);
+    const KvGeometry& g = shape.geometry;
+    blocks_ = SplitRows(rows, g.chunk_tokens);
+    routed_.clear();
+    budgets_.clear();
+    for (const RowBlock& block : blocks_) {
+      const ChunkRange range = RoutedChunks(shape, block.first_position / g.chunk_tokens);
+      if (range.empty()) continue;
+      RoutedRows r;
+      r.first_row = block.first_row;
+      r.route.tokens = block.rows;
+      r.route.first_key = shape.sink_tokens;
+      r.route.route_upto = range.end;
+      budgets_.emplace_back(share_, g,
+                            RoutedBudget(shapes_, rows.path, total_, chooser_->unit_tokens(), block.first_position,
+                                         block.rows),
+                            r.route.keys(g));
+      routed_.push_back(r);
+    }
+  }
+
   const AttendShapes shapes_;
   const uint32_t total_;
+  const BudgetOptions share_;
   const std::unique_ptr<Chooser> chooser_;
+  std::vector<RowBlock> blocks_;
+  std::vector<RoutedRows> routed_;
+  std::vector<StepBudget> budgets_;  // [routed]
   std::vector<std::vector<HeadSelection>> selections_;
 };
 

@@ -8,6 +8,7 @@
 
 #include "gpu_worker/backend/backend.h"
 #include "gpu_worker/engine/attend_plan.h"
+#include "gpu_worker/engine/engine_options.h"
 #include "tests/quality/chooser.h"
 
 namespace hga {
@@ -16,17 +17,23 @@ namespace hga {
 class Selector {
  public:
   virtual ~Selector() = default;
-  // All keys of a chunk are written in this layer. Comes before the Plan of the step that wrote the last of them.
+  // All keys of a chunk are written in this layer. Comes before the plans of the step that wrote the last of them.
   virtual void Seal(uint32_t layer, uint32_t chunk, const bf16* block) {}
-  // Overwrites `plan` with everything that the rows attend in this layer; runs ascend by position.
-  virtual void Plan(const StepRows& rows, const BlockOfChunk& block, AttendPlan* plan) = 0;
+  // Overwrites `plan` with what the rows attend in this layer whatever is chosen.
+  virtual void PlanAlways(const StepRows& rows, const BlockOfChunk& block, AttendPlan* plan) = 0;
+  // And with what is chosen besides, once that was attended. attended: Backend::LogSumExp of the rows.
+  virtual void PlanChosen(const StepRows& rows, const float* attended, const BlockOfChunk& block, AttendPlan* plan) {
+    plan->blocks.clear();
+  }
 };
 
 // What a query attends always, and the most it attends in all.
 struct KeyBudget {
   // Per query and KV head: sinks, window, own chunk and what is chosen. In the decode path each query gets exactly this
   // many (groups: to the nearest), in the prefill path the queries of a chunk do on average.
+  // With `share.shared` a query attends at most so many on average over the layers and KV heads.
   uint32_t total = 512;
+  BudgetOptions share;  // its way of sharing; what it says of sizes is not used
   uint32_t sink_tokens = 16;
   uint32_t decode_window = 64;
   uint32_t prefill_window = 256;

@@ -42,7 +42,11 @@ absl::Status SequenceRun::RunLayer(Path path, uint32_t layer, absl::Span<const B
   step.rows = static_cast<uint32_t>(rows.size());
   step.first_position = length_;
   step.queries = backend_->queries();
-  selector_->Plan(step, [&](uint32_t chunk) { return BlockOf(chunk, layer); }, &plan_);
+  const auto block_of = [&](uint32_t chunk) { return BlockOf(chunk, layer); };
+  selector_->PlanAlways(step, block_of, &plan_);
+  CountKeys(plan_, length_, &keys_);
+  HGA_RETURN_IF_ERROR(backend_->Attend(plan_));
+  selector_->PlanChosen(step, backend_->LogSumExp(), block_of, &plan_);
   CountKeys(plan_, length_, &keys_);
   HGA_RETURN_IF_ERROR(backend_->Attend(plan_));
   return backend_->PostAttention(layer);

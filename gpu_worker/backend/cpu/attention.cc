@@ -220,6 +220,16 @@ void CpuAttention::AttendTileInPlace(const Task& task, const Tile& tile, Scratch
   }
 }
 
+void CpuAttention::LogSumExp(float* out) const {
+  const uint32_t per_head = geometry_.queries_per_kv_head();
+  for (uint32_t row = 0; row < rows_; ++row) {
+    for (uint32_t h = 0; h < geometry_.query_heads; ++h) {
+      const size_t state = StateIndex(h / per_head, row) + h % per_head;
+      *out++ = m_[state] + std::log(l_[state]);
+    }
+  }
+}
+
 void CpuAttention::Finish(float* out) const {
   const uint32_t d = geometry_.head_dim, per_head = geometry_.queries_per_kv_head();
   for (uint32_t row = 0; row < rows_; ++row) {

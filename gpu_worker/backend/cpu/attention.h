@@ -19,6 +19,8 @@ class CpuAttention {
   void Begin(const float* q, const uint32_t* positions, uint32_t rows);
   // Merges the plan's runs into the partials. The result depends on the runs and their order alone.
   void Attend(const AttendPlan& plan);
+  // out: [rows][query_heads]; -infinity where nothing was attended.
+  void LogSumExp(float* out) const;
   // out: [rows][query_heads][head_dim]; zero where nothing was attended.
   void Finish(float* out) const;
 

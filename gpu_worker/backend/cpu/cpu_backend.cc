@@ -56,6 +56,7 @@ CpuBackend::CpuBackend(const ModelWeights& weights, const KvGeometry& geometry, 
   q_.resize(max_rows_ * q);
   attended_.resize(max_rows_ * q);
   rounded_queries_.resize(max_rows_ * q);
+  log_sum_exp_.resize(size_t{max_rows_} * config_.query_heads);
 }
 
 absl::Status CpuBackend::LoadLayers(const ModelWeights& weights) {
@@ -144,6 +145,11 @@ absl::Status CpuBackend::Attend(const AttendPlan& plan) {
   HGA_RETURN_IF_ERROR(CheckPlan(geometry_, plan, rows_.size()));
   attention_.Attend(plan);
   return absl::OkStatus();
+}
+
+const float* CpuBackend::LogSumExp() {
+  attention_.LogSumExp(log_sum_exp_.data());
+  return log_sum_exp_.data();
 }
 
 absl::Status CpuBackend::PostAttention(uint32_t layer) {

@@ -25,6 +25,7 @@ class CpuBackend : public Backend {
   absl::Status PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) override;
   const bf16* queries() const override { return rounded_queries_.data(); }
   absl::Status Attend(const AttendPlan& plan) override;
+  const float* LogSumExp() override;
   absl::Status PostAttention(uint32_t layer) override;
   absl::Status Logits(std::vector<float>* logits) override;
 
@@ -63,7 +64,7 @@ class CpuBackend : public Backend {
   CpuAttention attention_;
   std::vector<BatchRow> rows_;
   std::vector<uint32_t> positions_;
-  std::vector<float> x_, normed_, qkv_, q_, attended_, projected_;
+  std::vector<float> x_, normed_, qkv_, q_, attended_, projected_, log_sum_exp_;
   MlpScratch mlp_scratch_;
   std::vector<bf16> rounded_queries_;
 };

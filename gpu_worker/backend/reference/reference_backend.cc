@@ -121,6 +121,12 @@ absl::Status ReferenceBackend::Attend(const AttendPlan& plan) {
   return absl::OkStatus();
 }
 
+const float* ReferenceBackend::LogSumExp() {
+  log_sum_exp_.clear();
+  for (const Partial& partial : partials_) log_sum_exp_.push_back(static_cast<float>(partial.m + std::log(partial.l)));
+  return log_sum_exp_.data();
+}
+
 void ReferenceBackend::AttendRow(const QueryBlock& block, uint32_t row) {
   const uint32_t r = block.first_row + row, d = config_.head_dim;
   for (uint32_t h = 0; h < config_.query_heads; ++h) {

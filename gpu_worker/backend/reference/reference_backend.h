@@ -20,6 +20,7 @@ class ReferenceBackend : public Backend {
   absl::Status PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) override;
   const bf16* queries() const override { return rounded_queries_.data(); }
   absl::Status Attend(const AttendPlan& plan) override;
+  const float* LogSumExp() override;
   absl::Status PostAttention(uint32_t layer) override;
   absl::Status Logits(std::vector<float>* logits) override;
 
@@ -53,6 +54,7 @@ class ReferenceBackend : public Backend {
   std::vector<Vector> q_;                  // [rows][query_heads * head_dim]
   std::vector<Partial> partials_;          // [rows][query_heads]
   std::vector<bf16> rounded_queries_;
+  std::vector<float> log_sum_exp_;
 };
 
 }  // namespace hga

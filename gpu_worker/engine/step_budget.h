@@ -1,0 +1,45 @@
+// How a token's budget is shared out over the layers of its step.
+//
+// Layers want very different numbers of keys (the first ones most). With BudgetOptions::shared a layer may take up to
+// layer_cap budgets, as long as layer_floor of one is left for each later layer; what it leaves goes to those. A token
+// never attends more than its budget on average over the layers. Nothing is carried from one step to the next, so a token's selection depends on its
+// position and history alone.
+#ifndef HGA_GPU_WORKER_ENGINE_STEP_BUDGET_H_
+#define HGA_GPU_WORKER_ENGINE_STEP_BUDGET_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "gpu_worker/engine/attend_plan.h"
+#include "gpu_worker/engine/engine_options.h"
+
+namespace hga {
+
+// Of the rows of one block in one step. Step thread only.
+class StepBudget {
+ public:
+  // budgets: [rows] keys per KV head and layer, on average. range_keys: keys that can be selected at all; a budget of as
+  // many selects everything.
+  StepBudget(const BudgetOptions& options, const KvGeometry& geometry, std::vector<uint32_t> budgets,
+             uint32_t range_keys);
+
+  // Fills what a route block says of the budget; its pointers stay valid until the next call. attended: [rows][query
+  // heads] of the block's rows (Backend::LogSumExp).
+  void FillRoute(uint32_t layer, const float* attended, RouteBlock* route);
+  // Takes off what a layer selected: [kv_heads].
+  void Spend(const std::vector<HeadSelection>& selection);
+
+ private:
+  // Constant after construction.
+  const BudgetOptions options_;
+  const uint32_t layers_, kv_heads_;
+  const std::vector<uint32_t> budgets_;
+  uint32_t most_ = 0;  // of the budgets that do not select everything
+
+  std::vector<uint64_t> left_;         // [rows] keys of all layers and KV heads
+  std::vector<uint32_t> this_layer_;   // [rows] keys per KV head
+};
+
+}  // namespace hga
+
+#endif  // HGA_GPU_WORKER_ENGINE_STEP_BUDGET_H_
