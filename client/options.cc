@@ -160,6 +160,8 @@ void AddGenerationFlags(CLI::App* app, Options* o) {
     app->add_option(flag, *value, help)->check(CLI::Range(low, high))->group("Attention")->type_name("X");
   };
   share("--budget-layer-cap", &o->budget_layer_cap, 1, 64, "Most that one layer may take, in budgets");
+  share("--budget-step-cap", &o->budget_step_cap, 1, 64,
+        "Most that the layers of a token may take on average, in budgets");
   share("--budget-layer-floor", &o->budget_layer_floor, 0, 1, "What is left for each later layer at least, in budgets");
   share("--budget-least-share", &o->budget_least_share, 0, 1, "Leave keys out that promise less than so many even shares");
   share("--budget-top-p", &o->budget_top_p, 0, 1, "Read no more in a layer once this share of its attention is found");
@@ -217,6 +219,7 @@ void FillAttention(const Options& options, gpu_worker::v1::Attention* out) {
   if (options.budget_sharing == "shared") out->set_budget_sharing(Attention::SHARING_SHARED);
   if (options.budget_sharing == "fixed") out->set_budget_sharing(Attention::SHARING_FIXED);
   out->set_budget_layer_cap(options.budget_layer_cap);
+  out->set_budget_step_cap(options.budget_step_cap);
   out->set_budget_top_p(options.budget_top_p);
   if (options.budget_layer_floor) out->set_budget_layer_floor(*options.budget_layer_floor);
   if (options.budget_least_share) out->set_budget_least_share(*options.budget_least_share);

@@ -44,7 +44,7 @@ struct Options {
   float budget = 0;
   uint32_t budget_tokens = 0;
   std::string budget_sharing;  // empty: the worker's default
-  float budget_layer_cap = 0, budget_top_p = 0;
+  float budget_layer_cap = 0, budget_step_cap = 0, budget_top_p = 0;
   std::optional<float> budget_layer_floor, budget_least_share;
 
   // Health.

@@ -24,6 +24,8 @@ void AddEngineOptions(CLI::App* app, EngineOptions* e) {
   app->add_option("--budget_shared", e->budget.shared,
                   "KV heads and layers share the budget: keys go to where the attention is; false: equal parts");
   app->add_option("--budget_layer_cap", e->budget.layer_cap, "Most that a layer may take of a shared budget, in budgets");
+  app->add_option("--budget_step_cap", e->budget.step_cap,
+                  "Most that the layers of a token's step may take of a shared budget on average, in budgets");
   app->add_option("--budget_layer_floor", e->budget.layer_floor,
                   "What a shared budget leaves for each later layer at least, in budgets");
   app->add_option("--budget_least_share", e->budget.least_share,

@@ -2,12 +2,14 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <memory>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/daemon.h"
 #include "gtest/gtest.h"
+#include "prometheus/registry.h"
 
 namespace hga {
 namespace {
@@ -27,7 +29,7 @@ class HealthTest : public testing::Test {
 };
 
 TEST_F(HealthTest, ServingIsWhatTheDaemonSays) {
-  auto daemon = Daemon::Start(options_, {}, nullptr);
+  auto daemon = Daemon::Start(options_, {}, std::make_shared<prometheus::Registry>());
   ASSERT_TRUE(daemon.ok()) << daemon.status();
   const auto channel = Connect(options_.listen);
   EXPECT_EQ(CheckHealth(channel, std::chrono::seconds(10)).message(), "health is NOT_SERVING");
@@ -44,7 +46,7 @@ TEST_F(HealthTest, NobodyThere) {
 TEST_F(HealthTest, WaitsForOneThatComesLater) {
   absl::Status waited;
   std::thread waiter([&] { waited = WaitHealthy(options_.listen, std::chrono::seconds(60)); });
-  auto daemon = Daemon::Start(options_, {}, nullptr);
+  auto daemon = Daemon::Start(options_, {}, std::make_shared<prometheus::Registry>());
   ASSERT_TRUE(daemon.ok()) << daemon.status();
   (*daemon)->SetServing(true);
   waiter.join();

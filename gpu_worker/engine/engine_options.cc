@@ -20,6 +20,9 @@ absl::Status ValidateBudget(const BudgetOptions& b) {
   if (!(b.layer_cap >= 1 && b.layer_cap <= 64)) {
     return absl::InvalidArgumentError(absl::StrCat("budget_layer_cap ", b.layer_cap, ": must be 1 to 64"));
   }
+  if (!(b.step_cap >= 1 && b.step_cap <= 64)) {
+    return absl::InvalidArgumentError(absl::StrCat("budget_step_cap ", b.step_cap, ": must be 1 to 64"));
+  }
   if (!(b.layer_floor >= 0 && b.layer_floor <= 1)) {
     return absl::InvalidArgumentError(absl::StrCat("budget_layer_floor ", b.layer_floor, ": must be 0 to 1"));
   }

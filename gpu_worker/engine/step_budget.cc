@@ -14,7 +14,7 @@ StepBudget::StepBudget(const BudgetOptions& options, const KvGeometry& geometry,
         return std::move(budgets);
       }()) {
   for (const uint32_t budget : budgets_) {
-    left_.push_back(uint64_t{budget} * layers_ * kv_heads_);
+    left_.push_back(static_cast<uint64_t>(double{options_.step_cap} * budget * layers_ * kv_heads_));
     if (budget != kEverything) most_ = std::max(most_, budget);
   }
 }

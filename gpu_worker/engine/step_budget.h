@@ -1,8 +1,8 @@
 // How a token's budget is shared out over the layers of its step.
 //
 // Layers want very different numbers of keys (the first ones most). With BudgetOptions::shared a layer may take up to
-// layer_cap budgets, as long as layer_floor of one is left for each later layer; what it leaves goes to those. A token
-// never attends more than its budget on average over the layers. Nothing is carried from one step to the next, so a token's selection depends on its
+// layer_cap budgets, as long as the step keeps to step_cap budgets a layer on average and layer_floor of one is left
+// for each later layer; what a layer leaves goes to those. Nothing is carried from one step to the next, so a token's selection depends on its
 // position and history alone.
 #ifndef HGA_GPU_WORKER_ENGINE_STEP_BUDGET_H_
 #define HGA_GPU_WORKER_ENGINE_STEP_BUDGET_H_

@@ -28,6 +28,7 @@ std::vector<HeadSelection> Selection(uint32_t count, uint32_t first_row = 0) {
 TEST(StepBudgetTest, EarlyLayersMayTakeMoreAndTheStepKeepsItsBudget) {
   BudgetOptions options;
   options.layer_cap = 2;
+  options.step_cap = 1;
   options.layer_floor = 0.5f;
   StepBudget budget(options, Geometry(), {100}, 1000);
   const float attended[4] = {};
@@ -53,12 +54,26 @@ TEST(StepBudgetTest, WhatALayerLeavesGoesToLaterOnes) {
   EXPECT_EQ(route.budget_keys[0], 200u);  // the cap
 }
 
+TEST(StepBudgetTest, ALooseStepIsBoundByItsLayersAlone) {
+  BudgetOptions options;
+  options.step_cap = 2;
+  StepBudget budget(options, Geometry(), {100}, 1000);
+  for (uint32_t layer = 0; layer < 4; ++layer) {
+    RouteBlock route;
+    budget.FillRoute(layer, nullptr, &route);
+    EXPECT_EQ(route.budget_keys[0], 200u);
+    budget.Spend(Selection(200));
+  }
+}
+
 TEST(StepBudgetTest, RowsPayForWhatTheySee) {
   StepBudget budget(BudgetOptions(), Geometry(), {100, 100, 100}, 1000);
   RouteBlock route;
-  budget.FillRoute(0, nullptr, &route);
-  budget.Spend(Selection(200, 1));
-  budget.FillRoute(1, nullptr, &route);
+  for (uint32_t layer = 0; layer < 2; ++layer) {
+    budget.FillRoute(layer, nullptr, &route);
+    budget.Spend(Selection(150, 1));
+  }
+  budget.FillRoute(2, nullptr, &route);
   EXPECT_EQ(route.budget_keys[0], 200u);
   EXPECT_LT(route.budget_keys[1], 200u);
   EXPECT_EQ(route.budget_keys[1], route.budget_keys[2]);

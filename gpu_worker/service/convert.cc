@@ -87,6 +87,7 @@ void ConvertAttention(const Attention& in, EngineRequest* out) {
     out->budget.shared = in.budget_sharing() == Attention::SHARING_SHARED;
   }
   if (in.budget_layer_cap() != 0) out->budget.layer_cap = in.budget_layer_cap();
+  if (in.budget_step_cap() != 0) out->budget.step_cap = in.budget_step_cap();
   if (in.has_budget_layer_floor()) out->budget.layer_floor = in.budget_layer_floor();
   if (in.has_budget_least_share()) out->budget.least_share = in.budget_least_share();
   if (in.budget_top_p() != 0) out->budget.top_p = in.budget_top_p();

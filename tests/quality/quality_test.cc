@@ -132,7 +132,7 @@ TEST_F(QualityTest, DecodeAttendsExactlyTheBudget) {
   }
 }
 
-TEST_F(QualityTest, ASharedBudgetIsNeverExceededOverTheLayers) {
+TEST_F(QualityTest, AStrictStepNeverExceedsItsBudgetOverTheLayers) {
   for (const char* method : {"sketch", "sketch+least0", "sketch+top_p0.5"}) {
     std::vector<double> keys;
     Logits(Parse(method, kBudget, Path::kDecode), Tokens(kLength), &keys);
