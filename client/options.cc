@@ -162,9 +162,12 @@ void AddGenerationFlags(CLI::App* app, Options* o) {
   share("--budget-layer-cap", &o->budget_layer_cap, 1, 64, "Most that one layer may take, in budgets");
   share("--budget-step-cap", &o->budget_step_cap, 1, 64,
         "Most that the layers of a token may take on average, in budgets");
-  share("--budget-layer-floor", &o->budget_layer_floor, 0, 1, "What is left for each later layer at least, in budgets");
-  share("--budget-least-share", &o->budget_least_share, 0, 1, "Leave keys out that promise less than so many even shares");
-  share("--budget-top-p", &o->budget_top_p, 0, 1, "Read no more in a layer once this share of its attention is found");
+  share("--budget-layer-floor", &o->budget_layer_floor, 0, 1,
+        "What is left for each later layer at least, in budgets");
+  share("--budget-least-share", &o->budget_least_share, 0, 1,
+        "Leave keys out that promise less than so many even shares");
+  share("--budget-top-p", &o->budget_top_p, 0, 1,
+        "Read no more in a layer once this share of its attention is found");
 }
 
 }  // namespace

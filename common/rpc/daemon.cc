@@ -68,6 +68,7 @@ class ServingDaemon : public Daemon {
       HGA_ASSIGN_OR_RETURN(SocketLock lock, SocketLock::Take(socket_path_));
       lock_.emplace(std::move(lock));
     }
+    registry_ = registry;
     const auto calls = std::make_shared<RpcMetrics>(registry);
     HGA_ASSIGN_OR_RETURN(exposer_, StartMetricsPage(options_.metrics_listen, {registry, process_}));
     return StartServer(services, calls);
@@ -122,7 +123,8 @@ class ServingDaemon : public Daemon {
   std::string address_;
   std::optional<SocketLock> lock_;
   const std::shared_ptr<prometheus::Collectable> process_ = std::make_shared<ProcessMetrics>();
-  std::unique_ptr<prometheus::Exposer> exposer_;  // holds its sources weakly
+  std::shared_ptr<prometheus::Registry> registry_;  // owns what calls are counted in
+  std::unique_ptr<prometheus::Exposer> exposer_;    // holds its sources weakly
   std::unique_ptr<grpc::Server> server_;
 };
 

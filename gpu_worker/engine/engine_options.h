@@ -24,12 +24,12 @@ struct BudgetOptions {
   bool shared = true;
   // With `shared`: a key needs at least so many even shares of the attention (1 / budget of it). What is not worth
   // reading is left to layers that need it.
-  float least_share = 0.02f;
+  float least_share = 0.03f;
   // With `shared`: most that a layer may take, in budgets. The first layers want several times as much as later ones.
   float layer_cap = 2;
   // With `shared`: most that the layers of a token's step may take on average, in budgets. 1: no token reads more than
-  // its budget.
-  float step_cap = 1;
+  // its budget; above, those with much to find may, while least_share keeps the average at about the budget.
+  float step_cap = 1.5f;
   // With `shared`: what is left of that for each later layer at least, in budgets.
   float layer_floor = 0.5f;
   // With `shared`: a layer's selection ends when it and what is attended anyway have this share of the attention, as

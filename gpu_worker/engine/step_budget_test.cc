@@ -25,6 +25,12 @@ std::vector<HeadSelection> Selection(uint32_t count, uint32_t first_row = 0) {
   return {head, head};
 }
 
+BudgetOptions Strict() {
+  BudgetOptions options;
+  options.step_cap = 1;
+  return options;
+}
+
 TEST(StepBudgetTest, EarlyLayersMayTakeMoreAndTheStepKeepsItsBudget) {
   BudgetOptions options;
   options.layer_cap = 2;
@@ -44,7 +50,7 @@ TEST(StepBudgetTest, EarlyLayersMayTakeMoreAndTheStepKeepsItsBudget) {
 }
 
 TEST(StepBudgetTest, WhatALayerLeavesGoesToLaterOnes) {
-  StepBudget budget(BudgetOptions(), Geometry(), {100}, 1000);
+  StepBudget budget(Strict(), Geometry(), {100}, 1000);
   RouteBlock route;
   for (uint32_t layer = 0; layer < 3; ++layer) {
     budget.FillRoute(layer, nullptr, &route);
@@ -67,7 +73,7 @@ TEST(StepBudgetTest, ALooseStepIsBoundByItsLayersAlone) {
 }
 
 TEST(StepBudgetTest, RowsPayForWhatTheySee) {
-  StepBudget budget(BudgetOptions(), Geometry(), {100, 100, 100}, 1000);
+  StepBudget budget(Strict(), Geometry(), {100, 100, 100}, 1000);
   RouteBlock route;
   for (uint32_t layer = 0; layer < 2; ++layer) {
     budget.FillRoute(layer, nullptr, &route);

@@ -215,7 +215,8 @@ class LayerSelect {
     Grow(&s_.scores, stride * queries_.heads);
     Grow(&s_.pooled, stride);
     std::copy_n(s_.coarse.data(), stride * queries_.heads, s_.scores.data());
-    PoolHeads(options_.pooling, s_.scores.data(), queries_.heads, chunks_, stride, AttendedPerChunk(), s_.pooled.data());
+    PoolHeads(options_.pooling, s_.scores.data(), queries_.heads, chunks_, stride, AttendedPerChunk(),
+              s_.pooled.data());
     TopCut cut = CutTop(s_.pooled.data(), chunks_, static_cast<uint32_t>(wanted), &s_.work);
     // The row is padded to whole blocks; what lies behind the last chunk is not one.
     std::fill(s_.pooled.begin() + chunks_, s_.pooled.begin() + stride, 0.0f);

@@ -160,7 +160,9 @@ TEST_P(SelectMethodTest, WhatIsNotWorthReadingIsNotSelected) {
   EXPECT_LT(keys(0, 0.9f), 4000u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, SelectMethodTest, testing::Values("mean", "cuboid", "sketch", "box8", "gauss32-int8", "kmeans", "cuboid16-int8"));
+INSTANTIATE_TEST_SUITE_P(Methods, SelectMethodTest,
+                         testing::Values("mean", "cuboid", "sketch", "box8", "gauss32-int8", "kmeans",
+                                         "cuboid16-int8"));
 
 TEST(SelectTest, EqualScoresTakeTheLowerPosition) {
   const KvGeometry g = SmallGeometry();

@@ -133,7 +133,7 @@ TEST_F(QualityTest, DecodeAttendsExactlyTheBudget) {
 }
 
 TEST_F(QualityTest, AStrictStepNeverExceedsItsBudgetOverTheLayers) {
-  for (const char* method : {"sketch", "sketch+least0", "sketch+top_p0.5"}) {
+  for (const char* method : {"sketch+step1", "sketch+step1+least0", "sketch+step1+top_p0.5"}) {
     std::vector<double> keys;
     Logits(Parse(method, kBudget, Path::kDecode), Tokens(kLength), &keys);
     double sum = 0;
@@ -141,7 +141,7 @@ TEST_F(QualityTest, AStrictStepNeverExceedsItsBudgetOverTheLayers) {
       ASSERT_LE(keys[position], kBudget) << method << " at " << position;
       sum += keys[position] / (kLength - kBudget);
     }
-    const bool spends_it = std::string(method) == "sketch+least0";
+    const bool spends_it = std::string(method) == "sketch+step1+least0";
     EXPECT_GT(sum, (spends_it ? 0.98 : 0.3) * kBudget) << method;
   }
 }
