@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# What takes too long for every change: tests tagged nightly, and the stack in containers. As root, for its engine.
-# usage: tests/nightly.sh
+# What takes too long for every change: run by night, from a checkout that builds.
+# usage: tests/nightly.sh [PART...]     PART: tagged simulation kills fuzz sanitizers deploy; default: all
+# `tagged` are the tests tagged nightly; `deploy`, the stack in containers, needs root for its engine.
 # Closes with "N passed, N failed", and fails where a part does.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-[ $# -eq 0 ] || { sed -n '2,4s/^# //p' tests/nightly.sh; exit 2; }
+bazel="${HGA_BAZEL:-bazel}"  # another command in the place of bazel
 
 passed=0 failed=0
-# part COMMAND...: adds what its last line counts.
-part() {
+# counted COMMAND...: adds what its last line counts.
+counted() {
   local log
   log="$(mktemp)"
   "$@" </dev/null 2>&1 | tee "$log"
@@ -19,12 +20,55 @@ part() {
   fi
   rm -f "$log"
 }
+# one COMMAND...: counts as one test.
+one() {
+  if "$@" </dev/null; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    echo "nightly.sh: failed: $*" >&2
+  fi
+}
 
-nightly="$(bazel query --noshow_progress 'attr(tags, "nightly", tests(//...))' 2>/dev/null </dev/null)"
-if [ -n "$nightly" ]; then
+tagged() {
+  local nightly
+  nightly="$($bazel query --noshow_progress 'attr(tags, "nightly", tests(//...))' 2>/dev/null </dev/null)"
   # shellcheck disable=SC2086  # labels are words
-  part tests/run.sh $nightly -- --test_tag_filters=
-fi
-part tests/deploy/run.sh
+  [ -z "$nightly" ] || counted tests/run.sh $nightly -- --test_tag_filters=
+}
+
+simulation() { one $bazel run -c opt //tests/fault:simulation -- --seed=1000 --seeds=10000 --steps=600; }
+
+kills() {
+  one $bazel test -c opt //tests/fault:kill_test --test_env=HGA_KILLS=200 --test_timeout=3000 --nocache_test_results
+}
+
+fuzz() {
+  local name
+  for name in $(sed -n '/^fuzzer(/,/^)/s/^    name = "\(.*\)",$/\1/p' tests/fuzz/BUILD); do
+    one tests/fuzz/run.sh "$name" "${HGA_FUZZ_SECONDS:-600}"
+  done
+}
+
+sanitizers() {
+  local config
+  for config in asan ubsan; do
+    one $bazel test --config=$config --build_tests_only --test_tag_filters=-nightly,-gpu --keep_going \
+      //kv_store/... //common/... //tests/fault/... //tests/fuzz/...
+  done
+}
+
+deploy() { counted tests/deploy/run.sh; }
+
+case "${1:-}" in -h|--help) sed -n '2,5s/^# //p' tests/nightly.sh; exit 0 ;; esac
+parts=("$@")
+[ ${#parts[@]} -gt 0 ] || parts=(tagged simulation kills fuzz sanitizers deploy)
+for part in "${parts[@]}"; do
+  case "$part" in
+    tagged|simulation|kills|fuzz|sanitizers|deploy) ;;
+    *) echo "nightly.sh: no part '$part'" >&2; exit 2 ;;
+  esac
+done
+for part in "${parts[@]}"; do "$part"; done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
