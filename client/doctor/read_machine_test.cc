@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/rpc/daemon.h"
 #include "gtest/gtest.h"
+#include "prometheus/registry.h"
 
 namespace hga {
 namespace {
@@ -78,7 +79,7 @@ TEST_F(ReadMachineTest, AnEmptyMachineIsReadWithoutComplaint) {
 TEST_F(ReadMachineTest, AsksEachDaemon) {
   DaemonOptions options;
   options.listen = absl::StrCat("unix:", target_.root, "/run/router.sock");
-  auto router = Daemon::Start(options, {}, nullptr);
+  auto router = Daemon::Start(options, {}, std::make_shared<prometheus::Registry>());
   ASSERT_TRUE(router.ok()) << router.status();
   (*router)->SetServing(true);
   const MachineFacts m = ReadMachine(target_);
