@@ -101,7 +101,7 @@ RouteBlock StepRunner::RouteOf(uint32_t layer, const float* attended, Block* blo
   route.route_upto = block->routed.end;
   const size_t first_head = size_t{block->first_row} * geometry_.query_heads;
   route.queries = backend_->queries() + first_head * geometry_.head_dim;
-  block->budget->FillRoute(layer, attended + first_head, &route);
+  block->budget->FillRoute(layer, attended == nullptr ? nullptr : attended + first_head, &route);
   return route;
 }
 
@@ -113,12 +113,13 @@ void StepRunner::PostRoutes(uint32_t layer) {
   }
   router_blocks_.clear();
   dense_blocks_.clear();
-  const float* attended = backend_->LogSumExp();
+  const float* attended = nullptr;  // of all rows; only a router asks for it
   for (Block& block : blocks_) {
     block.selection = nullptr;
     if (block.routed.empty() || !block.part->status.ok()) continue;
     const Sequence& s = *block.part->sequence;
     const bool by_router = s.request->routed && !block.dense && !s.fallback && router_.client != nullptr;
+    if (by_router && attended == nullptr) attended = backend_->LogSumExp();
     (by_router ? router_request_ : dense_request_).blocks.push_back(RouteOf(layer, attended, &block));
     (by_router ? router_blocks_ : dense_blocks_).push_back(&block);
   }
