@@ -46,6 +46,19 @@ absl::Status RunSessionsDelete(const Call& call) {
   return Show(call, absl::StrCat("deleted ", request.name(), "\n"), {{"deleted", request.name()}});
 }
 
+absl::Status RunExplain(const Call& call) {
+  const Options& options = call.options;
+  gpu_worker::v1::ExplainRequest request;
+  request.set_session(options.session);
+  request.set_layer(options.layer);
+  if (options.position.has_value()) request.set_position(*options.position);
+  request.set_max_chunks(options.chunks);
+  *request.mutable_attention() = RequestFrom(options).attention();
+  HGA_ASSIGN_OR_RETURN(const auto explained,
+                       Unary<gpu_worker::v1::ExplainResponse>(call, &WorkerStub::Explain, request));
+  return Show(call, ExplainTable(explained, options.layer), ExplainJson(explained, options.layer));
+}
+
 absl::Status RunStats(const Call& call) {
   HGA_ASSIGN_OR_RETURN(const auto stats, Unary<gpu_worker::v1::GetStatsResponse>(
                                              call, &WorkerStub::GetStats, gpu_worker::v1::GetStatsRequest()));

@@ -88,6 +88,13 @@ void AddCommands(CLI::App* app, Options* o) {
       ->add_option("name", o->session, "The session")
       ->required()
       ->type_name("");
+  CLI::App* explain = Add(app, o, Command::kExplain, "explain", "Why a token of a session attends what it does");
+  explain->add_option("--session", o->session, "The session")->required()->type_name("NAME");
+  explain->add_option("--layer", o->layer, "Layer, from 0")->required()->type_name("N");
+  explain->add_option("--position", o->position, "Token, from 0; default: the session's last")->type_name("N");
+  explain->add_option("--chunks", o->chunks, "Chunks shown per KV head, by mass")
+      ->check(CLI::Range(1, 1 << 20))
+      ->type_name("N");
   Add(app, o, Command::kStats, "stats", "Counters of the worker, the store and the router");
   AddModelCommands(app, o);
   AddStoreCommand(app, o);

@@ -13,7 +13,7 @@
 
 namespace hga {
 
-enum class Command { kAsk, kChat, kGenerate, kPrefill, kSessionsList, kSessionsDelete, kStats, kModel,
+enum class Command { kAsk, kChat, kGenerate, kPrefill, kSessionsList, kSessionsDelete, kExplain, kStats, kModel,
                      kModelInspect, kHealth, kDoctor, kSize, kStore };
 
 struct Options {
@@ -54,6 +54,11 @@ struct Options {
   // Doctor.
   uint64_t arena_bytes = uint64_t{1} << 30;
   std::string data_folder;  // empty: of the stack that is found, else the packaged one
+
+  // Explain.
+  uint32_t layer = 0;
+  std::optional<uint32_t> position;  // absent: the last
+  uint32_t chunks = 8;
 
   // Model inspect.
   std::string model_path;

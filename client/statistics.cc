@@ -45,6 +45,10 @@ std::string Row(const char* name, const std::string& value) {
   return absl::StrFormat("  %-18s %s\n", name, value);
 }
 
+double BytesPerToken(const gpu_worker::v1::RouterStats& router) {
+  return router.tokens() == 0 ? 0 : static_cast<double>(router.index_bytes()) / router.tokens();
+}
+
 nlohmann::json TiersJson(const TierHits& t) {
   return {{"device", t.device()},
           {"held", t.held()},
@@ -155,6 +159,7 @@ nlohmann::json StatsJson(const gpu_worker::v1::GetStatsResponse& s) {
        {{"sequences", router.sequences()},
         {"chunks", router.chunks()},
         {"index_bytes", router.index_bytes()},
+        {"index_bytes_per_token", BytesPerToken(router)},
         {"selections", router.selections()}}},
   };
 }
@@ -198,8 +203,8 @@ std::string StatsTable(const gpu_worker::v1::GetStatsResponse& s) {
       Row("  kept", absl::StrFormat("%d sessions, %d chunks (%d durable), %s on disk", kv.sessions(),
                                     kv.chunks(), kv.chunks_durable(), HumanBytes(kv.disk_bytes()))),
       Row("  evictions", absl::StrCat(kv.evictions())), Row("router", attached(s.router_attached())),
-      Row("  index", absl::StrFormat("%d sequences, %d chunks, %s", router.sequences(), router.chunks(),
-                                     HumanBytes(router.index_bytes()))),
+      Row("  index", absl::StrFormat("%d sequences, %d chunks, %s (%.0f bytes per token)", router.sequences(),
+                                     router.chunks(), HumanBytes(router.index_bytes()), BytesPerToken(router))),
       Row("  selections", absl::StrCat(router.selections())),
       Row("  fallback", absl::StrFormat("%d steps without the router", s.dense_fallback_steps_total())));
 }

@@ -28,6 +28,10 @@ nlohmann::json ModelJson(const gpu_worker::v1::GetModelResponse& model);
 std::string SessionsTable(const gpu_worker::v1::ListSessionsResponse& sessions, int64_t now_unix_s);
 nlohmann::json SessionsJson(const gpu_worker::v1::ListSessionsResponse& sessions);
 
+// explain_table.cc
+std::string ExplainTable(const gpu_worker::v1::ExplainResponse& explained, uint32_t layer);
+nlohmann::json ExplainJson(const gpu_worker::v1::ExplainResponse& explained, uint32_t layer);
+
 // One line; bytes that are no UTF-8 are replaced.
 std::string Dump(const nlohmann::json& json);
 // "1.5 MiB"

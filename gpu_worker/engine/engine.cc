@@ -65,6 +65,10 @@ absl::Status Engine::Validate(const EngineRequest& r) const {
           absl::StrCat("a stop string has ", stop.size(), " bytes; 1 to ", kMaxStopBytes));
     }
   }
+  if (r.probe != nullptr && r.probe->layer >= model_.geometry.layers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("layer ", r.probe->layer, "; the model has layers 0 to ", model_.geometry.layers - 1));
+  }
   HGA_RETURN_IF_ERROR(ValidateBudget(r.budget));
   return r.sampling.Validate();
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -17,9 +18,18 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "gpu_worker/engine/engine_options.h"
+#include "gpu_worker/engine/explain.h"
 #include "gpu_worker/engine/sampler.h"
 
 namespace hga {
+
+// Asks for an explanation of what the last token of the input attends in one layer. That token is computed as an
+// answer's, by itself.
+struct AttentionProbe {
+  uint32_t layer = 0;
+  const SummaryMethod* method = nullptr;  // of the router's summaries
+  std::optional<Explanation> result;  // written by the step thread before the request finishes
+};
 
 struct EngineRequest {
   std::string id;  // in the logs of all daemons
@@ -34,6 +44,7 @@ struct EngineRequest {
   bool routed = true;
   BudgetOptions budget;
   bool ignore_eos = false;
+  std::shared_ptr<AttentionProbe> probe;  // nullptr: none. Needs max_tokens of 1.
 };
 
 // Blocks that attention asked for, by where they were found.

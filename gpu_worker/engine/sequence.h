@@ -67,13 +67,16 @@ struct Sequence {
   FinishReason reason = FinishReason::kStop;
 
   bool answering() const { return stats.completion_tokens > 0; }
-  // Tokens that are to be computed: in a prefill-only request what fills chunks.
+  // Tokens that are to be prefilled: in a prefill-only request what fills chunks.
   uint32_t target(uint32_t chunk_tokens) const {
     const auto all = static_cast<uint32_t>(tokens.size());
+    if (request->probe != nullptr && !answering()) return all - 1;
     return request->max_tokens == 0 ? all / chunk_tokens * chunk_tokens : all;
   }
   // One row of a decode batch; else the rest is prefilled.
-  bool decoding() const { return answering() && computed + 1 == tokens.size(); }
+  bool decoding() const {
+    return (answering() || request->probe != nullptr) && computed + 1 == tokens.size();
+  }
 };
 
 }  // namespace hga

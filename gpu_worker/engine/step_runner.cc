@@ -1,6 +1,7 @@
 #include "gpu_worker/engine/step_runner.h"
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 #include <utility>
 
@@ -88,6 +89,7 @@ absl::Status StepRunner::RunLayer(uint32_t layer) {
   PostRoutes(layer);
   WaitRoutes();
   FetchMissing(layer);
+  AnswerProbes(layer);
   CountKeys();
   HGA_RETURN_IF_ERROR(AttendSelected(layer));
   return backend_->PostAttention(layer);
@@ -216,6 +218,51 @@ void StepRunner::Report() {
   }
 }
 
+bool StepRunner::Probed(const Block& block, uint32_t layer) {
+  const Sequence& s = *block.part->sequence;
+  return s.request->probe != nullptr && s.request->probe->layer == layer && s.decoding();
+}
+
+// Of the routed range.
+std::vector<uint32_t> StepRunner::ChunksRead(const Block& block, uint32_t layer) {
+  if (!Probed(block, layer)) return SelectedChunks(*block.selection);
+  std::vector<uint32_t> all(block.routed.end - block.routed.first);
+  std::iota(all.begin(), all.end(), block.routed.first);
+  return all;
+}
+
+const RouteBlock* StepRunner::AskedFor(const Block& block, bool* by_router) const {
+  for (size_t i = 0; i < router_blocks_.size(); ++i) {
+    *by_router = router_blocks_[i] == &block;
+    if (*by_router) return &router_request_.blocks[i];
+  }
+  for (size_t i = 0; i < dense_blocks_.size(); ++i) {
+    if (dense_blocks_[i] == &block) return &dense_request_.blocks[i];
+  }
+  return nullptr;
+}
+
+void StepRunner::AnswerProbes(uint32_t layer) {
+  for (const Block& b : blocks_) {
+    if (!b.part->status.ok() || !Probed(b, layer)) continue;
+    const Sequence& s = *b.part->sequence;
+    AttentionProbe* probe = s.request->probe.get();
+    ExplainedQuery q;
+    q.geometry = &geometry_;
+    q.method = probe->method;
+    q.position = b.first_position;
+    q.query = backend_->queries() + size_t{b.first_row} * geometry_.query_heads * geometry_.head_dim;
+    q.first_key = b.shape->sink_tokens;
+    q.routed = b.routed;
+    q.selection = b.selection;
+    bool by_router = false;
+    q.route = AskedFor(b, &by_router);
+    probe->result = Explain(q, [&](uint32_t chunk) -> const bf16* { return s.blocks.Find(chunk, layer); });
+    probe->result->by_router = by_router;
+    probe->result->mean_budget_keys = BudgetKeys(*b.shape, s.request->budget, b.first_position);
+  }
+}
+
 // Touches what is held; the distinct blocks that are not.
 std::vector<StepRunner::Wanted> StepRunner::FindMissing(uint32_t layer) {
   std::vector<Wanted> missing;
@@ -223,7 +270,7 @@ std::vector<StepRunner::Wanted> StepRunner::FindMissing(uint32_t layer) {
   for (Block& b : blocks_) {
     if (b.selection == nullptr || !b.part->status.ok()) continue;
     Sequence* s = b.part->sequence;
-    for (uint32_t chunk : SelectedChunks(*b.selection)) {
+    for (uint32_t chunk : ChunksRead(b, layer)) {
       if (!seen.insert({s, chunk}).second) continue;
       if (s->blocks.Find(chunk, layer) == nullptr) {
         missing.push_back({&b, chunk});

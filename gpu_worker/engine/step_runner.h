@@ -72,6 +72,11 @@ class StepRunner {
   void LoseRouter(const absl::Status& why);
   RouteBlock RouteOf(uint32_t layer, const float* attended, Block* block) const;
   void CountKeys();
+  void AnswerProbes(uint32_t layer);
+  // What was asked for the block in the layer at hand; nullptr: nothing.
+  const RouteBlock* AskedFor(const Block& block, bool* by_router) const;
+  static bool Probed(const Block& block, uint32_t layer);
+  static std::vector<uint32_t> ChunksRead(const Block& block, uint32_t layer);
   void Report();
   void FetchMissing(uint32_t layer);
   struct Wanted {

@@ -14,6 +14,7 @@ using gpu_worker::v1::Finished;
 using gpu_worker::v1::GenerateRequest;
 
 constexpr int kMaxMessages = 4096;
+constexpr uint32_t kExplainedChunks = 8;
 constexpr size_t kMaxPromptBytes = size_t{32} << 20;
 
 // Bounded; what the messages say is for the template to check.
@@ -168,6 +169,45 @@ void ToProto(const TierCounts& tiers, gpu_worker::v1::TierHits* out) {
   out->set_ram(tiers.ram);
   out->set_disk(tiers.disk);
   out->set_recomputed(tiers.recomputed);
+}
+
+void ToProto(const Explanation& in, uint32_t max_chunks, gpu_worker::v1::ExplainResponse* out) {
+  out->set_position(in.position);
+  out->set_method(in.method);
+  out->set_by_router(in.by_router);
+  out->set_budget_keys(in.budget_keys);
+  out->set_mean_budget_keys(in.mean_budget_keys);
+  out->set_shared(in.shared);
+  out->set_least_share(in.least_share);
+  out->set_sink_tokens(in.sink_tokens);
+  out->set_window_start(in.window_start);
+  for (const ExplainedHead& head : in.heads) {
+    auto* h = out->add_heads();
+    h->set_always(head.always);
+    h->set_selected(head.selected);
+    h->set_missed(head.missed);
+    h->set_estimated(head.estimated);
+    h->set_keys(head.keys);
+    h->set_keys_share(head.keys_share);
+    std::vector<ExplainedChunk> chunks = head.chunks;
+    std::stable_sort(chunks.begin(), chunks.end(), [](const ExplainedChunk& a, const ExplainedChunk& b) {
+      return std::max(a.mass, a.estimated) > std::max(b.mass, b.estimated);
+    });
+    chunks.resize(std::min<size_t>(chunks.size(), max_chunks == 0 ? kExplainedChunks : max_chunks));
+    for (const ExplainedChunk& chunk : chunks) {
+      auto* c = h->add_chunks();
+      c->set_chunk(chunk.chunk);
+      c->set_first_position(chunk.first_position);
+      c->set_keys(chunk.keys);
+      c->set_coarse(chunk.coarse);
+      c->set_coarse_rank(chunk.coarse_rank);
+      c->set_fine(chunk.fine);
+      c->set_exact(chunk.exact);
+      c->set_best_position(chunk.best_key);
+      c->set_estimated(chunk.estimated);
+      c->set_mass(chunk.mass);
+    }
+  }
 }
 
 }  // namespace hga

@@ -15,6 +15,8 @@ absl::StatusOr<EngineRequest> ToEngineRequest(const LoadedModel& model, const Bu
 
 gpu_worker::v1::GenerateEvent ToProto(const EngineEvent& event);
 void ToProto(const TierCounts& tiers, gpu_worker::v1::TierHits* out);
+// The max_chunks chunks of each KV head with the most mass, true or estimated; 0: a few.
+void ToProto(const Explanation& in, uint32_t max_chunks, gpu_worker::v1::ExplainResponse* out);
 
 }  // namespace hga
 

@@ -1,8 +1,10 @@
 #include "gpu_worker/service/worker_service.h"
 
 #include <chrono>
+#include <memory>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "common/rpc/request_metadata.h"
 #include "common/rpc/status.h"
@@ -30,6 +32,15 @@ absl::Status WorkerService::GenerateNow(grpc::ServerContext* context, const std:
   HGA_ASSIGN_OR_RETURN(auto request, ToEngineRequest(*model_, engine_->options().budget, in));
   request.id = request_id;
   HGA_ASSIGN_OR_RETURN(auto events, engine_->Submit(std::move(request)));
+  return Follow(context, events.get(), [&](const EngineEvent& event) {
+    gpu_worker::v1::GenerateEvent out = ToProto(event);
+    if (out.has_finished()) out.mutable_finished()->set_request_id(request_id);
+    return writer->Write(out);
+  });
+}
+
+absl::Status WorkerService::Follow(grpc::ServerContext* context, EventStream* events,
+                                   const std::function<bool(const EngineEvent&)>& take) const {
   bool reachable = true;
   for (;;) {
     const auto event = events->Next(kPoll);
@@ -41,14 +52,50 @@ absl::Status WorkerService::GenerateNow(grpc::ServerContext* context, const std:
     }
     if (!event.has_value()) continue;
     if (event->kind == EngineEvent::Kind::kFailed) return event->status;
-    gpu_worker::v1::GenerateEvent out = ToProto(*event);
-    if (out.has_finished()) out.mutable_finished()->set_request_id(request_id);
-    if (reachable && !writer->Write(out)) {
+    if (reachable && !take(*event)) {
       reachable = false;
       events->Cancel(absl::CancelledError("the caller has gone"));
     }
     if (event->kind == EngineEvent::Kind::kFinished) return absl::OkStatus();
   }
+}
+
+grpc::Status WorkerService::Explain(grpc::ServerContext* context, const gpu_worker::v1::ExplainRequest* request,
+                                    gpu_worker::v1::ExplainResponse* response) {
+  return ToGrpc(ExplainNow(context, *request, response));
+}
+
+// A nameless request for the session's tokens up to the one that is asked about.
+absl::Status WorkerService::ExplainNow(grpc::ServerContext* context, const gpu_worker::v1::ExplainRequest& in,
+                                       gpu_worker::v1::ExplainResponse* response) {
+  HGA_RETURN_IF_ERROR(ValidateSessionName(in.session()));
+  HGA_ASSIGN_OR_RETURN(const auto tokens, store_->GetSession(in.session(), model_->fingerprint));
+  if (tokens.empty()) return absl::NotFoundError(absl::StrCat("session '", in.session(), "' is empty"));
+  const uint64_t position = in.has_position() ? in.position() : tokens.size() - 1;
+  if (position >= tokens.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("position ", position, "; the session has positions 0 to ", tokens.size() - 1));
+  }
+  gpu_worker::v1::GenerateRequest generate;
+  generate.mutable_tokens()->mutable_ids()->Add(tokens.begin(), tokens.begin() + position + 1);
+  *generate.mutable_attention() = in.attention();
+  generate.set_max_tokens(1);
+  HGA_ASSIGN_OR_RETURN(auto request, ToEngineRequest(*model_, engine_->options().budget, generate));
+  const auto probe = std::make_shared<AttentionProbe>();
+  probe->layer = in.layer();
+  HGA_ASSIGN_OR_RETURN(probe->method, FindSummaryMethod(engine_->options().summary_method));
+  request.probe = probe;
+  HGA_ASSIGN_OR_RETURN(auto events, engine_->Submit(std::move(request)));
+  HGA_RETURN_IF_ERROR(Follow(context, events.get(), [&](const EngineEvent& event) {
+    for (const std::string& warning : event.stats.warnings) {
+      if (event.kind == EngineEvent::Kind::kFinished) response->add_warnings(warning);
+    }
+    return true;
+  }));
+  if (!probe->result.has_value()) return absl::InternalError("the token was not attended");
+  ToProto(*probe->result, in.max_chunks(), response);
+  response->set_token(tokens[position]);
+  return absl::OkStatus();
 }
 
 grpc::Status WorkerService::GetModel(grpc::ServerContext*, const gpu_worker::v1::GetModelRequest*,
@@ -101,6 +148,7 @@ void WorkerService::AddRouterStats(gpu_worker::v1::GetStatsResponse* response) c
   out->set_sequences(stats->sequences);
   out->set_chunks(stats->chunks);
   out->set_index_bytes(stats->index_bytes);
+  out->set_tokens(stats->chunks * model_->weights.config.Geometry().chunk_tokens);
   out->set_selections(stats->selections);
 }
 

@@ -2,6 +2,7 @@
 #ifndef HGA_GPU_WORKER_SERVICE_WORKER_SERVICE_H_
 #define HGA_GPU_WORKER_SERVICE_WORKER_SERVICE_H_
 
+#include <functional>
 #include <string>
 
 #include "gpu_worker/engine/engine.h"
@@ -34,8 +35,16 @@ class WorkerService : public gpu_worker::v1::GpuWorker::Service {
   grpc::Status DeleteSession(grpc::ServerContext* context, const gpu_worker::v1::DeleteSessionRequest* request,
                              gpu_worker::v1::DeleteSessionResponse* response) override;
 
+  grpc::Status Explain(grpc::ServerContext* context, const gpu_worker::v1::ExplainRequest* request,
+                       gpu_worker::v1::ExplainResponse* response) override;
+
  private:
   void AddRouterStats(gpu_worker::v1::GetStatsResponse* response) const;
+  // Hands every event to `take`, which returns whether the caller is still there, until the request ends.
+  absl::Status Follow(grpc::ServerContext* context, EventStream* events,
+                      const std::function<bool(const EngineEvent&)>& take) const;
+  absl::Status ExplainNow(grpc::ServerContext* context, const gpu_worker::v1::ExplainRequest& request,
+                          gpu_worker::v1::ExplainResponse* response);
   absl::Status GenerateNow(grpc::ServerContext* context, const std::string& request_id,
                            const gpu_worker::v1::GenerateRequest& request,
                            grpc::ServerWriter<gpu_worker::v1::GenerateEvent>* writer);
