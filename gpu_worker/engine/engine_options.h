@@ -28,7 +28,8 @@ struct BudgetOptions {
   // With `shared`: most that a layer may take, in budgets. The first layers want several times as much as later ones.
   float layer_cap = 2;
   // With `shared`: most that the layers of a token's step may take on average, in budgets. 1: no token reads more than
-  // its budget; above, those with much to find may, while least_share keeps the average at about the budget.
+  // its budget; above, those with much to find may, while least_share keeps the average at about the budget. The tokens
+  // of a prefill chunk, which share what they select, keep to 1.
   float step_cap = 1.5f;
   // With `shared`: what is left of that for each later layer at least, in budgets.
   float layer_floor = 0.5f;

@@ -13,8 +13,9 @@ StepBudget::StepBudget(const BudgetOptions& options, const KvGeometry& geometry,
         for (uint32_t& budget : budgets) budget = budget >= range_keys ? kEverything : budget;
         return std::move(budgets);
       }()) {
+  const double step_cap = budgets_.size() > 1 ? 1.0 : double{options_.step_cap};
   for (const uint32_t budget : budgets_) {
-    left_.push_back(static_cast<uint64_t>(double{options_.step_cap} * budget * layers_ * kv_heads_));
+    left_.push_back(static_cast<uint64_t>(step_cap * budget * layers_ * kv_heads_));
     if (budget != kEverything) most_ = std::max(most_, budget);
   }
 }

@@ -2,7 +2,8 @@
 //
 // Layers want very different numbers of keys (the first ones most). With BudgetOptions::shared a layer may take up to
 // layer_cap budgets, as long as the step keeps to step_cap budgets a layer on average and layer_floor of one is left
-// for each later layer; what a layer leaves goes to those. Nothing is carried from one step to the next, so a token's
+// for each later layer; what a layer leaves goes to those. The rows of a prefill chunk keep to one budget a layer on
+// average: together they find enough to fill any cap. Nothing is carried from one step to the next, so a token's
 // selection depends on its position and history alone.
 #ifndef HGA_GPU_WORKER_ENGINE_STEP_BUDGET_H_
 #define HGA_GPU_WORKER_ENGINE_STEP_BUDGET_H_

@@ -72,6 +72,20 @@ TEST(StepBudgetTest, ALooseStepIsBoundByItsLayersAlone) {
   }
 }
 
+TEST(StepBudgetTest, APrefillChunkKeepsToItsBudget) {
+  BudgetOptions options;
+  options.step_cap = 2;
+  StepBudget budget(options, Geometry(), {50, 100}, 1000);
+  RouteBlock route;
+  uint32_t keys = 0;
+  for (uint32_t layer = 0; layer < 4; ++layer) {
+    budget.FillRoute(layer, nullptr, &route);
+    keys += route.budget_keys[1];
+    budget.Spend(Selection(route.budget_keys[1]));
+  }
+  EXPECT_EQ(keys, 4 * 100u);
+}
+
 TEST(StepBudgetTest, RowsPayForWhatTheySee) {
   StepBudget budget(Strict(), Geometry(), {100, 100, 100}, 1000);
   RouteBlock route;
