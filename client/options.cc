@@ -163,12 +163,17 @@ void AddGenerationFlags(CLI::App* app, Options* o) {
       ->check(CLI::IsMember({"shared", "fixed"}))
       ->group("Attention")
       ->type_name("HOW");
+  app->add_option("--residual", o->residual,
+                  "on: what is not read counts by its chunk's mean key; off: only exact keys count")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->group("Attention")
+      ->type_name("HOW");
   const auto share = [app](const std::string& flag, auto* value, double low, double high, const std::string& help) {
     app->add_option(flag, *value, help)->check(CLI::Range(low, high))->group("Attention")->type_name("X");
   };
   share("--budget-layer-cap", &o->budget_layer_cap, 1, 64, "Most that one layer may take, in budgets");
   share("--budget-step-cap", &o->budget_step_cap, 1, 64,
-        "Most that the layers of a token may take on average, in budgets");
+        "Most that the layers of an answer's token may take on average, in budgets");
   share("--budget-layer-floor", &o->budget_layer_floor, 0, 1,
         "What is left for each later layer at least, in budgets");
   share("--budget-least-share", &o->budget_least_share, 0, 1,
@@ -228,6 +233,7 @@ void FillAttention(const Options& options, gpu_worker::v1::Attention* out) {
   out->set_budget_max_tokens(options.budget_tokens);
   if (options.budget_sharing == "shared") out->set_budget_sharing(Attention::SHARING_SHARED);
   if (options.budget_sharing == "fixed") out->set_budget_sharing(Attention::SHARING_FIXED);
+  if (!options.residual.empty()) out->set_residual(options.residual == "on");
   out->set_budget_layer_cap(options.budget_layer_cap);
   out->set_budget_step_cap(options.budget_step_cap);
   out->set_budget_top_p(options.budget_top_p);

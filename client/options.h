@@ -46,6 +46,7 @@ struct Options {
   std::string budget_sharing;  // empty: the worker's default
   float budget_layer_cap = 0, budget_step_cap = 0, budget_top_p = 0;
   std::optional<float> budget_layer_floor, budget_least_share;
+  std::string residual;  // "on", "off"; empty: the worker's default
 
   // Health.
   std::string health_address;  // empty: the worker's

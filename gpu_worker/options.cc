@@ -30,6 +30,8 @@ void AddEngineOptions(CLI::App* app, EngineOptions* e) {
                   "What a shared budget leaves for each later layer at least, in budgets");
   app->add_option("--budget_least_share", e->budget.least_share,
                   "Even shares of the attention that a key needs to be read from a shared budget");
+  app->add_option("--residual", e->budget.residual,
+                  "Keys that are not read count by their chunk's mean key; false: not at all");
   app->add_option("--budget_top_p", e->budget.top_p,
                   "Share of the attention at which a layer's selection from a shared budget ends; 1: never");
   app->add_option("--prefill_batch_tokens", e->prefill_batch_tokens, "Tokens of a prefill step");

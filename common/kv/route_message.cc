@@ -1,6 +1,7 @@
 #include "common/kv/route_message.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -9,8 +10,8 @@
 namespace hga {
 namespace {
 
-constexpr uint32_t kRequestMagic = 0x33515248;   // "HRQ3"
-constexpr uint32_t kResponseMagic = 0x33535248;  // "HRS3"
+constexpr uint32_t kRequestMagic = 0x34515248;   // "HRQ4"
+constexpr uint32_t kResponseMagic = 0x34535248;  // "HRS4"
 // More blocks than any step has rows.
 constexpr uint32_t kMaxBlocks = 4096;
 
@@ -36,6 +37,7 @@ static_assert(sizeof(BlockHeader) == 32);
 
 constexpr uint32_t kShared = 1;
 constexpr uint32_t kHasAttended = 2;
+constexpr uint32_t kResidual = 4;
 
 size_t Padded(size_t bytes) { return (bytes + 7) & ~size_t{7}; }
 
@@ -43,7 +45,8 @@ size_t BudgetBytes(uint32_t tokens) { return Padded(size_t{tokens} * sizeof(uint
 size_t QueryBytes(const KvGeometry& g, uint32_t tokens) {
   return Padded(size_t{tokens} * g.query_heads * g.head_dim * sizeof(bf16));
 }
-size_t AttendedBytes(const KvGeometry& g, uint32_t tokens) {
+// One float for each token and query head.
+size_t PerHeadBytes(const KvGeometry& g, uint32_t tokens) {
   return Padded(size_t{tokens} * g.query_heads * sizeof(float));
 }
 
@@ -111,12 +114,13 @@ absl::Status ReadBlock(const KvGeometry& g, Reader* reader, RouteBlock* block) {
   // Written so that what is not a number is refused.
   if (!(header.least_share >= 0 && header.least_share <= 1)) return Malformed("least share outside 0 to 1");
   if (!(header.top_p > 0 && header.top_p <= 1)) return Malformed("top-p outside 0 to 1");
-  if ((header.flags & ~(kShared | kHasAttended)) != 0) return Malformed("unknown flags");
+  if ((header.flags & ~(kShared | kHasAttended | kResidual)) != 0) return Malformed("unknown flags");
   block->shared = (header.flags & kShared) != 0;
+  block->residual = (header.flags & kResidual) != 0;
   block->least_share = header.least_share;
   block->top_p = header.top_p;
   if ((header.flags & kHasAttended) != 0) {
-    const uint8_t* attended = reader->Take(AttendedBytes(g, header.tokens));
+    const uint8_t* attended = reader->Take(PerHeadBytes(g, header.tokens));
     if (attended == nullptr) return Malformed("truncated block");
     block->attended = reinterpret_cast<const float*>(attended);
   }
@@ -164,6 +168,17 @@ absl::Status ReadHead(const KvGeometry& g, const RouteBlock& asked, Reader* read
   return CheckSelected(g, asked, *head);
 }
 
+absl::Status ReadMissed(const KvGeometry& g, const RouteBlock& asked, Reader* reader, std::vector<float>* missed) {
+  const uint8_t* data = reader->Take(PerHeadBytes(g, asked.tokens));
+  if (data == nullptr) return Malformed("truncated sums of what is missed");
+  missed->resize(size_t{asked.tokens} * g.query_heads);
+  std::memcpy(missed->data(), data, missed->size() * sizeof(float));
+  for (const float sum : *missed) {
+    if (!(sum < HUGE_VALF)) return Malformed("a sum of what is missed is no number");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 uint64_t RoutableMask(const KvGeometry& g, uint32_t chunk, uint32_t first_key) {
@@ -185,7 +200,7 @@ size_t RouteRequestBytes(const KvGeometry& g, const RouteRequest& request) {
   size_t bytes = sizeof(MessageHeader);
   for (const RouteBlock& block : request.blocks) {
     bytes += sizeof(BlockHeader) + BudgetBytes(block.tokens) + QueryBytes(g, block.tokens);
-    if (block.attended != nullptr) bytes += AttendedBytes(g, block.tokens);
+    if (block.attended != nullptr) bytes += PerHeadBytes(g, block.tokens);
   }
   return bytes;
 }
@@ -195,6 +210,7 @@ size_t RouteResponseBytes(const RouteResponse& response) {
   for (const auto& block : response.blocks) {
     for (const HeadSelection& head : block) bytes += 2 * sizeof(uint32_t) + head.size() * sizeof(SelectedChunk);
   }
+  for (const auto& missed : response.missed) bytes += Padded(missed.size() * sizeof(float));
   return bytes;
 }
 
@@ -202,6 +218,7 @@ size_t RouteResponseBytesMax(const KvGeometry& g, const RouteRequest& request) {
   size_t bytes = sizeof(MessageHeader);
   for (const RouteBlock& block : request.blocks) {
     bytes += g.kv_heads * (2 * sizeof(uint32_t) + MostSelected(g, block) * sizeof(SelectedChunk));
+    if (block.residual) bytes += PerHeadBytes(g, block.tokens);
   }
   return bytes;
 }
@@ -216,7 +233,8 @@ absl::StatusOr<size_t> EncodeRouteRequest(const KvGeometry& g, const RouteReques
                                 static_cast<uint32_t>(request.blocks.size()), 0};
   writer.Put(&header, sizeof(header));
   for (const RouteBlock& block : request.blocks) {
-    const uint32_t flags = (block.shared ? kShared : 0) | (block.attended != nullptr ? kHasAttended : 0);
+    const uint32_t flags = (block.shared ? kShared : 0) | (block.attended != nullptr ? kHasAttended : 0) |
+                           (block.residual ? kResidual : 0);
     const BlockHeader block_header = {block.sequence_id, block.tokens,      block.first_key, block.route_upto,
                                       flags,             block.least_share, block.top_p};
     writer.Put(&block_header, sizeof(block_header));
@@ -239,12 +257,14 @@ absl::StatusOr<size_t> EncodeRouteResponse(const KvGeometry& g, const RouteRespo
   const MessageHeader header = {kResponseMagic, response.layer, response.step,
                                 static_cast<uint32_t>(response.blocks.size()), 0};
   writer.Put(&header, sizeof(header));
-  for (const auto& block : response.blocks) {
-    for (const HeadSelection& head : block) {
+  for (size_t b = 0; b < response.blocks.size(); ++b) {
+    for (const HeadSelection& head : response.blocks[b]) {
       const uint32_t count[2] = {static_cast<uint32_t>(head.size()), 0};
       writer.Put(count, sizeof(count));
       if (!head.empty()) writer.Put(head.data(), head.size() * sizeof(SelectedChunk));
     }
+    if (b >= response.missed.size() || response.missed[b].empty()) continue;
+    writer.Put(response.missed[b].data(), response.missed[b].size() * sizeof(float));
   }
   return writer.written();
 }
@@ -274,11 +294,14 @@ absl::StatusOr<RouteResponse> DecodeRouteResponse(const KvGeometry& g, const Rou
   response.step = header.step;
   response.layer = header.layer;
   response.blocks.resize(header.blocks);
+  response.missed.resize(header.blocks);
   for (size_t b = 0; b < response.blocks.size(); ++b) {
     response.blocks[b].resize(g.kv_heads);
     for (HeadSelection& head : response.blocks[b]) {
       HGA_RETURN_IF_ERROR(ReadHead(g, request.blocks[b], &reader, &head));
     }
+    if (!request.blocks[b].residual) continue;
+    HGA_RETURN_IF_ERROR(ReadMissed(g, request.blocks[b], &reader, &response.missed[b]));
   }
   return response;
 }

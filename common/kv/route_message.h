@@ -5,7 +5,8 @@
 //   request:   RequestHeader, then per block: BlockHeader, budget_keys u32 [tokens], queries bf16
 //              [tokens][query_heads][head_dim], and if it is there attended f32 [tokens][query_heads], each part padded
 //              to 8 bytes
-//   response:  ResponseHeader, then per block, per KV head: count u32, 0 u32, SelectedChunk [count]
+//   response:  ResponseHeader, then per block: per KV head count u32, 0 u32, SelectedChunk [count]; if the block asked
+//              for it missed f32 [tokens][query_heads], padded to 8 bytes
 #ifndef HGA_COMMON_KV_ROUTE_MESSAGE_H_
 #define HGA_COMMON_KV_ROUTE_MESSAGE_H_
 
@@ -44,6 +45,8 @@ struct RouteBlock {
   float least_share = 0;
   // Selection ends when it and what is attended anyway have this share of the attention. 0 to 1; 1: the budget decides.
   float top_p = 1;
+  // Asks for what is missed, RouteResponse::missed.
+  bool residual = false;
 
   bool empty(const KvGeometry& g) const { return uint64_t{route_upto} * g.chunk_tokens <= first_key; }
   uint32_t first_chunk(const KvGeometry& g) const { return first_key / g.chunk_tokens; }
@@ -80,6 +83,10 @@ struct RouteResponse {
   uint64_t step = 0;
   uint32_t layer = 0;
   std::vector<std::vector<HeadSelection>> blocks;  // [request.blocks][kv_heads]
+  // [request.blocks] [tokens][query_heads]; empty for those that did not ask. About the log of the sum of
+  // exp(q.k / sqrt(head_dim)) over the keys of the range that the token does not attend; -infinity: nothing, or the
+  // summaries cannot tell. Never NaN or +infinity.
+  std::vector<std::vector<float>> missed;
 };
 
 // Bytes that the request needs, that a response needs, and an upper bound for the response to a request.

@@ -25,8 +25,11 @@ class RouteMessageTest : public testing::Test {
     request_.blocks[1].attended = attended_.data();
     request_.blocks[1].least_share = 0.25f;
     request_.blocks[1].top_p = 0.5f;
+    request_.blocks[1].residual = true;
     response_.step = 77;
     response_.layer = 2;
+    response_.missed = {{}, std::vector<float>(3 * 4, 1.5f)};
+    response_.missed[1][5] = -std::numeric_limits<float>::infinity();
     response_.blocks = {{{{1, 0, 0xF0000}, {8, 0, ~uint64_t{0}}}, {}},
                          {{{0, 2, 1}}, {{0, 1, 0x30}, {0, 2, 0xC0}, {1, 2, uint64_t{1} << 63}}}};
   }
@@ -63,6 +66,8 @@ TEST_F(RouteMessageTest, RequestSurvivesTheTrip) {
   EXPECT_EQ(decoded->blocks[1].budget_keys[2], 9u);
   EXPECT_EQ(ToFloat(decoded->blocks[1].queries[95]), 95.0f);
   EXPECT_FALSE(decoded->blocks[0].shared);
+  EXPECT_FALSE(decoded->blocks[0].residual);
+  EXPECT_TRUE(decoded->blocks[1].residual);
   EXPECT_EQ(decoded->blocks[0].attended, nullptr);
   EXPECT_TRUE(decoded->blocks[1].shared);
   EXPECT_EQ(decoded->blocks[1].attended[11], 11.0f);
@@ -90,6 +95,7 @@ TEST_F(RouteMessageTest, ResponseSurvivesTheTrip) {
   const auto decoded = DecodeRouteResponse(g_, request_, Bytes(buffer).subspan(0, *bytes));
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   EXPECT_EQ(decoded->blocks, response_.blocks);
+  EXPECT_EQ(decoded->missed, response_.missed);
 }
 
 TEST_F(RouteMessageTest, WrongAnswersAreRefused) {
@@ -114,6 +120,9 @@ TEST_F(RouteMessageTest, WrongAnswersAreRefused) {
   EXPECT_EQ(code_after([&] { response_.blocks[0][0] = {{8, 0, 1}, {7, 0, 1}}; }), bad);    // out of order
   EXPECT_EQ(code_after([&] { response_.blocks[1][0] = {{0, 0, 3}, {0, 1, 2}}; }), bad);    // a key twice
   EXPECT_EQ(code_after([&] { response_.blocks[0][0] = {{8, 1, 1}}; }), bad);               // token that is not there
+  EXPECT_EQ(code_after([&] { response_.missed[1][2] = std::numeric_limits<float>::infinity(); }), bad);
+  EXPECT_EQ(code_after([&] { response_.missed[1][2] = std::numeric_limits<float>::quiet_NaN(); }), bad);
+  EXPECT_EQ(code_after([&] { response_.missed[1].clear(); }), bad);                        // was asked for
 }
 
 TEST_F(RouteMessageTest, SelectAllTakesEveryKeyOfTheRange) {

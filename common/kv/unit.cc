@@ -186,6 +186,8 @@ void MakeKmeans(const UnitLayout& layout, const float* keys, uint32_t count, uin
 
 }  // namespace
 
+bool EstimatesMass(SummaryForm form) { return form != SummaryForm::kCuboid && form != SummaryForm::kBox; }
+
 SecondWeight SecondWeightOf(SummaryForm form) {
   switch (form) {
     case SummaryForm::kCuboid:

@@ -24,6 +24,8 @@ enum class SummaryForm { kMean, kCuboid, kBox, kGauss, kKmeans, kSketch };
 // How a representative's second vector is weighed.
 enum class SecondWeight { kNone, kAbsolute, kHalfSquare };
 SecondWeight SecondWeightOf(SummaryForm form);
+// Whether a score is about the log of the mean of e^(q.k); those of a cuboid or a box lie far above it.
+bool EstimatesMass(SummaryForm form);
 
 // Where things are in a unit's record.
 struct UnitLayout {

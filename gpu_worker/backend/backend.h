@@ -51,6 +51,8 @@ struct QueryBlock {
 
 struct AttendPlan {
   std::vector<QueryBlock> blocks;
+  // Keeps sums of the values for Backend::AddResidual: true in all calls of a layer that has it.
+  bool sum_values = false;
 };
 
 class Backend {
@@ -73,6 +75,10 @@ class Backend {
   // Of what the rows have attended in this layer so far: log of the sum of exp(q.k / sqrt(head_dim)), natural,
   // [rows][query_heads]; -infinity where it is nothing. Valid until the next call of Attend or PreAttention.
   virtual const float* LogSumExp() = 0;
+  // What a row did not attend, as one key more for each query head, whose value is the mean of the values of its KV head
+  // that the row attended in this layer. missed: [rows][query_heads] log of the sum of exp over the keys it stands for;
+  // -infinity: none. After the last Attend of the layer, whose plans have sum_values.
+  virtual absl::Status AddResidual(const float* missed) = 0;
   // Output projection, residual, norm, MLP, residual.
   virtual absl::Status PostAttention(uint32_t layer) = 0;
   // Final norm and output projection for the rows with want_logits, in order: [n][vocab_size].

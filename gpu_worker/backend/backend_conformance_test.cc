@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <limits>
 #include <memory>
 #include <random>
 
@@ -112,12 +113,31 @@ TEST_P(ConformanceTest, HiddenRunsAreNotSeen) {
             std::vector<float>(hidden.begin() + 20 * vocab, hidden.begin() + 21 * vocab));
 }
 
+TEST_P(ConformanceTest, AResidualIsOneKeyMore) {
+  const auto model = Model();
+  const auto tokens = Tokens(80, 7);
+  for (const int parts : {1, 3}) {
+    SequenceRunner reference("reference", model->weights), cpu("cpu", model->weights), plain("cpu", model->weights);
+    reference.AddResidual(1.5f);
+    cpu.AddResidual(1.5f);
+    const auto logits = cpu.Step(tokens, parts, /*hide_run=*/1, /*hide_before_row=*/40);
+    ExpectClose(logits, reference.Step(tokens, parts, 1, 40), kGemmTolerance, "logits");
+    ExpectClose(cpu.Step({7}, parts), reference.Step({7}, parts), kGemmTolerance, "logits of the next token");
+    EXPECT_NE(logits, plain.Step(tokens, parts, 1, 40));
+  }
+  // One of no size changes nothing.
+  SequenceRunner with("cpu", model->weights), without("cpu", model->weights);
+  with.AddResidual(-std::numeric_limits<float>::infinity());
+  EXPECT_EQ(with.Step(tokens), without.Step(tokens));
+}
+
 TEST_P(ConformanceTest, SameBitsForAnyNumberOfThreads) {
   const auto model = Model();
   const auto tokens = Tokens(70, 8);
   std::vector<std::vector<float>> results;
   for (int threads : {1, 2, 3}) {
     SequenceRunner runner("cpu", model->weights, threads);
+    runner.AddResidual(0.5f);
     auto logits = runner.Step(tokens);
     const auto more = runner.Step({9});
     logits.insert(logits.end(), more.begin(), more.end());
@@ -131,6 +151,8 @@ TEST_P(ConformanceTest, LaterRowsDoNotChangeEarlierOnes) {
   const auto model = Model();
   for (const char* kind : {"reference", "cpu"}) {
     SequenceRunner one(kind, model->weights), other(kind, model->weights);
+    one.AddResidual(0.5f);
+    other.AddResidual(0.5f);
     auto tokens = Tokens(50, 9);
     const auto before = one.Step(tokens);
     tokens[30] ^= 1;

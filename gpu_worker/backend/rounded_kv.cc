@@ -29,6 +29,7 @@ class RoundedKvBackend : public Backend {
   const bf16* queries() const override { return inner_->queries(); }
   absl::Status Attend(const AttendPlan& plan) override { return inner_->Attend(plan); }
   const float* LogSumExp() override { return inner_->LogSumExp(); }
+  absl::Status AddResidual(const float* missed) override { return inner_->AddResidual(missed); }
   absl::Status PostAttention(uint32_t layer) override { return inner_->PostAttention(layer); }
   absl::Status Logits(std::vector<float>* logits) override { return inner_->Logits(logits); }
 

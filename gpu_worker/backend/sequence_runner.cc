@@ -45,6 +45,9 @@ std::vector<float> SequenceRunner::Step(const std::vector<uint32_t>& tokens, int
     }
     const float* log_sum_exp = backend_->LogSumExp();
     log_sum_exp_.insert(log_sum_exp_.end(), log_sum_exp, log_sum_exp + rows.size() * g_.query_heads);
+    if (missed_.has_value()) {
+      EXPECT_TRUE(backend_->AddResidual(std::vector<float>(rows.size() * g_.query_heads, *missed_).data()).ok());
+    }
     EXPECT_TRUE(backend_->PostAttention(layer).ok());
   }
   std::vector<float> logits;
@@ -71,6 +74,7 @@ std::vector<float> SequenceRunner::KvRows() const {
 AttendPlan SequenceRunner::Plan(uint32_t layer, uint32_t first, size_t rows, int part, int parts, int hide_run,
                                 uint32_t hide_before_row) const {
   AttendPlan plan;
+  plan.sum_values = missed_.has_value();
   for (uint32_t begin = 0; begin < rows; begin += g_.chunk_tokens) {  // query blocks as the engine makes them
     QueryBlock block;
     block.first_row = begin;

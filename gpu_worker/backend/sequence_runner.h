@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,9 @@ class SequenceRunner {
   std::vector<float> Step(const std::vector<uint32_t>& tokens, int parts = 1, int hide_run = -1,
                           uint32_t hide_before_row = 0);
 
+  // From now on each row of a step has a residual of this log-sum-exp in every layer and query head.
+  void AddResidual(float missed) { missed_ = missed; }
+
   // Of the last step, [layers][tokens][query_heads][head_dim].
   const std::vector<float>& queries() const { return queries_; }
   // What Backend::LogSumExp said of it once everything was attended, [layers][tokens][query_heads].
@@ -42,6 +46,7 @@ class SequenceRunner {
   std::vector<std::vector<std::vector<bf16>>> blocks_;  // [chunk][layer]
   std::vector<float> queries_, log_sum_exp_;
   uint32_t length_ = 0;
+  std::optional<float> missed_;
 };
 
 }  // namespace hga

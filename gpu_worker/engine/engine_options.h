@@ -28,14 +28,16 @@ struct BudgetOptions {
   // With `shared`: most that a layer may take, in budgets. The first layers want several times as much as later ones.
   float layer_cap = 2;
   // With `shared`: most that the layers of a token's step may take on average, in budgets. 1: no token reads more than
-  // its budget; above, those with much to find may, while least_share keeps the average at about the budget. The tokens
-  // of a prefill chunk, which share what they select, keep to 1.
+  // its budget; above, those with much to find may, while least_share keeps the average at about the budget. In a
+  // prefill chunk, whose tokens share what they select, each layer has one budget.
   float step_cap = 1.5f;
   // With `shared`: what is left of that for each later layer at least, in budgets.
   float layer_floor = 0.5f;
   // With `shared`: a layer's selection ends when it and what is attended anyway have this share of the attention, as
   // far as the summaries can tell. 1: never.
   float top_p = 1;
+  // Keys that are not read count as so many keys with their chunk's mean key and the mean of the values that are read.
+  bool residual = false;
 };
 
 struct EngineOptions {

@@ -2,9 +2,9 @@
 //
 // Layers want very different numbers of keys (the first ones most). With BudgetOptions::shared a layer may take up to
 // layer_cap budgets, as long as the step keeps to step_cap budgets a layer on average and layer_floor of one is left
-// for each later layer; what a layer leaves goes to those. The rows of a prefill chunk keep to one budget a layer on
-// average: together they find enough to fill any cap. Nothing is carried from one step to the next, so a token's
-// selection depends on its position and history alone.
+// for each later layer; what a layer leaves goes to those. In a prefill chunk only the KV heads share: each layer has
+// the chunk's budget. Nothing is carried from one step to the next, so a token's selection depends on its position and
+// history alone.
 #ifndef HGA_GPU_WORKER_ENGINE_STEP_BUDGET_H_
 #define HGA_GPU_WORKER_ENGINE_STEP_BUDGET_H_
 
@@ -31,14 +31,17 @@ class StepBudget {
   void Spend(const std::vector<HeadSelection>& selection);
 
  private:
+  // What the rows of a chunk find together fills any cap: early layers would take from all later ones.
+  bool layers_share() const { return options_.shared && budgets_.size() == 1; }
+
   // Constant after construction.
   const BudgetOptions options_;
   const uint32_t layers_, kv_heads_;
   const std::vector<uint32_t> budgets_;
   uint32_t most_ = 0;  // of the budgets that do not select everything
 
-  std::vector<uint64_t> left_;         // [rows] keys of all layers and KV heads
-  std::vector<uint32_t> this_layer_;   // [rows] keys per KV head
+  uint64_t left_ = 0;        // keys of all layers and KV heads
+  uint32_t this_layer_ = 0;  // keys per KV head
 };
 
 }  // namespace hga

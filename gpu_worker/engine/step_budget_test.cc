@@ -14,12 +14,12 @@ KvGeometry Geometry() {
   return g;
 }
 
-// Keys [0, count) of each KV head, for the rows from `first_row` on.
-std::vector<HeadSelection> Selection(uint32_t count, uint32_t first_row = 0) {
+// Keys [0, count) of each KV head.
+std::vector<HeadSelection> Selection(uint32_t count) {
   HeadSelection head;
   for (uint32_t chunk = 0; count > 0; ++chunk) {
     const uint32_t some = std::min(count, 64u);
-    head.push_back({chunk, first_row, ~uint64_t{0} >> (64 - some)});
+    head.push_back({chunk, 0, ~uint64_t{0} >> (64 - some)});
     count -= some;
   }
   return {head, head};
@@ -72,31 +72,18 @@ TEST(StepBudgetTest, ALooseStepIsBoundByItsLayersAlone) {
   }
 }
 
-TEST(StepBudgetTest, APrefillChunkKeepsToItsBudget) {
+TEST(StepBudgetTest, InAPrefillChunkEachLayerHasTheBudget) {
   BudgetOptions options;
   options.step_cap = 2;
   StepBudget budget(options, Geometry(), {50, 100}, 1000);
   RouteBlock route;
-  uint32_t keys = 0;
   for (uint32_t layer = 0; layer < 4; ++layer) {
     budget.FillRoute(layer, nullptr, &route);
-    keys += route.budget_keys[1];
-    budget.Spend(Selection(route.budget_keys[1]));
+    EXPECT_TRUE(route.shared);
+    EXPECT_EQ(route.budget_keys[0], 50u);
+    EXPECT_EQ(route.budget_keys[1], 100u);
+    budget.Spend(Selection(layer == 1 ? 10 : 100));
   }
-  EXPECT_EQ(keys, 4 * 100u);
-}
-
-TEST(StepBudgetTest, RowsPayForWhatTheySee) {
-  StepBudget budget(Strict(), Geometry(), {100, 100, 100}, 1000);
-  RouteBlock route;
-  for (uint32_t layer = 0; layer < 2; ++layer) {
-    budget.FillRoute(layer, nullptr, &route);
-    budget.Spend(Selection(150, 1));
-  }
-  budget.FillRoute(2, nullptr, &route);
-  EXPECT_EQ(route.budget_keys[0], 200u);
-  EXPECT_LT(route.budget_keys[1], 200u);
-  EXPECT_EQ(route.budget_keys[1], route.budget_keys[2]);
 }
 
 TEST(StepBudgetTest, ABudgetForEverythingSelectsEverything) {

@@ -1,6 +1,7 @@
 #include "gpu_worker/engine/step_runner.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <set>
 #include <utility>
@@ -57,7 +58,12 @@ void StepRunner::LayOut(std::vector<StepPart>* parts) {
       rows_.push_back({s.tokens[position], position, part.want_logits && i + 1 == part.rows});
     }
   }
-  for (Block& block : blocks_) SetBudget(&block);
+  plan_.sum_values = false;
+  for (Block& block : blocks_) {
+    SetBudget(&block);
+    const EngineRequest& request = *block.part->sequence->request;
+    plan_.sum_values |= request.budget.residual && request.routed && !block.dense && !block.routed.empty();
+  }
 }
 
 void StepRunner::SetBudget(Block* block) const {
@@ -92,6 +98,7 @@ absl::Status StepRunner::RunLayer(uint32_t layer) {
   AnswerProbes(layer);
   CountKeys();
   HGA_RETURN_IF_ERROR(AttendSelected(layer));
+  if (plan_.sum_values) HGA_RETURN_IF_ERROR(AddResidual());
   return backend_->PostAttention(layer);
 }
 
@@ -118,6 +125,7 @@ void StepRunner::PostRoutes(uint32_t layer) {
   const float* attended = nullptr;  // of all rows; only a router asks for it
   for (Block& block : blocks_) {
     block.selection = nullptr;
+    block.missed = nullptr;
     if (block.routed.empty() || !block.part->status.ok()) continue;
     const Sequence& s = *block.part->sequence;
     const bool by_router = s.request->routed && !block.dense && !s.fallback && router_.client != nullptr;
@@ -154,7 +162,10 @@ void StepRunner::WaitRoutes() {
     if (!status.ok() || router_response_.blocks.size() != router_blocks_.size()) {
       LoseRouter(status.ok() ? absl::DataLossError("the router answered for another number of blocks") : status);
     } else {
-      for (size_t i = 0; i < router_blocks_.size(); ++i) router_blocks_[i]->selection = &router_response_.blocks[i];
+      for (size_t i = 0; i < router_blocks_.size(); ++i) {
+        router_blocks_[i]->selection = &router_response_.blocks[i];
+        router_blocks_[i]->missed = &router_response_.missed[i];
+      }
       for (Sequence* s : asked) s->stats.ring_exchanges += s->answering();
     }
   }
@@ -188,6 +199,15 @@ absl::Status StepRunner::AttendSelected(uint32_t layer) {
   }
   plan_.blocks.resize(used);
   return used == 0 ? absl::OkStatus() : backend_->Attend(plan_);
+}
+
+absl::Status StepRunner::AddResidual() {
+  missed_.assign(rows_.size() * geometry_.query_heads, -std::numeric_limits<float>::infinity());
+  for (const Block& b : blocks_) {
+    if (b.missed == nullptr || !b.part->status.ok()) continue;
+    std::copy(b.missed->begin(), b.missed->end(), missed_.begin() + size_t{b.first_row} * geometry_.query_heads);
+  }
+  return backend_->AddResidual(missed_.data());
 }
 
 void StepRunner::CountKeys() {

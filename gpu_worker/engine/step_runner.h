@@ -53,7 +53,9 @@ class StepRunner {
     uint32_t chunk = 0, first_row = 0, rows = 0, first_position = 0;
     ChunkRange routed;
     std::optional<StepBudget> budget;
-    const std::vector<HeadSelection>* selection = nullptr;  // of the layer at hand; nullptr: nothing
+    // Of the layer at hand; nullptr: nothing.
+    const std::vector<HeadSelection>* selection = nullptr;
+    const std::vector<float>* missed = nullptr;  // [rows][query_heads]
   };
 
   // Of the step at hand, reported once at its end: attention counts thousands of blocks in one step.
@@ -67,6 +69,7 @@ class StepRunner {
   absl::Status RunLayer(uint32_t layer);
   absl::Status AttendAlways(uint32_t layer);
   absl::Status AttendSelected(uint32_t layer);
+  absl::Status AddResidual();
   void PostRoutes(uint32_t layer);
   void WaitRoutes();
   void LoseRouter(const absl::Status& why);
@@ -108,6 +111,7 @@ class StepRunner {
   bool posted_ = false;
   RouteResponse router_response_, dense_response_;
   AttendPlan plan_;
+  std::vector<float> missed_;  // [rows][query_heads]
 };
 
 }  // namespace hga

@@ -92,6 +92,7 @@ void ConvertAttention(const Attention& in, EngineRequest* out) {
   if (in.has_budget_layer_floor()) out->budget.layer_floor = in.budget_layer_floor();
   if (in.has_budget_least_share()) out->budget.least_share = in.budget_least_share();
   if (in.budget_top_p() != 0) out->budget.top_p = in.budget_top_p();
+  if (in.has_residual()) out->budget.residual = in.residual();
 }
 
 void FillFinished(const EngineEvent& event, Finished* out) {

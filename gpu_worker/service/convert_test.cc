@@ -55,16 +55,19 @@ TEST_F(ConvertTest, SharingOfTheBudgetIsTheWorkersUnlessItIsAskedFor) {
   const BudgetOptions plain;
   EXPECT_EQ(Convert(request).budget.shared, plain.shared);
   EXPECT_EQ(Convert(request).budget.least_share, plain.least_share);
+  EXPECT_EQ(Convert(request).budget.residual, plain.residual);
   auto* attention = request.mutable_attention();
   attention->set_budget_sharing(gpu_worker::v1::Attention::SHARING_FIXED);
   attention->set_budget_layer_cap(3);
   attention->set_budget_least_share(0);
   attention->set_budget_top_p(0.5f);
+  attention->set_residual(!plain.residual);
   const BudgetOptions asked = Convert(request).budget;
   EXPECT_FALSE(asked.shared);
   EXPECT_EQ(asked.layer_cap, 3);
   EXPECT_EQ(asked.least_share, 0);
   EXPECT_EQ(asked.top_p, 0.5f);
+  EXPECT_EQ(asked.residual, !plain.residual);
 }
 
 TEST_F(ConvertTest, ThinkingIsOnUnlessItIsSwitchedOff) {

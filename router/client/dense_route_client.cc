@@ -10,6 +10,7 @@ absl::Status DenseRouteClient::Wait(RouteResponse* response) {
   response->step = request.step;
   response->layer = request.layer;
   response->blocks.resize(request.blocks.size());
+  response->missed.assign(request.blocks.size(), {});  // nothing is
   for (size_t b = 0; b < request.blocks.size(); ++b) {
     const RouteBlock& block = request.blocks[b];
     response->blocks[b].resize(geometry_.kv_heads);

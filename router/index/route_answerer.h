@@ -30,7 +30,8 @@ class RouteAnswerer {
   SelectTimes TakeTimes() { return std::exchange(scratch_.times, SelectTimes()); }
 
  private:
-  absl::Status AnswerBlock(uint32_t layer, const RouteBlock& block, std::vector<HeadSelection>* heads);
+  absl::Status AnswerBlock(uint32_t layer, const RouteBlock& block, std::vector<HeadSelection>* heads,
+                           std::vector<float>* missed);
 
   const SummaryIndex* const index_;
   const uint64_t worker_id_;

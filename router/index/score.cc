@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "router/index/score.cc"
@@ -226,6 +227,25 @@ void PoolHeadsSimd(Pooling pooling, float* scores, uint32_t heads, uint32_t coun
   PoolSoftmax<false>(d, scores, 1, count, padded, stride, attended == nullptr ? nullptr : &besides, pooled);
 }
 
+float LogSumExpSimd(const float* scores, const float* weights, uint32_t count) {
+  const hn::CappedTag<float, 16> d;
+  const uint32_t lanes = hn::Lanes(d);
+  const auto lowest = hn::Set(d, -3e38f);
+  auto top = lowest;
+  for (uint32_t i = 0; i < count; i += lanes) {
+    const auto some = hn::Gt(hn::LoadU(d, weights + i), hn::Zero(d));
+    top = hn::Max(top, hn::IfThenElse(some, hn::LoadU(d, scores + i), lowest));
+  }
+  top = hn::MaxOfLanes(d, top);
+  auto sum = hn::Zero(d);
+  for (uint32_t i = 0; i < count; i += lanes) {
+    // What has no weight may lie above the top.
+    const auto x = hn::Min(hn::Sub(hn::LoadU(d, scores + i), top), hn::Zero(d));
+    sum = hn::MulAdd(RoughExpOf(d, x), hn::LoadU(d, weights + i), sum);
+  }
+  return hn::GetLane(top) + std::log(hn::GetLane(hn::SumOfLanes(d, sum)));
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace hga
 HWY_AFTER_NAMESPACE();
@@ -243,6 +263,7 @@ float RoughExp(float x) {
 
 HWY_EXPORT(ScoreUnitsSimd);
 HWY_EXPORT(PoolHeadsSimd);
+HWY_EXPORT(LogSumExpSimd);
 
 void WeighQueries(const float* queries, uint32_t heads, const UnitLayout& layout, SecondWeight second, float* out) {
   for (uint32_t h = 0; h < heads; ++h, queries += layout.head_dim) {
@@ -261,6 +282,11 @@ void ScoreUnits(const ScoreQueries& queries, const UnitLayout& layout, const uin
 void PoolHeads(Pooling pooling, float* scores, uint32_t heads, uint32_t count, size_t stride, const float* attended,
                float* pooled) {
   HWY_DYNAMIC_DISPATCH(PoolHeadsSimd)(pooling, scores, heads, count, stride, attended, pooled);
+}
+
+float LogSumExp(const float* scores, const float* weights, uint32_t count) {
+  const float sum = HWY_DYNAMIC_DISPATCH(LogSumExpSimd)(scores, weights, count);
+  return sum > -1e30f && sum < 1e30f ? sum : -std::numeric_limits<float>::infinity();
 }
 
 void ToFloats(const bf16* in, size_t count, float scale, float* out) {

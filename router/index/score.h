@@ -44,6 +44,10 @@ enum class Pooling {
 void PoolHeads(Pooling pooling, float* scores, uint32_t heads, uint32_t count, size_t stride, const float* attended,
                float* pooled);
 
+// log of the sum of weights[i] * e^scores[i], i < count, by RoughExp; weights >= 0. -infinity where it is nothing or no
+// number. Both are padded to a multiple of 64; the weights there are 0.
+float LogSumExp(const float* scores, const float* weights, uint32_t count);
+
 // out[i] = in[i] * scale
 void ToFloats(const bf16* in, size_t count, float scale, float* out);
 

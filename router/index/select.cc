@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 
 #include "absl/numeric/bits.h"
 #include "common/kv/sketch.h"
@@ -38,8 +39,9 @@ class StageClock {
 class LayerSelect {
  public:
   LayerSelect(const SequenceIndex& index, uint32_t layer, const RouteBlock& block, const SelectOptions& options,
-              SelectScratch* scratch, HeadSelection* out)
+              SelectScratch* scratch, HeadSelection* out, float* missed)
       : index_(index), g_(index.geometry()), layer_(layer), block_(block), options_(options), s_(*scratch), out_(out),
+        missed_(missed),
         first_chunk_(block.first_chunk(g_)), chunks_(block.route_upto - first_chunk_),
         unit_tokens_(index.method().unit_tokens(g_)), units_per_chunk_(g_.chunk_tokens / unit_tokens_),
         skipped_units_((block.first_key % g_.chunk_tokens) / unit_tokens_),
@@ -64,6 +66,7 @@ class LayerSelect {
         break;
       }
       SelectToken(t, std::min(budget, block_.keys(g_)));
+      if (missed_ != nullptr) SumUpMissed(t);
     }
     for (uint32_t h = 0; h < g_.kv_heads; ++h) {
       std::sort(out_[h].begin(), out_[h].end(), [](const SelectedChunk& a, const SelectedChunk& b) {
@@ -106,7 +109,10 @@ class LayerSelect {
       most = std::max(most, Wanted(budget, head.held));
     }
     const uint32_t shared = Wanted(uint64_t{budget} * g_.kv_heads, held);
-    if ((block_.shared ? shared : most) == 0) return;
+    if ((block_.shared ? shared : most) == 0) {
+      if (missed_ != nullptr) ScoreCoarseOfAll(token);
+      return;
+    }
     size_t units = 0;
     for (uint32_t h = 0; h < g_.kv_heads; ++h) {
       s_.heads[h].first = units;
@@ -205,7 +211,7 @@ class LayerSelect {
   void ChooseChunks(uint32_t kv_head, uint64_t wanted, std::vector<uint32_t>* chunks) {
     chunks->clear();
     const bool all = wanted >= chunks_;
-    if (!all || index_.method().form == SummaryForm::kSketch) ScoreCoarse(kv_head);
+    if (!all || missed_ != nullptr || index_.method().form == SummaryForm::kSketch) ScoreCoarse(kv_head);
     if (all) {
       for (uint32_t chunk = 0; chunk < chunks_; ++chunk) chunks->push_back(chunk);
       return;
@@ -214,7 +220,7 @@ class LayerSelect {
     // The softmax destroys its scores; these are needed again.
     Grow(&s_.scores, stride * queries_.heads);
     Grow(&s_.pooled, stride);
-    std::copy_n(s_.coarse.data(), stride * queries_.heads, s_.scores.data());
+    std::copy_n(CoarseOf(kv_head), stride * queries_.heads, s_.scores.data());
     PoolHeads(options_.pooling, s_.scores.data(), queries_.heads, chunks_, stride, AttendedPerChunk(),
               s_.pooled.data());
     TopCut cut = CutTop(s_.pooled.data(), chunks_, static_cast<uint32_t>(wanted), &s_.work);
@@ -238,14 +244,39 @@ class LayerSelect {
     return s_.attended.data();
   }
 
+  float* CoarseOf(uint32_t kv_head) { return s_.coarse.data() + kv_head * queries_.heads * Stride(chunks_); }
+
   void ScoreCoarse(uint32_t kv_head) {
     const size_t stride = Stride(chunks_);
-    Grow(&s_.coarse, stride * queries_.heads);
+    Grow(&s_.coarse, stride * g_.query_heads);
     for (uint32_t i = 0; i < chunks_;) {
       const uint32_t chunk = first_chunk_ + i;
       const uint32_t count = std::min(SequenceIndex::SegmentEnd(chunk), block_.route_upto) - chunk;
-      ScoreUnits(queries_, coarse_layout_, index_.Coarse(layer_, kv_head, chunk), count, s_.coarse.data() + i, stride);
+      ScoreUnits(queries_, coarse_layout_, index_.Coarse(layer_, kv_head, chunk), count, CoarseOf(kv_head) + i, stride);
       i += count;
+    }
+  }
+
+  // For a token that selects nothing.
+  void ScoreCoarseOfAll(uint32_t token) {
+    for (uint32_t h = 0; h < g_.kv_heads; ++h) {
+      LoadQueries(token, h);
+      ScoreCoarse(h);
+    }
+  }
+
+  // Of the keys that are left of each chunk, by the chunk's coarse score.
+  void SumUpMissed(uint32_t token) {
+    const size_t stride = Stride(chunks_);
+    Grow(&s_.left, stride);
+    const uint64_t all = ~uint64_t{0} >> (64 - g_.chunk_tokens);
+    for (uint32_t h = 0; h < g_.kv_heads; ++h) {
+      for (uint32_t c = 0; c < chunks_; ++c) s_.left[c] = static_cast<float>(absl::popcount(all & ~s_.heads[h].taken[c]));
+      std::fill(s_.left.begin() + chunks_, s_.left.begin() + stride, 0.0f);
+      for (uint32_t q = 0; q < queries_.heads; ++q) {
+        missed_[size_t{token} * g_.query_heads + h * queries_.heads + q] =
+            LogSumExp(CoarseOf(h) + q * stride, s_.left.data(), chunks_);
+      }
     }
   }
 
@@ -289,7 +320,7 @@ class LayerSelect {
     const uint8_t* parts = index_.Fine(layer_, kv_head, chunk);
     if (index_.method().form == SummaryForm::kSketch) {
       ScoreTokens(queries_, s_.tables, index_.Coarse(layer_, kv_head, chunk), parts, count, g_.chunk_tokens,
-                  s_.coarse.data() + first, Stride(chunks_), scores, stride);
+                  CoarseOf(kv_head) + first, Stride(chunks_), scores, stride);
     } else {
       ScoreUnits(queries_, fine_layout_, parts, count * units_per_chunk_, scores, stride);
     }
@@ -312,6 +343,7 @@ class LayerSelect {
   const SelectOptions& options_;
   SelectScratch& s_;
   HeadSelection* const out_;
+  float* const missed_;  // nullptr: not asked for
   const uint32_t first_chunk_, chunks_;  // of the range
   const uint32_t unit_tokens_, units_per_chunk_;
   const uint32_t skipped_units_;  // of the first chunk, before first_key
@@ -324,9 +356,15 @@ class LayerSelect {
 }  // namespace
 
 void Select(const SequenceIndex& index, uint32_t layer, const RouteBlock& block, const SelectOptions& options,
-            SelectScratch* scratch, HeadSelection* heads) {
-  for (uint32_t h = 0; h < index.geometry().kv_heads; ++h) heads[h].clear();
-  if (!block.empty(index.geometry())) LayerSelect(index, layer, block, options, scratch, heads).Run();
+            SelectScratch* scratch, HeadSelection* heads, float* missed) {
+  const KvGeometry& g = index.geometry();
+  for (uint32_t h = 0; h < g.kv_heads; ++h) heads[h].clear();
+  if (block.residual) {
+    std::fill_n(missed, size_t{block.tokens} * g.query_heads, -std::numeric_limits<float>::infinity());
+  }
+  if (block.empty(g)) return;
+  const bool sums = block.residual && EstimatesMass(index.method().form);
+  LayerSelect(index, layer, block, options, scratch, heads, sums ? missed : nullptr).Run();
 }
 
 }  // namespace hga

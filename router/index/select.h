@@ -51,7 +51,8 @@ struct SelectScratch {
   std::vector<float> weights;        // of units' vectors, [query heads][vectors][head_dim]
   SketchTables tables;
   std::vector<float> attended;       // [query heads of a KV head]
-  std::vector<float> coarse;         // [query heads][stride], of chunks
+  std::vector<float> coarse;         // [all query heads][stride], of chunks
+  std::vector<float> left;           // [stride] keys of chunks that are not taken
   std::vector<float> scores;         // [query heads][stride]
   std::vector<float> pooled;         // [stride], of chunks
   std::vector<int32_t> work;         // of CutTop
@@ -60,10 +61,11 @@ struct SelectScratch {
   SelectTimes times;
 };
 
-// heads: [kv_heads], overwritten. Needs block.route_upto <= index.chunks() and overprovision >= 1. Not finite queries
-// give some selection within the budget.
+// heads: [kv_heads], overwritten; missed, where the block asks for it: [tokens][query_heads], as RouteResponse::missed.
+// Needs block.route_upto <= index.chunks() and overprovision >= 1. Not finite queries give some selection within the
+// budget.
 void Select(const SequenceIndex& index, uint32_t layer, const RouteBlock& block, const SelectOptions& options,
-            SelectScratch* scratch, HeadSelection* heads);
+            SelectScratch* scratch, HeadSelection* heads, float* missed = nullptr);
 
 // The same in plain loops and double precision, for tests.
 std::vector<HeadSelection> SelectReference(const SequenceIndex& index, uint32_t layer, const RouteBlock& block,

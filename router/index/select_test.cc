@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <iterator>
 #include <limits>
 #include <memory>
@@ -34,7 +35,8 @@ std::set<uint32_t> KeysSeen(const HeadSelection& head, uint32_t token = UINT32_M
   std::set<uint32_t> keys;
   for (const SelectedChunk& s : head) {
     for (uint32_t i = 0; i < 64 && s.first_token <= token; ++i) {
-      if (s.mask >> i & 1) EXPECT_TRUE(keys.insert(s.chunk * 64 + i).second) << "selected twice";
+      if ((s.mask >> i & 1) == 0) continue;
+      EXPECT_TRUE(keys.insert(s.chunk * 64 + i).second) << "selected twice";
     }
   }
   return keys;
@@ -158,6 +160,53 @@ TEST_P(SelectMethodTest, WhatIsNotWorthReadingIsNotSelected) {
   EXPECT_EQ(keys(1, 1), 0u);
   EXPECT_LT(keys(0, 0.5f), keys(0, 0.9f));
   EXPECT_LT(keys(0, 0.9f), 4000u);
+}
+
+// Keys of the range that the token does not attend, each e^ the coarse score of its chunk.
+double Missed(const SequenceIndex& index, uint32_t layer, const RouteBlock& block, uint32_t token, uint32_t query_head,
+              const HeadSelection& selection) {
+  const KvGeometry& g = index.geometry();
+  const std::set<uint32_t> seen = KeysSeen(selection, token);
+  std::vector<float> query(g.head_dim);
+  for (uint32_t d = 0; d < g.head_dim; ++d) {
+    const bf16 x = block.queries[(size_t{token} * g.query_heads + query_head) * g.head_dim + d];
+    query[d] = ToFloat(x) / std::sqrt(static_cast<float>(g.head_dim));
+  }
+  double sum = 0;
+  for (uint32_t key = block.first_key; key < block.route_upto * g.chunk_tokens; ++key) {
+    if (seen.count(key) != 0) continue;
+    const SummaryMethod& m = index.method();
+    const uint8_t* part = index.Coarse(layer, query_head / g.queries_per_kv_head(), key / g.chunk_tokens);
+    sum += std::exp(ScoreUnit(m.form, m.coarse_layout(g), query.data(), part));
+  }
+  return std::log(sum);
+}
+
+TEST_P(SelectMethodTest, SaysWhatIsMissed) {
+  const KvGeometry g = SmallGeometry(3, 24, 2);
+  const auto index = MakeIndex(g, GetParam(), 90);
+  for (const bool shared : {false, true}) {
+    QueryBlock q(g, 5, 3 * 64 + 16, 80, 96, 5);
+    if (shared) q.Share(g, 0, 1, 1);
+    q.block.residual = true;
+    for (uint32_t t = 2; t < 5; ++t) q.budgets[t] = 160;  // the others have nothing to add
+    q.budgets[4] = kEverything;
+    std::vector<HeadSelection> heads(g.kv_heads);
+    std::vector<float> missed(5 * g.query_heads);
+    SelectScratch scratch;
+    Select(*index, 1, q.block, {}, &scratch, heads.data(), missed.data());
+    for (uint32_t h = 0; h < g.query_heads; ++h) {
+      EXPECT_EQ(missed[4 * g.query_heads + h], -std::numeric_limits<float>::infinity());
+      for (uint32_t t = 0; t < 4; ++t) {
+        const float sum = missed[t * g.query_heads + h];
+        if (!EstimatesMass(index->method().form)) {
+          EXPECT_EQ(sum, -std::numeric_limits<float>::infinity());
+        } else {
+          EXPECT_NEAR(sum, Missed(*index, 1, q.block, t, h, heads[h / 3]), 0.04) << t << " " << h;
+        }
+      }
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, SelectMethodTest,

@@ -41,9 +41,9 @@ class Chooser {
   virtual void Seal(uint32_t layer, uint32_t chunk, const bf16* block) {}
   // Keys that are chosen together.
   virtual uint32_t unit_tokens() const = 0;
-  // out: [blocks][kv_heads], overwritten.
+  // out: [blocks][kv_heads], overwritten. missed: [blocks], as RouteResponse::missed; empty where it is not known.
   virtual void Choose(const StepRows& rows, const std::vector<RoutedRows>& blocks, const BlockOfChunk& block_of,
-                      std::vector<std::vector<HeadSelection>>* out) = 0;
+                      std::vector<std::vector<HeadSelection>>* out, std::vector<std::vector<float>>* missed) = 0;
 };
 
 // The product's summaries and selection.

@@ -41,6 +41,10 @@ bool ParseOption(const std::string& option, Method* m) {
     m->share.shared = option == "shared";
     return true;
   }
+  if (option == "residual" || option == "exact") {
+    m->share.residual = option == "residual";
+    return true;
+  }
   return ParseNumber(option, "cap", &m->share.layer_cap) || ParseNumber(option, "floor", &m->share.layer_floor) ||
          ParseNumber(option, "step", &m->share.step_cap) ||
          ParseNumber(option, "least", &m->share.least_share) || ParseNumber(option, "top_p", &m->share.top_p);
@@ -59,7 +63,7 @@ absl::StatusOr<Method> ParseMethod(const std::string& text) {
   for (size_t i = 1; i < options.size(); ++i) {
     if (ParseOption(options[i], &m)) continue;
     return absl::InvalidArgumentError(absl::StrCat("'", text, "': +", options[i], " is none of +max, +sum, +fixed, "
-                                                   "+shared, +capX, +stepX, +floorX, +leastX, +top_pX"));
+                                                   "+shared, +residual, +exact, +capX, +stepX, +floorX, +leastX, +top_pX"));
   }
   HGA_RETURN_IF_ERROR(ValidateBudget(m.share));
   return m;

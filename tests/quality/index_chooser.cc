@@ -28,15 +28,18 @@ class IndexChooser : public Chooser {
   uint32_t unit_tokens() const override { return method_->unit_tokens(one_layer_); }
 
   void Choose(const StepRows& rows, const std::vector<RoutedRows>& blocks, const BlockOfChunk&,
-              std::vector<std::vector<HeadSelection>>* out) override {
+              std::vector<std::vector<HeadSelection>>* out, std::vector<std::vector<float>>* missed) override {
     const SequenceIndex& index = *layers_[rows.layer];
     out->resize(blocks.size());
+    missed->resize(blocks.size());
     if (scratch_.size() < static_cast<size_t>(omp_get_max_threads())) scratch_.resize(omp_get_max_threads());
 #pragma omp parallel for schedule(dynamic)
     for (size_t b = 0; b < blocks.size(); ++b) {
       HGA_CHECK(blocks[b].route.route_upto <= index.chunks());
       (*out)[b].resize(one_layer_.kv_heads);
-      Select(index, 0, blocks[b].route, options_, &scratch_[omp_get_thread_num()], (*out)[b].data());
+      const RouteBlock& route = blocks[b].route;
+      (*missed)[b].resize(route.residual ? size_t{route.tokens} * one_layer_.query_heads : 0);
+      Select(index, 0, route, options_, &scratch_[omp_get_thread_num()], (*out)[b].data(), (*missed)[b].data());
     }
   }
 

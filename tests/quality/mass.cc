@@ -23,8 +23,9 @@ class NewestChooser : public Chooser {
   explicit NewestChooser(const KvGeometry& g) : g_(g) {}
   uint32_t unit_tokens() const override { return 1; }
   void Choose(const StepRows&, const std::vector<RoutedRows>& blocks, const BlockOfChunk&,
-              std::vector<std::vector<HeadSelection>>* out) override {
+              std::vector<std::vector<HeadSelection>>* out, std::vector<std::vector<float>>* missed) override {
     out->clear();
+    missed->assign(blocks.size(), {});
     for (const RoutedRows& block : blocks) {
       const RouteBlock& route = block.route;
       const uint32_t end = route.route_upto * g_.chunk_tokens;
@@ -138,7 +139,7 @@ class MassProbe : public Selector {
     routed.route.route_upto = RoutedChunks(shapes.decode, chunk).end;
     routed.route.budget_keys = budgets.data();
     routed.route.queries = row.queries;
-    chooser->Choose(row, {routed}, block_of, &selections_);
+    chooser->Choose(row, {routed}, block_of, &selections_, &missed_);
     for (uint32_t head = 0; head < g_.kv_heads; ++head) {
       for (const SelectedChunk& s : selections_[0][head]) {
         for (uint64_t bits = s.mask; bits != 0; bits &= bits - 1) {
@@ -214,6 +215,7 @@ class MassProbe : public Selector {
   std::vector<MassResult>& results_;  // sums
   uint32_t samples_ = 0;
   std::vector<std::vector<HeadSelection>> selections_;
+  std::vector<std::vector<float>> missed_;  // of nothing: not asked for
   std::vector<float> dense_out_, out_;
 };
 

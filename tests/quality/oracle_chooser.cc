@@ -17,7 +17,8 @@ class OracleChooser : public Chooser {
   uint32_t unit_tokens() const override { return unit_tokens_; }
 
   void Choose(const StepRows& rows, const std::vector<RoutedRows>& blocks, const BlockOfChunk& block_of,
-              std::vector<std::vector<HeadSelection>>* out) override {
+              std::vector<std::vector<HeadSelection>>* out, std::vector<std::vector<float>>* missed) override {
+    missed->assign(blocks.size(), {});
     out->resize(blocks.size());
     for (auto& heads : *out) heads.resize(g_.kv_heads);
     if (blocks.empty()) return;

@@ -1,6 +1,7 @@
 #include "tests/quality/selector.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "gpu_worker/engine/step_budget.h"
@@ -73,6 +74,7 @@ class RoutedSelector : public Selector {
   void PlanAlways(const StepRows& rows, const BlockOfChunk& block_of, AttendPlan* plan) override {
     if (rows.layer == 0) LayOut(rows);
     plan->blocks.resize(blocks_.size());
+    plan->sum_values = share_.residual;
 #pragma omp parallel for schedule(dynamic)
     for (size_t b = 0; b < blocks_.size(); ++b) {
       PlanMandatory(ShapeOfPath(rows.path), blocks_[b].first_row, blocks_[b].rows, blocks_[b].first_position, block_of,
@@ -80,15 +82,16 @@ class RoutedSelector : public Selector {
     }
   }
 
-  void PlanChosen(const StepRows& rows, const float* attended, const BlockOfChunk& block_of,
-                  AttendPlan* plan) override {
+  void PlanChosen(const StepRows& rows, const float* attended, const BlockOfChunk& block_of, AttendPlan* plan,
+                  std::vector<float>* missed) override {
     const KvGeometry& g = shapes_.decode.geometry;
     for (size_t i = 0; i < routed_.size(); ++i) {
       const size_t first_head = size_t{routed_[i].first_row} * g.query_heads;
       routed_[i].route.queries = rows.queries + first_head * g.head_dim;
       budgets_[i].FillRoute(rows.layer, attended + first_head, &routed_[i].route);
     }
-    chooser_->Choose(rows, routed_, block_of, &selections_);
+    chooser_->Choose(rows, routed_, block_of, &selections_, &missed_);
+    GatherMissed(rows, missed);
     plan->blocks.resize(routed_.size());
 #pragma omp parallel for schedule(dynamic)
     for (size_t i = 0; i < routed_.size(); ++i) {
@@ -99,6 +102,16 @@ class RoutedSelector : public Selector {
   }
 
  private:
+  void GatherMissed(const StepRows& rows, std::vector<float>* missed) const {
+    const uint32_t heads = shapes_.decode.geometry.query_heads;
+    missed->clear();
+    if (!share_.residual) return;
+    missed->resize(size_t{rows.rows} * heads, -std::numeric_limits<float>::infinity());
+    for (size_t i = 0; i < routed_.size(); ++i) {
+      std::copy(missed_[i].begin(), missed_[i].end(), missed->begin() + size_t{routed_[i].first_row} * heads);
+    }
+  }
+
   const AttendShape& ShapeOfPath(Path path) const { return path == Path::kDecode ? shapes_.decode : shapes_.prefill; }
 
   // The blocks of a step, the same in all layers.
@@ -132,6 +145,7 @@ class RoutedSelector : public Selector {
   std::vector<RoutedRows> routed_;
   std::vector<StepBudget> budgets_;  // [routed]
   std::vector<std::vector<HeadSelection>> selections_;
+  std::vector<std::vector<float>> missed_;  // [routed]
 };
 
 }  // namespace

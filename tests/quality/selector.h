@@ -21,9 +21,12 @@ class Selector {
   virtual void Seal(uint32_t layer, uint32_t chunk, const bf16* block) {}
   // Overwrites `plan` with what the rows attend in this layer whatever is chosen.
   virtual void PlanAlways(const StepRows& rows, const BlockOfChunk& block, AttendPlan* plan) = 0;
-  // And with what is chosen besides, once that was attended. attended: Backend::LogSumExp of the rows.
-  virtual void PlanChosen(const StepRows& rows, const float* attended, const BlockOfChunk& block, AttendPlan* plan) {
+  // And with what is chosen besides, once that was attended. attended: Backend::LogSumExp of the rows. missed: for
+  // Backend::AddResidual, overwritten; empty: there is none.
+  virtual void PlanChosen(const StepRows& rows, const float* attended, const BlockOfChunk& block, AttendPlan* plan,
+                          std::vector<float>* missed) {
     plan->blocks.clear();
+    missed->clear();
   }
 };
 

@@ -46,9 +46,10 @@ absl::Status SequenceRun::RunLayer(Path path, uint32_t layer, absl::Span<const B
   selector_->PlanAlways(step, block_of, &plan_);
   CountKeys(plan_, length_, &keys_);
   HGA_RETURN_IF_ERROR(backend_->Attend(plan_));
-  selector_->PlanChosen(step, backend_->LogSumExp(), block_of, &plan_);
+  selector_->PlanChosen(step, backend_->LogSumExp(), block_of, &plan_, &missed_);
   CountKeys(plan_, length_, &keys_);
   HGA_RETURN_IF_ERROR(backend_->Attend(plan_));
+  if (!missed_.empty()) HGA_RETURN_IF_ERROR(backend_->AddResidual(missed_.data()));
   return backend_->PostAttention(layer);
 }
 

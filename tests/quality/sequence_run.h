@@ -39,6 +39,7 @@ class SequenceRun {
   uint32_t length_ = 0;
   std::vector<double> keys_;
   AttendPlan plan_;
+  std::vector<float> missed_;
   std::vector<KvRow> kv_rows_;
 };
 

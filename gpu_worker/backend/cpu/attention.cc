@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "gpu_worker/backend/cpu/kernels.h"
 
@@ -43,12 +44,15 @@ CpuAttention::CpuAttention(const KvGeometry& geometry, uint32_t max_rows)
   o_.resize(states * head_pad_);
   m_.resize(states);
   l_.resize(states);
+  value_sum_.resize(size_t{max_rows} * geometry.kv_heads * head_pad_);
+  value_count_.resize(size_t{max_rows} * geometry.kv_heads);
   scratch_.resize(omp_get_max_threads());
   for (Scratch& s : scratch_) {
     s.keys.resize(size_t{head_pad_} * kTileKeys);
     s.values.resize(size_t{head_pad_} * kTileKeys);
     s.row.resize(head_pad_);
     s.scores.resize(kTileQueries * kTileKeys);
+    s.sum.resize(head_pad_);
   }
 }
 
@@ -61,6 +65,8 @@ void CpuAttention::Begin(const float* q, const uint32_t* positions, uint32_t row
     std::fill_n(m_.begin() + first, count, -std::numeric_limits<float>::infinity());
     std::fill_n(l_.begin() + first, count, 0.0f);
     std::fill_n(o_.begin() + first * head_pad_, count * head_pad_, 0.0f);
+    std::fill_n(value_sum_.begin() + size_t{head} * max_rows_ * head_pad_, size_t{rows} * head_pad_, 0.0f);
+    std::fill_n(value_count_.begin() + size_t{head} * max_rows_, rows, 0.0f);
     for (uint32_t row = 0; row < rows; ++row) {
       for (uint32_t i = 0; i < per_head; ++i) {
         float* to = &q_[(StateIndex(head, row) + i) * head_pad_];
@@ -78,11 +84,13 @@ void CpuAttention::PlanTasks(const AttendPlan& plan) {
   for (const QueryBlock& block : plan.blocks) {
     for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
       const std::vector<KvRun>& runs = block.runs[head];
-      const size_t state = StateIndex(head, block.first_row);
+      const size_t state = StateIndex(head, block.first_row), row = size_t{head} * max_rows_ + block.first_row;
+      float* const sum = plan.sum_values ? &value_sum_[row * head_pad_] : nullptr;
       for (size_t run = 0; run < runs.size();) {
         const size_t end = block.rows == 1 ? PartEnd(runs, run) : runs.size();
         if (run > 0 || end < runs.size()) parted_.push_back(tasks_.size());
-        tasks_.push_back({&block, head, run, end, &m_[state], &l_[state], &o_[state * head_pad_]});
+        tasks_.push_back({&block, head, run, end, &m_[state], &l_[state], &o_[state * head_pad_], sum,
+                          &value_count_[row]});
         run = end;
       }
     }
@@ -92,15 +100,22 @@ void CpuAttention::PlanTasks(const AttendPlan& plan) {
     part_m_.resize(states);
     part_l_.resize(states);
     part_o_.resize(states * head_pad_);
+    part_value_sum_.resize(parted_.size() * head_pad_);
+    part_value_count_.resize(parted_.size());
   }
   std::fill_n(part_m_.begin(), states, -std::numeric_limits<float>::infinity());
   std::fill_n(part_l_.begin(), states, 0.0f);
   std::fill_n(part_o_.begin(), states * head_pad_, 0.0f);
+  std::fill_n(part_value_sum_.begin(), parted_.size() * head_pad_, 0.0f);
+  std::fill_n(part_value_count_.begin(), parted_.size(), 0.0f);
   for (size_t i = 0; i < parted_.size(); ++i) {
     Task& task = tasks_[parted_[i]];
     task.m = &part_m_[i * per_head];
     task.l = &part_l_[i * per_head];
     task.o = &part_o_[i * per_head * head_pad_];
+    if (task.value_sum == nullptr) continue;
+    task.value_sum = &part_value_sum_[i * head_pad_];
+    task.value_count = &part_value_count_[i];
   }
 }
 
@@ -119,6 +134,10 @@ void CpuAttention::MergeParts() {
       float* o = &o_[state * head_pad_];
       for (uint32_t i = 0; i < head_pad_; ++i) o[i] = o[i] * mine + task.o[q * head_pad_ + i] * theirs;
     }
+    if (task.value_sum == nullptr) continue;
+    const size_t row = size_t{task.kv_head} * max_rows_ + task.block->first_row;
+    for (uint32_t i = 0; i < head_pad_; ++i) value_sum_[row * head_pad_ + i] += task.value_sum[i];
+    value_count_[row] += *task.value_count;
   }
 }
 
@@ -176,8 +195,35 @@ void CpuAttention::Mask(const Tile& tile, uint32_t block_row, uint32_t position,
   }
 }
 
+template <typename SumOf>
+void CpuAttention::AddValues(const Task& task, const Tile& tile, const SumOf& sum_of, Scratch* s) const {
+  float weights[kTileKeys], count = 0;
+  bool whole = false;  // s->sum is of all keys of the tile
+  for (uint32_t row = 0; row < task.block->rows; ++row) {
+    const uint32_t position = positions_[task.block->first_row + row];
+    const bool sees_all = row >= tile.first_row && tile.last_position <= position;
+    if (!whole || !sees_all) {
+      std::fill_n(weights, tile.keys, 0.0f);
+      Mask(tile, row, position, weights);  // what is not seen becomes -infinity
+      for (uint32_t key = 0; key < tile.keys; ++key) weights[key] = weights[key] == 0 ? 1.0f : 0.0f;
+      count = std::accumulate(weights, weights + tile.keys, 0.0f);
+      sum_of(weights);
+      whole = sees_all;
+    }
+    float* to = task.value_sum + size_t{row} * head_pad_;
+    for (uint32_t i = 0; i < head_pad_; ++i) to[i] += s->sum[i];
+    task.value_count[row] += count;
+  }
+}
+
 void CpuAttention::AttendTile(const Task& task, const Tile& tile, Scratch* s) {
+  constexpr float kForget = 0;
   LoadTile(tile, s);
+  if (task.value_sum != nullptr) {
+    AddValues(task, tile, [&](const float* weights) {
+      TileValues(weights, &kForget, 1, s->values.data(), tile.keys, head_pad_, s->sum.data());
+    }, s);
+  }
   const uint32_t per_head = geometry_.queries_per_kv_head(), queries = task.block->rows * per_head;
   const float* q_rows = &q_[StateIndex(task.kv_head, task.block->first_row) * head_pad_];
   for (uint32_t i = 0; i < queries; i += kTileQueries) {
@@ -206,6 +252,12 @@ void CpuAttention::AttendTileInPlace(const Task& task, const Tile& tile, Scratch
       v[key] = run.v + size_t{j} * d;
     }
   }
+  if (task.value_sum != nullptr) {
+    constexpr float kForget = 0;
+    AddValues(task, tile, [&](const float* weights) {
+      RowValues(weights, &kForget, 1, v, tile.keys, d, head_pad_, s->sum.data());
+    }, s);
+  }
   const float* q_rows = &q_[StateIndex(task.kv_head, task.block->first_row) * head_pad_];
   for (uint32_t i = 0; i < per_head; i += kTileQueries) {
     const uint32_t count = std::min(kTileQueries, per_head - i);
@@ -226,6 +278,25 @@ void CpuAttention::LogSumExp(float* out) const {
     for (uint32_t h = 0; h < geometry_.query_heads; ++h) {
       const size_t state = StateIndex(h / per_head, row) + h % per_head;
       *out++ = m_[state] + std::log(l_[state]);
+    }
+  }
+}
+
+void CpuAttention::AddResidual(const float* missed) {
+  const uint32_t per_head = geometry_.queries_per_kv_head();
+  for (uint32_t row = 0; row < rows_; ++row) {
+    for (uint32_t h = 0; h < geometry_.query_heads; ++h, ++missed) {
+      const size_t state = StateIndex(h / per_head, row) + h % per_head;
+      const size_t sums = size_t{h / per_head} * max_rows_ + row;
+      if (value_count_[sums] == 0 || !(*missed > -std::numeric_limits<float>::infinity())) continue;
+      const float top = std::max(m_[state], *missed);
+      const float mine = std::exp(m_[state] - top), theirs = std::exp(*missed - top);
+      m_[state] = top;
+      l_[state] = l_[state] * mine + theirs;
+      float* o = &o_[state * head_pad_];
+      const float* sum = &value_sum_[sums * head_pad_];
+      const float each = theirs / value_count_[sums];
+      for (uint32_t i = 0; i < head_pad_; ++i) o[i] = o[i] * mine + sum[i] * each;
     }
   }
 }

@@ -21,6 +21,8 @@ class CpuAttention {
   void Attend(const AttendPlan& plan);
   // out: [rows][query_heads]; -infinity where nothing was attended.
   void LogSumExp(float* out) const;
+  // As Backend::AddResidual.
+  void AddResidual(const float* missed);
   // out: [rows][query_heads][head_dim]; zero where nothing was attended.
   void Finish(float* out) const;
 
@@ -30,6 +32,7 @@ class CpuAttention {
     std::vector<float> values;   // [kTileKeys][head_pad]
     std::vector<float> row;      // [head_pad]
     std::vector<float> scores;   // [kTileQueries][kTileKeys]
+    std::vector<float> sum;      // [head_pad] of a tile's values
   };
   struct Tile;
   // Consecutive runs of one block and KV head, and the partials they go to.
@@ -38,6 +41,7 @@ class CpuAttention {
     uint32_t kv_head;
     size_t first_run, end_run;
     float *m, *l, *o;  // of the block's first row: [rows][queries_per_kv_head], o with [head_pad]
+    float *value_sum, *value_count;  // likewise: [rows], value_sum with [head_pad]; nullptr: not wanted
   };
 
   // A row that decodes over many runs is cut into parts of fixed length, so that threads share it.
@@ -47,6 +51,9 @@ class CpuAttention {
   void AttendTile(const Task& task, const Tile& tile, Scratch* scratch);
   void AttendTileInPlace(const Task& task, const Tile& tile, Scratch* scratch);
   void LoadTile(const Tile& tile, Scratch* scratch) const;
+  // Adds the values that the rows see to their sums. sum_of(weights): scratch->sum = weighted sum of the tile's values.
+  template <typename SumOf>
+  void AddValues(const Task& task, const Tile& tile, const SumOf& sum_of, Scratch* scratch) const;
   void Mask(const Tile& tile, uint32_t block_row, uint32_t position, float* scores) const;
   // Queries of a KV head lie together: [kv_head][row][query of the head].
   size_t StateIndex(uint32_t kv_head, uint32_t row) const {
@@ -67,7 +74,8 @@ class CpuAttention {
   std::vector<Scratch> scratch_;  // one per thread
   std::vector<Task> tasks_;
   std::vector<size_t> parted_;              // tasks whose partials are in part_*, in order
-  std::vector<float> part_m_, part_l_, part_o_;
+  std::vector<float> value_sum_, value_count_;  // [kv_heads][max_rows], value_sum_ with [head_pad]
+  std::vector<float> part_m_, part_l_, part_o_, part_value_sum_, part_value_count_;
 };
 
 }  // namespace hga

@@ -152,6 +152,11 @@ const float* CpuBackend::LogSumExp() {
   return log_sum_exp_.data();
 }
 
+absl::Status CpuBackend::AddResidual(const float* missed) {
+  attention_.AddResidual(missed);
+  return absl::OkStatus();
+}
+
 absl::Status CpuBackend::PostAttention(uint32_t layer) {
   Layer& w = layers_[layer];
   const int rows = static_cast<int>(rows_.size());

@@ -26,6 +26,7 @@ class CpuBackend : public Backend {
   const bf16* queries() const override { return rounded_queries_.data(); }
   absl::Status Attend(const AttendPlan& plan) override;
   const float* LogSumExp() override;
+  absl::Status AddResidual(const float* missed) override;
   absl::Status PostAttention(uint32_t layer) override;
   absl::Status Logits(std::vector<float>* logits) override;
 

@@ -109,7 +109,7 @@ absl::Status ReferenceBackend::PreAttention(uint32_t layer, absl::Span<const KvR
     q_.push_back(std::move(q));
   }
   partials_.assign(rows_.size() * config_.query_heads,
-                   Partial{-std::numeric_limits<double>::infinity(), 0, Vector(d, 0.0)});
+                   Partial{-std::numeric_limits<double>::infinity(), 0, Vector(d, 0.0), Vector(d, 0.0)});
   return absl::OkStatus();
 }
 
@@ -146,9 +146,25 @@ void ReferenceBackend::AddKey(const double* query, const bf16* k, const bf16* v,
   score /= std::sqrt(static_cast<double>(d));
   const double m = std::max(partial->m, score);
   const double keep = std::exp(partial->m - m), weight = std::exp(score - m);
-  for (uint32_t i = 0; i < d; ++i) partial->o[i] = partial->o[i] * keep + weight * ToFloat(v[i]);
+  for (uint32_t i = 0; i < d; ++i) {
+    partial->o[i] = partial->o[i] * keep + weight * ToFloat(v[i]);
+    partial->values[i] += ToFloat(v[i]);
+  }
+  ++partial->keys;
   partial->l = partial->l * keep + weight;
   partial->m = m;
+}
+
+absl::Status ReferenceBackend::AddResidual(const float* missed) {
+  for (size_t i = 0; i < partials_.size(); ++i) {
+    Partial& p = partials_[i];
+    if (p.keys == 0 || !(missed[i] > -std::numeric_limits<float>::infinity())) continue;
+    const double m = std::max(p.m, double{missed[i]}), keep = std::exp(p.m - m), weight = std::exp(missed[i] - m);
+    for (size_t d = 0; d < p.o.size(); ++d) p.o[d] = p.o[d] * keep + weight * p.values[d] / p.keys;
+    p.l = p.l * keep + weight;
+    p.m = m;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ReferenceBackend::PostAttention(uint32_t layer) {

@@ -21,6 +21,7 @@ class ReferenceBackend : public Backend {
   const bf16* queries() const override { return rounded_queries_.data(); }
   absl::Status Attend(const AttendPlan& plan) override;
   const float* LogSumExp() override;
+  absl::Status AddResidual(const float* missed) override;
   absl::Status PostAttention(uint32_t layer) override;
   absl::Status Logits(std::vector<float>* logits) override;
 
@@ -30,6 +31,8 @@ class ReferenceBackend : public Backend {
   struct Partial {
     double m, l;
     Vector o;  // [head_dim]
+    Vector values;  // sum of the values, [head_dim]
+    uint32_t keys = 0;
   };
 
   static Vector Multiply(const TensorView& w, const Vector& x);
