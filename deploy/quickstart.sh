@@ -43,7 +43,8 @@ step() {
 build() {
   local flags=(--noshow_progress)
   [ ! -t 2 ] || flags=(--show_progress)
-  bazel build -c opt "${flags[@]}" --show_result=0 //kv_store //router //gpu_worker //client:hga </dev/null
+  bazel build -c opt "${flags[@]}" --show_result=0 \
+    //kv_store //kv_store/tool:kv_store_tool //router //gpu_worker //client:hga </dev/null
 }
 ask() {
   .bazel/bin/client/hga ask --worker "$(cat .hga/run/worker_address)" --file "$file" "$question"

@@ -5,6 +5,7 @@
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/log.h"
 #include "common/base/status.h"
 #include "kv_store/client/grpc_kv_client.h"
 #include "tests/bench/metrics_overhead.h"
@@ -101,6 +102,7 @@ absl::Status Run() {
 
 int main(int argc, char** argv) {
   absl::ParseCommandLine(argc, argv);
+  hga::SetLogLevel("error");  // a line for each request would bury the table
   const absl::Status status = hga::Run();
   if (!status.ok()) std::fprintf(stderr, "deploy_bench: %s\n", std::string(status.message()).c_str());
   return status.ok() ? 0 : 1;
