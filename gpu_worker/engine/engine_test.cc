@@ -191,6 +191,20 @@ TEST_F(EngineTest, RoutedRunsRepeatAndAttendLess) {
   EXPECT_LT(first.stats.attended_fraction(false), 0.9);
 }
 
+TEST_F(EngineTest, AResidualStandsForWhatIsNotRead) {
+  const auto prompt = RandomTokens(900, 2);
+  const auto with = [](EngineRequest request) {
+    request.budget.residual = true;
+    return request;
+  };
+  const Answer whole = Run(with(Request(prompt, 60)));
+  ASSERT_TRUE(whole.status.ok()) << whole.status;
+  EXPECT_EQ(whole.tokens, Run(Request(prompt, 60)).tokens);  // there is nothing else to read
+  const Answer first = Run(with(Request(prompt, 60, 0.05f)));
+  EXPECT_EQ(first.tokens, Run(with(Request(prompt, 60, 0.05f))).tokens);
+  EXPECT_NE(first.tokens, Run(Request(prompt, 60, 0.05f)).tokens);
+}
+
 TEST_F(EngineTest, PromptsAreAttendedDenselyUpToABound) {
   const auto prompt = RandomTokens(900, 2);
   EngineOptions options;
@@ -331,12 +345,15 @@ TEST_F(EngineTest, WithoutRouterTheDenseBoundHolds) {
 }
 
 TEST_F(EngineTest, SequencesDoNotDependOnTheirCompany) {
-  std::vector<Answer> alone;
-  for (uint32_t i = 0; i < 3; ++i) alone.push_back(Run(Request(RandomTokens(300 + 170 * i, 20 + i), 60, 0.1f)));
-  std::vector<std::shared_ptr<EventStream>> together;
+  std::vector<EngineRequest> requests;
   for (uint32_t i = 0; i < 3; ++i) {
-    together.push_back(*engine_->Submit(Request(RandomTokens(300 + 170 * i, 20 + i), 60, 0.1f)));
+    requests.push_back(Request(RandomTokens(300 + 170 * i, 20 + i), 60, 0.1f));
+    requests.back().budget.residual = i == 1;
   }
+  std::vector<Answer> alone;
+  for (const EngineRequest& request : requests) alone.push_back(Run(request));
+  std::vector<std::shared_ptr<EventStream>> together;
+  for (const EngineRequest& request : requests) together.push_back(*engine_->Submit(request));
   for (uint32_t i = 0; i < 3; ++i) EXPECT_EQ(Collect(together[i].get()).tokens, alone[i].tokens) << i;
 }
 
