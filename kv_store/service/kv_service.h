@@ -34,6 +34,10 @@ class KvService : public kv_store::v1::KvStore::Service {
                       kv_store::v1::CommitResponse* response) override;
   grpc::Status Fetch(Context* context, const kv_store::v1::FetchRequest* request,
                      kv_store::v1::FetchResponse* response) override;
+  grpc::Status FetchBlocks(Context* context, const kv_store::v1::FetchRequest* request,
+                           grpc::ServerWriter<kv_store::v1::FetchedBytes>* stream) override;
+  grpc::Status PutBlocks(Context* context, grpc::ServerReader<kv_store::v1::PutBlocksRequest>* stream,
+                         kv_store::v1::CommitResponse* response) override;
   grpc::Status Release(Context* context, const kv_store::v1::ReleaseRequest* request,
                        kv_store::v1::ReleaseResponse* response) override;
   grpc::Status GetSummaries(Context* context, const kv_store::v1::GetSummariesRequest* request,

@@ -333,6 +333,7 @@ absl::StatusOr<std::vector<DiskRead>> BlockStore::Fetch(ClientId id, const std::
     slots_.MarkReused(slot);
     Hold(client, slot);
     ticket->results[i].slot = slot;
+    ticket->results[i].checksum = checksums_[slot];
     --ticket->waiting;
   }
   std::vector<DiskRead> reads;
@@ -367,7 +368,19 @@ void BlockStore::FetchFromDisk(Chunk* chunk, uint32_t layer, Waiter waiter, std:
 bool BlockStore::FailsSample(uint32_t slot) {
   if (options_.verify_ram_every == 0 || ++ram_hits_unchecked_ < options_.verify_ram_every) return false;
   ram_hits_unchecked_ = 0;
+  return IsDamaged(slot);
+}
+
+bool BlockStore::IsDamaged(uint32_t slot) const {
   return BlockChecksum(memory_(slot), geometry_.block_bytes()) != checksums_[slot];
+}
+
+void BlockStore::CheckBlock(const BlockName& name) {
+  Chunk* chunk = FindWhole(name.chunk);
+  if (chunk == nullptr || name.layer >= geometry_.layers) return;
+  const uint32_t slot = chunk->slots[name.layer];
+  if (slot == kNoSlot || slots_.state(slot) == SlotState::kStaging || !IsDamaged(slot)) return;
+  DropDamaged(chunk, name.layer);
 }
 
 // A block in RAM is damaged: the disk's copy takes its place, or the chunk is lost.
@@ -416,6 +429,7 @@ void BlockStore::Settle(const Waiter& waiter, const absl::Status& status, uint32
   result.status = status;
   if (status.ok()) {
     result.slot = slot;
+    result.checksum = checksums_[slot];
     ++counters_.disk_hits;
     const auto client = FindClient(ticket.client);
     if (client.ok()) {

@@ -60,6 +60,7 @@ struct Chunk {
 struct FetchOutcome {
   absl::Status status;
   uint32_t slot = 0;
+  uint64_t checksum = 0;  // of the block in the slot
   bool from_disk = false;
 };
 using FetchDone = std::function<void(std::vector<FetchOutcome>)>;
@@ -190,6 +191,8 @@ class BlockStore {
                                               FetchDone done);
   void FinishRead(uint32_t slot, const absl::Status& status, uint64_t checksum);
   absl::Status Release(ClientId client, absl::Span<const uint32_t> slots);
+  // Somebody who read the block in RAM found other bytes than its checksum says: if that is so, as for a sample.
+  void CheckBlock(const BlockName& name);
   // The chunk's summary while it is not on disk yet; nullptr: read it from the tier. NOT_FOUND: no such
   // chunk.
   absl::StatusOr<std::shared_ptr<const SummaryRecord>> FindSummary(const ChunkHash& chunk) const;
@@ -298,6 +301,7 @@ class BlockStore {
   absl::Status Exhausted(uint32_t wanted);
   int64_t Now() const;
   bool FailsSample(uint32_t slot);
+  bool IsDamaged(uint32_t slot) const;
   void DropDamaged(Chunk* chunk, uint32_t layer);
   void TakeDirty(WriteJob* job);
 
