@@ -130,6 +130,28 @@ TEST_P(ConformanceTest, SessionsRememberTokensAndMatchPrefixes) {
   EXPECT_EQ(client_->OpenSession("", model_, Hashes(2))->matched_chunks, 0u);
 }
 
+TEST_P(ConformanceTest, AForkGoesOnByItself) {
+  const auto session = client_->OpenSession("book", model_, {});
+  EXPECT_EQ(client_->ForkSession("book", "copy").code(), StatusCode::kNotFound);  // nothing in it yet
+  ASSERT_TRUE(Commit(*session, 0).ok());
+  ASSERT_TRUE(client_->UpdateSession(*session, Hashes(1), {5}).ok());
+  ASSERT_TRUE(client_->ForkSession("book", "copy").ok());  // of one that is open
+  EXPECT_EQ(client_->ForkSession("book", "copy").code(), StatusCode::kAlreadyExists);
+  EXPECT_EQ(client_->ForkSession("book", "book").code(), StatusCode::kAlreadyExists);
+  EXPECT_EQ(client_->ForkSession("nobody", "x").code(), StatusCode::kNotFound);
+  EXPECT_EQ(client_->ForkSession("book", ".x").code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(client_->GetStats()->chunks, 1u);
+  ASSERT_TRUE(client_->UpdateSession(*session, Hashes(1), {6, 7}).ok());
+  ASSERT_TRUE(client_->CloseSession(*session).ok());
+  std::vector<uint32_t> expected = Tokens(1);
+  expected.push_back(5);
+  EXPECT_EQ(*client_->GetSession("copy", model_), expected);
+  ASSERT_TRUE(client_->DeleteSession("book").ok());
+  const auto copy = client_->OpenSession("copy", model_, Hashes(1));
+  EXPECT_EQ(copy->matched_chunks, 1u);
+  EXPECT_TRUE(Holds((*client_->Fetch({{Hashes(1)[0], 1}}))[0].block, 0, 1));
+}
+
 TEST_P(ConformanceTest, NamelessSessionIsForgottenAndItsHoldsStayReadable) {
   const auto session = client_->OpenSession("", model_, {});
   auto held = Commit(*session, 0);

@@ -273,6 +273,14 @@ absl::Status GrpcKvClient::DeleteSession(const std::string& name) {
   return Call(&pb::KvStore::Stub::DeleteSession, request, &response);
 }
 
+absl::Status GrpcKvClient::ForkSession(const std::string& from, const std::string& to) {
+  pb::ForkSessionRequest request;
+  request.set_from(from);
+  request.set_to(to);
+  pb::ForkSessionResponse response;
+  return Call(&pb::KvStore::Stub::ForkSession, request, &response);
+}
+
 absl::Status GrpcKvClient::GetSummaries(
     absl::Span<const ChunkHash> chunks,
     const std::function<void(const ChunkHash&, const std::string&, const std::string&)>& sink) {

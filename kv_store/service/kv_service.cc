@@ -114,6 +114,10 @@ grpc::Status KvService::DeleteSession(Context*, const pb::DeleteSessionRequest* 
   return ToGrpc(loop_->DeleteSession(request->name()));
 }
 
+grpc::Status KvService::ForkSession(Context*, const pb::ForkSessionRequest* request, pb::ForkSessionResponse*) {
+  return ToGrpc(loop_->ForkSession(request->from(), request->to()));
+}
+
 grpc::Status KvService::Reserve(Context*, const pb::ReserveRequest* request, pb::ReserveResponse* response) {
   return Finish(loop_->Reserve(request->client_id(), request->slots()),
                 [&](const std::vector<uint32_t>& slots) {

@@ -28,6 +28,8 @@ class KvService : public kv_store::v1::KvStore::Service {
                             kv_store::v1::ListSessionsResponse* response) override;
   grpc::Status DeleteSession(Context* context, const kv_store::v1::DeleteSessionRequest* request,
                              kv_store::v1::DeleteSessionResponse* response) override;
+  grpc::Status ForkSession(Context* context, const kv_store::v1::ForkSessionRequest* request,
+                           kv_store::v1::ForkSessionResponse* response) override;
   grpc::Status Reserve(Context* context, const kv_store::v1::ReserveRequest* request,
                        kv_store::v1::ReserveResponse* response) override;
   grpc::Status Commit(Context* context, const kv_store::v1::CommitRequest* request,

@@ -350,7 +350,8 @@ absl::Status StoreLoop::CloseSession(ClientId client, const std::string& session
 }
 
 absl::StatusOr<StoredTokens> StoreLoop::GetSession(const std::string& name) {
-  return OnStore([&] { return store_.GetSession(name); });
+  HGA_ASSIGN_OR_RETURN(const StoredSession session, OnStore([&] { return store_.GetSession(name); }));
+  return ReadTokens(session, tier_.get());
 }
 
 std::vector<SessionView> StoreLoop::ListSessions() {
