@@ -22,6 +22,7 @@ absl::Status RunChat(const Call& call);
 absl::Status RunSessionsList(const Call& call);
 absl::Status RunSessionsDelete(const Call& call);
 absl::Status RunExplain(const Call& call);
+absl::Status RunSessionsFork(const Call& call);
 absl::Status RunStats(const Call& call);
 absl::Status RunModel(const Call& call);
 

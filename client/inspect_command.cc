@@ -59,6 +59,15 @@ absl::Status RunExplain(const Call& call) {
   return Show(call, ExplainTable(explained, options.layer), ExplainJson(explained, options.layer));
 }
 
+absl::Status RunSessionsFork(const Call& call) {
+  gpu_worker::v1::ForkSessionRequest request;
+  request.set_from(call.options.session);
+  request.set_to(call.options.fork);
+  HGA_RETURN_IF_ERROR(Unary<gpu_worker::v1::ForkSessionResponse>(call, &WorkerStub::ForkSession, request).status());
+  return Show(call, absl::StrCat(request.to(), " goes on where ", request.from(), " is\n"),
+              {{"from", request.from()}, {"to", request.to()}});
+}
+
 absl::Status RunStats(const Call& call) {
   HGA_ASSIGN_OR_RETURN(const auto stats, Unary<gpu_worker::v1::GetStatsResponse>(
                                              call, &WorkerStub::GetStats, gpu_worker::v1::GetStatsRequest()));

@@ -81,13 +81,16 @@ void AddCommands(CLI::App* app, Options* o) {
   prefill->add_option("--file,-f", o->file, "The text file (UTF-8)")->required()->type_name("FILE");
   prefill->add_option("--session", o->session, "As for ask")->type_name("NAME");
 
-  CLI::App* sessions = app->add_subcommand("sessions", "List or delete what is kept");
+  CLI::App* sessions = app->add_subcommand("sessions", "List, copy or delete what is kept");
   sessions->require_subcommand(1)->fallthrough()->footer(kMore);
   Add(sessions, o, Command::kSessionsList, "list", "Names, sizes, last use");
   Add(sessions, o, Command::kSessionsDelete, "delete", "Forget a session")
       ->add_option("name", o->session, "The session")
       ->required()
       ->type_name("");
+  CLI::App* fork = Add(sessions, o, Command::kSessionsFork, "fork", "Go on with a session under another name as well");
+  fork->add_option("source", o->session, "The session")->required()->type_name("");
+  fork->add_option("name", o->fork, "The new name")->required()->type_name("");
   CLI::App* explain = Add(app, o, Command::kExplain, "explain", "Why a token of a session attends what it does");
   explain->add_option("--session", o->session, "The session")->required()->type_name("NAME");
   explain->add_option("--layer", o->layer, "Layer, from 0")->required()->type_name("N");
@@ -189,7 +192,9 @@ absl::Status Options::Validate() const {
   if (!health_address.empty()) HGA_RETURN_IF_ERROR(ValidateAddress(health_address));
   if (!session.empty()) HGA_RETURN_IF_ERROR(ValidateSessionName(session));
   if (append && session.empty()) return absl::InvalidArgumentError("--append needs --session NAME");
-  if (command == Command::kSessionsDelete && session.empty())
+  if (!fork.empty()) HGA_RETURN_IF_ERROR(ValidateSessionName(fork));
+  if ((command == Command::kSessionsDelete && session.empty()) ||
+      (command == Command::kSessionsFork && (session.empty() || fork.empty())))
     return absl::InvalidArgumentError("the name is empty");
   if ((budget > 0 || budget_tokens > 0) && attention == "dense")
     return absl::InvalidArgumentError("--budget and --budget-tokens have no meaning with --attention dense");

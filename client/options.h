@@ -13,8 +13,8 @@
 
 namespace hga {
 
-enum class Command { kAsk, kChat, kGenerate, kPrefill, kSessionsList, kSessionsDelete, kExplain, kStats, kModel,
-                     kModelInspect, kHealth, kDoctor, kSize, kStore };
+enum class Command { kAsk, kChat, kGenerate, kPrefill, kSessionsList, kSessionsDelete, kSessionsFork, kExplain,
+                     kStats, kModel, kModelInspect, kHealth, kDoctor, kSize, kStore };
 
 struct Options {
   Command command = Command::kModel;
@@ -29,6 +29,7 @@ struct Options {
   std::string file;
   std::string text;  // question or prompt
   std::string session;
+  std::string fork;               // sessions fork: the new name
   bool append = false;
   bool no_thinking = false;
   bool raw = false;

@@ -43,6 +43,10 @@ TEST_F(OptionsTest, Commands) {
   EXPECT_EQ(Parse({"sessions", "delete", "s"}), std::nullopt);
   EXPECT_EQ(options_.command, Command::kSessionsDelete);
   EXPECT_EQ(options_.session, "s");
+  EXPECT_EQ(Parse({"sessions", "fork", "s", "t"}), std::nullopt);
+  EXPECT_EQ(options_.command, Command::kSessionsFork);
+  EXPECT_EQ(options_.session, "s");
+  EXPECT_EQ(options_.fork, "t");
   EXPECT_EQ(Parse({"stats"}), std::nullopt);
   EXPECT_EQ(options_.command, Command::kStats);
   EXPECT_EQ(Parse({"model"}), std::nullopt);
@@ -101,6 +105,8 @@ TEST_F(OptionsTest, UsageErrors) {
       {"ask", "--file", "f"},
       {"sessions"},
       {"sessions", "delete"},
+      {"sessions", "fork", "s"},
+      {"sessions", "fork", "s", ".t"},
       {"generate", "p", "--temperature", "-1"},
       {"generate", "p", "--temperature", "warm"},
       {"generate", "p", "--top-p", "1.5"},

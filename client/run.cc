@@ -25,6 +25,8 @@ absl::Status Dispatch(const Call& call) {
       return RunSessionsList(call);
     case Command::kSessionsDelete:
       return RunSessionsDelete(call);
+    case Command::kSessionsFork:
+      return RunSessionsFork(call);
     case Command::kExplain:
       return RunExplain(call);
     case Command::kStats:

@@ -218,6 +218,10 @@ TEST_F(RunTest, Sessions) {
   EXPECT_THAT(out(), HasSubstr("\"name\":\"b\""));
   EXPECT_THAT(out(), Not(HasSubstr("\"name\":\"a\"")));
   EXPECT_EQ(Run({"sessions", "delete", "a"}), kExitNotFound);
+  EXPECT_EQ(Run({"sessions", "fork", "a", "c"}), kExitNotFound);
+  EXPECT_EQ(Run({"sessions", "fork", "b", "c"}), kExitOk);
+  EXPECT_EQ(worker_.sessions.count("c"), 1u);
+  EXPECT_NE(Run({"sessions", "fork", "b", "c"}), kExitOk);
 }
 
 TEST_F(RunTest, StatsAndModel) {

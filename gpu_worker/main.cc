@@ -77,8 +77,17 @@ absl::StatusOr<std::unique_ptr<GrpcKvClient>> AttachStore(const GpuWorkerOptions
   options.client_name = "gpu_worker";
   options.geometry = geometry;
   options.attach_timeout_ms = kStoreTimeoutMs;
+  if (o.kv_transport == "bytes") options.remote_bytes = o.kv_remote_bytes;
   auto store = GrpcKvClient::Attach(options);
   if (store.ok()) return store;
+  if (o.kv_transport == "auto" && absl::IsFailedPrecondition(store.status())) {
+    options.remote_bytes = o.kv_remote_bytes;
+    if (auto remote = GrpcKvClient::Attach(options); remote.ok()) {
+      LogWarning("kv_store's arena cannot be mapped from here, K/V travels as bytes",
+                 {{"error", store.status().message()}});
+      return remote;
+    }
+  }
   return absl::Status(store.status().code(), absl::StrCat("kv_store at ", o.kv_store, ": ",
                                                           std::string(store.status().message())));
 }

@@ -73,6 +73,10 @@ absl::Status GpuWorkerOptions::Validate() const {
     return absl::InvalidArgumentError(
         absl::StrCat("--router_transport '", router_transport, "': must be auto, ring or stream"));
   }
+  if (kv_transport != "auto" && kv_transport != "arena" && kv_transport != "bytes") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--kv_transport '", kv_transport, "': must be auto, arena or bytes"));
+  }
   if (backend != "cpu" && backend != "reference") {
     return absl::InvalidArgumentError(absl::StrCat("--backend '", backend, "': must be cpu or reference"));
   }
@@ -96,6 +100,10 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
   app.add_option("--chat_template", o->chat_template,
                  "chatml, llama3, llama3.1, qwen2.5 or qwen3; empty: the model file's own");
   app.add_option("--kv_store", o->kv_store, "Address of the kv_store daemon");
+  app.add_option("--kv_transport", o->kv_transport,
+                 "arena (mapped, same host), bytes (over gRPC) or auto: arena where it can be mapped");
+  app.add_option("--kv_remote_bytes", o->kv_remote_bytes, "Bytes of K/V held here at a time with --kv_transport bytes")
+      ->transform(CLI::AsSizeValue(false));
   app.add_option("--router", o->router, "Address of the router daemon; empty: none, attention is dense");
   app.add_option("--router_transport", o->router_transport, "auto, ring (shared memory) or stream (gRPC)");
   app.add_option("--router_spin_us", o->router_spin_us, "Microseconds to poll for a selection before sleeping");

@@ -19,6 +19,8 @@ struct GpuWorkerOptions {
   std::string model;
   std::string chat_template;  // a name of model/chat_style.h; empty: the model file's own
   std::string kv_store = "unix:/run/hga/kv_store.sock";
+  std::string kv_transport = "auto";            // or arena, bytes
+  uint64_t kv_remote_bytes = uint64_t{1} << 30;  // K/V held here at a time where it comes as bytes
   std::string router;  // empty: none, all attention is dense
   std::string router_transport = "auto";
   std::string backend = "cpu";

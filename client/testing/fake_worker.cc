@@ -89,4 +89,11 @@ grpc::Status FakeWorker::DeleteSession(Context*, const pb::DeleteSessionRequest*
   return grpc::Status(grpc::StatusCode::NOT_FOUND, "session '" + request->name() + "' does not exist");
 }
 
+grpc::Status FakeWorker::ForkSession(Context*, const pb::ForkSessionRequest* request, pb::ForkSessionResponse*) {
+  if (sessions.count(request->from()) == 0)
+    return grpc::Status(grpc::StatusCode::NOT_FOUND, "no session '" + request->from() + "'");
+  if (sessions.insert(request->to()).second) return grpc::Status::OK;
+  return grpc::Status(grpc::StatusCode::ALREADY_EXISTS, "there is a session '" + request->to() + "'");
+}
+
 }  // namespace hga

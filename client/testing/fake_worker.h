@@ -49,6 +49,8 @@ class FakeWorker : private gpu_worker::v1::GpuWorker::Service {
                             gpu_worker::v1::ListSessionsResponse* response) override;
   grpc::Status DeleteSession(Context*, const gpu_worker::v1::DeleteSessionRequest* request,
                              gpu_worker::v1::DeleteSessionResponse*) override;
+  grpc::Status ForkSession(Context*, const gpu_worker::v1::ForkSessionRequest* request,
+                           gpu_worker::v1::ForkSessionResponse*) override;
 
   std::string folder_;
   std::unique_ptr<grpc::Server> server_;

@@ -175,4 +175,11 @@ grpc::Status WorkerService::DeleteSession(grpc::ServerContext*, const gpu_worker
   return ToGrpc(valid.ok() ? store_->DeleteSession(request->name()) : valid);
 }
 
+grpc::Status WorkerService::ForkSession(grpc::ServerContext*, const gpu_worker::v1::ForkSessionRequest* request,
+                                        gpu_worker::v1::ForkSessionResponse*) {
+  absl::Status status = ValidateSessionName(request->from());
+  status.Update(ValidateSessionName(request->to()));
+  return ToGrpc(status.ok() ? store_->ForkSession(request->from(), request->to()) : status);
+}
+
 }  // namespace hga

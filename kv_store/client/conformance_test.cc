@@ -1,4 +1,4 @@
-// One suite over both clients: what the engine may rely on.
+// One suite over the three ways to a store: what the engine may rely on.
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -22,19 +22,23 @@ KvGeometry SmallGeometry() {
   return g;
 }
 
-class ConformanceTest : public ::testing::TestWithParam<bool> {
+enum class Way { kMemory, kArena, kBytes };
+
+class ConformanceTest : public ::testing::TestWithParam<Way> {
  protected:
   static constexpr uint32_t kSlots = 256;
 
   void SetUp() override {
-    if (!GetParam()) {
+    if (GetParam() == Way::kMemory) {
       auto memory = std::make_unique<MemoryKvClient>(g_, kSlots);
       drop_ram_ = [client = memory.get()] { client->DropRam(); };
       client_ = std::move(memory);
       return;
     }
     ASSERT_TRUE(daemon_.Start(kSlots * 4096).ok());
-    auto grpc = GrpcKvClient::Attach({daemon_.address(), "test", g_});
+    GrpcKvClientOptions options{daemon_.address(), "test", g_};
+    if (GetParam() == Way::kBytes) options.remote_bytes = kSlots * 4096;
+    auto grpc = GrpcKvClient::Attach(options);
     ASSERT_TRUE(grpc.ok()) << grpc.status();
     drop_ram_ = [client = grpc->get()] { ASSERT_TRUE(client->Flush(true).ok()); };
     client_ = *std::move(grpc);
@@ -126,6 +130,28 @@ TEST_P(ConformanceTest, SessionsRememberTokensAndMatchPrefixes) {
   EXPECT_EQ(client_->OpenSession("", model_, Hashes(2))->matched_chunks, 0u);
 }
 
+TEST_P(ConformanceTest, AForkGoesOnByItself) {
+  const auto session = client_->OpenSession("book", model_, {});
+  EXPECT_EQ(client_->ForkSession("book", "copy").code(), StatusCode::kNotFound);  // nothing in it yet
+  ASSERT_TRUE(Commit(*session, 0).ok());
+  ASSERT_TRUE(client_->UpdateSession(*session, Hashes(1), {5}).ok());
+  ASSERT_TRUE(client_->ForkSession("book", "copy").ok());  // of one that is open
+  EXPECT_EQ(client_->ForkSession("book", "copy").code(), StatusCode::kAlreadyExists);
+  EXPECT_EQ(client_->ForkSession("book", "book").code(), StatusCode::kAlreadyExists);
+  EXPECT_EQ(client_->ForkSession("nobody", "x").code(), StatusCode::kNotFound);
+  EXPECT_EQ(client_->ForkSession("book", ".x").code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(client_->GetStats()->chunks, 1u);
+  ASSERT_TRUE(client_->UpdateSession(*session, Hashes(1), {6, 7}).ok());
+  ASSERT_TRUE(client_->CloseSession(*session).ok());
+  std::vector<uint32_t> expected = Tokens(1);
+  expected.push_back(5);
+  EXPECT_EQ(*client_->GetSession("copy", model_), expected);
+  ASSERT_TRUE(client_->DeleteSession("book").ok());
+  const auto copy = client_->OpenSession("copy", model_, Hashes(1));
+  EXPECT_EQ(copy->matched_chunks, 1u);
+  EXPECT_TRUE(Holds((*client_->Fetch({{Hashes(1)[0], 1}}))[0].block, 0, 1));
+}
+
 TEST_P(ConformanceTest, NamelessSessionIsForgottenAndItsHoldsStayReadable) {
   const auto session = client_->OpenSession("", model_, {});
   auto held = Commit(*session, 0);
@@ -183,8 +209,47 @@ TEST_P(ConformanceTest, SummariesComeInOrderAndStopAtTheFirstThatIsMissing) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Clients, ConformanceTest, ::testing::Values(false, true),
-                         [](const auto& info) { return info.param ? "Grpc" : "Memory"; });
+TEST_P(ConformanceTest, HoldsStayReadableWhateverHappensToTheirChunk) {
+  const auto session = client_->OpenSession("s", model_, {});
+  ASSERT_TRUE(Commit(*session, 0).ok());
+  ASSERT_TRUE(client_->UpdateSession(*session, Hashes(1), {}).ok());
+  auto held = client_->Fetch({{Hashes(1)[0], 2}, {Hashes(1)[0], 2}});
+  ASSERT_TRUE(held.ok()) << held.status();
+  ASSERT_TRUE(client_->CloseSession(*session).ok());
+  ASSERT_TRUE(client_->DeleteSession("s").ok());
+  drop_ram_();
+  (*held)[0].block.Reset();
+  EXPECT_TRUE(Holds((*held)[1].block, 0, 2));
+  EXPECT_EQ((*client_->Fetch({{Hashes(1)[0], 2}}))[0].status.code(), StatusCode::kNotFound);
+}
+
+TEST_P(ConformanceTest, StaleEpochCommitsNothing) {
+  auto session = client_->OpenSession("s", model_, {});
+  ASSERT_TRUE(session.ok());
+  ++session->epoch;
+  EXPECT_EQ(Commit(*session, 0).status().code(), StatusCode::kFailedPrecondition);
+  EXPECT_EQ(client_->GetStats()->chunks, 0u);
+}
+
+TEST_P(ConformanceTest, ManyBlocksInOneFetch) {
+  const auto session = client_->OpenSession("s", model_, {});
+  constexpr uint32_t kChunks = 20;
+  std::vector<BlockName> names;
+  for (uint32_t i = 0; i < kChunks; ++i) {
+    ASSERT_TRUE(Commit(*session, i).ok());
+    for (uint32_t l = 0; l < g_.layers; ++l) names.push_back({Hashes(i + 1)[i], l});
+  }
+  drop_ram_();
+  const auto got = client_->Fetch(names);
+  ASSERT_TRUE(got.ok()) << got.status();
+  for (size_t i = 0; i < names.size(); ++i)
+    EXPECT_TRUE(Holds((*got)[i].block, static_cast<uint32_t>(i) / g_.layers, names[i].layer)) << i;
+}
+
+INSTANTIATE_TEST_SUITE_P(Ways, ConformanceTest, ::testing::Values(Way::kMemory, Way::kArena, Way::kBytes),
+                         [](const auto& info) {
+                           return info.param == Way::kMemory ? "Memory" : info.param == Way::kArena ? "Arena" : "Bytes";
+                         });
 
 TEST(MemoryKvClient, Hooks) {
   MemoryKvClient client(SmallGeometry());

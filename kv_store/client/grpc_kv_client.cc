@@ -26,6 +26,12 @@ bool IsRefusal(const absl::Status& status) {
   return absl::IsFailedPrecondition(status) || absl::IsInvalidArgument(status);
 }
 
+void AddName(const BlockName& name, pb::FetchRequest* request) {
+  types::v1::BlockName* block = request->add_blocks();
+  block->set_chunk_hash(name.chunk.ToBytes());
+  block->set_layer(name.layer);
+}
+
 }  // namespace
 
 // --- Attaching ---
@@ -34,6 +40,8 @@ GrpcKvClient::GrpcKvClient(const GrpcKvClientOptions& options)
     : options_(options),
       stub_(pb::KvStore::NewStub(Connect(options.address))),
       releases_(std::make_shared<ReleaseQueue>()),
+      remote_(options.remote_bytes == 0 ? nullptr
+                                        : std::make_unique<RemoteBlocks>(options.geometry, options.remote_bytes)),
       last_error_(absl::UnavailableError("kv_store has not answered yet")) {
   attach_thread_ = std::thread([this] { AttachLoop(); });
   release_thread_ = std::thread([this] { ReleaseLoop(); });
@@ -42,6 +50,7 @@ GrpcKvClient::GrpcKvClient(const GrpcKvClientOptions& options)
 absl::StatusOr<std::unique_ptr<GrpcKvClient>> GrpcKvClient::Attach(const GrpcKvClientOptions& options) {
   HGA_RETURN_IF_ERROR(ValidateAddress(options.address));
   if (options.geometry.layers != 0) HGA_RETURN_IF_ERROR(options.geometry.Validate());
+  if (options.remote_bytes != 0) HGA_RETURN_IF_ERROR(RemoteBlocks::Check(options.geometry, options.remote_bytes));
   std::unique_ptr<GrpcKvClient> client(new GrpcKvClient(options));
   HGA_RETURN_IF_ERROR(client->WaitAttached());
   return client;
@@ -98,6 +107,7 @@ absl::Status GrpcKvClient::RunStream(grpc::ClientContext* context) {
   pb::AttachRequest request;
   request.set_client_name(options_.client_name);
   GeometryToProto(options_.geometry, request.mutable_geometry());
+  request.set_blocks_as_bytes(remote_ != nullptr);
   ++rpcs_;
   const auto stream = stub_->Attach(context, request);
   pb::AttachEvent event;
@@ -123,7 +133,7 @@ absl::Status GrpcKvClient::RunStream(grpc::ClientContext* context) {
 absl::StatusOr<GrpcKvClient::AttachmentPtr> GrpcKvClient::Map(const pb::Attached& attached) const {
   auto attachment = std::make_shared<Attachment>();
   attachment->client_id = attached.client_id();
-  if (options_.geometry.layers == 0) return AttachmentPtr(attachment);
+  if (options_.geometry.layers == 0 || remote_ != nullptr) return AttachmentPtr(attachment);
   const ArenaShape shape{attached.generation(), attached.slot_bytes(), attached.slot_count()};
   if (shape.slot_bytes < options_.geometry.block_bytes()) {
     return absl::FailedPreconditionError("kv_store's slots are smaller than a block of this model");
@@ -263,6 +273,14 @@ absl::Status GrpcKvClient::DeleteSession(const std::string& name) {
   return Call(&pb::KvStore::Stub::DeleteSession, request, &response);
 }
 
+absl::Status GrpcKvClient::ForkSession(const std::string& from, const std::string& to) {
+  pb::ForkSessionRequest request;
+  request.set_from(from);
+  request.set_to(to);
+  pb::ForkSessionResponse response;
+  return Call(&pb::KvStore::Stub::ForkSession, request, &response);
+}
+
 absl::Status GrpcKvClient::GetSummaries(
     absl::Span<const ChunkHash> chunks,
     const std::function<void(const ChunkHash&, const std::string&, const std::string&)>& sink) {
@@ -336,6 +354,12 @@ absl::StatusOr<std::vector<HeldBlock>> GrpcKvClient::ReserveOnce(uint32_t count)
 }
 
 absl::StatusOr<std::vector<HeldBlock>> GrpcKvClient::Reserve(uint32_t count) {
+  if (remote_ != nullptr) {
+    HGA_RETURN_IF_ERROR(Current().status());
+    auto blocks = remote_->Reserve(count);
+    if (absl::IsResourceExhausted(blocks.status())) reclaim_ = std::max(reclaim_.load(), count);
+    return blocks;
+  }
   auto blocks = ReserveOnce(count);
   if (!absl::IsResourceExhausted(blocks.status())) return blocks;
   FlushReleases();
@@ -343,24 +367,17 @@ absl::StatusOr<std::vector<HeldBlock>> GrpcKvClient::Reserve(uint32_t count) {
   return ReserveOnce(count);
 }
 
-absl::StatusOr<pb::CommitRequest> GrpcKvClient::CommitMessage(const Attachment& attachment,
-                                                              const OpenedSession& session,
-                                                              CommitChunk* chunk) const {
+pb::CommitRequest GrpcKvClient::CommitMessage(uint64_t client_id, const OpenedSession& session,
+                                              CommitChunk* chunk) const {
   pb::CommitRequest request;
-  request.set_client_id(attachment.client_id);
+  request.set_client_id(client_id);
   request.set_session_id(session.session_id);
   request.set_epoch(session.epoch);
   request.set_chunk_hash(chunk->hash.ToBytes());
   request.set_parent_hash(chunk->parent.ToBytes());
   request.mutable_token_ids()->Add(chunk->token_ids.begin(), chunk->token_ids.end());
-  for (const HeldBlock& block : chunk->blocks) {
-    if (!block || reinterpret_cast<uint8_t*>(block.data()) != attachment.arena->Slot(block.slot())) {
-      return absl::FailedPreconditionError(
-          "a block was reserved before kv_store restarted; compute the chunk again");
-    }
-    request.add_slots(block.slot());
+  for (const HeldBlock& block : chunk->blocks)
     request.add_checksums(BlockChecksum(block.data(), options_.geometry.block_bytes()));
-  }
   request.mutable_summary()->set_chunk_hash(chunk->hash.ToBytes());
   request.mutable_summary()->set_method(chunk->summary_method);
   request.mutable_summary()->set_data(std::move(chunk->summary));
@@ -368,8 +385,18 @@ absl::StatusOr<pb::CommitRequest> GrpcKvClient::CommitMessage(const Attachment& 
 }
 
 absl::StatusOr<std::vector<HeldBlock>> GrpcKvClient::Commit(const OpenedSession& session, CommitChunk chunk) {
+  for (const HeldBlock& block : chunk.blocks) {
+    if (!block) return absl::InvalidArgumentError("Commit: a block is missing");
+  }
+  if (remote_ != nullptr) return PutRemote(session, std::move(chunk));
   HGA_ASSIGN_OR_RETURN(const AttachmentPtr attachment, CurrentWithArena());
-  HGA_ASSIGN_OR_RETURN(const pb::CommitRequest request, CommitMessage(*attachment, session, &chunk));
+  for (const HeldBlock& block : chunk.blocks) {
+    if (reinterpret_cast<uint8_t*>(block.data()) != attachment->arena->Slot(block.slot())) {
+      return absl::FailedPreconditionError("a block was reserved before kv_store restarted; compute the chunk again");
+    }
+  }
+  pb::CommitRequest request = CommitMessage(attachment->client_id, session, &chunk);
+  for (const HeldBlock& block : chunk.blocks) request.add_slots(block.slot());
   pb::CommitResponse response;
   HGA_RETURN_IF_ERROR(Call(&pb::KvStore::Stub::Commit, request, &response));
   for (HeldBlock& block : chunk.blocks) block.Detach();  // the store has taken them over
@@ -386,16 +413,13 @@ absl::StatusOr<std::vector<HeldBlock>> GrpcKvClient::Commit(const OpenedSession&
 // Fetches names[i] for each i in `wanted` into (*out)[i].
 absl::Status GrpcKvClient::FetchInto(absl::Span<const BlockName> names, const std::vector<size_t>& wanted,
                                      std::vector<FetchedBlock>* out) {
+  if (remote_ != nullptr) return FetchRemote(names, wanted, out);
   HGA_ASSIGN_OR_RETURN(const AttachmentPtr attachment, CurrentWithArena());
   for (size_t begin = 0; begin < wanted.size(); begin += kMaxFetch) {
     const size_t end = std::min(wanted.size(), begin + kMaxFetch);
     pb::FetchRequest request;
     request.set_client_id(attachment->client_id);
-    for (size_t i = begin; i < end; ++i) {
-      types::v1::BlockName* block = request.add_blocks();
-      block->set_chunk_hash(names[wanted[i]].chunk.ToBytes());
-      block->set_layer(names[wanted[i]].layer);
-    }
+    for (size_t i = begin; i < end; ++i) AddName(names[wanted[i]], &request);
     pb::FetchResponse response;
     HGA_RETURN_IF_ERROR(Call(&pb::KvStore::Stub::Fetch, request, &response));
     if (static_cast<size_t>(response.results_size()) != end - begin) {
@@ -414,6 +438,53 @@ absl::Status GrpcKvClient::FetchInto(absl::Span<const BlockName> names, const st
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status GrpcKvClient::FetchRemote(absl::Span<const BlockName> names, const std::vector<size_t>& wanted,
+                                       std::vector<FetchedBlock>* out) {
+  HGA_ASSIGN_OR_RETURN(const AttachmentPtr attachment, Current());
+  uint32_t refused = 0;
+  for (size_t begin = 0; begin < wanted.size(); begin += kMaxFetch) {
+    pb::FetchRequest request;
+    request.set_client_id(attachment->client_id);
+    const size_t end = std::min(wanted.size(), begin + kMaxFetch);
+    for (size_t i = begin; i < end; ++i) AddName(names[wanted[i]], &request);
+    ++rpcs_;
+    size_t at = begin;
+    HGA_RETURN_IF_ERROR(remote_->Fetch(stub_.get(), request, [&](FetchedBlock block) {
+      refused += absl::IsResourceExhausted(block.status);
+      (*out)[wanted[at++]] = std::move(block);
+    }));
+  }
+  if (refused > 0) reclaim_ = std::max(reclaim_.load(), refused);
+  return absl::OkStatus();
+}
+
+// The caller keeps its memory; where the store had the chunk already, with the store's bytes in it.
+absl::StatusOr<std::vector<HeldBlock>> GrpcKvClient::PutRemote(const OpenedSession& session, CommitChunk chunk) {
+  HGA_ASSIGN_OR_RETURN(const AttachmentPtr attachment, Current());
+  const pb::CommitRequest request = CommitMessage(attachment->client_id, session, &chunk);
+  absl::StatusOr<bool> duplicate;
+  for (auto backoff = kExhaustedBackoff;; backoff *= 2) {
+    ++rpcs_;
+    duplicate = remote_->Put(stub_.get(), request, chunk.blocks);
+    if (!absl::IsResourceExhausted(duplicate.status()) || backoff > kMaxBackoff) break;
+    std::this_thread::sleep_for(backoff);
+  }
+  HGA_RETURN_IF_ERROR(duplicate.status());
+  if (!*duplicate) return std::move(chunk.blocks);
+  pb::FetchRequest fetch;
+  fetch.set_client_id(attachment->client_id);
+  for (uint32_t layer = 0; layer < chunk.blocks.size(); ++layer) AddName({chunk.hash, layer}, &fetch);
+  chunk.blocks.clear();
+  absl::Status status;
+  ++rpcs_;
+  HGA_RETURN_IF_ERROR(remote_->Fetch(stub_.get(), fetch, [&](FetchedBlock block) {
+    status.Update(block.status);
+    chunk.blocks.push_back(std::move(block.block));
+  }));
+  HGA_RETURN_IF_ERROR(status);
+  return std::move(chunk.blocks);
 }
 
 absl::StatusOr<std::vector<FetchedBlock>> GrpcKvClient::Fetch(absl::Span<const BlockName> names) {

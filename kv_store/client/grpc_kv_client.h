@@ -1,4 +1,4 @@
-// KvClient over gRPC, with the blocks mapped from the store's arena.
+// KvClient over gRPC, with the blocks mapped from the store's arena or, from another host, as bytes.
 #ifndef HGA_KV_STORE_CLIENT_GRPC_KV_CLIENT_H_
 #define HGA_KV_STORE_CLIENT_GRPC_KV_CLIENT_H_
 
@@ -15,15 +15,18 @@
 #include "kv_store/arena/arena.h"
 #include "kv_store/client/kv_client.h"
 #include "kv_store/client/release_queue.h"
+#include "kv_store/client/remote_blocks.h"
 #include "proto/kv_store/v1/kv_store.grpc.pb.h"
 
 namespace hga {
 
 struct GrpcKvClientOptions {
-  std::string address;      // "unix:/path" or "host:port" on this host
+  std::string address;      // "unix:/path" or "host:port"
   std::string client_name;  // for the store's log
   KvGeometry geometry;      // layers == 0: no arena; sessions, summaries and statistics only
   int attach_timeout_ms = 5000;
+  // Not 0: blocks travel as bytes, and this client holds so many at most. 0: the arena is mapped.
+  uint64_t remote_bytes = 0;
 };
 
 // Two threads of its own: one reads the Attach stream and re-attaches when it ends, one sends releases.
@@ -43,6 +46,7 @@ class GrpcKvClient : public KvClient {
                                                    const ModelFingerprint& model) override;
   absl::StatusOr<std::vector<SessionSummary>> ListSessions() override;
   absl::Status DeleteSession(const std::string& name) override;
+  absl::Status ForkSession(const std::string& from, const std::string& to) override;
   absl::StatusOr<std::vector<HeldBlock>> Reserve(uint32_t count) override;
   absl::StatusOr<std::vector<HeldBlock>> Commit(const OpenedSession& session, CommitChunk chunk) override;
   absl::StatusOr<std::vector<FetchedBlock>> Fetch(absl::Span<const BlockName> names) override;
@@ -81,15 +85,18 @@ class GrpcKvClient : public KvClient {
   absl::StatusOr<std::vector<HeldBlock>> ReserveOnce(uint32_t count);
   absl::Status FetchInto(absl::Span<const BlockName> names, const std::vector<size_t>& wanted,
                          std::vector<FetchedBlock>* out);
+  absl::Status FetchRemote(absl::Span<const BlockName> names, const std::vector<size_t>& wanted,
+                           std::vector<FetchedBlock>* out);
+  absl::StatusOr<std::vector<HeldBlock>> PutRemote(const OpenedSession& session, CommitChunk chunk);
   static absl::StatusOr<HeldBlock> Take(const Attachment& attachment, uint32_t slot);
-  absl::StatusOr<kv_store::v1::CommitRequest> CommitMessage(const Attachment& attachment,
-                                                            const OpenedSession& session,
-                                                            CommitChunk* chunk) const;
+  // Moves the summary out of `chunk`.
+  kv_store::v1::CommitRequest CommitMessage(uint64_t client_id, const OpenedSession& session, CommitChunk* chunk) const;
 
   // Constant after construction.
   const GrpcKvClientOptions options_;
   const std::unique_ptr<kv_store::v1::KvStore::Stub> stub_;
   const std::shared_ptr<ReleaseQueue> releases_;
+  const std::unique_ptr<RemoteBlocks> remote_;  // nullptr: the arena is mapped
 
   std::atomic<uint32_t> reclaim_{0};
   std::atomic<uint64_t> rpcs_{0};

@@ -116,6 +116,8 @@ class KvClient {
   virtual absl::StatusOr<std::vector<uint32_t>> GetSession(const std::string& name, const ModelFingerprint& model) = 0;
   virtual absl::StatusOr<std::vector<SessionSummary>> ListSessions() = 0;
   virtual absl::Status DeleteSession(const std::string& name) = 0;
+  // Another name for what the session holds. NOT_FOUND: nothing; ALREADY_EXISTS: `to` is taken.
+  virtual absl::Status ForkSession(const std::string& from, const std::string& to) = 0;
 
   // `count` slots to write. RESOURCE_EXHAUSTED when all are held or dirty.
   virtual absl::StatusOr<std::vector<HeldBlock>> Reserve(uint32_t count) = 0;

@@ -232,6 +232,25 @@ absl::Status MemoryKvClient::DeleteSession(const std::string& name) {
   return absl::OkStatus();
 }
 
+absl::Status MemoryKvClient::ForkSession(const std::string& from, const std::string& to) {
+  std::lock_guard<std::mutex> lock(state_->mu);
+  HGA_RETURN_IF_ERROR(state_->Enter());
+  HGA_RETURN_IF_ERROR(ValidateSessionName(from));
+  HGA_RETURN_IF_ERROR(ValidateSessionName(to));
+  const auto source = state_->sessions.find(from);
+  if (source == state_->sessions.end() || (source->second.chunks.empty() && source->second.tail.empty())) {
+    return absl::NotFoundError(absl::StrCat("no session '", from, "'"));
+  }
+  if (state_->sessions.count(to) > 0) return absl::AlreadyExistsError(absl::StrCat("there is a session '", to, "'"));
+  State::Session fork = source->second;
+  fork.open = false;
+  fork.pins.clear();
+  fork.last_used = std::time(nullptr);
+  for (const ChunkHash& chunk : fork.chunks) ++state_->chunks[chunk].refs;
+  state_->sessions[to] = std::move(fork);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::vector<HeldBlock>> MemoryKvClient::Reserve(uint32_t count) {
   std::lock_guard<std::mutex> lock(state_->mu);
   HGA_RETURN_IF_ERROR(state_->Enter());

@@ -6,6 +6,7 @@
 
 #include "common/base/status.h"
 #include "common/rpc/status.h"
+#include "kv_store/service/block_bytes.h"
 #include "kv_store/service/convert.h"
 
 namespace hga {
@@ -39,7 +40,8 @@ pb::AttachEvent AttachedEvent(const AttachedClient& client) {
 
 grpc::Status KvService::Attach(Context* context, const pb::AttachRequest* request,
                                grpc::ServerWriter<pb::AttachEvent>* stream) {
-  const auto client = loop_->Attach(request->client_name(), FromProto(request->geometry()));
+  const auto client = loop_->Attach(request->client_name(), FromProto(request->geometry()),
+                                    /*map_arena=*/!request->blocks_as_bytes());
   if (!client.ok()) return ToGrpc(client.status());
   bool alive = stream->Write(AttachedEvent(*client));
   while (alive && !context->IsCancelled() && !client->mailbox->closed()) {
@@ -112,6 +114,10 @@ grpc::Status KvService::DeleteSession(Context*, const pb::DeleteSessionRequest* 
   return ToGrpc(loop_->DeleteSession(request->name()));
 }
 
+grpc::Status KvService::ForkSession(Context*, const pb::ForkSessionRequest* request, pb::ForkSessionResponse*) {
+  return ToGrpc(loop_->ForkSession(request->from(), request->to()));
+}
+
 grpc::Status KvService::Reserve(Context*, const pb::ReserveRequest* request, pb::ReserveResponse* response) {
   return Finish(loop_->Reserve(request->client_id(), request->slots()),
                 [&](const std::vector<uint32_t>& slots) {
@@ -143,6 +149,24 @@ grpc::Status KvService::Fetch(Context*, const pb::FetchRequest* request, pb::Fet
       result->set_tier(outcome.from_disk ? pb::FetchResult::TIER_DISK : pb::FetchResult::TIER_RAM);
     }
   });
+}
+
+grpc::Status KvService::FetchBlocks(Context* context, const pb::FetchRequest* request,
+                                    grpc::ServerWriter<pb::FetchedBytes>* stream) {
+  if (static_cast<uint32_t>(request->blocks_size()) > kMaxFetch) {
+    return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "FetchBlocks: too many blocks in one call");
+  }
+  const auto names = FromProto(request->blocks());
+  if (!names.ok()) return ToGrpc(names.status());
+  return ToGrpc(SendBlocks(loop_, request->client_id(), *names, [&](const pb::FetchedBytes& block) {
+    return !context->IsCancelled() && stream->Write(block);
+  }));
+}
+
+grpc::Status KvService::PutBlocks(Context*, grpc::ServerReader<pb::PutBlocksRequest>* stream,
+                                  pb::CommitResponse* response) {
+  return Finish(ReceiveBlocks(loop_, [&](pb::PutBlocksRequest* part) { return stream->Read(part); }),
+                [&](const CommitOutcome& outcome) { response->set_duplicate(outcome.duplicate); });
 }
 
 grpc::Status KvService::Release(Context*, const pb::ReleaseRequest* request, pb::ReleaseResponse*) {

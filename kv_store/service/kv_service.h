@@ -28,12 +28,18 @@ class KvService : public kv_store::v1::KvStore::Service {
                             kv_store::v1::ListSessionsResponse* response) override;
   grpc::Status DeleteSession(Context* context, const kv_store::v1::DeleteSessionRequest* request,
                              kv_store::v1::DeleteSessionResponse* response) override;
+  grpc::Status ForkSession(Context* context, const kv_store::v1::ForkSessionRequest* request,
+                           kv_store::v1::ForkSessionResponse* response) override;
   grpc::Status Reserve(Context* context, const kv_store::v1::ReserveRequest* request,
                        kv_store::v1::ReserveResponse* response) override;
   grpc::Status Commit(Context* context, const kv_store::v1::CommitRequest* request,
                       kv_store::v1::CommitResponse* response) override;
   grpc::Status Fetch(Context* context, const kv_store::v1::FetchRequest* request,
                      kv_store::v1::FetchResponse* response) override;
+  grpc::Status FetchBlocks(Context* context, const kv_store::v1::FetchRequest* request,
+                           grpc::ServerWriter<kv_store::v1::FetchedBytes>* stream) override;
+  grpc::Status PutBlocks(Context* context, grpc::ServerReader<kv_store::v1::PutBlocksRequest>* stream,
+                         kv_store::v1::CommitResponse* response) override;
   grpc::Status Release(Context* context, const kv_store::v1::ReleaseRequest* request,
                        kv_store::v1::ReleaseResponse* response) override;
   grpc::Status GetSummaries(Context* context, const kv_store::v1::GetSummariesRequest* request,

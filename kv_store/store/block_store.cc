@@ -50,7 +50,7 @@ absl::StatusOr<BlockStore::Client*> BlockStore::FindClient(ClientId client) {
 
 Chunk* BlockStore::FindChunk(const ChunkHash& hash) const {
   const auto found = chunks_.find(hash);
-  return found == chunks_.end() ? nullptr : found->second.get();
+  return found == chunks_.end() ? nullptr : found->get();
 }
 
 Chunk* BlockStore::FindWhole(const ChunkHash& hash) const {
@@ -67,9 +67,26 @@ void BlockStore::Pinned(const ChunkHash& hash, int change) {
   chunk->pinned += change;
   if (before == (chunk->pinned > 0)) return;
   Record(before ? TraceEvent::kUnpin : TraceEvent::kPin, hash);
-  for (uint32_t slot : chunk->slots) {
+  if (chunk->ram == nullptr) return;
+  for (uint32_t slot : chunk->ram->slots) {
     if (slot != kNoSlot) slots_.SetPinned(slot, !before);
   }
+}
+
+ChunkInRam* BlockStore::RamOf(Chunk* chunk) {
+  if (chunk->ram == nullptr) {
+    chunk->ram = std::make_unique<ChunkInRam>();
+    chunk->ram->slots.assign(geometry_.layers, kNoSlot);
+  }
+  return chunk->ram.get();
+}
+
+void BlockStore::ForgetRam(Chunk* chunk) {
+  if (chunk->ram == nullptr || chunk->ram->resident > 0 || chunk->ram->record != nullptr) return;
+  for (uint32_t slot : chunk->ram->slots) {
+    if (slot != kNoSlot) return;
+  }
+  chunk->ram.reset();
 }
 
 void BlockStore::PlaceIn(uint32_t slot, Chunk* chunk, uint32_t layer, SlotState state) {
@@ -89,49 +106,64 @@ void BlockStore::Unref(const ChunkHash& hash) {
   if (--chunk->refs == 0) EraseChunk(chunk);
 }
 
-// Takes the chunk's blocks out of RAM and, with the next write step, off the disk.
+// Takes the chunk's blocks out of RAM; what the disk has of it stays.
 void BlockStore::DropBlocks(Chunk* chunk) {
-  for (uint32_t& slot : chunk->slots) {
-    if (slot != kNoSlot && slots_.state(slot) != SlotState::kStaging) slots_.Drop(slot);
-    slot = kNoSlot;  // a staging slot is freed when its read ends
-  }
-  chunk->resident = 0;
-  if (chunk->durable || chunk->writing || chunk->recorded) to_delete_.insert(chunk->hash);
   if (chunk->durable) {
     --chunks_durable_;
   } else if (!chunk->lost) {
     --chunks_dirty_;
   }
   chunk->durable = chunk->writing = false;
-  chunk->record.reset();
-  chunk->summary.reset();
-  const auto waiting = std::move(chunk->on_durable);
-  chunk->on_durable.clear();
+  if (chunk->ram == nullptr) return;
+  for (uint32_t& slot : chunk->ram->slots) {
+    if (slot != kNoSlot && slots_.state(slot) != SlotState::kStaging) slots_.Drop(slot);
+    slot = kNoSlot;  // a staging slot is freed when its read ends
+  }
+  chunk->ram->resident = 0;
+  chunk->ram->summary.reset();
+  const auto waiting = std::move(chunk->ram->on_durable);
+  chunk->ram->on_durable.clear();
   for (const auto& done : waiting) done(absl::DataLossError("the chunk was dropped before it was durable"));
 }
 
 void BlockStore::EraseChunk(Chunk* chunk) {
   Record(TraceEvent::kErase, chunk->hash);
+  if (chunk->durable || chunk->writing || chunk->recorded) to_delete_.insert(chunk->hash);
+  to_drop_.erase(chunk->hash);
   DropBlocks(chunk);
-  chunks_.erase(chunk->hash);
+  chunks_lost_ -= chunk->lost;
+  chunks_.erase(chunks_.find(chunk->hash));
+}
+
+// Its blocks go, its token ids stay, on disk as well: to be computed again.
+void BlockStore::LoseBlocks(Chunk* chunk) {
+  const bool tokens_in_ram = chunk->ram != nullptr && chunk->ram->record != nullptr;
+  DropBlocks(chunk);
+  chunks_lost_ += !chunk->lost;
+  chunk->lost = true;
+  chunk->serial = next_serial_++;
+  if (tokens_in_ram) {
+    to_delete_.insert(chunk->hash);
+    tokens_to_put_.insert(chunk->hash);
+  } else {
+    to_drop_.insert(chunk->hash);
+  }
+  ForgetRam(chunk);
 }
 
 void BlockStore::MarkLost(Chunk* chunk) {
   ++counters_.checksum_errors;
-  DropBlocks(chunk);
-  chunk->lost = true;
-  chunk->serial = next_serial_++;
-  to_delete_.insert(chunk->hash);
-  tokens_to_put_.insert(chunk->hash);
+  LoseBlocks(chunk);
 }
 
 // --- Slots ---
 
 void BlockStore::Evict(uint32_t slot) {
   Chunk* chunk = slots_.chunk(slot);
-  chunk->slots[slots_.layer(slot)] = kNoSlot;
-  --chunk->resident;
+  chunk->ram->slots[slots_.layer(slot)] = kNoSlot;
+  --chunk->ram->resident;
   slots_.Drop(slot);
+  ForgetRam(chunk);
 }
 
 uint32_t BlockStore::TakeSlot(SlotState state) {
@@ -234,30 +266,34 @@ absl::StatusOr<CommitOutcome> BlockStore::Commit(ClientId id, CommitArgs args) {
     Pin(session, hash);
     return AdoptDuplicate(client, existing, args);
   }
-  std::unique_ptr<Chunk>& place = chunks_[hash];
-  if (place == nullptr) place = std::make_unique<Chunk>();
+  Chunk* chunk = FindChunk(hash);  // one that is lost
+  if (chunk == nullptr) {
+    auto made = std::make_unique<Chunk>();
+    made->hash = hash;
+    chunk = chunks_.insert(std::move(made)).first->get();
+  }
   Record(TraceEvent::kCommit, hash);
   CommitOutcome outcome{args.slots, /*duplicate=*/false};
-  AdoptNew(client, place.get(), std::move(args));
+  AdoptNew(client, chunk, std::move(args));
   Pin(session, hash);
   return outcome;
 }
 
 void BlockStore::AdoptNew(Client* client, Chunk* chunk, CommitArgs args) {
-  chunk->hash = args.hash;
   chunk->parent = args.parent;
   chunk->serial = next_serial_++;
-  chunk->token_ids = args.token_ids;
-  chunk->slots = args.slots;
-  chunk->resident = geometry_.layers;
+  chunks_lost_ -= chunk->lost;
   chunk->lost = false;
+  ChunkInRam* ram = RamOf(chunk);
+  ram->slots = args.slots;
+  ram->resident = geometry_.layers;
   ChunkRecord record{args.hash, args.parent, std::move(args.token_ids), std::move(args.checksums)};
-  chunk->record = std::make_shared<const ChunkRecord>(std::move(record));
-  chunk->summary = std::make_shared<const SummaryRecord>(std::move(args.summary));
+  ram->record = std::make_shared<const ChunkRecord>(std::move(record));
+  ram->summary = std::make_shared<const SummaryRecord>(std::move(args.summary));
   for (uint32_t layer = 0; layer < geometry_.layers; ++layer) {
-    const uint32_t slot = chunk->slots[layer];
+    const uint32_t slot = ram->slots[layer];
     client->reserved.erase(slot);
-    checksums_[slot] = chunk->record->checksums[layer];
+    checksums_[slot] = ram->record->checksums[layer];
     PlaceIn(slot, chunk, layer, SlotState::kDirty);
     Hold(client, slot);
   }
@@ -271,15 +307,16 @@ void BlockStore::AdoptNew(Client* client, Chunk* chunk, CommitArgs args) {
 CommitOutcome BlockStore::AdoptDuplicate(Client* client, Chunk* chunk, const CommitArgs& args) {
   Record(TraceEvent::kCommit, chunk->hash);
   CommitOutcome outcome{args.slots, /*duplicate=*/true};
+  ChunkInRam* ram = RamOf(chunk);
   for (uint32_t layer = 0; layer < geometry_.layers; ++layer) {
-    uint32_t& mine = chunk->slots[layer];
+    uint32_t& mine = ram->slots[layer];
     client->reserved.erase(args.slots[layer]);
     if (mine != kNoSlot && slots_.state(mine) != SlotState::kStaging) {
       slots_.Drop(args.slots[layer]);
     } else {
       mine = args.slots[layer];
       checksums_[mine] = args.checksums[layer];
-      ++chunk->resident;
+      ++ram->resident;
       PlaceIn(mine, chunk, layer, SlotState::kClean);
     }
     Hold(client, mine);
@@ -292,7 +329,7 @@ void BlockStore::WhenDurable(const ChunkHash& hash, std::function<void(absl::Sta
   Chunk* chunk = FindWhole(hash);
   if (chunk == nullptr) return done(absl::DataLossError("the chunk is gone"));
   if (chunk->durable) return done(absl::OkStatus());
-  chunk->on_durable.push_back(std::move(done));
+  RamOf(chunk)->on_durable.push_back(std::move(done));
 }
 
 // --- Fetch ---
@@ -319,7 +356,7 @@ absl::StatusOr<std::vector<DiskRead>> BlockStore::Fetch(ClientId id, const std::
       continue;
     }
     Record(TraceEvent::kFetch, names[i].chunk, names[i].layer);
-    const uint32_t slot = chunk->slots[names[i].layer];
+    const uint32_t slot = chunk->slot(names[i].layer);
     if (slot == kNoSlot || slots_.state(slot) == SlotState::kStaging) {
       absent.push_back(i);
       continue;
@@ -333,6 +370,7 @@ absl::StatusOr<std::vector<DiskRead>> BlockStore::Fetch(ClientId id, const std::
     slots_.MarkReused(slot);
     Hold(client, slot);
     ticket->results[i].slot = slot;
+    ticket->results[i].checksum = checksums_[slot];
     --ticket->waiting;
   }
   std::vector<DiskRead> reads;
@@ -350,13 +388,13 @@ absl::StatusOr<std::vector<DiskRead>> BlockStore::Fetch(ClientId id, const std::
 
 void BlockStore::FetchFromDisk(Chunk* chunk, uint32_t layer, Waiter waiter, std::vector<DiskRead>* reads) {
   waiter.ticket->results[waiter.index].from_disk = true;
-  uint32_t slot = chunk->slots[layer];
+  uint32_t slot = chunk->slot(layer);
   if (slot == kNoSlot) {
-    slot = TakeSlot(SlotState::kStaging);
+    slot = TakeSlot(SlotState::kStaging);  // may evict this chunk's last block and so forget what is in RAM of it
     if (slot == kNoSlot) return Settle(waiter, Exhausted(1), 0);
     PlaceIn(slot, chunk, layer, SlotState::kStaging);
     if (ghosts_.Take({chunk->hash, layer})) slots_.MarkReused(slot);
-    chunk->slots[layer] = slot;
+    RamOf(chunk)->slots[layer] = slot;
     staging_[slot] = Staging{chunk->hash, chunk->serial, layer, {}};
     reads->push_back({slot, {chunk->hash, layer}});
   }
@@ -367,7 +405,19 @@ void BlockStore::FetchFromDisk(Chunk* chunk, uint32_t layer, Waiter waiter, std:
 bool BlockStore::FailsSample(uint32_t slot) {
   if (options_.verify_ram_every == 0 || ++ram_hits_unchecked_ < options_.verify_ram_every) return false;
   ram_hits_unchecked_ = 0;
+  return IsDamaged(slot);
+}
+
+bool BlockStore::IsDamaged(uint32_t slot) const {
   return BlockChecksum(memory_(slot), geometry_.block_bytes()) != checksums_[slot];
+}
+
+void BlockStore::CheckBlock(const BlockName& name) {
+  Chunk* chunk = FindWhole(name.chunk);
+  if (chunk == nullptr || name.layer >= geometry_.layers) return;
+  const uint32_t slot = chunk->slot(name.layer);
+  if (slot == kNoSlot || slots_.state(slot) == SlotState::kStaging || !IsDamaged(slot)) return;
+  DropDamaged(chunk, name.layer);
 }
 
 // A block in RAM is damaged: the disk's copy takes its place, or the chunk is lost.
@@ -375,8 +425,9 @@ void BlockStore::DropDamaged(Chunk* chunk, uint32_t layer) {
   ++counters_.ram_checksum_errors;
   LogError("a block is damaged in RAM", {{"chunk", chunk->hash.ToHex()}, {"layer", layer}});
   if (!chunk->durable) return MarkLost(chunk);
-  slots_.Drop(std::exchange(chunk->slots[layer], kNoSlot));
-  --chunk->resident;
+  slots_.Drop(std::exchange(chunk->ram->slots[layer], kNoSlot));
+  --chunk->ram->resident;
+  ForgetRam(chunk);
 }
 
 void BlockStore::FinishRead(uint32_t slot, const absl::Status& status, uint64_t checksum) {
@@ -385,7 +436,7 @@ void BlockStore::FinishRead(uint32_t slot, const absl::Status& status, uint64_t 
   const Staging& staging = node.mapped();
   Chunk* chunk = FindWhole(staging.chunk);
   if (chunk != nullptr && chunk->serial != staging.serial) chunk = nullptr;
-  uint32_t* place = chunk == nullptr ? nullptr : &chunk->slots[staging.layer];
+  uint32_t* place = chunk == nullptr ? nullptr : &RamOf(chunk)->slots[staging.layer];
   absl::Status result = status;
   if (place != nullptr && *place != slot &&
       *place != kNoSlot) {  // a commit brought the block while it was read
@@ -397,7 +448,7 @@ void BlockStore::FinishRead(uint32_t slot, const absl::Status& status, uint64_t 
     *place = slot;
     checksums_[slot] = checksum;
     PlaceIn(slot, chunk, staging.layer, SlotState::kClean);
-    ++chunk->resident;
+    ++chunk->ram->resident;
   } else {
     if (place != nullptr) *place = kNoSlot;
     slots_.Drop(slot);
@@ -405,6 +456,8 @@ void BlockStore::FinishRead(uint32_t slot, const absl::Status& status, uint64_t 
     if (chunk != nullptr && (absl::IsDataLoss(status) || absl::IsNotFound(status))) {
       result = absl::DataLossError(absl::StrCat("chunk ", staging.chunk.ToHex(), ": ", status.message()));
       MarkLost(chunk);
+    } else if (chunk != nullptr) {
+      ForgetRam(chunk);
     }
   }
   for (const Waiter& waiter : staging.waiters) Settle(waiter, result, slot);
@@ -416,6 +469,7 @@ void BlockStore::Settle(const Waiter& waiter, const absl::Status& status, uint32
   result.status = status;
   if (status.ok()) {
     result.slot = slot;
+    result.checksum = checksums_[slot];
     ++counters_.disk_hits;
     const auto client = FindClient(ticket.client);
     if (client.ok()) {
@@ -430,7 +484,7 @@ void BlockStore::Settle(const Waiter& waiter, const absl::Status& status, uint32
 absl::StatusOr<std::shared_ptr<const SummaryRecord>> BlockStore::FindSummary(const ChunkHash& hash) const {
   const Chunk* chunk = FindWhole(hash);
   if (chunk == nullptr) return absl::NotFoundError("no such chunk");
-  return chunk->summary;
+  return chunk->ram == nullptr ? nullptr : chunk->ram->summary;
 }
 
 // --- Reclaim, statistics ---

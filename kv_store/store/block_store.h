@@ -19,6 +19,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/hash/hash.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -35,31 +36,55 @@ using ClientId = uint64_t;
 
 inline constexpr uint32_t kMaxReserve = 4096;
 inline constexpr uint32_t kMaxFetch = 65536;
-inline constexpr size_t kMaxSessions = 65536;
+inline constexpr size_t kMaxSessions = 262144;  // some 400 bytes each, beside their manifests
 
-// One chunk of the index.
-struct Chunk {
-  ChunkHash hash;
-  ChunkHash parent;
-  uint64_t serial = 0;  // tells this content from an earlier one of the same name
-  std::vector<uint32_t> token_ids;
+// What is known of a chunk while some of it is in RAM or not on disk yet.
+struct ChunkInRam {
   std::vector<uint32_t> slots;  // [layers], kNoSlot where not in RAM
   uint32_t resident = 0;        // slots that hold a finished block
-  uint32_t refs = 0;            // by manifests and by open sessions
-  uint32_t pinned = 0;          // of these, by manifests of pinned sessions
-  bool durable = false;
-  bool writing = false;  // part of the write job under way
-  bool recorded = false;  // the disk has, or may get, a record of it
-  bool lost = false;      // its blocks are gone, its token ids are not: to be computed again
-  // Only until durable.
+  // Only until the disk has them.
   std::shared_ptr<const ChunkRecord> record;
   std::shared_ptr<const SummaryRecord> summary;
   std::vector<std::function<void(absl::Status)>> on_durable;
 };
 
+// One chunk of the index; there may be millions. Token ids are not here: they are in `ram->record` or on disk.
+struct Chunk {
+  ChunkHash hash;
+  ChunkHash parent;
+  uint64_t serial = 0;  // tells this content from an earlier one of the same name
+  uint32_t refs = 0;    // by manifests and by open sessions
+  uint32_t pinned = 0;  // of these, by manifests of pinned sessions
+  bool durable = false;
+  bool writing = false;   // part of the write job under way
+  bool recorded = false;  // the disk has, or may get, a record of it
+  bool lost = false;      // its blocks are gone, its token ids are not: to be computed again
+  std::unique_ptr<ChunkInRam> ram;  // nullptr: nothing of it
+
+  uint32_t slot(uint32_t layer) const { return ram == nullptr ? kNoSlot : ram->slots[layer]; }
+  bool InRam(uint32_t layers) const { return ram != nullptr && ram->resident == layers; }
+};
+
+// Chunks by hash, without a copy of it.
+struct ChunkKey {
+  using is_transparent = void;
+  static const ChunkHash& Of(const ChunkHash& hash) { return hash; }
+  static const ChunkHash& Of(const std::unique_ptr<Chunk>& chunk) { return chunk->hash; }
+  template <typename T>
+  size_t operator()(const T& key) const {
+    return absl::Hash<ChunkHash>()(Of(key));
+  }
+  template <typename A, typename B>
+  bool operator()(const A& a, const B& b) const {
+    return Of(a) == Of(b);
+  }
+};
+using ChunkIndex = absl::flat_hash_set<std::unique_ptr<Chunk>, ChunkKey, ChunkKey>;
+
 struct FetchOutcome {
   absl::Status status;
   uint32_t slot = 0;
+  uint64_t checksum = 0;  // of the block in the slot
   bool from_disk = false;
 };
 using FetchDone = std::function<void(std::vector<FetchOutcome>)>;
@@ -106,6 +131,17 @@ struct SessionView {
   bool open = false;
 };
 
+// What a session's token ids are made of.
+struct StoredSession {
+  struct Part {
+    ChunkHash hash;
+    std::shared_ptr<const ChunkRecord> record;  // nullptr: on disk
+  };
+  ModelFingerprint model;
+  std::vector<Part> chunks;
+  std::vector<uint32_t> tail_tokens;
+};
+
 struct StoredTokens {
   ModelFingerprint model;
   std::vector<uint32_t> token_ids;
@@ -137,6 +173,9 @@ struct BlockStoreOptions {
   uint32_t verify_ram_every = 256;  // one of so many RAM hits is checked against its checksum; 0: none
   std::function<int64_t()> now_unix_s;  // nullptr: the system's clock
 };
+
+// Reads what is not in RAM. NOT_FOUND: the session was changed or deleted meanwhile; DATA_LOSS: a record is damaged.
+absl::StatusOr<StoredTokens> ReadTokens(const StoredSession& session, KvTier* tier);
 
 // Takes chunks whose bytes are not what was committed out of the step and returns their names.
 std::vector<ChunkHash> RejectDamaged(const KvGeometry& geometry, WriteStep* step);
@@ -171,7 +210,7 @@ class BlockStore {
   absl::Status UpdateSession(ClientId client, const std::string& session_id, uint64_t epoch,
                              std::vector<ChunkHash> chunks, std::vector<uint32_t> tail_tokens);
   absl::Status CloseSession(ClientId client, const std::string& session_id, uint64_t epoch);
-  absl::StatusOr<StoredTokens> GetSession(const std::string& name) const;
+  absl::StatusOr<StoredSession> GetSession(const std::string& name) const;
   std::vector<SessionView> ListSessions() const;
   absl::Status DeleteSession(const std::string& name);
   // Copies the manifest as it was last written, no block. ALREADY_EXISTS: `to` is taken.
@@ -190,6 +229,8 @@ class BlockStore {
                                               FetchDone done);
   void FinishRead(uint32_t slot, const absl::Status& status, uint64_t checksum);
   absl::Status Release(ClientId client, absl::Span<const uint32_t> slots);
+  // Somebody who read the block in RAM found other bytes than its checksum says: if that is so, as for a sample.
+  void CheckBlock(const BlockName& name);
   // The chunk's summary while it is not on disk yet; nullptr: read it from the tier. NOT_FOUND: no such
   // chunk.
   absl::StatusOr<std::shared_ptr<const SummaryRecord>> FindSummary(const ChunkHash& chunk) const;
@@ -277,7 +318,10 @@ class BlockStore {
   void AddRef(const ChunkHash& hash);
   void Unref(const ChunkHash& hash);
   void EraseChunk(Chunk* chunk);
+  ChunkInRam* RamOf(Chunk* chunk);     // made where there is none
+  static void ForgetRam(Chunk* chunk);  // if there is nothing in it
   void DropBlocks(Chunk* chunk);
+  void LoseBlocks(Chunk* chunk);
   void MarkLost(Chunk* chunk);
   absl::Status CheckCommit(const Client& client, const CommitArgs& args) const;
   void AdoptNew(Client* client, Chunk* chunk, CommitArgs args);
@@ -298,6 +342,7 @@ class BlockStore {
   absl::Status Exhausted(uint32_t wanted);
   int64_t Now() const;
   bool FailsSample(uint32_t slot);
+  bool IsDamaged(uint32_t slot) const;
   void DropDamaged(Chunk* chunk, uint32_t layer);
   void TakeDirty(WriteJob* job);
 
@@ -306,7 +351,7 @@ class BlockStore {
   SlotMemory memory_;
   SlotTable slots_;
   GhostList ghosts_;
-  absl::flat_hash_map<ChunkHash, std::unique_ptr<Chunk>> chunks_;
+  ChunkIndex chunks_;
   absl::flat_hash_map<std::string, Session> sessions_;
   absl::flat_hash_map<ClientId, Client> clients_;
   absl::flat_hash_map<uint32_t, Staging> staging_;  // by slot
@@ -315,11 +360,13 @@ class BlockStore {
   uint64_t next_serial_ = 1;
   uint64_t next_nameless_ = 1;
   uint64_t chunks_durable_ = 0;
+  uint64_t chunks_lost_ = 0;
 
   // Write-back: what is to be written, and the one step under way.
   std::deque<std::pair<ChunkHash, uint64_t>> dirty_;  // (chunk, serial), in order of commit
   uint64_t chunks_dirty_ = 0;                         // of these, those that still exist
   absl::flat_hash_set<ChunkHash> to_delete_;
+  absl::flat_hash_set<ChunkHash> to_drop_;  // blocks only, of chunks whose token ids are on disk
   absl::flat_hash_set<ChunkHash> tokens_to_put_;
   absl::flat_hash_set<std::string> sessions_to_put_;
   absl::flat_hash_set<std::string> sessions_to_delete_;

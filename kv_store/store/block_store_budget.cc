@@ -12,7 +12,7 @@ bool BlockStore::KeepDiskBudget() {
   const uint64_t chunk_bytes = geometry_.block_bytes() * geometry_.layers;
   if (options_.disk_bytes == 0 || chunk_bytes == 0 || dirty_.empty()) return false;
   const uint64_t allowed = options_.disk_bytes / 10 * 7 / chunk_bytes;
-  if (chunks_.size() <= allowed) return false;
+  if (chunks_.size() - chunks_lost_ <= allowed) return false;
   std::vector<std::tuple<int64_t, std::string, Session*>> by_last_use;
   for (auto& [name, session] : sessions_) {
     if (session.named && !session.pinned && session.writer == 0 && !session.chunks.empty())
@@ -21,28 +21,24 @@ bool BlockStore::KeepDiskBudget() {
   std::sort(by_last_use.begin(), by_last_use.end());
   uint64_t freed = 0;
   for (const auto& [last_used, name, session] : by_last_use) {
-    if (chunks_.size() <= allowed - allowed / 10) break;  // some at once, so that not each chunk asks again
+    if (chunks_.size() - chunks_lost_ <= allowed - allowed / 10) break;  // some at once, so that not each chunk asks again
     freed += GiveUpBlocks(name, session);
   }
   return freed > 0;
 }
 
-// The chunks that only this session has are its last ones: whoever has one has those before it as well. Their token ids
-// become part of the tail, so the session's next request computes them again.
+// The chunks that only this session has are its last ones: whoever has one has those before it as well. The manifest and
+// the token ids stay, so the session's next request computes them again.
 uint64_t BlockStore::GiveUpBlocks(const std::string& name, Session* session) {
-  std::vector<ChunkHash> kept = session->chunks;
-  while (!kept.empty() && FindChunk(kept.back())->refs == 1) kept.pop_back();
-  const uint64_t given_up = session->chunks.size() - kept.size();
-  if (given_up == 0) return 0;
-  std::vector<uint32_t> tail;
-  for (size_t i = kept.size(); i < session->chunks.size(); ++i) {
-    const std::vector<uint32_t>& ids = FindChunk(session->chunks[i])->token_ids;
-    tail.insert(tail.end(), ids.begin(), ids.end());
+  uint64_t given_up = 0;
+  for (auto hash = session->chunks.rbegin(); hash != session->chunks.rend(); ++hash) {
+    Chunk* chunk = FindChunk(*hash);
+    if (chunk->refs > 1) break;
+    if (chunk->lost) continue;
+    LoseBlocks(chunk);
+    ++given_up;
   }
-  tail.insert(tail.end(), session->tail_tokens.begin(), session->tail_tokens.end());
-  session->tail_tokens = std::move(tail);
-  ReplaceManifest(session, std::move(kept));
-  sessions_to_put_.insert(name);
+  if (given_up == 0) return 0;
   ++counters_.budget_evicted_sessions;
   counters_.budget_evicted_chunks += given_up;
   LogWarning("--disk_bytes: K/V of session ", name, " given up, ", given_up,

@@ -71,7 +71,7 @@ absl::StatusOr<OpenOutcome> BlockStore::OpenSession(ClientId id, const std::stri
     if (chunk == nullptr) break;
     Pin(&session, hash);
     ++outcome.matched;
-    in_ram = in_ram && chunk->resident == geometry_.layers;
+    in_ram = in_ram && chunk->InRam(geometry_.layers);
     outcome.matched_in_ram += in_ram;
   }
   return outcome;
@@ -158,17 +158,34 @@ void BlockStore::EraseSession(const std::string& session_id) {
   sessions_.erase(session_id);
 }
 
-absl::StatusOr<StoredTokens> BlockStore::GetSession(const std::string& name) const {
+absl::StatusOr<StoredSession> BlockStore::GetSession(const std::string& name) const {
   HGA_RETURN_IF_ERROR(ValidateSessionName(name));
   const auto found = sessions_.find(name);
   if (found == sessions_.end() || IsEmpty(found->second.chunks, found->second.tail_tokens)) {
     return absl::NotFoundError(absl::StrCat("no session '", name, "'"));
   }
   const Session& session = found->second;
-  StoredTokens stored{session.model, {}};
+  StoredSession stored{session.model, {}, session.tail_tokens};
+  stored.chunks.reserve(session.chunks.size());
   for (const ChunkHash& hash : session.chunks) {
-    const std::vector<uint32_t>& ids = FindChunk(hash)->token_ids;
-    stored.token_ids.insert(stored.token_ids.end(), ids.begin(), ids.end());
+    const Chunk* chunk = FindChunk(hash);
+    stored.chunks.push_back({hash, chunk->ram == nullptr ? nullptr : chunk->ram->record});
+  }
+  return stored;
+}
+
+absl::StatusOr<StoredTokens> ReadTokens(const StoredSession& session, KvTier* tier) {
+  std::vector<ChunkHash> on_disk;
+  for (const StoredSession::Part& part : session.chunks) {
+    if (part.record == nullptr) on_disk.push_back(part.hash);
+  }
+  const auto records = tier->ReadChunks(on_disk);
+  StoredTokens stored{session.model, {}};
+  size_t next = 0;
+  for (const StoredSession::Part& part : session.chunks) {
+    if (part.record == nullptr) HGA_RETURN_IF_ERROR(records[next].status());
+    const ChunkRecord& record = part.record != nullptr ? *part.record : *records[next++];
+    stored.token_ids.insert(stored.token_ids.end(), record.token_ids.begin(), record.token_ids.end());
   }
   stored.token_ids.insert(stored.token_ids.end(), session.tail_tokens.begin(), session.tail_tokens.end());
   return stored;
@@ -182,8 +199,11 @@ std::vector<SessionView> BlockStore::ListSessions() const {
     view.name = name;
     view.chunks = static_cast<uint32_t>(session.chunks.size());
     view.tokens = session.chunks.size() * geometry_.chunk_tokens + session.tail_tokens.size();
-    view.bytes = session.chunks.size() * geometry_.block_bytes() * geometry_.layers;
-    for (const ChunkHash& hash : session.chunks) view.chunks_durable += FindChunk(hash)->durable;
+    for (const ChunkHash& hash : session.chunks) {
+      const Chunk* chunk = FindChunk(hash);
+      view.chunks_durable += chunk->durable;
+      if (!chunk->lost) view.bytes += geometry_.block_bytes() * geometry_.layers;
+    }
     view.last_used_unix_s = session.last_used_unix_s;
     view.open = session.writer != 0;
     views.push_back(std::move(view));

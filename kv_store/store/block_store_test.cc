@@ -45,6 +45,12 @@ class BlockStoreTest : public ::testing::Test {
     return opened.ok() ? *opened : OpenOutcome();
   }
 
+  absl::StatusOr<StoredTokens> Tokens(const std::string& session) {
+    const auto stored = store_->GetSession(session);
+    if (!stored.ok()) return stored.status();
+    return ReadTokens(*stored, &tier_);
+  }
+
   // Chunk number i of the sequence 0, 0, 0, 0, 1, 1, 1, 1, ...
   ChunkHash Hash(uint32_t i) const { return HashesUpTo(i + 1).back(); }
   std::vector<ChunkHash> HashesUpTo(uint32_t chunks) const {
@@ -248,8 +254,8 @@ TEST_F(BlockStoreTest, DeleteKeepsWhatAnotherSessionShares) {
   WriteAll();
   EXPECT_TRUE(tier_.HasChunk(Hash(0)));
   EXPECT_FALSE(tier_.HasChunk(Hash(1)));
-  EXPECT_EQ(store_->GetSession("two")->token_ids.size(), g_.chunk_tokens);
-  EXPECT_EQ(store_->GetSession("one").status().code(), StatusCode::kNotFound);
+  EXPECT_EQ(Tokens("two")->token_ids.size(), g_.chunk_tokens);
+  EXPECT_EQ(Tokens("one").status().code(), StatusCode::kNotFound);
 }
 
 TEST_F(BlockStoreTest, DuplicateCommitKeepsOneCopy) {
@@ -332,7 +338,7 @@ TEST_F(BlockStoreTest, BadChecksumIsDataLossAndTheChunkNoLongerMatches) {
   EXPECT_EQ(store_->stats().slots_held, 0u);
   const OpenOutcome again = Open(kA, "s", HashesUpTo(2));
   EXPECT_EQ(again.matched, 1u);
-  EXPECT_EQ(store_->GetSession("s")->token_ids.size(),
+  EXPECT_EQ(Tokens("s")->token_ids.size(),
             2 * g_.chunk_tokens);  // so that it can be computed again
   ASSERT_TRUE(store_->Release(kA, Commit(kA, again, 1)).ok());
   WriteAll();
@@ -353,7 +359,7 @@ TEST_F(BlockStoreTest, RestartServesOnlyWhatWasDurable) {
   no_blocks.put_chunks.clear();
   ASSERT_TRUE(tier_.Write(no_blocks).ok());
   Restart();
-  const auto stored = store_->GetSession("s");
+  const auto stored = Tokens("s");
   ASSERT_TRUE(stored.ok());
   EXPECT_EQ(stored->token_ids, std::vector<uint32_t>({0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 9}));
   const OpenOutcome again = Open(kA, "s", HashesUpTo(3));
@@ -410,12 +416,12 @@ TEST_F(BlockStoreTest, DiskBudgetTakesBlocksOfSessionsNotUsedForLongest) {
   EXPECT_EQ(stats.budget_evicted_chunks, 2u);
   EXPECT_FALSE(tier_.HasChunk(Hash(3)));
   EXPECT_TRUE(tier_.HasChunk(Hash(1)));
-  EXPECT_EQ(store_->GetSession("b")->token_ids.size(), 4 * g_.chunk_tokens);
+  EXPECT_EQ(Tokens("b")->token_ids.size(), 4 * g_.chunk_tokens);
   ASSERT_TRUE(store_->UpdateSession(kA, "c", other.epoch, hashes, {}).ok());
   WriteAll();
   Restart();
-  EXPECT_EQ(store_->GetSession("a")->token_ids.size(), 2 * g_.chunk_tokens);
-  EXPECT_EQ(store_->GetSession("b")->token_ids, (std::vector<uint32_t>{0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3}));
+  EXPECT_EQ(Tokens("a")->token_ids.size(), 2 * g_.chunk_tokens);
+  EXPECT_EQ(Tokens("b")->token_ids, (std::vector<uint32_t>{0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3}));
   EXPECT_EQ(Open(kA, "b", HashesUpTo(4)).matched, 2u);
 }
 
@@ -542,7 +548,7 @@ TEST_F(BlockStoreTest, ForkSharesBlocksAndOutlivesItsSource) {
   ASSERT_TRUE(store_->DeleteSession("s").ok());
   WriteAll();
   Restart();
-  EXPECT_EQ(store_->GetSession("t")->token_ids.size(), 2 * g_.chunk_tokens);
+  EXPECT_EQ(Tokens("t")->token_ids.size(), 2 * g_.chunk_tokens);
   EXPECT_EQ(Open(kA, "t", HashesUpTo(2)).matched, 2u);
 }
 
@@ -572,7 +578,7 @@ TEST_F(BlockStoreTest, DamagedManifestDoesNotTakeItsChunksAlong) {
   Restart();
   WriteAll();
   EXPECT_EQ(store_->stats().damaged_records, 1u);
-  EXPECT_EQ(store_->GetSession("s").status().code(), StatusCode::kNotFound);
+  EXPECT_EQ(Tokens("s").status().code(), StatusCode::kNotFound);
   EXPECT_EQ(Open(kA, "s", HashesUpTo(2)).matched, 2u);  // the same text again: nothing to compute
   Restart();
   WriteAll();

@@ -27,7 +27,7 @@ std::vector<ChunkHash> RejectDamaged(const KvGeometry& geometry, WriteStep* step
 }
 
 bool BlockStore::HasPendingWrites() const {
-  return write_under_way_ || chunks_dirty_ > 0 || !to_delete_.empty() || !tokens_to_put_.empty() ||
+  return write_under_way_ || chunks_dirty_ > 0 || !to_delete_.empty() || !to_drop_.empty() || !tokens_to_put_.empty() ||
          !sessions_to_put_.empty() || !sessions_to_delete_.empty();
 }
 
@@ -36,23 +36,26 @@ std::optional<WriteJob> BlockStore::TakeWrite() {
   const bool freed = KeepDiskBudget();
   WriteJob job;
   job.step.delete_chunks.assign(to_delete_.begin(), to_delete_.end());
+  job.step.drop_blocks.assign(to_drop_.begin(), to_drop_.end());
   job.step.delete_sessions.assign(sessions_to_delete_.begin(), sessions_to_delete_.end());
   // Never a manifest before the token ids of its chunks.
   for (const ChunkHash& hash : tokens_to_put_) {
     Chunk* chunk = FindChunk(hash);
-    if (chunk == nullptr || chunk->durable) continue;
+    if (chunk == nullptr || chunk->ram == nullptr || chunk->ram->record == nullptr) continue;  // the disk has them
     chunk->recorded = true;
-    job.step.put_tokens.push_back({chunk->hash, chunk->parent, chunk->token_ids, {}});
+    job.step.put_tokens.push_back({chunk->hash, chunk->parent, chunk->ram->record->token_ids, {}});
   }
   for (const std::string& name : sessions_to_put_)
     job.step.put_sessions.push_back(RecordOf(name, sessions_[name]));
   to_delete_.clear();
+  to_drop_.clear();
   tokens_to_put_.clear();
   sessions_to_delete_.clear();
   sessions_to_put_.clear();
   on_saved_writing_ = std::exchange(on_saved_, {});
   // What frees room goes first, alone: a disk that was full may take it, and the rest after it.
-  const bool frees_room = !job.step.delete_chunks.empty() || !job.step.delete_sessions.empty();
+  const bool frees_room =
+      !job.step.delete_chunks.empty() || !job.step.drop_blocks.empty() || !job.step.delete_sessions.empty();
   if (!freed && (write_error_.ok() || !frees_room)) TakeDirty(&job);
   if (job.step.empty()) return std::nullopt;
   write_under_way_ = true;
@@ -65,8 +68,8 @@ void BlockStore::TakeDirty(WriteJob* job) {
     dirty_.pop_front();
     Chunk* chunk = FindWhole(hash);
     if (chunk == nullptr || chunk->serial != serial) continue;  // dropped since it was queued
-    ChunkWrite write{chunk->record, chunk->summary, {}};
-    for (uint32_t slot : chunk->slots) {
+    ChunkWrite write{chunk->ram->record, chunk->ram->summary, {}};
+    for (uint32_t slot : chunk->ram->slots) {
       slots_.Hold(slot);  // the bytes stay while they are written
       writing_slots_.push_back(slot);
       write.blocks.push_back(memory_(slot));
@@ -96,10 +99,10 @@ void BlockStore::FinishWrite(const std::vector<ChunkHash>& rejected) {
     --chunks_dirty_;
     ++counters_.chunks_written;
     counters_.bytes_written += geometry_.block_bytes() * geometry_.layers;
-    chunk->record.reset();
-    chunk->summary.reset();
-    for (uint32_t slot : chunk->slots) slots_.SetState(slot, SlotState::kClean);
-    for (const auto& done : std::exchange(chunk->on_durable, {})) done(absl::OkStatus());
+    chunk->ram->record.reset();
+    chunk->ram->summary.reset();
+    for (uint32_t slot : chunk->ram->slots) slots_.SetState(slot, SlotState::kClean);
+    for (const auto& done : std::exchange(chunk->ram->on_durable, {})) done(absl::OkStatus());
   }
   for (uint32_t slot : std::exchange(writing_slots_, {})) slots_.Unhold(slot);
   for (const auto& done : std::exchange(on_saved_writing_, {})) done(absl::OkStatus());
@@ -110,6 +113,9 @@ void BlockStore::FailWrite(const WriteStep& step, absl::Status why) {
   write_under_way_ = false;
   write_error_ = std::move(why);
   to_delete_.insert(step.delete_chunks.begin(), step.delete_chunks.end());
+  for (const ChunkHash& hash : step.drop_blocks) {
+    if (FindChunk(hash) != nullptr) to_drop_.insert(hash);  // else it is to be deleted whole
+  }
   for (const std::string& name : step.delete_sessions) Save(name);
   for (const ChunkRecord& record : step.put_tokens) tokens_to_put_.insert(record.hash);
   for (const SessionRecord& session : step.put_sessions) Save(session.name);
@@ -168,13 +174,12 @@ void BlockStore::LoadChunk(Scanned<ChunkRecord> scanned) {
   chunk->hash = *hash;
   chunk->parent = scanned.record->parent;
   chunk->serial = next_serial_++;
-  chunk->token_ids = std::move(scanned.record->token_ids);
-  chunk->slots.assign(geometry_.layers, kNoSlot);
   chunk->recorded = true;
   chunk->lost = tokens_only;
   chunk->durable = whole;
   chunks_durable_ += whole;
-  chunks_[*hash] = std::move(chunk);
+  chunks_lost_ += tokens_only;
+  chunks_.insert(std::move(chunk));
 }
 
 // Chunks of no session: a crash came between their write and their manifest's, or their session was dropped and
@@ -182,7 +187,7 @@ void BlockStore::LoadChunk(Scanned<ChunkRecord> scanned) {
 void BlockStore::CollectGarbage(bool keep) {
   std::vector<Chunk*> garbage;
   uint64_t lost = 0;
-  for (const auto& [hash, chunk] : chunks_) {
+  for (const auto& chunk : chunks_) {
     lost += chunk->lost && chunk->refs > 0;
     if (chunk->refs == 0 && (chunk->lost || !keep)) garbage.push_back(chunk.get());
   }

@@ -20,6 +20,7 @@ constexpr std::chrono::milliseconds kQuarantinePoll(5);
 constexpr std::chrono::milliseconds kMetricsPeriod(200);
 constexpr std::chrono::milliseconds kWriteRetry(500);
 constexpr std::chrono::seconds kDurableWait(30);
+constexpr uint32_t kMaxTransfers = 16;  // of one client
 
 uint64_t RandomId() {
   std::random_device device;
@@ -119,12 +120,15 @@ absl::StatusOr<uint32_t> StoreLoop::TakeLockByte() {
   return absl::ResourceExhaustedError(absl::StrCat("already ", kMaxArenaClients, " clients are attached"));
 }
 
-absl::StatusOr<AttachedClient> StoreLoop::AttachOnStore(const std::optional<KvGeometry>& geometry) {
+absl::StatusOr<AttachedClient> StoreLoop::AttachOnStore(const std::optional<KvGeometry>& geometry, bool map_arena) {
   if (refusing_clients_) return absl::UnavailableError("the store is shutting down");
   AttachedClient client;
   ClientSeat seat;
   if (geometry.has_value()) {
     HGA_RETURN_IF_ERROR(PrepareArena(*geometry));
+    seat.has_blocks = true;
+  }
+  if (geometry.has_value() && map_arena) {
     HGA_ASSIGN_OR_RETURN(client.lock_byte, TakeLockByte());
     seat.lock_byte = client.lock_byte;
     client.has_arena = true;
@@ -139,8 +143,8 @@ absl::StatusOr<AttachedClient> StoreLoop::AttachOnStore(const std::optional<KvGe
 }
 
 absl::StatusOr<AttachedClient> StoreLoop::Attach(const std::string& client_name,
-                                                 const std::optional<KvGeometry>& geometry) {
-  auto client = OnStore([&] { return AttachOnStore(geometry); });
+                                                 const std::optional<KvGeometry>& geometry, bool map_arena) {
+  auto client = OnStore([&] { return AttachOnStore(geometry, map_arena); });
   if (client.ok()) LogInfo("client attached", {{"name", client_name}, {"client", client->id}});
   return client;
 }
@@ -163,7 +167,8 @@ void StoreLoop::PollQuarantine() {
   bool waiting = false;
   for (const auto& [id, seat] : seats_) {
     if (!seat.quarantined) continue;
-    const bool mapped = seat.lock_byte.has_value() && arena_->LockedByOther(*seat.lock_byte);
+    const bool mapped =
+        seat.transfers > 0 || (seat.lock_byte.has_value() && arena_->LockedByOther(*seat.lock_byte));
     waiting = waiting || mapped;
     if (!mapped) gone.push_back(id);
   }
@@ -180,6 +185,35 @@ void StoreLoop::PollQuarantine() {
   }
   stop_changed_.notify_all();
 }
+
+absl::StatusOr<std::unique_ptr<Transfer>> StoreLoop::BeginTransfer(ClientId client) {
+  return OnStore([&]() -> absl::StatusOr<std::unique_ptr<Transfer>> {
+    const auto seat = seats_.find(client);
+    if (seat == seats_.end() || seat->second.quarantined || !seat->second.has_blocks) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("client ", client, " is not attached with a geometry; attach again"));
+    }
+    if (seat->second.transfers >= kMaxTransfers) {
+      return absl::ResourceExhaustedError(absl::StrCat("this client moves blocks in ", kMaxTransfers, " calls already"));
+    }
+    ++seat->second.transfers;
+    return std::make_unique<Transfer>(this, client, *geometry_);
+  });
+}
+
+void StoreLoop::EndTransfer(ClientId client) {
+  executor_->Run([&] {
+    const auto seat = seats_.find(client);
+    if (seat == seats_.end()) return;
+    --seat->second.transfers;
+    PollQuarantine();
+    Pump();
+  });
+}
+
+Transfer::~Transfer() { loop_->EndTransfer(client_); }
+
+uint8_t* Transfer::Slot(uint32_t slot) const { return loop_->arena_->Slot(slot); }
 
 void StoreLoop::StopClients() {
   executor_->Run([&] {
@@ -316,7 +350,8 @@ absl::Status StoreLoop::CloseSession(ClientId client, const std::string& session
 }
 
 absl::StatusOr<StoredTokens> StoreLoop::GetSession(const std::string& name) {
-  return OnStore([&] { return store_.GetSession(name); });
+  HGA_ASSIGN_OR_RETURN(const StoredSession session, OnStore([&] { return store_.GetSession(name); }));
+  return ReadTokens(session, tier_.get());
 }
 
 std::vector<SessionView> StoreLoop::ListSessions() {
@@ -381,6 +416,13 @@ absl::StatusOr<SummaryRecord> StoreLoop::GetSummary(const ChunkHash& chunk) {
   HGA_ASSIGN_OR_RETURN(const auto in_ram, OnStore([&] { return store_.FindSummary(chunk); }));
   if (in_ram != nullptr) return *in_ram;
   return tier_->ReadSummary(chunk);
+}
+
+void StoreLoop::CheckBlock(const BlockName& name) {
+  OnStore([&] {
+    store_.CheckBlock(name);
+    return true;
+  });
 }
 
 StoreStats StoreLoop::GetStats() {

@@ -44,6 +44,27 @@ struct AttachedClient {
   std::shared_ptr<Mailbox> mailbox;
 };
 
+class StoreLoop;
+
+// While it lives, no slot of the client is given to another, also when the client leaves meanwhile. For a thread of the
+// service that reads or writes the arena in its name.
+class Transfer {
+ public:
+  Transfer(StoreLoop* loop, ClientId client, const KvGeometry& geometry)
+      : loop_(loop), client_(client), geometry_(geometry) {}
+  ~Transfer();
+  Transfer(const Transfer&) = delete;
+  Transfer& operator=(const Transfer&) = delete;
+
+  const KvGeometry& geometry() const { return geometry_; }
+  uint8_t* Slot(uint32_t slot) const;
+
+ private:
+  StoreLoop* const loop_;
+  const ClientId client_;
+  const KvGeometry geometry_;
+};
+
 class StoreLoop {
  public:
   // Reads the index from `tier`.
@@ -55,8 +76,9 @@ class StoreLoop {
 
   // Makes the arena at the first attach with a geometry. FAILED_PRECONDITION on a geometry unlike the
   // store's.
-  absl::StatusOr<AttachedClient> Attach(const std::string& client_name,
-                                        const std::optional<KvGeometry>& geometry);
+  // `map_arena`: the client maps the arena and has a lock byte in it; otherwise its blocks travel as bytes.
+  absl::StatusOr<AttachedClient> Attach(const std::string& client_name, const std::optional<KvGeometry>& geometry,
+                                        bool map_arena = true);
   void Detach(ClientId client);
 
   absl::StatusOr<OpenOutcome> OpenSession(ClientId client, const std::string& name,
@@ -76,6 +98,10 @@ class StoreLoop {
   absl::StatusOr<std::vector<FetchOutcome>> Fetch(ClientId client, const std::vector<BlockName>& names);
   absl::Status Release(ClientId client, const std::vector<uint32_t>& slots);
   absl::StatusOr<SummaryRecord> GetSummary(const ChunkHash& chunk);
+  // RESOURCE_EXHAUSTED: the client has too many of them. FAILED_PRECONDITION: it attached without a geometry.
+  absl::StatusOr<std::unique_ptr<Transfer>> BeginTransfer(ClientId client);
+  // The block in RAM was read and had another checksum.
+  void CheckBlock(const BlockName& name);
 
   StoreStats GetStats();
   uint64_t DiskBytes() { return tier_->Stats().disk_bytes; }
@@ -90,6 +116,8 @@ class StoreLoop {
     std::optional<uint32_t> lock_byte;
     std::shared_ptr<Mailbox> mailbox;
     bool quarantined = false;
+    bool has_blocks = false;
+    uint32_t transfers = 0;  // under way
   };
 
   StoreLoop(const StoreLoopOptions& options, std::unique_ptr<KvTier> tier,
@@ -107,7 +135,9 @@ class StoreLoop {
   absl::Status SaveOnStore(absl::FunctionRef<absl::Status()> change);
 
   // On the store's thread.
-  absl::StatusOr<AttachedClient> AttachOnStore(const std::optional<KvGeometry>& geometry);
+  friend class Transfer;
+  void EndTransfer(ClientId client);
+  absl::StatusOr<AttachedClient> AttachOnStore(const std::optional<KvGeometry>& geometry, bool map_arena);
   absl::Status PrepareArena(const KvGeometry& geometry);
   absl::StatusOr<uint32_t> TakeLockByte();
   void PollQuarantine();

@@ -49,13 +49,15 @@ struct ChunkWrite {
 // One atomic step: either all of it is durable or none. Applied in this order.
 struct WriteStep {
   std::vector<ChunkHash> delete_chunks;
+  // Their blocks go, their token ids stay: the record is written again without checksums. Nothing where there is none.
+  std::vector<ChunkHash> drop_blocks;
   std::vector<std::string> delete_sessions;
   std::vector<ChunkRecord> put_tokens;  // records without checksums
   std::vector<ChunkWrite> put_chunks;
   std::vector<SessionRecord> put_sessions;
 
   bool empty() const {
-    return delete_chunks.empty() && delete_sessions.empty() && put_tokens.empty() && put_chunks.empty() &&
+    return delete_chunks.empty() && drop_blocks.empty() && delete_sessions.empty() && put_tokens.empty() && put_chunks.empty() &&
            put_sessions.empty();
   }
 };
@@ -109,6 +111,8 @@ class KvTier {
   // Sets every read's status; verifies each block's checksum.
   virtual void ReadBlocks(absl::Span<BlockRead> reads) = 0;
   virtual absl::StatusOr<SummaryRecord> ReadSummary(const ChunkHash& chunk) = 0;
+  // One result per chunk, in order: NOT_FOUND, DATA_LOSS.
+  virtual std::vector<absl::StatusOr<ChunkRecord>> ReadChunks(absl::Span<const ChunkHash> chunks) = 0;
 
   // For a restart. A record that does not decode is a DATA_LOSS with nothing but its key: a chunk's hash, a
   // session's name.

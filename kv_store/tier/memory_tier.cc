@@ -21,8 +21,11 @@ absl::Status MemoryTier::Write(const WriteStep& step) {
   if (!write_status_.ok()) return write_status_;
   for (const ChunkHash& chunk : step.delete_chunks) {
     chunks_.erase(chunk);
-    summaries_.erase(chunk);
-    blocks_.erase(blocks_.lower_bound({chunk, 0}), blocks_.upper_bound({chunk, ~0u}));
+    EraseBlocks(chunk);
+  }
+  for (const ChunkHash& chunk : step.drop_blocks) {
+    if (const auto found = chunks_.find(chunk); found != chunks_.end()) found->second.checksums.clear();
+    EraseBlocks(chunk);
   }
   for (const std::string& name : step.delete_sessions) EraseSession(name);
   for (const ChunkRecord& record : step.put_tokens) chunks_[record.hash] = record;
@@ -85,6 +88,25 @@ absl::Status MemoryTier::ForEachSession(absl::FunctionRef<void(Scanned<SessionRe
     }
   }
   return absl::OkStatus();
+}
+
+std::vector<absl::StatusOr<ChunkRecord>> MemoryTier::ReadChunks(absl::Span<const ChunkHash> chunks) {
+  std::lock_guard<std::mutex> lock(mu_);
+  std::vector<absl::StatusOr<ChunkRecord>> records;
+  for (const ChunkHash& chunk : chunks) {
+    const auto found = chunks_.find(chunk);
+    if (found == chunks_.end()) {
+      records.push_back(absl::NotFoundError("no such chunk"));
+    } else {
+      records.push_back(found->second);
+    }
+  }
+  return records;
+}
+
+void MemoryTier::EraseBlocks(const ChunkHash& chunk) {
+  summaries_.erase(chunk);
+  blocks_.erase(blocks_.lower_bound({chunk, 0}), blocks_.upper_bound({chunk, ~0u}));
 }
 
 void MemoryTier::EraseSession(const std::string& name) {

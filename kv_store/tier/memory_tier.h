@@ -22,6 +22,7 @@ class MemoryTier : public KvTier {
   absl::Status Write(const WriteStep& step) override;
   void ReadBlocks(absl::Span<BlockRead> reads) override;
   absl::StatusOr<SummaryRecord> ReadSummary(const ChunkHash& chunk) override;
+  std::vector<absl::StatusOr<ChunkRecord>> ReadChunks(absl::Span<const ChunkHash> chunks) override;
   absl::Status ForEachChunk(absl::FunctionRef<void(Scanned<ChunkRecord>)> visit) override;
   absl::Status ForEachSession(absl::FunctionRef<void(Scanned<SessionRecord>)> visit) override;
   TierStats Stats() override;
@@ -44,7 +45,9 @@ class MemoryTier : public KvTier {
  private:
   using BlockId = std::pair<ChunkHash, uint32_t>;
 
-  void EraseSession(const std::string& name);  // with mu_ held
+  // With mu_ held.
+  void EraseBlocks(const ChunkHash& chunk);
+  void EraseSession(const std::string& name);
 
   std::mutex mu_;
   // Guarded by mu_.

@@ -46,7 +46,10 @@ rocksdb::DBOptions DatabaseOptions(const RocksShared& shared, bool direct_io) {
   options.write_buffer_manager = shared.write_buffers;
   options.statistics = shared.statistics;
   options.max_total_wal_size = 64ull << 20;
-  options.max_background_jobs = 3;  // one at least is left for flushes while blob files are rewritten
+  // Two of 32 MiB flush side by side: one computes the database's checksums while the other waits for the disk.
+  options.max_background_flushes = 2;
+  options.max_background_compactions = 2;
+  options.writable_file_max_buffer_size = 4 << 20;  // of a direct write
   options.max_open_files = 512;
   options.keep_log_file_num = 4;
   options.max_log_file_size = 8 << 20;

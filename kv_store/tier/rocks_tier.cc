@@ -98,6 +98,9 @@ class RocksTier : public KvTier {
     for (const ChunkHash& chunk : step.delete_chunks) {
       if (put.count(chunk) == 0) AddDelete(chunk, &batch);
     }
+    for (const ChunkHash& chunk : step.drop_blocks) {
+      if (put.count(chunk) == 0) HGA_RETURN_IF_ERROR(AddDropBlocks(chunk, &batch));
+    }
     for (const ChunkHash& chunk : unfinished_) {  // of a step that failed and was given up
       if (put.count(chunk) == 0) AddDeleteBlocks(chunk, &batch);
     }
@@ -113,7 +116,7 @@ class RocksTier : public KvTier {
     if (!unfinished_.empty()) batch.Delete(families_[kDefault], kUnfinishedKey);
     HGA_RETURN_IF_ERROR(WriteSynced(&batch));
     unfinished_.clear();
-    dead_bytes_ += step.delete_chunks.size() * chunk_bytes();
+    dead_bytes_ += (step.delete_chunks.size() + step.drop_blocks.size()) * chunk_bytes();
     if (dead_bytes_ >= std::max(kMinGarbage, DiskBytes() / 8)) {
       dead_bytes_ = 0;
       janitor_->Post([this] { CollectGarbage(0); });
@@ -131,6 +134,25 @@ class RocksTier : public KvTier {
   absl::StatusOr<SummaryRecord> ReadSummary(const ChunkHash& chunk) override {
     HGA_ASSIGN_OR_RETURN(const std::string bytes, Get(kSummaries, chunk.ToBytes()));
     return DecodeSummary(bytes);
+  }
+
+  std::vector<absl::StatusOr<ChunkRecord>> ReadChunks(absl::Span<const ChunkHash> chunks) override {
+    std::vector<std::string> keys;
+    for (const ChunkHash& chunk : chunks) keys.push_back(chunk.ToBytes());
+    const std::vector<rocksdb::Slice> slices(keys.begin(), keys.end());
+    std::vector<rocksdb::PinnableSlice> values(keys.size());
+    std::vector<rocksdb::Status> statuses(keys.size());
+    db_->MultiGet(rocksdb::ReadOptions(), families_[kChunks], keys.size(), slices.data(), values.data(),
+                  statuses.data());
+    std::vector<absl::StatusOr<ChunkRecord>> records;
+    for (size_t i = 0; i < keys.size(); ++i) {
+      if (!statuses[i].ok()) {
+        records.push_back(ToStatus(statuses[i], "cannot read a chunk's record"));
+      } else {
+        records.push_back(DecodeChunk(View(values[i])));
+      }
+    }
+    return records;
   }
 
   absl::Status ForEachChunk(absl::FunctionRef<void(Scanned<ChunkRecord>)> visit) override {
@@ -286,6 +308,19 @@ class RocksTier : public KvTier {
   void AddDelete(const ChunkHash& chunk, rocksdb::WriteBatch* batch) {
     batch->Delete(families_[kChunks], chunk.ToBytes());
     AddDeleteBlocks(chunk, batch);
+  }
+
+  // A record that cannot be read stays as it is: whoever loads it finds out.
+  absl::Status AddDropBlocks(const ChunkHash& chunk, rocksdb::WriteBatch* batch) {
+    AddDeleteBlocks(chunk, batch);
+    auto bytes = Get(kChunks, chunk.ToBytes());
+    if (absl::IsNotFound(bytes.status())) return absl::OkStatus();
+    HGA_RETURN_IF_ERROR(bytes.status());
+    auto record = DecodeChunk(*bytes);
+    if (!record.ok()) return absl::OkStatus();
+    record->checksums.clear();
+    batch->Put(families_[kChunks], chunk.ToBytes(), EncodeChunk(*record));
+    return absl::OkStatus();
   }
 
   void AddDeleteBlocks(const ChunkHash& chunk, rocksdb::WriteBatch* batch) {

@@ -188,6 +188,34 @@ TEST_F(RocksTierTest, TokenIdsWithoutBlocks) {
   EXPECT_EQ(seen, 1);
 }
 
+TEST_F(RocksTierTest, DroppedBlocksLeaveTheirTokenIds) {
+  ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
+  const SampleChunk a("a"), b("b");
+  Put(a);
+  Put(b);
+  WriteStep step;
+  step.drop_blocks = {a.write.record->hash, HashBytes("nobody")};
+  ASSERT_TRUE(tier_->Write(step).ok());
+  ASSERT_TRUE(tier_->Write(step).ok());  // again: as after a step that failed
+  Reopen();
+  ASSERT_TRUE(tier_->GetGeometry().ok());
+  const auto records = tier_->ReadChunks({a.write.record->hash, b.write.record->hash, HashBytes("nobody")});
+  ASSERT_TRUE(records[0].ok() && records[1].ok());
+  EXPECT_EQ(records[0]->token_ids, a.write.record->token_ids);
+  EXPECT_TRUE(records[0]->checksums.empty());
+  EXPECT_EQ(records[1]->checksums, b.write.record->checksums);
+  EXPECT_EQ(records[2].status().code(), absl::StatusCode::kNotFound);
+  std::string bytes;
+  EXPECT_EQ(Read(a.block(0), &bytes).code(), absl::StatusCode::kNotFound);
+  EXPECT_TRUE(Read(b.block(0), &bytes).ok());
+  EXPECT_EQ(tier_->ReadSummary(a.write.record->hash).status().code(), absl::StatusCode::kNotFound);
+  // Written in the same step: there.
+  step.drop_blocks = {b.write.record->hash};
+  step.put_chunks = {b.write};
+  ASSERT_TRUE(tier_->Write(step).ok());
+  EXPECT_TRUE(Read(b.block(1), &bytes).ok());
+}
+
 TEST_F(RocksTierTest, AnotherVersionIsRefusedAndLeftAsItIs) {
   ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
   const SampleChunk a("a");

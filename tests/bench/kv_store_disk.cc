@@ -1,6 +1,7 @@
 #include "tests/bench/kv_store_disk.h"
 
 #include <malloc.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <atomic>
@@ -24,6 +25,14 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 double Since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Seconds of CPU that this process has used: what does not depend on who else runs.
+double CpuSeconds() {
+  rusage usage;
+  HGA_CHECK(::getrusage(RUSAGE_SELF, &usage) == 0);
+  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + t.tv_usec / 1e6; };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
 
 // Sessions of chunks written straight to a tier, as the store's write-back does it.
 class Writer {
@@ -153,10 +162,13 @@ void BenchDisk(bool quick, Report* report) {
   const int rounds = quick ? 3 : 5;
   const uint64_t round_chunks = (quick ? 300 : 2000);
   std::vector<double> raw_write, tier_write, write_ratio;
+  double cpu = 0;
   for (int i = 0; i < rounds; ++i) {
     raw_write.push_back(MeasureRawWrite(daemon.dir(), round_chunks * writer.chunk_bytes(), pattern));
     const auto start = Clock::now();
+    cpu -= CpuSeconds();
     writer.Write(tier.get(), round_chunks, 64);
+    cpu += CpuSeconds();
     tier_write.push_back(static_cast<double>(round_chunks * writer.chunk_bytes()) / Since(start) / 1e6);
     write_ratio.push_back(tier_write.back() / raw_write.back());
   }
@@ -165,20 +177,30 @@ void BenchDisk(bool quick, Report* report) {
   report->Add("raw_write_mbps", "machine: O_DIRECT writes, 128 KiB, depth 16", Quantile(&raw_write, 0.5), "MB/s");
   report->Add("write_back_mbps", "write-back to RocksDB, steps of 64 MiB", Quantile(&tier_write, 0.5), "MB/s");
   report->Add("write_back_ratio", "  of raw writes (aim 0.6)", Quantile(&write_ratio, 0.5), "");
+  report->Add("write_back_cpu_s_per_gb", "  seconds of CPU per GB", cpu / live * 1e9, "s");
   report->Add("write_amplification", "bytes written to files per byte of K/V", written.written_bytes() / live, "");
   report->Add("space_amplification", "bytes on disk per byte of K/V", written.disk_bytes / live, "");
 
   std::vector<double> raw_read, tier_read, read_ratio;
   const uint64_t read_bytes = (quick ? 256ull : 1024ull) << 20;
+  double raw_cpu = 0;
+  cpu = 0;
   for (int i = 0; i < rounds; ++i) {
+    raw_cpu -= CpuSeconds();
     raw_read.push_back(MeasureRawRead(folder, ".blob", read_bytes, i, pattern));
+    raw_cpu += CpuSeconds();
+    cpu -= CpuSeconds();
     tier_read.push_back(ReadTier(tier.get(), g, writer.sessions(), read_bytes, i, pattern.depth));
+    cpu += CpuSeconds();
     read_ratio.push_back(tier_read.back() / raw_read.back());
   }
   report->Add("raw_read_mbps", "machine: O_DIRECT reads of the same files, 128 KiB, depth 16",
               Quantile(&raw_read, 0.5), "MB/s");
   report->Add("disk_read_mbps", "cold blocks of 128 KiB from RocksDB, depth 16", Quantile(&tier_read, 0.5), "MB/s");
   report->Add("disk_read_ratio", "  of raw reads (aim 0.75)", Quantile(&read_ratio, 0.5), "");
+  const double read_gb = static_cast<double>(rounds * read_bytes) / 1e9;
+  report->Add("disk_read_cpu_s_per_gb", "  seconds of CPU per GB", cpu / read_gb, "s");
+  report->Add("raw_read_cpu_s_per_gb", "  of raw reads", raw_cpu / read_gb, "s");
   const TierStats memory = tier->Stats();
   report->Add("rocksdb_memory_mb", "memory of RocksDB", memory.memory_bytes / 1e6, "MB");
   report->Add("", "  its budget", memory.memory_budget_bytes / 1e6, "MB");

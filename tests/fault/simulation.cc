@@ -387,9 +387,14 @@ class Simulation {
     model_.Forked(from, to);
     NoteSaved(to);
   }
+  absl::StatusOr<StoredTokens> Tokens(const std::string& name) {
+    const auto stored = store_->GetSession(name);
+    if (!stored.ok()) return stored.status();
+    return ReadTokens(*stored, &tier_);
+  }
   void GetSession() {
     const std::string name = RandomName();
-    const auto stored = store_->GetSession(name);
+    const auto stored = Tokens(name);
     if (stored.ok() != model_.HasTokens(name)) return Fail(absl::StrCat("GetSession ", name));
     if (stored.ok() && stored->token_ids != model_.SessionTokens(name)) Fail("GetSession gave other tokens");
   }
@@ -492,7 +497,7 @@ class Simulation {
   void CheckRecovered() {
     std::map<std::string, StoredTokens> sessions;
     for (const SessionView& view : store_->ListSessions()) {
-      const auto stored = store_->GetSession(view.name);
+      const auto stored = Tokens(view.name);
       if (!stored.ok()) return Fail("a recovered session has no tokens");
       sessions[view.name] = *stored;
     }

@@ -71,6 +71,24 @@ TEST_P(ExactnessTest, RingAndStreamGiveTheSameTokens) {
   EXPECT_EQ(tokens[0], tokens[1]);
 }
 
+// A worker that holds a third of the document at a time, as on another host.
+TEST_P(ExactnessTest, ArenaAndBytesGiveTheSameTokens) {
+  const auto request = InSession(Routed(TokenRequest(700, 9, 24), 0.3f), "doc");
+  std::vector<std::vector<uint32_t>> answers;
+  for (const std::string transport : {"arena", "bytes"}) {
+    StackOptions options = options_;
+    options.worker_flags.push_back("--kv_transport=" + transport);
+    Stack stack(options);
+    ASSERT_EQ(stack.Start(), absl::OkStatus());
+    for (int turn = 0; turn < 2; ++turn) {  // computed, then read back
+      const Answer answer = stack.Generate(request);
+      ASSERT_TRUE(answer.status.ok()) << answer.status << stack.log("gpu_worker");
+      answers.push_back(answer.tokens);
+    }
+  }
+  for (const auto& answer : answers) EXPECT_EQ(answer, answers[0]);
+}
+
 TEST_P(ExactnessTest, EvictingEverythingToDiskBetweenTurnsChangesNoToken) {
   const auto first_turn = InSession(Routed(TokenRequest(prompt_tokens(), 4, 32), 0.1f), "doc");
   auto second_turn = InSession(Routed(TokenRequest(40, 5, 64), 0.1f), "doc");
