@@ -65,8 +65,7 @@ void SimulatedDevice::Free(void* memory) {
 }
 
 absl::StatusOr<void*> SimulatedDevice::AllocatePinned(size_t bytes) {
-  auto memory = std::make_unique<uint8_t[]>(bytes);
-  std::memset(memory.get(), kFresh, bytes);
+  std::unique_ptr<uint8_t[]> memory(new uint8_t[bytes]);
   void* data = memory.get();
   mapped_[reinterpret_cast<uintptr_t>(data)] = bytes;
   pinned_[data] = std::move(memory);
@@ -118,6 +117,8 @@ absl::Status SimulatedDevice::Give(DeviceStream stream, std::function<absl::Stat
 
 absl::Status SimulatedDevice::RunUntil(const Mark& mark) {
   Stream& stream = At(mark.stream);
+  if (stream.done >= mark.work) return error_;
+  SetAccess(true);
   while (error_.ok() && stream.done < mark.work) {
     const std::function<absl::Status()> work = std::move(stream.work.front());
     stream.work.pop_front();
@@ -125,16 +126,15 @@ absl::Status SimulatedDevice::RunUntil(const Mark& mark) {
     const absl::Status status = work();
     if (error_.ok()) error_ = status;
   }
+  SetAccess(false);
   return error_;
 }
 
 absl::Status SimulatedDevice::CopyToDevice(DeviceStream stream, void* to, const void* from, size_t bytes) {
   HGA_RETURN_IF_ERROR(CheckOnDevice(to, bytes));
   if (Mapped(from, bytes) == nullptr) return absl::InternalError("simulated device: a copy from memory not pinned");
-  return Give(stream, [this, to, from, bytes] {
-    SetAccess(true);
+  return Give(stream, [to, from, bytes] {
     std::memcpy(to, from, bytes);
-    SetAccess(false);
     return absl::OkStatus();
   });
 }
@@ -142,10 +142,8 @@ absl::Status SimulatedDevice::CopyToDevice(DeviceStream stream, void* to, const 
 absl::Status SimulatedDevice::CopyToHost(DeviceStream stream, void* to, const void* from, size_t bytes) {
   HGA_RETURN_IF_ERROR(CheckOnDevice(from, bytes));
   if (Mapped(to, bytes) == nullptr) return absl::InternalError("simulated device: a copy to memory not pinned");
-  return Give(stream, [this, to, from, bytes] {
-    SetAccess(true);
+  return Give(stream, [to, from, bytes] {
     std::memcpy(to, from, bytes);
-    SetAccess(false);
     return absl::OkStatus();
   });
 }
@@ -170,8 +168,7 @@ absl::Status SimulatedDevice::Synchronize(DeviceEvent event) { return RunUntil(e
 absl::Status SimulatedDevice::Synchronize(DeviceStream stream) { return RunUntil({stream, At(stream).given()}); }
 
 absl::Status SimulatedDevice::Gemm(DeviceStream stream, const GemmCall& call) {
-  return Give(stream, [this, call] {
-    SetAccess(true);
+  return Give(stream, [call] {
     for (uint32_t r = 0; r < call.rows; ++r) {
       for (uint32_t o = 0; o < call.outputs; ++o) {
         float sum = 0;
@@ -180,7 +177,6 @@ absl::Status SimulatedDevice::Gemm(DeviceStream stream, const GemmCall& call) {
         call.y[r * call.y_stride + o] = sum;
       }
     }
-    SetAccess(false);
     return absl::OkStatus();
   });
 }
@@ -204,11 +200,9 @@ absl::Status SimulatedDevice::LaunchKernel(DeviceStream stream, KernelId kernel,
   const auto* begin = static_cast<const uint8_t*>(args);
   auto copy = std::make_shared<std::vector<uint8_t>>(begin, begin + bytes);
   return Give(stream, [this, kernel, shape, copy] {
-    SetAccess(true);
     absl::Status status;
     if (kernel == KernelId::kGather) status = CheckGather(*reinterpret_cast<const GatherArgs*>(copy->data()));
     if (status.ok()) status = RunEmulatedKernel(kernel, shape, options_.seed, copy->data());
-    SetAccess(false);
     return status;
   });
 }

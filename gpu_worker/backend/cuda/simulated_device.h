@@ -79,7 +79,7 @@ class SimulatedDevice : public Device {
   const SimulatedDeviceOptions options_;
   uint8_t* base_ = nullptr;
   size_t reserved_ = 0;
-  int open_ = 0;                              // how many pieces of work are being done
+  int open_ = 0;                              // how deep in work that may touch device memory
   std::map<uint64_t, uint64_t> allocations_;  // offset to bytes
   uint64_t used_ = 0, peak_ = 0;
   std::map<uintptr_t, size_t> mapped_;  // host memory that kernels can read

@@ -160,8 +160,7 @@ struct DeviceRun {
 // What one block attends: some queries of one KV head over some consecutive runs. Query s of the item is query head
 // kv_head * per_head + s % per_head of row first_row + s / per_head.
 struct AttendItem {
-  uint32_t first_row;      // of the step
-  uint32_t row_in_block;   // the same row, counted from its QueryBlock's first
+  uint32_t first_row;  // of the QueryBlock, in the step
   uint32_t kv_head;
   uint32_t first_query, queries;  // of those of first_row and on: [first_query, first_query + queries)
   uint32_t first_run, runs;

@@ -39,7 +39,7 @@ HGA_DEVICE QueryPlace PlaceOfQuery(const Args& a, const AttendItem& item, uint32
   const uint32_t query = item.first_query + s, row = query / a.per_head;
   QueryPlace place;
   place.row = item.first_row + row;
-  place.row_in_block = item.row_in_block + row;
+  place.row_in_block = row;
   place.state = place.row * a.query_heads + item.kv_head * a.per_head + query % a.per_head;
   return place;
 }
