@@ -108,6 +108,11 @@ TEST(CreateBackendTest, UnknownBackendsAreNamed) {
   const ModelWeights& weights = (*model)->weights;
   EXPECT_EQ(CreateBackend("abacus", weights, weights.config.Geometry(), BackendOptions()).status().code(),
             absl::StatusCode::kInvalidArgument);
+#ifndef HGA_CUDA
+  const auto cuda = CreateBackend("cuda", weights, weights.config.Geometry(), BackendOptions());
+  EXPECT_EQ(cuda.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_NE(std::string(cuda.status().message()).find("--config=cuda"), std::string::npos);
+#endif
 }
 
 TEST(BackendInputTest, WhatDoesNotFitIsRefused) {
