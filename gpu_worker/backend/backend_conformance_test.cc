@@ -8,6 +8,7 @@
 #include <string>
 #include <tuple>
 
+#include "gpu_worker/backend/cuda/testing_device.h"
 #include "gpu_worker/backend/sequence_runner.h"
 #include "gpu_worker/model/loaded_model.h"
 #include "gpu_worker/model/temporary_folder.h"
@@ -61,6 +62,7 @@ struct Shape {
 
 class ConformanceTest : public testing::TestWithParam<std::tuple<const char*, Shape>> {
  protected:
+  void SetUp() override { HGA_SKIP_WITHOUT_DEVICE(); }
   const char* kind() const { return std::get<0>(GetParam()); }
   // The cpu backend multiplies few rows by the weights as they are; on the device they are bf16.
   float few_tolerance() const { return kind() == std::string("cpu") ? kGemvTolerance : kBf16WeightsTolerance; }
@@ -170,6 +172,12 @@ TEST_P(ConformanceTest, LaterRowsDoNotChangeEarlierOnes) {
   }
 }
 
+#ifdef HGA_TEST_ON_GPU
+const char* const kKinds[] = {"cuda"};
+#else
+const char* const kKinds[] = {"cpu", "emulated", "emulated_tight"};
+#endif
+
 const Shape kShapes[] = {
     {4, 4, 8, 32, TensorType::kF32},     {4, 2, 16, 64, TensorType::kQ4_1},   {9, 3, 64, 288, TensorType::kQ4_0},
     {4, 1, 24, 64, TensorType::kF16},    {8, 1, 128, 64, TensorType::kQ8_0},  {2, 2, 128, 256, TensorType::kQ6_K},
@@ -178,8 +186,7 @@ const Shape kShapes[] = {
 };
 
 INSTANTIATE_TEST_SUITE_P(Shapes, ConformanceTest,
-                         testing::Combine(testing::Values("cpu", "emulated", "emulated_tight"),
-                                          testing::ValuesIn(kShapes)),
+                         testing::Combine(testing::ValuesIn(kKinds), testing::ValuesIn(kShapes)),
                          [](const auto& info) {
                            return std::get<0>(info.param) + std::string("_") + std::to_string(info.index % std::size(kShapes));
                          });

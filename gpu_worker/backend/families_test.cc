@@ -4,6 +4,7 @@
 #include <random>
 #include <string>
 
+#include "gpu_worker/backend/cuda/testing_device.h"
 #include "gpu_worker/backend/sequence_runner.h"
 #include "gpu_worker/backend/testing_backend.h"
 #include "gpu_worker/model/hf_model.h"
@@ -13,6 +14,12 @@
 
 namespace hga {
 namespace {
+
+#ifdef HGA_TEST_ON_GPU
+const char* const kDevices[] = {"cuda"};
+#else
+const char* const kDevices[] = {"emulated", "emulated_tight"};
+#endif
 
 struct Family {
   const char* name;
@@ -84,7 +91,8 @@ TEST_P(FamiliesTest, CpuMatchesTheReference) {
 
 // Weights are bf16 on the device, which takes three bits of f16. An expert chosen otherwise would show as far more.
 TEST_P(FamiliesTest, TheDeviceMatchesTheReference) {
-  for (const char* kind : {"emulated", "emulated_tight"}) {
+  HGA_SKIP_WITHOUT_DEVICE();
+  for (const char* kind : kDevices) {
     SequenceRunner reference("reference", weights()), device(kind, weights());
     EXPECT_LT(RelativeError(device.Step(Tokens(5)), reference.Step(Tokens(5))), 0.012) << kind;
     EXPECT_LT(RelativeError(device.Step(Tokens(61)), reference.Step(Tokens(61))), 0.08) << kind;

@@ -17,7 +17,10 @@ namespace {
 
 constexpr uint32_t kNormThreads = 256, kHeadWarps = 4, kStateThreads = 64;
 
-LaunchShape NormShape(uint32_t rows) { return {rows, 1, kNormThreads, kNormThreads / 32 * 4}; }
+LaunchShape NormShape(uint32_t rows, uint32_t width) {
+  const uint32_t threads = std::min(kNormThreads, (width + 31) / 32 * 32);
+  return {rows, 1, threads, threads / 32 * 4};
+}
 
 }  // namespace
 
@@ -123,7 +126,7 @@ absl::Status CudaBackend::Begin(absl::Span<const BatchRow> rows_in) {
 absl::Status CudaBackend::Norm(const DeviceBuffer& scale, uint32_t n, bool exactly, const uint32_t* take) {
   const bool few = IsFewRows(n);
   return device_->Launch(
-      DeviceStream::kCompute, NormShape(n),
+      DeviceStream::kCompute, NormShape(n, config_.hidden),
       RmsNormArgs{workspace_.x, scale.as<float>(), take, few || exactly ? workspace_.normed : nullptr,
                   few ? nullptr : workspace_.normed_bf16, config_.hidden, config_.rms_epsilon});
 }

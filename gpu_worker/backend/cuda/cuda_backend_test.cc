@@ -5,7 +5,7 @@
 #include <cmath>
 #include <random>
 
-#include "gpu_worker/backend/cuda/simulated_device.h"
+#include "gpu_worker/backend/cuda/testing_device.h"
 #include "gpu_worker/backend/reference/reference_backend.h"
 #include "gpu_worker/model/hf_model.h"
 #include "gpu_worker/model/random_checkpoint.h"
@@ -135,7 +135,7 @@ CudaBackendOptions SmallOptions() {
 
 std::unique_ptr<CudaBackend> Make(const ModelWeights& weights, const CudaBackendOptions& options,
                                   const SimulatedDeviceOptions& device = {}) {
-  auto backend = CudaBackend::Create(std::make_unique<SimulatedDevice>(device), weights, weights.config.Geometry(),
+  auto backend = CudaBackend::Create(MakeTestDevice(device), weights, weights.config.Geometry(),
                                      options);
   EXPECT_TRUE(backend.ok()) << backend.status();
   return *std::move(backend);
@@ -144,7 +144,10 @@ std::unique_ptr<CudaBackend> Make(const ModelWeights& weights, const CudaBackend
 struct Heads {
   uint32_t query_heads, kv_heads, head_dim;
 };
-class RaggedTest : public testing::TestWithParam<Heads> {};
+class RaggedTest : public testing::TestWithParam<Heads> {
+ protected:
+  void SetUp() override { HGA_SKIP_WITHOUT_DEVICE(); }
+};
 
 TEST_P(RaggedTest, ListsOfAnyShapeMatchTheReference) {
   const auto model = Model(GetParam().query_heads, GetParam().kv_heads, GetParam().head_dim);
@@ -171,6 +174,7 @@ INSTANTIATE_TEST_SUITE_P(Heads, RaggedTest,
 class CudaBackendTest : public testing::Test {
  protected:
   CudaBackendTest() : model_(Model(4, 2, 16)), g_(model_->weights.config.Geometry()), history_(g_) {}
+  void SetUp() override { HGA_SKIP_WITHOUT_DEVICE(); }
   const ModelWeights& weights() const { return model_->weights; }
 
   const std::unique_ptr<HfModel> model_;
@@ -284,7 +288,7 @@ TEST_F(CudaBackendTest, WhatIsAllocatedIsThePlanToTheByte) {
     options.device_memory_limit = plan.total() - plan.tier;
     EXPECT_EQ(Make(model->weights, options)->memory().used(), options.device_memory_limit);
     --options.device_memory_limit;
-    const auto refused = CudaBackend::Create(std::make_unique<SimulatedDevice>(SimulatedDeviceOptions()),
+    const auto refused = CudaBackend::Create(MakeTestDevice({}),
                                              model->weights, model->weights.config.Geometry(), options);
     EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
     EXPECT_NE(std::string(refused.status().message()).find("weights"), std::string::npos);
@@ -292,19 +296,20 @@ TEST_F(CudaBackendTest, WhatIsAllocatedIsThePlanToTheByte) {
 }
 
 TEST_F(CudaBackendTest, ADeviceThatIsTooSmallIsRefused) {
+  if (kOnGpu) GTEST_SKIP() << "a device has the size it has";
   SimulatedDeviceOptions device;
   device.bytes = 1 << 20;
   for (const uint64_t limit : {uint64_t{0}, uint64_t{64} << 20}) {
     CudaBackendOptions options = SmallOptions();
     options.device_memory_limit = limit;
-    const auto refused = CudaBackend::Create(std::make_unique<SimulatedDevice>(device), weights(), g_, options);
+    const auto refused = CudaBackend::Create(MakeTestDevice(device), weights(), g_, options);
     EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
   }
 }
 
 TEST_F(CudaBackendTest, BadOptionsAreRefused) {
   const auto refused = [&](const CudaBackendOptions& options) {
-    return CudaBackend::Create(std::make_unique<SimulatedDevice>(SimulatedDeviceOptions()), weights(), g_, options)
+    return CudaBackend::Create(MakeTestDevice({}), weights(), g_, options)
                .status().code() == absl::StatusCode::kInvalidArgument;
   };
   CudaBackendOptions options = SmallOptions();
