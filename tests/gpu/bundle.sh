@@ -14,7 +14,7 @@ tests=(//gpu_worker/backend:backend_conformance_gpu_test //gpu_worker/backend:fa
        //gpu_worker/backend/cuda:cuda_backend_gpu_test)
 programs=(//tests/bench:cuda_bench //gpu_worker //kv_store //router //client:hga //gpu_worker/model:make_checkpoint)
 
-bazel build -c opt --config=cuda --noshow_progress "${tests[@]}" "${programs[@]}"
+bazel build -c opt --config=cuda "${tests[@]}" "${programs[@]}"
 
 rm -rf "$folder" "$folder.tar.gz"
 mkdir -p "$folder/bin" "$folder/lib" "$folder/glibc"
