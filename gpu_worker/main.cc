@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -71,13 +72,32 @@ RouterLink::Factory RouterFactory(const GpuWorkerOptions& o, const KvGeometry& g
   return [attach] { return AttachRouter(attach); };
 }
 
-absl::StatusOr<std::unique_ptr<GrpcKvClient>> AttachStore(const GpuWorkerOptions& o, const KvGeometry& geometry) {
+// Lets a device read the arena in place.
+std::function<void()> RegisterArena(Backend* backend, const void* memory, size_t bytes) {
+  const auto begin = std::chrono::steady_clock::now();
+  const absl::Status status = backend->RegisterKv(memory, bytes);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+  if (!status.ok()) {
+    LogWarning("the device cannot read the arena in place: K/V is copied on its way",
+               {{"error", std::string(status.message())}});
+    return nullptr;
+  }
+  LogInfo("arena registered", {{"bytes", bytes}, {"seconds", took.count()}});
+  return [backend, memory] { backend->UnregisterKv(memory); };
+}
+
+// The backend must outlive the client.
+absl::StatusOr<std::unique_ptr<GrpcKvClient>> AttachStore(const GpuWorkerOptions& o, const KvGeometry& geometry,
+                                                          Backend* backend) {
   GrpcKvClientOptions options;
   options.address = o.kv_store;
   options.client_name = "gpu_worker";
   options.geometry = geometry;
   options.attach_timeout_ms = kStoreTimeoutMs;
   if (o.kv_transport == "bytes") options.remote_bytes = o.kv_remote_bytes;
+  if (backend->name() == "cuda") {
+    options.on_map = [backend](const void* memory, size_t bytes) { return RegisterArena(backend, memory, bytes); };
+  }
   auto store = GrpcKvClient::Attach(options);
   if (store.ok()) return store;
   if (o.kv_transport == "auto" && absl::IsFailedPrecondition(store.status())) {
@@ -105,11 +125,13 @@ absl::Status Serve(const GpuWorkerOptions& o) {
   BackendOptions backend_options;
   backend_options.threads = o.threads;
   backend_options.max_rows = std::max(o.engine.prefill_batch_tokens, o.engine.max_sequences);
+  backend_options.device_memory_limit = o.device_memory_limit;
+  if (o.device_tier > 0) backend_options.device_tier_bytes = o.device_tier;
   HGA_ASSIGN_OR_RETURN(auto backend, CreateBackend(o.backend, model->weights, geometry, backend_options));
   HGA_ASSIGN_OR_RETURN(const KvDtype kv_dtype, ParseKvDtype(o.kv_dtype));
   backend = RoundKv(std::move(backend), geometry, kv_dtype);
   model->fingerprint = FingerprintWith(model->fingerprint, kv_dtype);
-  HGA_ASSIGN_OR_RETURN(auto store, AttachStore(o, geometry));
+  HGA_ASSIGN_OR_RETURN(auto store, AttachStore(o, geometry, backend.get()));
   RouterLink link(RouterFactory(o, geometry));
   if (!link.configured()) LogWarning("no --router: all attention is dense");
 

@@ -77,8 +77,8 @@ absl::Status GpuWorkerOptions::Validate() const {
     return absl::InvalidArgumentError(
         absl::StrCat("--kv_transport '", kv_transport, "': must be auto, arena or bytes"));
   }
-  if (backend != "cpu" && backend != "reference") {
-    return absl::InvalidArgumentError(absl::StrCat("--backend '", backend, "': must be cpu or reference"));
+  if (backend != "cpu" && backend != "cuda" && backend != "reference") {
+    return absl::InvalidArgumentError(absl::StrCat("--backend '", backend, "': must be cpu, cuda or reference"));
   }
   HGA_RETURN_IF_ERROR(ParseKvDtype(kv_dtype).status());
   if (threads < 0 || threads > 1024) return absl::InvalidArgumentError("--threads must be 0 to 1024");
@@ -107,7 +107,13 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
   app.add_option("--router", o->router, "Address of the router daemon; empty: none, attention is dense");
   app.add_option("--router_transport", o->router_transport, "auto, ring (shared memory) or stream (gRPC)");
   app.add_option("--router_spin_us", o->router_spin_us, "Microseconds to poll for a selection before sleeping");
-  app.add_option("--backend", o->backend, "cpu or reference (slow, the oracle)");
+  app.add_option("--backend", o->backend, "cpu, cuda (a GPU; only where built with --config=cuda) or reference (slow, the oracle)");
+  app.add_option("--device_memory_limit", o->device_memory_limit,
+                 "cuda: most device memory that is allocated, e.g. 32GiB; 0: what is free, but for a reserve")
+      ->transform(CLI::AsSizeValue(false));
+  app.add_option("--device_tier", o->device_tier,
+                 "cuda: device memory for copies of K/V, e.g. 1GiB; 0: what the rest leaves of the limit")
+      ->transform(CLI::AsSizeValue(false));
   app.add_option("--kv_dtype", o->kv_dtype, "bf16, fp8_e4m3 or int8: what K/V is rounded to; for kv_store --kv_dtype");
   app.add_option("--threads", o->threads, "Threads of the backend; 0: one per core");
   AddEngineOptions(&app, &o->engine);

@@ -1,5 +1,6 @@
 // What runs the model on a device: a handful of coarse calls per layer. Implementations: reference/ (plain loops,
-// double accumulators, the oracle), cpu/ (oneDNN and Highway). The engine owns one backend; step thread only.
+// double accumulators, the oracle), cpu/ (oneDNN and Highway), cuda/ (a GPU). The engine owns one backend; step thread
+// only.
 //
 //   Begin; for each layer: PreAttention, Attend (any number of times), PostAttention; then Logits
 #ifndef HGA_GPU_WORKER_BACKEND_BACKEND_H_
@@ -15,6 +16,7 @@
 #include "absl/types/span.h"
 #include "common/kv/bf16.h"
 #include "common/kv/geometry.h"
+#include "common/kv/ids.h"
 #include "gpu_worker/model/weights.h"
 
 namespace hga {
@@ -47,12 +49,20 @@ struct QueryBlock {
   uint32_t first_row = 0;
   uint32_t rows = 0;
   std::vector<std::vector<KvRun>> runs;  // [kv_heads]
+  // Names of the sequence's chunks, from the first on, whose K/V does not change any more: a backend may keep copies.
+  // Must stay until Attend returns.
+  absl::Span<const ChunkHash> finished;
 };
 
 struct AttendPlan {
   std::vector<QueryBlock> blocks;
   // Keeps sums of the values for Backend::AddResidual: true in all calls of a layer that has it.
   bool sum_values = false;
+};
+
+// Of K/V, in bytes, since the backend was made: read from the device's own memory, and brought there.
+struct DeviceTierUse {
+  uint64_t hit_bytes = 0, fetched_bytes = 0;
 };
 
 class Backend {
@@ -83,6 +93,13 @@ class Backend {
   virtual absl::Status PostAttention(uint32_t layer) = 0;
   // Final norm and output projection for the rows with want_logits, in order: [n][vocab_size].
   virtual absl::Status Logits(std::vector<float>* logits) = 0;
+
+  // Nothing where attention reads the host's memory in place.
+  virtual DeviceTierUse device_tier_use() const { return {}; }
+  // Memory that blocks will lie in, until UnregisterKv, which waits for what reads it: a device may then read it in
+  // place. Any thread, while steps run. Optional; an error means only that it is copied.
+  virtual absl::Status RegisterKv(const void* memory, size_t bytes) { return absl::OkStatus(); }
+  virtual void UnregisterKv(const void* memory) {}
 };
 
 struct BackendOptions {
@@ -90,9 +107,14 @@ struct BackendOptions {
   int threads = 0;
   // Most rows of a step, prefill and decode alike. 256: GEMM is at its best from there on, activations stay small.
   uint32_t max_rows = 256;
+  // cuda: most device memory that is handed out, in bytes; 0: what is free at the start but for a reserve.
+  uint64_t device_memory_limit = 0;
+  // cuda: of it, for copies of K/V; UINT64_MAX: what the rest leaves.
+  uint64_t device_tier_bytes = UINT64_MAX;
 };
 
-// kind: "reference" or "cpu". The weights must outlive the backend.
+// kind: "reference", "cpu" or "cuda". The weights must outlive the backend. "cuda" falls back to "cpu", with a warning,
+// where there is no device; FAILED_PRECONDITION: built without it. RESOURCE_EXHAUSTED: the device has too little memory.
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const std::string& kind, const ModelWeights& weights,
                                                        const KvGeometry& geometry, const BackendOptions& options);
 

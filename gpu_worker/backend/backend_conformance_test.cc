@@ -5,7 +5,10 @@
 #include <limits>
 #include <memory>
 #include <random>
+#include <string>
+#include <tuple>
 
+#include "gpu_worker/backend/cuda/testing_device.h"
 #include "gpu_worker/backend/sequence_runner.h"
 #include "gpu_worker/model/loaded_model.h"
 #include "gpu_worker/model/temporary_folder.h"
@@ -18,6 +21,7 @@ namespace {
 // bf16 GEMM rounds weights and activations to 8 bits; GEMV does not.
 constexpr float kGemmTolerance = 0.08f;
 constexpr float kGemvTolerance = 2e-3f;
+constexpr float kBf16WeightsTolerance = 0.01f;
 
 std::unique_ptr<LoadedModel> MakeModel(const TinyModelOptions& options) {
   const TemporaryFolder folder;
@@ -56,17 +60,22 @@ struct Shape {
   TensorType type;
 };
 
-class ConformanceTest : public testing::TestWithParam<Shape> {
+class ConformanceTest : public testing::TestWithParam<std::tuple<const char*, Shape>> {
  protected:
+  void SetUp() override { HGA_SKIP_WITHOUT_DEVICE(); }
+  const char* kind() const { return std::get<0>(GetParam()); }
+  // The cpu backend multiplies few rows by the weights as they are; on the device they are bf16.
+  float few_tolerance() const { return kind() == std::string("cpu") ? kGemvTolerance : kBf16WeightsTolerance; }
+
   std::unique_ptr<LoadedModel> Model() {
     TinyModelOptions options;
-    options.query_heads = GetParam().query_heads;
-    options.kv_heads = GetParam().kv_heads;
-    options.head_dim = GetParam().head_dim;
-    options.hidden = GetParam().hidden;
-    options.ffn = GetParam().hidden;
-    options.type = GetParam().type;
-    options.tied = GetParam().kv_heads % 2 == 0;
+    options.query_heads = std::get<1>(GetParam()).query_heads;
+    options.kv_heads = std::get<1>(GetParam()).kv_heads;
+    options.head_dim = std::get<1>(GetParam()).head_dim;
+    options.hidden = std::get<1>(GetParam()).hidden;
+    options.ffn = std::get<1>(GetParam()).hidden;
+    options.type = std::get<1>(GetParam()).type;
+    options.tied = std::get<1>(GetParam()).kv_heads % 2 == 0;
     return MakeModel(options);
   }
 };
@@ -74,28 +83,28 @@ class ConformanceTest : public testing::TestWithParam<Shape> {
 TEST_P(ConformanceTest, MatchesTheReferenceOnOddSizes) {
   const auto model = Model();
   for (const uint32_t rows : {1u, 15u, 16u, 17u, 63u, 64u, 65u}) {
-    SequenceRunner reference("reference", model->weights), cpu("cpu", model->weights);
+    SequenceRunner reference("reference", model->weights), tested(kind(), model->weights);
     const auto tokens = Tokens(rows, rows);
-    const float tolerance = rows <= 8 ? kGemvTolerance : kGemmTolerance;
-    ExpectClose(cpu.Step(tokens), reference.Step(tokens), tolerance, "logits of a prompt");
-    ExpectClose(cpu.queries(), reference.queries(), tolerance + 0.01f, "queries");
-    ExpectClose(cpu.log_sum_exp(), reference.log_sum_exp(), tolerance + 0.01f, "log-sum-exp");
-    ExpectClose(cpu.KvRows(), reference.KvRows(), tolerance + 0.01f, "K/V");
-    ExpectClose(cpu.Step({7}), reference.Step({7}), kGemmTolerance, "logits of the next token");
+    const float tolerance = rows <= 8 ? few_tolerance() : kGemmTolerance;
+    ExpectClose(tested.Step(tokens), reference.Step(tokens), tolerance, "logits of a prompt");
+    ExpectClose(tested.queries(), reference.queries(), tolerance + 0.01f, "queries");
+    ExpectClose(tested.log_sum_exp(), reference.log_sum_exp(), tolerance + 0.01f, "log-sum-exp");
+    ExpectClose(tested.KvRows(), reference.KvRows(), tolerance + 0.01f, "K/V");
+    ExpectClose(tested.Step({7}), reference.Step({7}), kGemmTolerance, "logits of the next token");
   }
 }
 
 TEST_P(ConformanceTest, DecodeMatchesTheReferenceClosely) {
   const auto model = Model();
-  SequenceRunner reference("reference", model->weights), cpu("cpu", model->weights);
+  SequenceRunner reference("reference", model->weights), tested(kind(), model->weights);
   for (uint32_t token : Tokens(20, 3)) {
-    ExpectClose(cpu.Step({token}), reference.Step({token}), 0.02f, "logits");  // K/V are bf16 on both sides
+    ExpectClose(tested.Step({token}), reference.Step({token}), 0.02f, "logits");  // K/V are bf16 on both sides
   }
 }
 
 TEST_P(ConformanceTest, AnyPartitionOfTheRunsMergesToTheSame) {
   const auto model = Model();
-  SequenceRunner whole("cpu", model->weights), parted("cpu", model->weights);
+  SequenceRunner whole(kind(), model->weights), parted(kind(), model->weights);
   const auto tokens = Tokens(100, 5);
   ExpectClose(parted.Step(tokens, 3), whole.Step(tokens, 1), 0.02f, "logits");
   ExpectClose(parted.log_sum_exp(), whole.log_sum_exp(), 0.02f, "log-sum-exp");
@@ -103,9 +112,9 @@ TEST_P(ConformanceTest, AnyPartitionOfTheRunsMergesToTheSame) {
 
 TEST_P(ConformanceTest, HiddenRunsAreNotSeen) {
   const auto model = Model();
-  SequenceRunner reference("reference", model->weights), cpu("cpu", model->weights), open("cpu", model->weights);
+  SequenceRunner reference("reference", model->weights), tested(kind(), model->weights), open(kind(), model->weights);
   const auto tokens = Tokens(40, 6);
-  const auto hidden = cpu.Step(tokens, 1, /*hide_run=*/0, /*hide_before_row=*/25);
+  const auto hidden = tested.Step(tokens, 1, /*hide_run=*/0, /*hide_before_row=*/25);
   ExpectClose(hidden, reference.Step(tokens, 1, 0, 25), kGemmTolerance, "logits");
   const auto all = open.Step(tokens);
   const size_t vocab = model->weights.config.vocab_size;
@@ -117,16 +126,16 @@ TEST_P(ConformanceTest, AResidualIsOneKeyMore) {
   const auto model = Model();
   const auto tokens = Tokens(80, 7);
   for (const int parts : {1, 3}) {
-    SequenceRunner reference("reference", model->weights), cpu("cpu", model->weights), plain("cpu", model->weights);
+    SequenceRunner reference("reference", model->weights), tested(kind(), model->weights), plain(kind(), model->weights);
     reference.AddResidual(1.5f);
-    cpu.AddResidual(1.5f);
-    const auto logits = cpu.Step(tokens, parts, /*hide_run=*/1, /*hide_before_row=*/40);
+    tested.AddResidual(1.5f);
+    const auto logits = tested.Step(tokens, parts, /*hide_run=*/1, /*hide_before_row=*/40);
     ExpectClose(logits, reference.Step(tokens, parts, 1, 40), kGemmTolerance, "logits");
-    ExpectClose(cpu.Step({7}, parts), reference.Step({7}, parts), kGemmTolerance, "logits of the next token");
+    ExpectClose(tested.Step({7}, parts), reference.Step({7}, parts), kGemmTolerance, "logits of the next token");
     EXPECT_NE(logits, plain.Step(tokens, parts, 1, 40));
   }
   // One of no size changes nothing.
-  SequenceRunner with("cpu", model->weights), without("cpu", model->weights);
+  SequenceRunner with(kind(), model->weights), without(kind(), model->weights);
   with.AddResidual(-std::numeric_limits<float>::infinity());
   EXPECT_EQ(with.Step(tokens), without.Step(tokens));
 }
@@ -136,7 +145,7 @@ TEST_P(ConformanceTest, SameBitsForAnyNumberOfThreads) {
   const auto tokens = Tokens(70, 8);
   std::vector<std::vector<float>> results;
   for (int threads : {1, 2, 3}) {
-    SequenceRunner runner("cpu", model->weights, threads);
+    SequenceRunner runner(kind(), model->weights, threads);
     runner.AddResidual(0.5f);
     auto logits = runner.Step(tokens);
     const auto more = runner.Step({9});
@@ -149,8 +158,8 @@ TEST_P(ConformanceTest, SameBitsForAnyNumberOfThreads) {
 
 TEST_P(ConformanceTest, LaterRowsDoNotChangeEarlierOnes) {
   const auto model = Model();
-  for (const char* kind : {"reference", "cpu"}) {
-    SequenceRunner one(kind, model->weights), other(kind, model->weights);
+  for (const char* name : {"reference", kind()}) {
+    SequenceRunner one(name, model->weights), other(name, model->weights);
     one.AddResidual(0.5f);
     other.AddResidual(0.5f);
     auto tokens = Tokens(50, 9);
@@ -158,20 +167,29 @@ TEST_P(ConformanceTest, LaterRowsDoNotChangeEarlierOnes) {
     tokens[30] ^= 1;
     const auto after = other.Step(tokens);
     const size_t same = 30 * size_t{model->weights.config.vocab_size};
-    EXPECT_TRUE(std::equal(before.begin(), before.begin() + same, after.begin())) << kind;
-    EXPECT_FALSE(std::equal(before.begin() + same, before.end(), after.begin() + same)) << kind;
+    EXPECT_TRUE(std::equal(before.begin(), before.begin() + same, after.begin())) << name;
+    EXPECT_FALSE(std::equal(before.begin() + same, before.end(), after.begin() + same)) << name;
   }
 }
 
+#ifdef HGA_TEST_ON_GPU
+const char* const kKinds[] = {"cuda"};
+#else
+const char* const kKinds[] = {"cpu", "emulated", "emulated_tight"};
+#endif
+
+const Shape kShapes[] = {
+    {4, 4, 8, 32, TensorType::kF32},     {4, 2, 16, 64, TensorType::kQ4_1},   {9, 3, 64, 288, TensorType::kQ4_0},
+    {4, 1, 24, 64, TensorType::kF16},    {8, 1, 128, 64, TensorType::kQ8_0},  {2, 2, 128, 256, TensorType::kQ6_K},
+    {4, 2, 64, 256, TensorType::kQ5_K},  {2, 1, 128, 256, TensorType::kQ4_K}, {4, 2, 16, 64, TensorType::kQ5_0},
+    {2, 2, 32, 64, TensorType::kQ5_1},   {4, 4, 256, 64, TensorType::kBF16},
+};
+
 INSTANTIATE_TEST_SUITE_P(Shapes, ConformanceTest,
-                         testing::Values(Shape{4, 4, 8, 32, TensorType::kF32}, Shape{4, 2, 16, 64, TensorType::kQ4_1},
-                                         Shape{9, 3, 64, 288, TensorType::kQ4_0}, Shape{4, 1, 24, 64, TensorType::kF16},
-                                         Shape{8, 1, 128, 64, TensorType::kQ8_0},
-                                         Shape{2, 2, 128, 256, TensorType::kQ6_K},
-                                         Shape{4, 2, 64, 256, TensorType::kQ5_K},
-                                         Shape{2, 1, 128, 256, TensorType::kQ4_K},
-                                         Shape{4, 2, 16, 64, TensorType::kQ5_0}, Shape{2, 2, 32, 64, TensorType::kQ5_1},
-                                         Shape{4, 4, 256, 64, TensorType::kBF16}));
+                         testing::Combine(testing::ValuesIn(kKinds), testing::ValuesIn(kShapes)),
+                         [](const auto& info) {
+                           return std::get<0>(info.param) + std::string("_") + std::to_string(info.index % std::size(kShapes));
+                         });
 
 TEST(RealModelTest, AnswersAsTheReferenceDoes) {
   const char* folder = std::getenv("HGA_MODEL_DIR");

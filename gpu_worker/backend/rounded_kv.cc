@@ -32,6 +32,9 @@ class RoundedKvBackend : public Backend {
   absl::Status AddResidual(const float* missed) override { return inner_->AddResidual(missed); }
   absl::Status PostAttention(uint32_t layer) override { return inner_->PostAttention(layer); }
   absl::Status Logits(std::vector<float>* logits) override { return inner_->Logits(logits); }
+  DeviceTierUse device_tier_use() const override { return inner_->device_tier_use(); }
+  absl::Status RegisterKv(const void* memory, size_t bytes) override { return inner_->RegisterKv(memory, bytes); }
+  void UnregisterKv(const void* memory) override { inner_->UnregisterKv(memory); }
 
  private:
   const std::unique_ptr<Backend> inner_;

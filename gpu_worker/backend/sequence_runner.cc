@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "gpu_worker/backend/testing_backend.h"
 #include "gtest/gtest.h"
 
 namespace hga {
@@ -10,13 +11,15 @@ SequenceRunner::SequenceRunner(const std::string& kind, const ModelWeights& weig
     : g_(weights.config.Geometry()) {
   BackendOptions options;
   options.threads = threads;
-  auto created = CreateBackend(kind, weights, g_, options);
+  auto created = CreateTestBackend(kind, weights, g_, options);
   EXPECT_TRUE(created.ok()) << created.status();
   backend_ = *std::move(created);
 }
 
 void SequenceRunner::Restart() {
   blocks_.clear();
+  names_.clear();
+  ++restarts_;
   length_ = 0;
 }
 
@@ -26,6 +29,7 @@ std::vector<float> SequenceRunner::Step(const std::vector<uint32_t>& tokens, int
   std::vector<BatchRow> rows;
   for (uint32_t token : tokens) rows.push_back({token, length_++, true});
   while (blocks_.size() * g_.chunk_tokens < length_) {
+    names_.push_back(NextChunkHash(names_.empty() ? ChunkHash() : names_.back(), {restarts_}));
     blocks_.emplace_back(g_.layers, std::vector<bf16>(g_.block_elements(), ToBf16(1e9f)));  // garbage must not show
   }
   EXPECT_TRUE(backend_->Begin(rows).ok());
@@ -80,6 +84,7 @@ AttendPlan SequenceRunner::Plan(uint32_t layer, uint32_t first, size_t rows, int
     block.first_row = begin;
     block.rows = std::min<uint32_t>(g_.chunk_tokens, rows - begin);
     block.runs.resize(g_.kv_heads);
+    block.finished = absl::MakeConstSpan(names_).first(first / g_.chunk_tokens);
     const uint32_t last = first + begin + block.rows;
     for (uint32_t group = 0; group * g_.group_tokens < last; ++group) {
       if (static_cast<int>(group) % parts != part) continue;

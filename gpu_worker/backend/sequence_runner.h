@@ -15,7 +15,7 @@ namespace hga {
 // Owns the backend and the sequence's K/V; a step that fails is a failure of the test. One thread.
 class SequenceRunner {
  public:
-  // The weights must outlive the runner.
+  // kind: as CreateTestBackend. The weights must outlive the runner.
   SequenceRunner(const std::string& kind, const ModelWeights& weights, int threads = 2);
 
   // Forgets the sequence; the next step begins another.
@@ -44,6 +44,8 @@ class SequenceRunner {
   const KvGeometry g_;
   std::unique_ptr<Backend> backend_;
   std::vector<std::vector<std::vector<bf16>>> blocks_;  // [chunk][layer]
+  std::vector<ChunkHash> names_;                        // [chunk], made up, others after each restart
+  uint32_t restarts_ = 0;
   std::vector<float> queries_, log_sum_exp_;
   uint32_t length_ = 0;
   std::optional<float> missed_;

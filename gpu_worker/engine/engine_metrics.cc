@@ -76,6 +76,8 @@ void EngineMetrics::DeclareSteps(MetricFactory* make) {
                                   "and pinned by the sequence; miss: lost, to be computed again", tier);
     bytes_[i] = make->AddCounter("hga_worker_kv_bytes_total", "Bytes of those blocks", tier);
   }
+  device_fetched_ = make->AddCounter("hga_worker_device_fetched_bytes_total",
+                                     "Bytes of K/V brought to a GPU's memory, those that are not kept there included");
   route_wait_ = make->AddHistogram("hga_worker_route_wait_seconds",
                                    "Wait for the router's selection after the window was attended, per layer",
                                    ShortSeconds());
@@ -147,6 +149,14 @@ void EngineMetrics::CountBlocks(Tier tier, uint64_t blocks) {
   if (!on_ || blocks == 0) return;
   blocks_[static_cast<size_t>(tier)]->Increment(static_cast<double>(blocks));
   bytes_[static_cast<size_t>(tier)]->Increment(static_cast<double>(blocks) * block_bytes_);
+}
+
+void EngineMetrics::CountDevice(uint64_t hit_bytes, uint64_t fetched_bytes) {
+  if (!on_ || hit_bytes + fetched_bytes == 0) return;
+  const auto device = static_cast<size_t>(Tier::kDevice);
+  bytes_[device]->Increment(static_cast<double>(hit_bytes));
+  blocks_[device]->Increment(static_cast<double>(hit_bytes) / block_bytes_);
+  device_fetched_->Increment(static_cast<double>(fetched_bytes));
 }
 
 void EngineMetrics::CountKeys(bool decode, uint64_t attended, uint64_t dense) {

@@ -42,6 +42,8 @@ class EngineMetrics {
   void ObserveStep(bool decode, double seconds);
   void CountPrefill(uint32_t tokens);
   void CountBlocks(Tier tier, uint64_t blocks);
+  // K/V that attention found in the device's memory, in bytes, and that was brought there.
+  void CountDevice(uint64_t hit_bytes, uint64_t fetched_bytes);
   // Keys that were attended, and those a dense model would have.
   void CountKeys(bool decode, uint64_t attended, uint64_t dense);
   void ObserveRouteWait(double seconds);
@@ -73,7 +75,7 @@ class EngineMetrics {
   prometheus::Histogram *step_[2], *route_wait_, *fetch_;  // step_: [prefill, decode]
   prometheus::Counter *attended_keys_[2], *dense_keys_[2];
   std::array<prometheus::Counter*, 5> blocks_, bytes_;  // by Tier
-  prometheus::Counter *fallback_steps_, *given_back_, *cut_backs_;
+  prometheus::Counter *fallback_steps_, *given_back_, *cut_backs_, *device_fetched_;
 };
 
 }  // namespace hga

@@ -174,6 +174,12 @@ void StepRunner::WaitRoutes() {
   for (size_t i = 0; i < dense_blocks_.size(); ++i) dense_blocks_[i]->selection = &dense_response_.blocks[i];
 }
 
+// A chunk that this step computes in part is not there yet.
+absl::Span<const ChunkHash> StepRunner::Finished(const Block& block) const {
+  const Sequence& s = *block.part->sequence;
+  return absl::MakeConstSpan(s.hashes).first(std::min<size_t>(s.hashes.size(), s.computed / geometry_.chunk_tokens));
+}
+
 absl::Status StepRunner::AttendAlways(uint32_t layer) {
   plan_.blocks.resize(blocks_.size());
   for (size_t i = 0; i < blocks_.size(); ++i) {
@@ -184,6 +190,7 @@ absl::Status StepRunner::AttendAlways(uint32_t layer) {
       HGA_CHECK(data != nullptr);
       return data;
     }, &plan_.blocks[i]);
+    plan_.blocks[i].finished = Finished(b);
   }
   return backend_->Attend(plan_);
 }
@@ -195,7 +202,8 @@ absl::Status StepRunner::AttendSelected(uint32_t layer) {
     if (plan_.blocks.size() <= used) plan_.blocks.emplace_back();
     BlockSet& held = b.part->sequence->blocks;
     PlanRouted(*b.shape, b.first_row, b.rows, *b.selection,
-               [&](uint32_t chunk) -> const bf16* { return held.Find(chunk, layer); }, &plan_.blocks[used++]);
+               [&](uint32_t chunk) -> const bf16* { return held.Find(chunk, layer); }, &plan_.blocks[used]);
+    plan_.blocks[used++].finished = Finished(b);
   }
   plan_.blocks.resize(used);
   return used == 0 ? absl::OkStatus() : backend_->Attend(plan_);
@@ -230,6 +238,9 @@ void StepRunner::CountKeys() {
 }
 
 void StepRunner::Report() {
+  const DeviceTierUse use = backend_->device_tier_use();
+  metrics_->CountDevice(use.hit_bytes - reported_.hit_bytes, use.fetched_bytes - reported_.fetched_bytes);
+  reported_ = use;
   metrics_->CountBlocks(EngineMetrics::Tier::kHeld, counts_.held);
   metrics_->CountBlocks(EngineMetrics::Tier::kRam, counts_.ram);
   metrics_->CountBlocks(EngineMetrics::Tier::kDisk, counts_.disk);

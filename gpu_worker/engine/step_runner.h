@@ -67,6 +67,7 @@ class StepRunner {
   void LayOut(std::vector<StepPart>* parts);
   void SetBudget(Block* block) const;
   absl::Status RunLayer(uint32_t layer);
+  absl::Span<const ChunkHash> Finished(const Block& block) const;
   absl::Status AttendAlways(uint32_t layer);
   absl::Status AttendSelected(uint32_t layer);
   absl::Status AddResidual();
@@ -102,6 +103,7 @@ class StepRunner {
   DenseRouteClient dense_;
   uint64_t tick_ = 0, step_ = 0;
   StepCounts counts_;
+  DeviceTierUse reported_;
   RouterLink::Attachment router_;
   std::vector<BatchRow> rows_;
   std::vector<KvRow> kv_rows_;

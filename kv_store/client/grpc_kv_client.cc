@@ -143,7 +143,14 @@ absl::StatusOr<GrpcKvClient::AttachmentPtr> GrpcKvClient::Map(const pb::Attached
   }
   HGA_ASSIGN_OR_RETURN(Arena arena, Arena::Open(attached.arena_path(), shape));
   HGA_RETURN_IF_ERROR(arena.LockByte(attached.lock_byte()));
-  auto mapping = std::make_shared<const Arena>(std::move(arena));
+  std::function<void()> before_unmap;
+  if (options_.on_map && shape.slot_count > 0) {
+    before_unmap = options_.on_map(arena.Slot(0), shape.slot_bytes * shape.slot_count);
+  }
+  const std::shared_ptr<const Arena> mapping(new Arena(std::move(arena)), [before_unmap](const Arena* mapped) {
+    if (before_unmap) before_unmap();
+    delete mapped;
+  });
   attachment->arena = mapping;
   attachment->releaser = std::make_shared<const HeldBlock::Releaser>(
       [mapping, queue = releases_, id = attached.client_id()](uint32_t slot) {

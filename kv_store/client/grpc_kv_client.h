@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -27,6 +28,9 @@ struct GrpcKvClientOptions {
   int attach_timeout_ms = 5000;
   // Not 0: blocks travel as bytes, and this client holds so many at most. 0: the arena is mapped.
   uint64_t remote_bytes = 0;
+  // Called on a thread of the client's with each arena that it maps, before anything of it is held. What it returns, if
+  // anything, is called before that arena is unmapped, on any thread.
+  std::function<std::function<void()>(const void* memory, size_t bytes)> on_map;
 };
 
 // Two threads of its own: one reads the Attach stream and re-attaches when it ends, one sends releases.

@@ -3,7 +3,7 @@
 # Builds what it needs, prints a table with units and the machine's limits, writes a flat JSON object of numbers.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-names="path backend kv_store routing models quality deploy"
+names="path backend kv_store routing models quality deploy cuda"
 
 usage() {
   echo "usage: tests/bench/run.sh NAME [--quick] [--json FILE]"
@@ -49,8 +49,12 @@ run_quality() {
     "--commit=$commit" "--command=$command"
 }
 
-case "$name" in path|backend|kv_store|routing|models|quality|deploy) ;; *) usage >&2; exit 2 ;; esac
+case "$name" in path|backend|kv_store|routing|models|quality|deploy|cuda) ;; *) usage >&2; exit 2 ;; esac
 deploy/install_packages.sh
+if [ "$name" = cuda ]; then  # needs nvcc to build and a device to run; says so where there is none
+  bazel build -c opt --config=cuda //tests/bench:cuda_bench
+  exec .bazel/bin/tests/bench/cuda_bench "${common[@]}"
+fi
 deploy/fetch_model.sh
 model=.hga/models/SmolLM2-135M-Instruct.Q4_1.gguf
 if [ "$name" = quality ]; then

@@ -1,0 +1,61 @@
+// What one launch of the attention kernels works on, put together on the host: runs, items, merges.
+#ifndef HGA_GPU_WORKER_BACKEND_CUDA_ATTEND_BATCH_H_
+#define HGA_GPU_WORKER_BACKEND_CUDA_ATTEND_BATCH_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "common/kv/geometry.h"
+#include "gpu_worker/backend/backend.h"
+#include "gpu_worker/backend/cuda/kernels/args.h"
+
+namespace hga {
+
+// A decoding row's keys are cut into parts of at least so many keys, and into at most so many parts, so that one row
+// fills a device; the parts' states are merged.
+inline constexpr uint32_t kPartKeys = 64, kMaxParts = 64;
+
+struct AttendBatchLimits {
+  uint32_t runs = 16384;
+  uint32_t items = 4096;
+  uint32_t first_part_state = 0, part_states = 0;
+};
+
+// One thread.
+class AttendBatch {
+ public:
+  AttendBatch(const KvGeometry& geometry, const AttendBatchLimits& limits) : geometry_(geometry), limits_(limits) {}
+
+  void Clear();
+  bool empty() const { return few_.empty() && many_.empty(); }
+  // Whether a list of `block` may begin, or go on, with so many runs more.
+  bool HasRoom(const QueryBlock& block, uint32_t runs) const;
+  // A run of the list that is being made; first_key is filled in here.
+  void Add(DeviceRun run);
+  // Ends the list: these are the runs that the block's rows attend in this KV head. Nothing if it is empty.
+  void EndList(const QueryBlock& block, uint32_t kv_head);
+
+  const std::vector<DeviceRun>& runs() const { return runs_; }
+  const std::vector<AttendItem>& few() const { return few_; }    // of AttendFew
+  const std::vector<AttendItem>& many() const { return many_; }  // of AttendMany
+  const std::vector<MergeItem>& merges() const { return merges_; }
+
+ private:
+  uint32_t Queries(const QueryBlock& block) const { return block.rows * geometry_.queries_per_kv_head(); }
+  uint32_t MostItems(const QueryBlock& block) const;
+  uint32_t PartsOf(const QueryBlock& block) const;
+  void AddItems(const QueryBlock& block, uint32_t kv_head, uint32_t first_run, uint32_t runs, uint32_t part);
+
+  const KvGeometry geometry_;
+  const AttendBatchLimits limits_;
+  std::vector<DeviceRun> runs_;
+  std::vector<AttendItem> few_, many_;
+  std::vector<MergeItem> merges_;
+  uint32_t list_begin_ = 0;   // of the list that is being made
+  uint32_t list_keys_ = 0;
+  uint32_t part_states_ = 0;  // taken
+};
+
+}  // namespace hga
+
+#endif  // HGA_GPU_WORKER_BACKEND_CUDA_ATTEND_BATCH_H_

@@ -1,0 +1,106 @@
+// Exact attention on the device over K/V that lies in the host's memory: what the device tier lacks is brought by one
+// gather for each launch, on the copy stream, while the compute stream still works on what it was given before.
+#ifndef HGA_GPU_WORKER_BACKEND_CUDA_CUDA_ATTENTION_H_
+#define HGA_GPU_WORKER_BACKEND_CUDA_CUDA_ATTENTION_H_
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "gpu_worker/backend/backend.h"
+#include "gpu_worker/backend/cuda/attend_batch.h"
+#include "gpu_worker/backend/cuda/device_memory.h"
+#include "gpu_worker/backend/cuda/device_tier.h"
+#include "gpu_worker/backend/cuda/workspace.h"
+
+namespace hga {
+
+struct CudaAttentionOptions {
+  uint32_t max_rows = 0;
+  // Keys and values of one launch that the device tier does not keep: the tail, and all of it without a tier. Twice.
+  // Twice as much is pinned on the host, for memory that is not registered.
+  uint64_t window_bytes = uint64_t{16} << 20;
+  // Rounded down to whole slots.
+  uint64_t tier_bytes = 0;
+  uint32_t tier_unit_tokens = 16;  // divides group_tokens
+  TierPolicy tier_policy = TierPolicy::kSieve;
+  AttendBatchLimits batch;
+};
+
+// Step thread only.
+class CudaAttention {
+ public:
+  // Device memory that Create takes, by what for.
+  static uint64_t WindowBytes(const KvGeometry& geometry, const CudaAttentionOptions& options);
+  static uint64_t TierBytes(const KvGeometry& geometry, const CudaAttentionOptions& options);
+  // INVALID_ARGUMENT: options; RESOURCE_EXHAUSTED.
+  static absl::StatusOr<std::unique_ptr<CudaAttention>> Create(Device* device, DeviceMemory* memory,
+                                                               const KvGeometry& geometry,
+                                                               const CudaAttentionOptions& options);
+
+  // Merges the plan's runs into the states in `w`, of a step of so many rows. The plan must be sound. Its K/V has been
+  // read when what the compute stream was given has been done.
+  absl::Status Attend(uint32_t layer, const AttendPlan& plan, const Workspace& w);
+
+  const DeviceTierUse& use() const { return use_; }
+
+ private:
+  // What a launch reads, in two sets: one is filled while the device works on the other.
+  struct Launch {
+    PinnedBuffer descriptors, staging;
+    DeviceBuffer on_device;  // descriptors
+    DeviceBuffer window;
+    DeviceEvent ready, done;
+  };
+  // Where a run that the tier does not keep lies in the window.
+  struct InWindow {
+    bf16 *k, *v;
+    uint32_t tokens;
+  };
+  // Some consecutive keys of one run, in one unit of the tier.
+  struct Piece {
+    const bf16 *k, *v;
+    uint32_t position, tokens;
+    uint16_t first_row;
+  };
+
+  CudaAttention(Device* device, const KvGeometry& geometry, const CudaAttentionOptions& options);
+  absl::Status Allocate(DeviceMemory* memory);
+  size_t PieceBytes(uint32_t tokens) const { return size_t{tokens} * geometry_.head_dim * sizeof(bf16); }
+  absl::Status BeginBatch();
+  absl::Status StartBlock(const QueryBlock& block, const Workspace& w);
+  absl::Status AttendList(uint32_t layer, const QueryBlock& block, uint32_t kv_head, const Workspace& w);
+  // False: this launch has no room for it.
+  bool AddRun(uint32_t layer, const QueryBlock& block, uint32_t kv_head, const KvRun& run);
+  void AddToTier(const BlockName& name, uint32_t kv_head, const Piece& piece);
+  void AddToWindow(const Piece& piece);
+  // Where the device reads `bytes` of the host's: in place, or in the staging buffer.
+  const bf16* Source(const bf16* memory, size_t bytes);
+  absl::Status Submit(const Workspace& w);
+  absl::Status LaunchKernels(const Workspace& w, const uint8_t* descriptors, const std::vector<size_t>& offsets);
+
+  // Constant after construction.
+  Device* const device_;
+  const KvGeometry geometry_;
+  const CudaAttentionOptions options_;
+  const size_t slot_elements_;  // of a tier slot: keys, then values
+
+  DeviceTier tier_;
+  DeviceBuffer tier_memory_;
+  Launch launches_[2];
+  uint64_t batch_ = 1;  // number of the launch that is being put together
+  AttendBatch list_;
+  std::vector<GatherEntry> entries_;
+  size_t window_used_ = 0, staging_used_ = 0;
+  absl::flat_hash_map<const bf16*, InWindow> in_window_;  // by the host's keys
+  std::vector<bool> taken_rows_;                          // [max_rows]: a block of this launch has the row
+  DeviceTierUse use_;
+};
+
+}  // namespace hga
+
+#endif  // HGA_GPU_WORKER_BACKEND_CUDA_CUDA_ATTENTION_H_

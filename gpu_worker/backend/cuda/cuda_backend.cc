@@ -1,0 +1,254 @@
+#include "gpu_worker/backend/cuda/cuda_backend.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/log.h"
+#include "common/base/status.h"
+#include "gpu_worker/backend/check_rows.h"
+#include "gpu_worker/backend/rope.h"
+#include "gpu_worker/model/tensor_row.h"
+
+namespace hga {
+namespace {
+
+constexpr uint32_t kNormThreads = 256, kHeadWarps = 4, kStateThreads = 64;
+
+LaunchShape NormShape(uint32_t rows, uint32_t width) {
+  const uint32_t threads = std::min(kNormThreads, (width + 31) / 32 * 32);
+  return {rows, 1, threads, threads / 32 * 4};
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Create(std::unique_ptr<Device> device,
+                                                                 const ModelWeights& weights,
+                                                                 const KvGeometry& geometry,
+                                                                 const CudaBackendOptions& options) {
+  if (options.max_rows == 0 || options.max_rows > 65535) {
+    return absl::InvalidArgumentError("cuda backend: steps must have 1 to 65535 rows");
+  }
+  if (weights.config.experts > 1024) return absl::InvalidArgumentError("cuda backend: at most 1024 experts work");
+  HGA_ASSIGN_OR_RETURN(const DevicePlan plan,
+                       PlanDevice(weights, geometry, options, device->has_gemm(), device->free_bytes()));
+  LogInfo("cuda backend", {{"device", device->name()}, {"limit_bytes", plan.limit}, {"weights_bytes", plan.weights},
+                           {"workspace_bytes", plan.workspace}, {"window_bytes", plan.window},
+                           {"device_tier_bytes", plan.tier}});
+  std::unique_ptr<CudaBackend> backend(new CudaBackend(std::move(device), weights, geometry, options, plan));
+  HGA_RETURN_IF_ERROR(backend->Load(weights));
+  HGA_RETURN_IF_ERROR(backend->Allocate(weights));
+  return backend;
+}
+
+CudaBackend::CudaBackend(std::unique_ptr<Device> device, const ModelWeights& weights, const KvGeometry& geometry,
+                         const CudaBackendOptions& options, const DevicePlan& plan)
+    : device_(std::move(device)), config_(weights.config), geometry_(geometry), options_(options), plan_(plan),
+      embedding_(weights.embedding), rope_frequencies_(RopeFrequencies(config_)),
+      rope_magnitude_(RopeMagnitude(config_)), memory_(device_.get(), plan.limit) {}
+
+CudaBackend::~CudaBackend() {
+  for (int s = 0; s < kDeviceStreams; ++s) (void)device_->Synchronize(static_cast<DeviceStream>(s));
+}
+
+absl::Status CudaBackend::Load(const ModelWeights& weights) {
+  HGA_ASSIGN_OR_RETURN(auto loader, WeightLoader::Create(device_.get(), &memory_));
+  for (const LayerWeights& w : weights.layers) {
+    Layer layer;
+    HGA_ASSIGN_OR_RETURN(layer.attn_norm, loader->Vectors({w.attn_norm}));
+    HGA_ASSIGN_OR_RETURN(layer.ffn_norm, loader->Vectors({w.ffn_norm}));
+    HGA_ASSIGN_OR_RETURN(layer.qkv_bias, loader->Vectors({w.q_bias, w.k_bias, w.v_bias}));
+    HGA_ASSIGN_OR_RETURN(layer.q_norm, loader->Vectors({w.q_norm}));
+    HGA_ASSIGN_OR_RETURN(layer.k_norm, loader->Vectors({w.k_norm}));
+    HGA_ASSIGN_OR_RETURN(layer.qkv, CudaLinear::Create(loader.get(), {w.q, w.k, w.v}));
+    HGA_ASSIGN_OR_RETURN(layer.attn_output, CudaLinear::Create(loader.get(), {w.attn_output}));
+    HGA_ASSIGN_OR_RETURN(layer.mlp, CudaMlp::Create(loader.get(), config_, w));
+    layers_.push_back(std::move(layer));
+  }
+  HGA_ASSIGN_OR_RETURN(output_norm_, loader->Vectors({weights.output_norm}));
+  HGA_ASSIGN_OR_RETURN(output_, CudaLinear::Create(loader.get(), {weights.output}));
+  return device_->Synchronize(DeviceStream::kCompute);  // before the loader's buffers go
+}
+
+absl::Status CudaBackend::Allocate(const ModelWeights& weights) {
+  const size_t rows = options_.max_rows, q = rows * config_.query_heads * config_.head_dim;
+  const size_t kv = rows * config_.kv_heads * config_.head_dim * 2;
+  const WorkspaceShape shape = WorkspaceShapeOf(weights, options_, device_->has_gemm());
+  HGA_ASSIGN_OR_RETURN(workspace_, MakeWorkspace(shape, &memory_));
+  if (shape.gemm_bytes > 0) device_->SetGemmWorkspace(workspace_.gemm, shape.gemm_bytes);
+  HGA_ASSIGN_OR_RETURN(attention_, CudaAttention::Create(device_.get(), &memory_, geometry_,
+                                                         AttentionOptionsOf(config_, options_, plan_.tier)));
+  const auto pinned = [&](size_t bytes) { return PinnedBuffer::Allocate(device_.get(), bytes); };
+  HGA_ASSIGN_OR_RETURN(x_, pinned(rows * config_.hidden * sizeof(float)));
+  HGA_ASSIGN_OR_RETURN(positions_, pinned(rows * sizeof(uint32_t)));
+  HGA_ASSIGN_OR_RETURN(cos_sin_, pinned(rows * config_.rope_dims * sizeof(float)));
+  HGA_ASSIGN_OR_RETURN(queries_, pinned(q * sizeof(bf16)));
+  HGA_ASSIGN_OR_RETURN(kv_, pinned(kv * sizeof(bf16)));
+  HGA_ASSIGN_OR_RETURN(log_sum_exp_, pinned(rows * config_.query_heads * sizeof(float)));
+  HGA_ASSIGN_OR_RETURN(take_, pinned(kLogitRows * sizeof(uint32_t)));
+  HGA_ASSIGN_OR_RETURN(logits_, pinned(size_t{kLogitRows} * config_.vocab_size * sizeof(float)));
+  return absl::OkStatus();
+}
+
+// Embeddings, positions and their sines, for the device.
+void CudaBackend::FillRows() {
+  const size_t pairs = rope_frequencies_.size();
+  for (uint32_t r = 0; r < rows(); ++r) {
+    DequantizeTensorRow(embedding_, rows_[r].token_id, x_.as<float>() + size_t{r} * config_.hidden);
+    positions_.as<uint32_t>()[r] = rows_[r].position;
+    float* cosines = cos_sin_.as<float>() + r * 2 * pairs;
+    for (size_t i = 0; i < pairs; ++i) {
+      const double angle = rows_[r].position * rope_frequencies_[i];
+      cosines[i] = static_cast<float>(std::cos(angle) * rope_magnitude_);
+      cosines[pairs + i] = static_cast<float>(std::sin(angle) * rope_magnitude_);
+    }
+  }
+}
+
+absl::Status CudaBackend::Begin(absl::Span<const BatchRow> rows_in) {
+  HGA_RETURN_IF_ERROR(CheckRows(rows_in, options_.max_rows, config_));
+  // The last step may still read the buffers that are filled now.
+  HGA_RETURN_IF_ERROR(device_->Synchronize(DeviceStream::kCompute));
+  rows_.assign(rows_in.begin(), rows_in.end());
+  FillRows();
+  const size_t n = rows_.size();
+  const auto copy = [&](void* to, const PinnedBuffer& from, size_t bytes) {
+    return device_->CopyToDevice(DeviceStream::kCompute, to, from.as(), bytes);
+  };
+  HGA_RETURN_IF_ERROR(copy(workspace_.x, x_, n * config_.hidden * sizeof(float)));
+  HGA_RETURN_IF_ERROR(copy(workspace_.positions, positions_, n * sizeof(uint32_t)));
+  return copy(workspace_.cos_sin, cos_sin_, n * rope_frequencies_.size() * 2 * sizeof(float));
+}
+
+// Of x into normed: floats if rows are few or `exactly`, bf16 if they are many.
+absl::Status CudaBackend::Norm(const DeviceBuffer& scale, uint32_t n, bool exactly, const uint32_t* take) {
+  const bool few = IsFewRows(n);
+  return device_->Launch(
+      DeviceStream::kCompute, NormShape(n, config_.hidden),
+      RmsNormArgs{workspace_.x, scale.as<float>(), take, few || exactly ? workspace_.normed : nullptr,
+                  few ? nullptr : workspace_.normed_bf16, config_.hidden, config_.rms_epsilon});
+}
+
+absl::Status CudaBackend::FinishHeads(const Layer& w, uint32_t n) {
+  const Workspace& ws = workspace_;
+  FinishHeadsArgs a{};
+  a.qkv = ws.qkv;
+  a.bias = w.qkv_bias.as<float>();
+  a.q_norm = w.q_norm.as<float>();
+  a.k_norm = w.k_norm.as<float>();
+  a.cos_sin = ws.cos_sin;
+  a.q = ws.q;
+  a.q_bf16 = ws.q_bf16;
+  a.kv = ws.kv;
+  a.m = ws.m;
+  a.l = ws.l;
+  a.o = ws.o;
+  a.rows = n;
+  a.query_heads = config_.query_heads;
+  a.kv_heads = config_.kv_heads;
+  a.head_dim = config_.head_dim;
+  a.rope_dims = static_cast<uint32_t>(2 * rope_frequencies_.size());
+  a.adjacent = config_.rope_style == RopeStyle::kAdjacentPairs;
+  a.epsilon = config_.rms_epsilon;
+  const uint32_t heads = n * (config_.query_heads + 2 * config_.kv_heads);
+  return device_->Launch(DeviceStream::kCompute,
+                         {(heads + kHeadWarps - 1) / kHeadWarps, 1, kHeadWarps * 32, kHeadWarps * config_.head_dim * 4},
+                         a);
+}
+
+// Queries, and keys and values into their blocks.
+absl::Status CudaBackend::ReadHeads(absl::Span<const KvRow> kv_rows) {
+  const size_t n = rows_.size(), d = config_.head_dim, kv_heads = config_.kv_heads;
+  HGA_RETURN_IF_ERROR(device_->CopyToHost(DeviceStream::kCompute, queries_.as(), workspace_.q_bf16,
+                                          n * config_.query_heads * d * sizeof(bf16)));
+  HGA_RETURN_IF_ERROR(
+      device_->CopyToHost(DeviceStream::kCompute, kv_.as(), workspace_.kv, n * kv_heads * 2 * d * sizeof(bf16)));
+  HGA_RETURN_IF_ERROR(device_->Synchronize(DeviceStream::kCompute));
+  const bf16* from = kv_.as<bf16>();
+  for (const KvRow& to : kv_rows) {
+    for (uint32_t h = 0; h < kv_heads; ++h, from += 2 * d) {
+      std::memcpy(to.block + geometry_.k_row(h, to.token_in_chunk), from, d * sizeof(bf16));
+      std::memcpy(to.block + geometry_.v_row(h, to.token_in_chunk), from + d, d * sizeof(bf16));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaBackend::PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) {
+  HGA_RETURN_IF_ERROR(CheckKvRows(geometry_, layer, kv_rows, rows_.size()));
+  layer_ = layer;
+  const Layer& w = layers_[layer];
+  HGA_RETURN_IF_ERROR(Norm(w.attn_norm, rows(), false, nullptr));
+  HGA_RETURN_IF_ERROR(w.qkv.Apply(device_.get(), workspace_.rounded_weights,
+                                  {workspace_.normed, workspace_.normed_bf16}, rows(), workspace_.qkv));
+  HGA_RETURN_IF_ERROR(FinishHeads(w, rows()));
+  return ReadHeads(kv_rows);
+}
+
+absl::Status CudaBackend::Attend(const AttendPlan& plan) {
+  HGA_RETURN_IF_ERROR(CheckPlan(geometry_, plan, rows_.size()));
+  return attention_->Attend(layer_, plan, workspace_);
+}
+
+const float* CudaBackend::LogSumExp() {
+  const uint32_t count = rows() * config_.query_heads;
+  absl::Status status = device_->Launch(DeviceStream::kCompute, {(count + 255) / 256, 1, 256, 0},
+                                        LogSumExpArgs{workspace_.m, workspace_.l, workspace_.log_sum_exp, count});
+  if (status.ok()) {
+    status = device_->CopyToHost(DeviceStream::kCompute, log_sum_exp_.as(), workspace_.log_sum_exp,
+                                 count * sizeof(float));
+  }
+  if (status.ok()) status = device_->Synchronize(DeviceStream::kCompute);
+  // The seam has no room for an error here; the device keeps it, and the next call returns it.
+  if (!status.ok()) std::fill_n(log_sum_exp_.as<float>(), count, -INFINITY);
+  return log_sum_exp_.as<float>();
+}
+
+absl::Status CudaBackend::PostAttention(uint32_t layer) {
+  const Layer& w = layers_[layer];
+  const Workspace& ws = workspace_;
+  const uint32_t n = rows();
+  const bool few = IsFewRows(n);
+  HGA_RETURN_IF_ERROR(device_->Launch(
+      DeviceStream::kCompute, {n * config_.query_heads, 1, kStateThreads, 0},
+      FinishAttentionArgs{ws.l, ws.o, few ? ws.attended : nullptr, few ? nullptr : ws.attended_bf16, config_.head_dim}));
+  HGA_RETURN_IF_ERROR(
+      w.attn_output.Apply(device_.get(), ws.rounded_weights, {ws.attended, ws.attended_bf16}, n, ws.projected));
+  HGA_RETURN_IF_ERROR(AddTo(device_.get(), ws.x, ws.projected, uint64_t{n} * config_.hidden));
+  HGA_RETURN_IF_ERROR(Norm(w.ffn_norm, n, config_.experts > 0, nullptr));
+  HGA_RETURN_IF_ERROR(w.mlp.Apply(device_.get(), config_, n, ws));
+  // After the last layer the step's K/V may be let go.
+  return layer + 1 < layers_.size() ? absl::OkStatus() : device_->Synchronize(DeviceStream::kCompute);
+}
+
+absl::Status CudaBackend::Logits(std::vector<float>* logits) {
+  std::vector<uint32_t> wanted;
+  for (uint32_t r = 0; r < rows(); ++r) {
+    if (rows_[r].want_logits) wanted.push_back(r);
+  }
+  logits->resize(wanted.size() * config_.vocab_size);
+  for (size_t first = 0; first < wanted.size(); first += kLogitRows) {
+    const auto begin = wanted.begin() + first, end = begin + std::min<size_t>(kLogitRows, wanted.size() - first);
+    HGA_RETURN_IF_ERROR(LogitsOf({begin, end}, logits->data() + first * config_.vocab_size));
+  }
+  return absl::OkStatus();
+}
+
+// At most kLogitRows rows.
+absl::Status CudaBackend::LogitsOf(const std::vector<uint32_t>& which, float* logits) {
+  const auto n = static_cast<uint32_t>(which.size());
+  const size_t bytes = size_t{n} * config_.vocab_size * sizeof(float);
+  std::copy(which.begin(), which.end(), take_.as<uint32_t>());
+  HGA_RETURN_IF_ERROR(
+      device_->CopyToDevice(DeviceStream::kCompute, workspace_.take, take_.as(), n * sizeof(uint32_t)));
+  HGA_RETURN_IF_ERROR(Norm(output_norm_, n, true, workspace_.take));
+  HGA_RETURN_IF_ERROR(output_.ApplyExactly(device_.get(), workspace_.normed, n, workspace_.logits));
+  HGA_RETURN_IF_ERROR(device_->CopyToHost(DeviceStream::kCompute, logits_.as(), workspace_.logits, bytes));
+  HGA_RETURN_IF_ERROR(device_->Synchronize(DeviceStream::kCompute));
+  std::memcpy(logits, logits_.as(), bytes);
+  return absl::OkStatus();
+}
+
+}  // namespace hga

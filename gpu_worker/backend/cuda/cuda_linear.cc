@@ -1,0 +1,129 @@
+#include "gpu_worker/backend/cuda/cuda_linear.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/base/status.h"
+#include "gpu_worker/backend/cuda/kernels/shared_layout.h"
+
+namespace hga {
+namespace {
+
+constexpr uint32_t kDequantizeThreads = 256, kDequantizeBlocks = 1024;
+
+uint32_t Blocks(uint64_t count, uint32_t of) { return static_cast<uint32_t>((count + of - 1) / of); }
+
+uint32_t OutputTiles(const MatrixParts& parts) {
+  uint32_t tiles = 0;
+  for (uint32_t p = 0; p < parts.count; ++p) tiles += Blocks(parts.part[p].outputs, kGemmTileOutputs);
+  return tiles;
+}
+
+MatrixParts PartsOf(const std::vector<LoadedMatrix>& loaded, uint32_t cols) {
+  MatrixParts parts;
+  parts.cols = cols;
+  for (const LoadedMatrix& matrix : loaded) {
+    parts.part[parts.count++] = matrix.part;
+    parts.outputs += matrix.part.outputs;
+  }
+  return parts;
+}
+
+absl::Status Gemv(Device* device, const MatrixParts& w, const float* x, const uint32_t* expert_of, uint32_t rows,
+                  uint32_t share, float* y) {
+  const LaunchShape shape{Blocks(w.outputs, kGemvOutputs), expert_of == nullptr ? Blocks(rows, kGemvRows) : rows,
+                          kGemvOutputs * 32, 0};
+  return device->Launch(DeviceStream::kCompute, shape, GemvArgs{w, x, y, expert_of, rows, share});
+}
+
+}  // namespace
+
+absl::StatusOr<CudaLinear> CudaLinear::Create(WeightLoader* loader, const std::vector<TensorView>& parts) {
+  CudaLinear linear;
+  for (const TensorView& part : parts) {
+    HGA_ASSIGN_OR_RETURN(LoadedMatrix matrix, loader->Matrix(part));
+    linear.loaded_.push_back(std::move(matrix));
+  }
+  linear.parts_ = PartsOf(linear.loaded_, parts[0].cols);
+  return linear;
+}
+
+uint64_t CudaLinear::RoundedBytes(const std::vector<TensorView>& parts) {
+  uint64_t most = 0;
+  for (const TensorView& part : parts) {
+    if (part.type == TensorType::kF8E4M3) most = std::max(most, uint64_t{part.rows} * part.cols * sizeof(bf16));
+  }
+  return most;
+}
+
+// Rows of whole 16 bytes, everywhere.
+bool CudaLinear::GemmTakes() const {
+  if (parts_.cols % 8 != 0) return false;
+  for (uint32_t p = 0; p < parts_.count; ++p) {
+    if (parts_.part[p].outputs % 4 != 0) return false;
+  }
+  return true;
+}
+
+absl::Status CudaLinear::ApplyExactly(Device* device, const float* x, uint32_t rows, float* y) const {
+  return Gemv(device, parts_, x, nullptr, rows, 1, y);
+}
+
+absl::Status CudaLinear::Apply(Device* device, bf16* rounded_weights, const Activations& x, uint32_t rows,
+                               float* y) const {
+  if (IsFewRows(rows)) return ApplyExactly(device, x.floats, rows, y);
+  if (!device->has_gemm() || !GemmTakes()) {
+    const LaunchShape shape{OutputTiles(parts_), Blocks(rows, kGemmTileRows), kGemmThreads, kTileGemmSharedBytes};
+    return device->Launch(DeviceStream::kCompute, shape,
+                          TileGemmArgs{parts_, x.rounded, y, nullptr, nullptr, nullptr, rows, 1});
+  }
+  uint32_t offset = 0;
+  for (uint32_t p = 0; p < parts_.count; ++p) {
+    const MatrixPart& part = parts_.part[p];
+    const bf16* weights = static_cast<const bf16*>(part.data);
+    if (part.type == MatrixType::kF8E4M3) {
+      const uint32_t blocks =
+          std::min(kDequantizeBlocks, Blocks(uint64_t{part.outputs} * parts_.cols, kDequantizeThreads));
+      HGA_RETURN_IF_ERROR(device->Launch(DeviceStream::kCompute, {blocks, 1, kDequantizeThreads, 0},
+                                         DequantizeArgs{part, rounded_weights, parts_.cols}));
+      weights = rounded_weights;
+    }
+    GemmCall call;
+    call.x = x.rounded;
+    call.w = weights;
+    call.y = y + offset;
+    call.rows = rows;
+    call.outputs = part.outputs;
+    call.cols = parts_.cols;
+    call.y_stride = parts_.outputs;
+    HGA_RETURN_IF_ERROR(device->Gemm(DeviceStream::kCompute, call));
+    offset += part.outputs;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<CudaExperts> CudaExperts::Create(WeightLoader* loader,
+                                                const std::vector<const std::vector<TensorView>*>& parts) {
+  CudaExperts experts;
+  for (const std::vector<TensorView>* part : parts) {
+    HGA_ASSIGN_OR_RETURN(LoadedMatrix matrix, loader->Matrices(*part));
+    experts.loaded_.push_back(std::move(matrix));
+  }
+  experts.parts_ = PartsOf(experts.loaded_, parts[0]->front().cols);
+  return experts;
+}
+
+absl::Status CudaExperts::ApplyFew(Device* device, const float* x, const uint32_t* expert_of, uint32_t rows,
+                                   uint32_t share, float* y) const {
+  return Gemv(device, parts_, x, expert_of, rows, share, y);
+}
+
+absl::Status CudaExperts::ApplyMany(Device* device, const bf16* x, const ExpertTile* tiles, const uint32_t* tile_count,
+                                    uint32_t max_tiles, const uint32_t* order, uint32_t rows, uint32_t share,
+                                    float* y) const {
+  const LaunchShape shape{OutputTiles(parts_), max_tiles, kGemmThreads, kTileGemmSharedBytes};
+  return device->Launch(DeviceStream::kCompute, shape,
+                        TileGemmArgs{parts_, x, y, tiles, tile_count, order, rows, share});
+}
+
+}  // namespace hga

@@ -1,0 +1,80 @@
+// Which units of K/V lie in which slot of the device tier: the table alone, without the memory. A unit is some
+// consecutive tokens of one KV head in one block (one chunk of one layer).
+#ifndef HGA_GPU_WORKER_BACKEND_CUDA_DEVICE_TIER_H_
+#define HGA_GPU_WORKER_BACKEND_CUDA_DEVICE_TIER_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "common/kv/ids.h"
+
+namespace hga {
+
+// What makes room for a unit that is not there.
+enum class TierPolicy {
+  kFifo,   // the oldest
+  kLru,    // what was used longest ago
+  kSieve,  // the oldest that has not been used since the hand last passed: Zhang et al., NSDI 2024
+};
+
+struct DeviceTierOptions {
+  uint32_t slots = 0;
+  uint32_t units_per_block = 0;
+  TierPolicy policy = TierPolicy::kSieve;
+};
+
+// One thread. A block costs memory only while a unit of it is there.
+class DeviceTier {
+ public:
+  static constexpr uint32_t kNoSlot = UINT32_MAX;
+
+  explicit DeviceTier(const DeviceTierOptions& options);
+
+  struct Place {
+    uint32_t slot = kNoSlot;
+    bool hit = false;
+  };
+  // Where the unit lies, or, not a hit, where it is to be put. `batch` never falls. Nothing that was used at `batch` or
+  // the one before it is thrown out, since those may still be read: kNoSlot if there is nothing else.
+  Place Use(const BlockName& block, uint32_t unit, uint64_t batch);
+
+  uint32_t slots() const { return static_cast<uint32_t>(slots_.size()); }
+  uint32_t blocks() const { return static_cast<uint32_t>(table_.size()); }
+
+ private:
+  struct Slot {
+    uint32_t block = 0, unit = 0;
+    uint32_t newer = kNoSlot, older = kNoSlot;
+    uint64_t batch = 0;
+    bool used_again = false;
+  };
+  uint32_t FindBlock(const BlockName& name);
+  uint32_t& SlotOf(uint32_t block, uint32_t unit) { return units_[size_t{block} * options_.units_per_block + unit]; }
+  uint32_t TakeSlot(uint64_t batch);
+  uint32_t Victim(uint64_t batch);
+  bool InFlight(const Slot& slot, uint64_t batch) const { return slot.batch + 1 >= batch; }
+  void Empty(uint32_t slot);
+  void PushNewest(uint32_t slot);
+  void Unlink(uint32_t slot);
+
+  const DeviceTierOptions options_;
+  std::vector<Slot> slots_;
+  uint32_t filled_ = 0;  // slots [filled_, ..) have never been used
+  uint32_t newest_ = kNoSlot, oldest_ = kNoSlot, hand_ = kNoSlot;
+
+  absl::flat_hash_map<BlockName, uint32_t> table_;  // to its place in blocks_
+  struct Block {
+    BlockName name;
+    uint32_t units = 0;  // that are there
+  };
+  std::vector<Block> blocks_;
+  std::vector<uint32_t> units_;  // [blocks][units_per_block]: slot or kNoSlot
+  std::vector<uint32_t> free_blocks_;
+  BlockName last_name_;
+  uint32_t last_block_ = kNoSlot;  // of last_name_: runs come block by block
+};
+
+}  // namespace hga
+
+#endif  // HGA_GPU_WORKER_BACKEND_CUDA_DEVICE_TIER_H_

@@ -1,0 +1,94 @@
+#include "gpu_worker/backend/cuda/device_tier.h"
+
+#include <map>
+#include <random>
+#include <set>
+#include <utility>
+
+#include "gtest/gtest.h"
+
+namespace hga {
+namespace {
+
+BlockName Block(uint32_t chunk, uint32_t layer = 0) {
+  BlockName name;
+  name.chunk.bytes[0] = static_cast<uint8_t>(chunk);
+  name.chunk.bytes[1] = static_cast<uint8_t>(chunk >> 8);
+  name.layer = layer;
+  return name;
+}
+
+TEST(DeviceTierTest, WhatWasPutThereIsFound) {
+  DeviceTier tier({4, 8, TierPolicy::kSieve});
+  const auto first = tier.Use(Block(1), 3, 0);
+  EXPECT_FALSE(first.hit);
+  EXPECT_TRUE(tier.Use(Block(1), 3, 0).hit);
+  EXPECT_EQ(tier.Use(Block(1), 3, 0).slot, first.slot);
+  EXPECT_FALSE(tier.Use(Block(1), 4, 0).hit);
+  EXPECT_FALSE(tier.Use(Block(1, 1), 3, 0).hit);
+  EXPECT_EQ(tier.blocks(), 2u);
+}
+
+TEST(DeviceTierTest, WhatMayStillBeReadStays) {
+  for (const TierPolicy policy : {TierPolicy::kFifo, TierPolicy::kLru, TierPolicy::kSieve}) {
+    DeviceTier tier({2, 8, policy});
+    ASSERT_NE(tier.Use(Block(1), 0, 5).slot, DeviceTier::kNoSlot);
+    ASSERT_NE(tier.Use(Block(2), 0, 5).slot, DeviceTier::kNoSlot);
+    EXPECT_EQ(tier.Use(Block(3), 0, 5).slot, DeviceTier::kNoSlot);
+    EXPECT_EQ(tier.Use(Block(3), 0, 6).slot, DeviceTier::kNoSlot);
+    EXPECT_EQ(tier.blocks(), 2u);
+    EXPECT_NE(tier.Use(Block(3), 0, 7).slot, DeviceTier::kNoSlot);
+    EXPECT_EQ(tier.blocks(), 2u);
+  }
+}
+
+TEST(DeviceTierTest, PoliciesThrowOutWhatTheySay) {
+  const auto survivor = [](TierPolicy policy) {
+    DeviceTier tier({2, 1, policy});
+    tier.Use(Block(1), 0, 0);
+    tier.Use(Block(2), 0, 2);
+    tier.Use(Block(1), 0, 4);  // used again
+    tier.Use(Block(3), 0, 6);  // throws out 1 or 2
+    return tier.Use(Block(1), 0, 8).hit;
+  };
+  EXPECT_FALSE(survivor(TierPolicy::kFifo));
+  EXPECT_TRUE(survivor(TierPolicy::kLru));
+  EXPECT_TRUE(survivor(TierPolicy::kSieve));
+}
+
+TEST(DeviceTierTest, NoSlotsMeanNoTier) {
+  DeviceTier tier({0, 8, TierPolicy::kLru});
+  EXPECT_EQ(tier.Use(Block(1), 0, 9).slot, DeviceTier::kNoSlot);
+}
+
+// Against a map of what each slot must hold, with blocks that come and go.
+TEST(DeviceTierTest, NoTwoUnitsShareASlot) {
+  for (const TierPolicy policy : {TierPolicy::kFifo, TierPolicy::kLru, TierPolicy::kSieve}) {
+    std::mt19937 random(7);
+    DeviceTier tier({37, 4, policy});
+    std::map<uint32_t, std::pair<uint32_t, uint32_t>> held;  // slot to unit
+    uint64_t hits = 0;
+    for (uint64_t batch = 0; batch < 4000; ++batch) {
+      std::set<uint32_t> in_use;
+      for (int i = 0; i < 5; ++i) {
+        const uint32_t chunk = random() % 6 * (random() % 6), unit = random() % 4;
+        const auto place = tier.Use(Block(chunk), unit, batch);
+        ASSERT_NE(place.slot, DeviceTier::kNoSlot);
+        const std::pair<uint32_t, uint32_t> key{chunk, unit};
+        ASSERT_EQ(place.hit, held.count(place.slot) > 0 && held[place.slot] == key);
+        if (!place.hit) {
+          ASSERT_EQ(in_use.count(place.slot), 0u) << "thrown out while it is used";
+          for (const auto& [slot, other] : held) ASSERT_TRUE(other != key || slot == place.slot);
+        }
+        held[place.slot] = key;
+        in_use.insert(place.slot);
+        hits += place.hit;
+      }
+    }
+    EXPECT_GT(hits, 1000u);
+    EXPECT_LE(tier.blocks(), 37u);
+  }
+}
+
+}  // namespace
+}  // namespace hga

@@ -1,0 +1,48 @@
+// Runs a CUDA kernel's code on the host: each thread of a block is a fiber, blocks run one after another. Finds what
+// compiles and yet is wrong on a device: barriers that not all threads reach, warps whose lanes part, and (by running
+// threads in different orders) missing barriers. x86-64 only.
+#ifndef HGA_GPU_WORKER_BACKEND_CUDA_EMULATOR_EMULATOR_H_
+#define HGA_GPU_WORKER_BACKEND_CUDA_EMULATOR_EMULATOR_H_
+
+#include <cstdint>
+#include <cstring>
+
+#include "absl/status/status.h"
+#include "gpu_worker/backend/cuda/kernels/kernel_list.h"
+
+namespace hga {
+namespace emulator {
+
+struct Dim {
+  uint32_t x = 0, y = 0;
+};
+
+// Runs body(args) for each thread. seed: 0: threads and blocks in ascending order; else in an order drawn from it, anew
+// between any two barriers. INTERNAL: threads wait for each other for ever, or wait at different barriers.
+absl::Status RunGrid(const LaunchShape& shape, uint64_t seed, void (*body)(const void*), const void* args);
+
+// --- For kernels: of the thread that runs ---
+struct Place {
+  Dim thread, block, block_size, grid_size;
+};
+const Place& Here();
+unsigned char* Shared();
+void SyncBlock();
+void SyncWarp();
+// Each lane gives `bits` and gets those of lane `from`.
+uint64_t Exchange(uint64_t bits, uint32_t from);
+
+template <typename T>
+T Shuffle(T value, uint32_t from) {
+  static_assert(sizeof(T) <= sizeof(uint64_t));
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(T));
+  bits = Exchange(bits, from);
+  std::memcpy(&value, &bits, sizeof(T));
+  return value;
+}
+
+}  // namespace emulator
+}  // namespace hga
+
+#endif  // HGA_GPU_WORKER_BACKEND_CUDA_EMULATOR_EMULATOR_H_

@@ -1,0 +1,223 @@
+// Arguments of the kernels: plain numbers and pointers into device memory. Float matrices are row-major.
+#ifndef HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_ARGS_H_
+#define HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_ARGS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "common/kv/bf16.h"
+
+namespace hga {
+
+// Rows that GEMV takes at a time.
+inline constexpr uint32_t kGemvRows = 8;
+// Outputs of a GEMV block: one for each of its warps.
+inline constexpr uint32_t kGemvOutputs = 4;
+// Tile of TileGemm, and threads of its block.
+inline constexpr uint32_t kGemmTileRows = 32, kGemmTileOutputs = 64, kGemmTileCols = 64, kGemmThreads = 128;
+// Queries and keys that a block of AttendFew takes at a time, and its threads.
+inline constexpr uint32_t kFewQueries = 8, kFewKeys = 32, kFewThreads = 128;
+// The same of AttendMany; heads must be a multiple of 16 elements and no longer than kManyHeadDim.
+inline constexpr uint32_t kManyQueries = 64, kManyKeys = 32, kManyThreads = 128, kManyHeadDim = 128;
+
+enum class MatrixType : uint32_t { kBf16, kF8E4M3 };
+
+// A weight matrix, or a stack of them, one for each expert.
+struct MatrixPart {
+  const void* data = nullptr;     // [experts][outputs][cols]
+  const float* scales = nullptr;  // kF8E4M3: [experts][ceil(outputs / 128)][ceil(cols / 128)]
+  MatrixType type = MatrixType::kBf16;
+  uint32_t outputs = 0;
+};
+
+// One to three matrices over the same input, outputs side by side.
+struct MatrixParts {
+  MatrixPart part[3];
+  uint32_t count = 0, outputs = 0, cols = 0;
+};
+
+// out = x / rms(x) * scale. Either of the outputs may be nullptr. A block for each row.
+struct RmsNormArgs {
+  const float* x;        // [..][width]
+  const float* scale;    // [width]
+  const uint32_t* take;  // [rows]: which row of x; nullptr: the same
+  float* out;            // [rows][width]
+  bf16* out_bf16;        // [rows][width]
+  uint32_t width;
+  float epsilon;
+};
+
+// x += y
+struct AddArgs {
+  float* x;
+  const float* y;
+  uint64_t count;
+};
+
+// out = silu(gate) * up. Either of the outputs may be nullptr.
+struct SwiGluArgs {
+  const float* gate_up;  // [rows][2][width]
+  float* out;            // [rows][width]
+  bf16* out_bf16;        // [rows][width]
+  uint32_t rows, width;
+};
+
+// Bias, norm of each query and key head, RoPE, and empty attention states. A warp for each head of a row.
+struct FinishHeadsArgs {
+  const float* qkv;      // [rows][query_heads + 2 kv_heads][head_dim]
+  const float* bias;     // [query_heads + 2 kv_heads][head_dim]; nullptr: none
+  const float* q_norm;   // [head_dim]; nullptr: none
+  const float* k_norm;   // [head_dim]; nullptr: none
+  const float* cos_sin;  // [rows][2][rope_dims / 2]
+  float* q;              // [rows][query_heads][head_dim]
+  bf16* q_bf16;          // the same
+  bf16* kv;              // [rows][kv_heads][2][head_dim]: key, value
+  float *m, *l, *o;      // states, see AttendFewArgs
+  uint32_t rows, query_heads, kv_heads, head_dim, rope_dims;
+  uint32_t adjacent;  // pairs are (2i, 2i+1), else halves
+  float epsilon;
+};
+
+// y = x W^T in float, for few rows: W is read where it lies.
+struct GemvArgs {
+  MatrixParts w;
+  const float* x;             // [rows / share][cols]
+  float* y;                   // [rows][outputs]
+  const uint32_t* expert_of;  // [rows]; nullptr: there is one matrix. With it a block takes one row, else kGemvRows
+  uint32_t rows;
+  uint32_t share;  // consecutive rows that have the same x
+};
+
+struct DequantizeArgs {
+  MatrixPart w;
+  bf16* out;  // [outputs][cols]
+  uint32_t cols;
+};
+
+// Rows of one expert that are multiplied together.
+struct ExpertTile {
+  uint32_t expert, first, rows;  // rows [first, first + rows) of the order
+};
+
+// y = x W^T on tensor cores, W made bf16 on the way.
+struct TileGemmArgs {
+  MatrixParts w;
+  const bf16* x;              // [rows / share][cols]
+  float* y;                   // [rows][outputs]
+  const ExpertTile* tiles;    // nullptr: one matrix, tiles in order
+  const uint32_t* tile_count; // with tiles: blocks beyond have nothing to do
+  const uint32_t* order;      // with tiles: [rows], which row
+  uint32_t rows, share;
+};
+
+// The best experts of each token: softmax over all of them, the best per_token, equal ones by number; weights made to
+// sum to 1 if normalize. A warp for each row.
+struct ChooseExpertsArgs {
+  const float* logits;  // [rows][experts]
+  uint32_t* chosen;     // [rows][per_token], best first
+  float* weights;       // [rows][per_token]
+  uint32_t rows, experts, per_token, normalize;
+};
+
+// Sorts (token, choice) pairs by expert. One block.
+struct GroupExpertsArgs {
+  const uint32_t* chosen;  // [pairs]
+  uint32_t* order;         // [pairs]
+  ExpertTile* tiles;       // [pairs / kGemmTileRows + min(experts, pairs)]
+  uint32_t* tile_count;
+  uint32_t pairs, experts;
+};
+
+// x += sum of the chosen experts' outputs by weight.
+struct CombineExpertsArgs {
+  float* x;              // [rows][width]
+  const float* y;        // [rows][per_token][width]
+  const float* weights;  // [rows][per_token]
+  uint32_t rows, width, per_token;
+};
+
+// Brings keys and values from the host: each entry is two runs of `elements`.
+struct GatherEntry {
+  const bf16 *k, *v;  // mapped host memory
+  bf16 *to_k, *to_v;
+  uint32_t elements;
+  uint32_t unused;
+};
+struct GatherArgs {
+  const GatherEntry* entries;
+  uint32_t count;
+};
+
+// A KvRun on the device.
+struct DeviceRun {
+  const bf16 *k, *v;   // [tokens][head_dim]
+  uint32_t position;   // of the first token
+  uint32_t first_key;  // keys of the runs before it in its list
+  uint16_t tokens, first_row;
+  uint32_t unused;
+};
+
+// What one block attends: some queries of one KV head over some consecutive runs. Query s of the item is query head
+// kv_head * per_head + s % per_head of row first_row + s / per_head.
+struct AttendItem {
+  uint32_t first_row;  // of the QueryBlock, in the step
+  uint32_t kv_head;
+  uint32_t first_query, queries;  // of those of first_row and on: [first_query, first_query + queries)
+  uint32_t first_run, runs;
+  // States of a part: index of the first query's; kNoPart: merged straight into the rows' states.
+  uint32_t part;
+};
+inline constexpr uint32_t kNoPart = UINT32_MAX;
+
+// States are partials: (m: largest score, l: sum of exp(score - m), o: [head_dim], sum of exp(score - m) * value).
+// Those of the rows come first, [rows][query_heads]; parts follow. A block for each item.
+struct AttendFewArgs {
+  const float* q;             // [rows][query_heads][head_dim]
+  const uint32_t* positions;  // [rows]
+  const AttendItem* items;
+  const DeviceRun* runs;
+  float *m, *l, *o;
+  uint32_t query_heads, per_head, head_dim;
+  float scale;
+};
+
+// As AttendFew, on tensor cores: queries and weights rounded to bf16; never parts.
+struct AttendManyArgs {
+  const bf16* q;
+  const uint32_t* positions;
+  const AttendItem* items;
+  const DeviceRun* runs;
+  float *m, *l, *o;
+  uint32_t query_heads, per_head, head_dim;
+  float scale;
+};
+
+// Merges parts into a row's states, in order.
+struct MergeItem {
+  uint32_t first_state;  // of the row and KV head
+  uint32_t first_part;   // parts' states: [parts][queries]
+  uint32_t parts, queries;
+};
+struct MergePartsArgs {
+  const MergeItem* items;  // a column of blocks (grid y) for each; a block (grid x) for each query
+  float *m, *l, *o;
+  uint32_t head_dim;
+};
+
+// o / l; zero where nothing was attended. Either of the outputs may be nullptr. A block for each state.
+struct FinishAttentionArgs {
+  const float *l, *o;
+  float* out;      // [rows][query_heads][head_dim]
+  bf16* out_bf16;  // the same
+  uint32_t head_dim;
+};
+
+struct LogSumExpArgs {
+  const float *m, *l;
+  float* out;  // [count]
+  uint32_t count;
+};
+
+}  // namespace hga
+
+#endif  // HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_ARGS_H_

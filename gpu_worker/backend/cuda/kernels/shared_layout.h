@@ -1,0 +1,75 @@
+// What blocks of the kernels keep in shared memory, and its size: the host must ask for as much.
+#ifndef HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_SHARED_LAYOUT_H_
+#define HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_SHARED_LAYOUT_H_
+
+#include "gpu_worker/backend/cuda/kernels/args.h"
+
+#if defined(__CUDACC__)
+#define HGA_BOTH __host__ __device__ constexpr
+#else
+#define HGA_BOTH constexpr
+#endif
+
+namespace hga {
+
+// --- TileGemm ---
+// Elements from row to row of the tiles: eight more than needed, against bank conflicts.
+inline constexpr uint32_t kGemmStride = kGemmTileCols + 8;
+inline constexpr uint32_t kGemmInBytes = (kGemmTileRows + kGemmTileOutputs) * kGemmStride * 2;
+inline constexpr uint32_t kGemmOutBytes = kGemmTileRows * kGemmTileOutputs * 4;
+inline constexpr uint32_t kTileGemmSharedBytes = kGemmInBytes > kGemmOutBytes ? kGemmInBytes : kGemmOutBytes;
+
+// --- Attention ---
+// Where the keys of a tile lie and who sees them. keys[i] nullptr: there is no such key.
+template <uint32_t kKeys>
+struct KeyList {
+  const bf16 *keys[kKeys], *values[kKeys];
+  uint32_t position[kKeys], first_row[kKeys];
+};
+
+// Longest head of AttendFew: each thread owns this many of its elements, kFewThreads apart.
+inline constexpr uint32_t kFewOwned = 2, kFewHeadDim = kFewOwned * kFewThreads;
+
+HGA_BOTH uint32_t FewPadded(uint32_t head_dim) { return (head_dim + 7) / 8 * 8; }
+// Rows are an odd number of 16 bytes long, so that threads that read a row each hit different banks.
+HGA_BOTH uint32_t FewStride(uint32_t head_dim) { return FewPadded(head_dim) + (FewPadded(head_dim) % 16 == 0 ? 8 : 0); }
+
+struct FewShared {
+  KeyList<kFewKeys> list;
+  float weights[kFewQueries][kFewKeys];
+  float keep[kFewQueries], other[kFewQueries];
+  // Behind it: queries [kFewQueries][padded] float, keys and values [kFewKeys][stride] bf16.
+};
+HGA_BOTH uint32_t FewSharedBytes(uint32_t head_dim) {
+  return static_cast<uint32_t>(sizeof(FewShared)) + kFewQueries * FewPadded(head_dim) * 4 +
+         2 * kFewKeys * FewStride(head_dim) * 2;
+}
+static_assert(FewSharedBytes(kFewHeadDim) <= 48 * 1024, "what a block may have without asking");
+
+inline constexpr uint32_t kManyScoreStride = kManyKeys + 4, kManyWeightStride = kManyKeys + 8;
+HGA_BOTH bool ManyTakes(uint32_t head_dim) { return head_dim % 16 == 0 && head_dim <= kManyHeadDim; }
+HGA_BOTH uint32_t ManyStride(uint32_t head_dim) { return head_dim + 8; }
+HGA_BOTH uint32_t ManySumStride(uint32_t head_dim) { return head_dim + 4; }
+
+// In this order, each part a multiple of 32 bytes.
+struct ManyBlock {
+  KeyList<kManyKeys>* list;
+  float* keep;    // [kManyQueries]
+  bf16* queries;  // [kManyQueries][ManyStride]
+  bf16* keys;     // [kManyKeys][ManyStride]
+  bf16* values;   // [kManyKeys][ManyStride]
+  float* scores;  // [kManyQueries][kManyScoreStride]
+  bf16* weights;  // [kManyQueries][kManyWeightStride]
+  float* sums;    // [kManyQueries][ManySumStride]
+};
+HGA_BOTH uint32_t ManySharedBytes(uint32_t head_dim) {
+  return static_cast<uint32_t>(sizeof(KeyList<kManyKeys>)) + kManyQueries * 4 +
+         (kManyQueries + 2 * kManyKeys) * ManyStride(head_dim) * 2 + kManyQueries * kManyScoreStride * 4 +
+         kManyQueries * kManyWeightStride * 2 + kManyQueries * ManySumStride(head_dim) * 4;
+}
+static_assert(sizeof(KeyList<kManyKeys>) % 32 == 0, "tiles are read in units of 32 bytes");
+static_assert(ManySharedBytes(kManyHeadDim) <= 99 * 1024, "what every architecture from sm_80 on has");
+
+}  // namespace hga
+
+#endif  // HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_SHARED_LAYOUT_H_

@@ -1,0 +1,64 @@
+// Buffers for the activations of one step, of fixed sizes.
+#ifndef HGA_GPU_WORKER_BACKEND_CUDA_WORKSPACE_H_
+#define HGA_GPU_WORKER_BACKEND_CUDA_WORKSPACE_H_
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "gpu_worker/backend/cuda/device_memory.h"
+#include "gpu_worker/model/config.h"
+
+namespace hga {
+
+// Rows whose logits are made at a time.
+inline constexpr uint32_t kLogitRows = kGemvRows;
+
+struct WorkspaceShape {
+  ModelConfig config;
+  uint32_t max_rows = 0;
+  uint32_t part_states = 0;         // states behind those of the rows, for parts of a decoding row
+  uint64_t rounded_weight_bytes = 0;
+  uint64_t gemm_bytes = 0;
+};
+
+// Pointers into one buffer. Floats that only steps of few rows use are there for so many rows alone.
+struct Workspace {
+  float *x, *normed;           // [rows][hidden]
+  bf16* normed_bf16;           // [rows][hidden]
+  float* qkv;                  // [rows][query_heads + 2 kv_heads][head_dim]
+  float* cos_sin;              // [rows][rope_dims]
+  uint32_t *positions, *take;  // [rows]
+  float* q;                    // [rows][query_heads][head_dim]
+  bf16* q_bf16;                // the same
+  bf16* kv;                    // [rows][kv_heads][2][head_dim]
+  float *m, *l, *o;            // attention states
+  float* log_sum_exp;          // [rows][query_heads]
+  float* attended;             // [few rows][query_heads][head_dim]
+  bf16* attended_bf16;         // [rows][query_heads][head_dim]
+  float* projected;            // [rows][hidden]
+  float* gate_up;              // [pairs][2][width]
+  float* activated;            // [few pairs][width]
+  bf16* activated_bf16;        // [pairs][width]
+  float* logits;               // [kLogitRows][vocab_size]
+  // With experts; pairs = rows * experts_per_token.
+  float* router;      // [rows][experts]
+  uint32_t* chosen;   // [pairs]
+  float* shares;      // [pairs]
+  uint32_t* order;    // [pairs]
+  ExpertTile* tiles;
+  uint32_t* tile_count;
+  float* expert_out;  // [pairs][hidden]
+
+  bf16* rounded_weights;
+  uint8_t* gemm;
+  DeviceBuffer memory;
+};
+
+// As the allocator counts.
+uint64_t WorkspaceBytes(const WorkspaceShape& shape);
+// RESOURCE_EXHAUSTED.
+absl::StatusOr<Workspace> MakeWorkspace(const WorkspaceShape& shape, DeviceMemory* memory);
+
+}  // namespace hga
+
+#endif  // HGA_GPU_WORKER_BACKEND_CUDA_WORKSPACE_H_

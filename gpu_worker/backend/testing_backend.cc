@@ -1,0 +1,36 @@
+#include "gpu_worker/backend/testing_backend.h"
+
+#include <utility>
+
+#include "common/base/status.h"
+#include "gpu_worker/backend/cuda/cuda_backend.h"
+#include "gpu_worker/backend/cuda/simulated_device.h"
+
+namespace hga {
+
+absl::StatusOr<std::unique_ptr<Backend>> CreateTestBackend(const std::string& kind, const ModelWeights& weights,
+                                                           const KvGeometry& geometry, const BackendOptions& options) {
+  const bool tight = kind == "emulated_tight";
+  if (!tight && kind != "emulated") return CreateBackend(kind, weights, geometry, options);
+  SimulatedDeviceOptions device;
+  CudaBackendOptions cuda;
+  cuda.max_rows = options.max_rows;
+  cuda.gemm_bytes = 1 << 20;
+  cuda.device_memory_limit = device.bytes;
+  cuda.device_tier_bytes = 1 << 20;
+  cuda.window_bytes = 1 << 20;
+  if (tight) {
+    device.seed = static_cast<uint64_t>(options.threads);
+    device.early_copies = true;
+    device.has_gemm = false;
+    cuda.tier_unit_tokens = 4;
+    cuda.window_bytes = 64 << 10;
+    cuda.device_tier_bytes = 16 << 10;
+    cuda.part_states = 16;
+  }
+  HGA_ASSIGN_OR_RETURN(auto backend, CudaBackend::Create(std::make_unique<SimulatedDevice>(device), weights, geometry,
+                                                         cuda));
+  return std::unique_ptr<Backend>(std::move(backend));
+}
+
+}  // namespace hga

@@ -1,0 +1,194 @@
+// Benchmark `cuda`: the CUDA backend at the shape of Qwen3-30B-A3B FP8 with made-up weights, K/V in the host's memory.
+// Selections are drawn, not routed: no router process and no kv_store take part.
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "gpu_worker/backend/cuda/cuda_backend.h"
+#include "gpu_worker/backend/cuda/simulated_device.h"
+#include "tests/bench/cuda_kernels.h"
+#include "tests/bench/cuda_steps.h"
+#include "tests/bench/report.h"
+#include "tests/bench/synthetic_model.h"
+#ifdef HGA_CUDA
+#include "gpu_worker/backend/cuda/nvidia_device.h"
+#endif
+
+ABSL_FLAG(std::string, json, "", "file for the numbers");
+ABSL_FLAG(std::string, commit, "", "commit that is measured");
+ABSL_FLAG(std::string, command, "", "command that was given");
+ABSL_FLAG(bool, quick, false, "fewer contexts and repetitions");
+ABSL_FLAG(uint64_t, device_memory_limit, 32000000000, "bytes of device memory");
+ABSL_FLAG(bool, simulated, false, "a tiny model on the simulated device: shows that the benchmark runs, measures nothing");
+
+namespace hga {
+namespace {
+
+absl::StatusOr<std::unique_ptr<Device>> OpenDevice(bool simulated) {
+  if (simulated) {
+    SimulatedDeviceOptions options;
+    options.bytes = uint64_t{64} << 20;
+    return std::unique_ptr<Device>(std::make_unique<SimulatedDevice>(options));
+  }
+#ifdef HGA_CUDA
+  return OpenNvidiaDevice();
+#else
+  return absl::FailedPreconditionError("built without CUDA: bazel build --config=cuda //tests/bench:cuda_bench");
+#endif
+}
+
+struct Context {
+  const char* name;
+  uint32_t tokens;
+};
+
+class CudaBench {
+ public:
+  CudaBench(bool simulated, bool quick)
+      : simulated_(simulated), quick_(quick), config_(simulated ? TinyMoe() : Qwen3Moe30b()), model_(config_),
+        geometry_(config_.Geometry()), batch_(simulated ? 128 : 256) {}
+
+  absl::Status Run(Report* report) {
+    HGA_ASSIGN_OR_RETURN(auto device, OpenDevice(simulated_));
+    std::printf("device: %s\n", device->name().c_str());
+    HGA_RETURN_IF_ERROR(MeasureBandwidths(device.get(), config_, quick_, report));
+    HGA_RETURN_IF_ERROR(MeasureGemm(device.get(), model_.weights().layers[0], quick_, report));
+    CudaBackendOptions options;
+    options.max_rows = batch_;
+    options.device_memory_limit = simulated_ ? uint64_t{48} << 20 : absl::GetFlag(FLAGS_device_memory_limit);
+    if (simulated_) options.gemm_bytes = 0;
+    const uint64_t free_before = device->free_bytes();
+    const Device* const opened = device.get();
+    HGA_ASSIGN_OR_RETURN(backend_, CudaBackend::Create(std::move(device), model_.weights(), geometry_, options));
+    std::printf("%s", DescribePlan(backend_->plan()).c_str());
+    report->Add("device_tier_bytes", "device tier", static_cast<double>(backend_->plan().tier), "bytes");
+    double at_1k = 0;
+    for (const Context& context : Contexts()) {
+      const absl::Status status = Measure(context, &at_1k, report);
+      report->Add(absl::StrCat("device_bytes_", context.name), "  device memory taken",
+                  static_cast<double>(free_before - opened->free_bytes()), "bytes");
+      if (absl::IsResourceExhausted(status)) {
+        std::printf("  %s left out: %s\n", context.name, std::string(status.message()).c_str());
+        continue;
+      }
+      HGA_RETURN_IF_ERROR(status);
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  std::vector<Context> Contexts() const {
+    if (simulated_) return {{"1k", 1024}, {"2k", 2048}};
+    if (quick_) return {{"1k", 1024}, {"32k", 32768}, {"64k", 65536}};
+    return {{"1k", 1024}, {"32k", 32768}, {"64k", 65536}, {"256k", 262144}, {"1m", 1 << 20}};
+  }
+
+  absl::Status Measure(const Context& context, double* at_1k, Report* report) {
+    BenchArena arena;
+    HGA_RETURN_IF_ERROR(arena.Make(geometry_, context.tokens));
+    const absl::Status registered = backend_->RegisterKv(arena.data(), arena.bytes());
+    if (!registered.ok()) std::printf("  not registered: %s\n", std::string(registered.message()).c_str());
+    absl::Status status = Decode(context, arena, at_1k, report);
+    if (status.ok() && context.tokens <= 65536) status = Prefill(context, arena, report);
+    if (registered.ok()) backend_->UnregisterKv(arena.data());
+    return status;
+  }
+
+  // As the engine's budget: 3% of the context, 512 to 4096 keys.
+  StepOptions Routed(uint32_t tokens) const {
+    StepOptions options;
+    options.selected_keys = std::clamp<uint32_t>(tokens * 3 / 100, 512, 4096);
+    return options;
+  }
+
+  absl::Status Decode(const Context& context, const BenchArena& arena, double* at_1k, Report* report) {
+    BenchSteps steps(backend_.get(), geometry_, &arena, Routed(context.tokens));
+    const int warm = simulated_ ? 2 : 8, measured = simulated_ ? 2 : quick_ ? 16 : 64;
+    for (int i = 0; i < warm; ++i) HGA_RETURN_IF_ERROR(steps.Run(context.tokens - 1, 1).status());
+    const DeviceTierUse before = backend_->device_tier_use();
+    StepTimes sum;
+    for (int i = 0; i < measured; ++i) {
+      HGA_ASSIGN_OR_RETURN(const StepTimes times, steps.Run(context.tokens - 1, 1));
+      sum.Add(times);
+    }
+    const DeviceTierUse after = backend_->device_tier_use();
+    const double rate = measured / sum.total, hits = static_cast<double>(after.hit_bytes - before.hit_bytes);
+    const double fetched = static_cast<double>(after.fetched_bytes - before.fetched_bytes);
+    if (context.tokens == 1024) *at_1k = rate;
+    const std::string at = context.name;
+    report->Add("decode_tokens_per_s_" + at, "decode at " + at, rate, "tokens/s");
+    report->Add("decode_of_1k_" + at, "  of that at 1k", rate / *at_1k, "");
+    report->Add("tier_hit_share_" + at, "  bytes found on the device", hits / std::max(1.0, hits + fetched), "");
+    report->Add("fetched_mb_per_token_" + at, "  fetched for a token", fetched / measured / 1e6, "MB");
+    const auto row = [&](const char* key, const char* what, double seconds) {
+      report->Add(absl::StrCat("decode_ms_", key, "_", at), what, seconds / measured * 1e3, "ms");
+    };
+    row("compute", "  compute: waiting for projections, experts", sum.pre_attention);
+    row("window", "  launching attention of the window", sum.attend_always);
+    row("sums", "  waiting for it, and its log-sum-exp", sum.log_sum_exp);
+    row("gather", "  table, gather and launch of what was selected", sum.attend_selected);
+    row("launch", "  launching the rest of the layer", sum.post_attention);
+    row("logits", "  logits", sum.logits);
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<double> PrefillSeconds(uint32_t tokens, const BenchArena& arena, const StepOptions& options) {
+    BenchSteps steps(backend_.get(), geometry_, &arena, options);
+    const uint32_t samples = std::min<uint32_t>(quick_ ? 4 : 8, tokens / batch_);
+    double seconds = 0;
+    for (uint32_t i = 0; i < samples; ++i) {  // the middle of each of so many equal parts stands for it
+      const uint32_t position = static_cast<uint32_t>((2 * uint64_t{i} + 1) * tokens / (2 * samples)) / batch_ * batch_;
+      HGA_RETURN_IF_ERROR(steps.Run(position, batch_).status());
+      HGA_ASSIGN_OR_RETURN(const StepTimes times, steps.Run(position, batch_));
+      seconds += times.total / batch_ * tokens / samples;
+    }
+    return seconds;
+  }
+
+  absl::Status Prefill(const Context& context, const BenchArena& arena, Report* report) {
+    const uint32_t tokens = std::max(context.tokens, batch_);
+    HGA_ASSIGN_OR_RETURN(const double routed, PrefillSeconds(tokens, arena, Routed(tokens)));
+    report->Add(absl::StrCat("prefill_tokens_per_s_", context.name), absl::StrCat("prefill of ", context.name),
+                tokens / routed, "tokens/s");
+    StepOptions all;
+    all.dense = true;
+    HGA_ASSIGN_OR_RETURN(const double dense, PrefillSeconds(tokens, arena, all));
+    report->Add(absl::StrCat("prefill_dense_tokens_per_s_", context.name), "  densely, as far as the device tier holds it",
+                tokens / dense, "tokens/s");
+    report->Add(absl::StrCat("prefill_of_dense_", context.name), "  routed against dense", dense / routed, "");
+    return absl::OkStatus();
+  }
+
+  const bool simulated_, quick_;
+  const ModelConfig config_;
+  const SyntheticModel model_;
+  const KvGeometry geometry_;
+  const uint32_t batch_;
+  std::unique_ptr<CudaBackend> backend_;
+};
+
+int Run() {
+  Report report;
+  CudaBench bench(absl::GetFlag(FLAGS_simulated), absl::GetFlag(FLAGS_quick));
+  absl::Status status = bench.Run(&report);
+  const std::string json = absl::GetFlag(FLAGS_json);
+  if (status.ok() && !json.empty()) {
+    status = report.WriteJson(json, absl::GetFlag(FLAGS_commit), absl::GetFlag(FLAGS_command));
+  }
+  if (!status.ok()) std::fprintf(stderr, "cuda_bench: %s\n", status.ToString().c_str());
+  return status.ok() ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace hga
+
+int main(int argc, char** argv) {
+  absl::ParseCommandLine(argc, argv);
+  return hga::Run();
+}
