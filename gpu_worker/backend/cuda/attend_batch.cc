@@ -22,6 +22,7 @@ void AttendBatch::Clear() {
   runs_.clear();
   few_.clear();
   many_.clear();
+  sums_.clear();
   merges_.clear();
   list_begin_ = list_keys_ = part_states_ = 0;
 }
@@ -64,8 +65,11 @@ void AttendBatch::AddItems(const QueryBlock& block, uint32_t kv_head, uint32_t f
   }
 }
 
-void AttendBatch::EndList(const QueryBlock& block, uint32_t kv_head) {
+void AttendBatch::EndList(const QueryBlock& block, uint32_t kv_head, bool sum_values) {
   const auto end = static_cast<uint32_t>(runs_.size());
+  if (sum_values && list_keys_ > 0) {
+    sums_.push_back({block.first_row, kv_head, 0, block.rows, list_begin_, end - list_begin_, kNoPart});
+  }
   const uint32_t parts = list_keys_ == 0 ? 0 : PartsOf(block);
   if (parts == 1) AddItems(block, kv_head, list_begin_, end - list_begin_, kNoPart);
   if (parts > 1) {

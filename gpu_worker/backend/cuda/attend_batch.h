@@ -32,13 +32,15 @@ class AttendBatch {
   bool HasRoom(const QueryBlock& block, uint32_t runs) const;
   // A run of the list that is being made; first_key is filled in here.
   void Add(DeviceRun run);
-  // Ends the list: these are the runs that the block's rows attend in this KV head. Nothing if it is empty.
-  void EndList(const QueryBlock& block, uint32_t kv_head);
+  // Ends the list: these are the runs that the block's rows attend in this KV head. Nothing if it is empty. sum_values:
+  // their values are to be added up, too.
+  void EndList(const QueryBlock& block, uint32_t kv_head, bool sum_values);
 
   const std::vector<DeviceRun>& runs() const { return runs_; }
   const std::vector<AttendItem>& few() const { return few_; }    // of AttendFew
   const std::vector<AttendItem>& many() const { return many_; }  // of AttendMany
   const std::vector<MergeItem>& merges() const { return merges_; }
+  const std::vector<AttendItem>& sums() const { return sums_; }  // of SumValues
 
  private:
   uint32_t Queries(const QueryBlock& block) const { return block.rows * geometry_.queries_per_kv_head(); }
@@ -49,7 +51,7 @@ class AttendBatch {
   const KvGeometry geometry_;
   const AttendBatchLimits limits_;
   std::vector<DeviceRun> runs_;
-  std::vector<AttendItem> few_, many_;
+  std::vector<AttendItem> few_, many_, sums_;
   std::vector<MergeItem> merges_;
   uint32_t list_begin_ = 0;   // of the list that is being made
   uint32_t list_keys_ = 0;

@@ -11,7 +11,7 @@
 namespace hga {
 namespace {
 
-constexpr uint32_t kGatherThreads = 128, kMergeThreads = 64;
+constexpr uint32_t kGatherThreads = 128, kMergeThreads = 64, kSumThreads = 256;
 
 size_t RoundUp(size_t bytes) { return (bytes + 15) / 16 * 16; }
 
@@ -25,8 +25,8 @@ size_t Pack(const std::vector<T>& from, uint8_t* to, size_t* used) {
 }
 
 size_t BytesOfDescriptors(const AttendBatchLimits& b) {
-  return b.runs * (sizeof(DeviceRun) + sizeof(GatherEntry)) + b.items * (2 * sizeof(AttendItem) + sizeof(MergeItem)) +
-         5 * 16;
+  return b.runs * (sizeof(DeviceRun) + sizeof(GatherEntry)) + b.items * (3 * sizeof(AttendItem) + sizeof(MergeItem)) +
+         6 * 16;
 }
 
 // Most that one run takes of the window, or of the staging buffer.
@@ -116,20 +116,23 @@ absl::Status CudaAttention::StartBlock(const QueryBlock& block, const Workspace&
 absl::Status CudaAttention::Attend(uint32_t layer, const AttendPlan& plan, const Workspace& w) {
   for (const QueryBlock& block : plan.blocks) {
     HGA_RETURN_IF_ERROR(StartBlock(block, w));
-    for (uint32_t head = 0; head < geometry_.kv_heads; ++head) HGA_RETURN_IF_ERROR(AttendList(layer, block, head, w));
+    for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
+      HGA_RETURN_IF_ERROR(AttendList(layer, block, head, plan.sum_values, w));
+    }
   }
   return list_.empty() ? absl::OkStatus() : Submit(w);
 }
 
-absl::Status CudaAttention::AttendList(uint32_t layer, const QueryBlock& block, uint32_t kv_head, const Workspace& w) {
+absl::Status CudaAttention::AttendList(uint32_t layer, const QueryBlock& block, uint32_t kv_head, bool sum_values,
+                                       const Workspace& w) {
   for (const KvRun& run : block.runs[kv_head]) {
     if (AddRun(layer, block, kv_head, run)) continue;
-    list_.EndList(block, kv_head);
+    list_.EndList(block, kv_head, sum_values);
     HGA_RETURN_IF_ERROR(Submit(w));
     HGA_RETURN_IF_ERROR(StartBlock(block, w));
     if (!AddRun(layer, block, kv_head, run)) return absl::InternalError("cuda backend: no room for one run");
   }
-  list_.EndList(block, kv_head);
+  list_.EndList(block, kv_head, sum_values);
   return absl::OkStatus();
 }
 
@@ -210,6 +213,7 @@ absl::Status CudaAttention::Submit(const Workspace& w) {
   offsets.push_back(Pack(list_.few(), pinned, &used));
   offsets.push_back(Pack(list_.many(), pinned, &used));
   offsets.push_back(Pack(list_.merges(), pinned, &used));
+  offsets.push_back(Pack(list_.sums(), pinned, &used));
   const uint8_t* descriptors = launch.on_device.as();
   if (used > 0) {
     HGA_RETURN_IF_ERROR(device_->CopyToDevice(DeviceStream::kCopy, launch.on_device.as(), pinned, used));
@@ -245,11 +249,23 @@ absl::Status CudaAttention::LaunchKernels(const Workspace& w, const uint8_t* des
         DeviceStream::kCompute, {static_cast<uint32_t>(list_.many().size()), 1, kManyThreads, ManySharedBytes(d)},
         AttendManyArgs{w.q_bf16, w.positions, items, runs, w.m, w.l, w.o, heads, per_head, d, scale}));
   }
+  if (!list_.sums().empty()) {
+    HGA_RETURN_IF_ERROR(LaunchSums(w, runs, reinterpret_cast<const AttendItem*>(descriptors + offsets[5])));
+  }
   if (list_.merges().empty()) return absl::OkStatus();
   const auto* merges = reinterpret_cast<const MergeItem*>(descriptors + offsets[4]);
   return device_->Launch(DeviceStream::kCompute,
                          {per_head, static_cast<uint32_t>(list_.merges().size()), kMergeThreads, 0},
                          MergePartsArgs{merges, w.m, w.l, w.o, d});
+}
+
+absl::Status CudaAttention::LaunchSums(const Workspace& w, const DeviceRun* runs, const AttendItem* items) {
+  uint32_t most_rows = 0;
+  for (const AttendItem& item : list_.sums()) most_rows = std::max(most_rows, item.queries);
+  const uint32_t d = geometry_.head_dim, shared = kSumThreads / 32 * (d + 1) * 4;
+  return device_->Launch(
+      DeviceStream::kCompute, {static_cast<uint32_t>(list_.sums().size()), most_rows, kSumThreads, shared},
+      SumValuesArgs{w.positions, items, runs, w.value_sums, w.value_counts, geometry_.kv_heads, d});
 }
 
 }  // namespace hga

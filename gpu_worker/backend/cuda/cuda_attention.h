@@ -73,7 +73,8 @@ class CudaAttention {
   size_t PieceBytes(uint32_t tokens) const { return size_t{tokens} * geometry_.head_dim * sizeof(bf16); }
   absl::Status BeginBatch();
   absl::Status StartBlock(const QueryBlock& block, const Workspace& w);
-  absl::Status AttendList(uint32_t layer, const QueryBlock& block, uint32_t kv_head, const Workspace& w);
+  absl::Status AttendList(uint32_t layer, const QueryBlock& block, uint32_t kv_head, bool sum_values,
+                          const Workspace& w);
   // False: this launch has no room for it.
   bool AddRun(uint32_t layer, const QueryBlock& block, uint32_t kv_head, const KvRun& run);
   void AddToTier(const BlockName& name, uint32_t kv_head, const Piece& piece);
@@ -82,6 +83,7 @@ class CudaAttention {
   const bf16* Source(const bf16* memory, size_t bytes);
   absl::Status Submit(const Workspace& w);
   absl::Status LaunchKernels(const Workspace& w, const uint8_t* descriptors, const std::vector<size_t>& offsets);
+  absl::Status LaunchSums(const Workspace& w, const DeviceRun* runs, const AttendItem* items);
 
   // Constant after construction.
   Device* const device_;

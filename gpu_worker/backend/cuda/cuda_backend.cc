@@ -87,6 +87,7 @@ absl::Status CudaBackend::Allocate(const ModelWeights& weights) {
   HGA_ASSIGN_OR_RETURN(queries_, pinned(q * sizeof(bf16)));
   HGA_ASSIGN_OR_RETURN(kv_, pinned(kv * sizeof(bf16)));
   HGA_ASSIGN_OR_RETURN(log_sum_exp_, pinned(rows * config_.query_heads * sizeof(float)));
+  HGA_ASSIGN_OR_RETURN(missed_, pinned(rows * config_.query_heads * sizeof(float)));
   HGA_ASSIGN_OR_RETURN(take_, pinned(kLogitRows * sizeof(uint32_t)));
   HGA_ASSIGN_OR_RETURN(logits_, pinned(size_t{kLogitRows} * config_.vocab_size * sizeof(float)));
   return absl::OkStatus();
@@ -145,6 +146,8 @@ absl::Status CudaBackend::FinishHeads(const Layer& w, uint32_t n) {
   a.m = ws.m;
   a.l = ws.l;
   a.o = ws.o;
+  a.sums = ws.value_sums;
+  a.counts = ws.value_counts;
   a.rows = n;
   a.query_heads = config_.query_heads;
   a.kv_heads = config_.kv_heads;
@@ -204,6 +207,18 @@ const float* CudaBackend::LogSumExp() {
   // The seam has no room for an error here; the device keeps it, and the next call returns it.
   if (!status.ok()) std::fill_n(log_sum_exp_.as<float>(), count, -INFINITY);
   return log_sum_exp_.as<float>();
+}
+
+absl::Status CudaBackend::AddResidual(const float* missed) {
+  const uint32_t states = rows() * config_.query_heads;
+  // The last copy from there was waited for in this layer's PreAttention.
+  std::copy_n(missed, states, missed_.as<float>());
+  const Workspace& ws = workspace_;
+  HGA_RETURN_IF_ERROR(
+      device_->CopyToDevice(DeviceStream::kCompute, ws.missed, missed_.as(), states * sizeof(float)));
+  return device_->Launch(DeviceStream::kCompute, {states, 1, kStateThreads, 0},
+                         AddResidualArgs{ws.missed, ws.value_sums, ws.value_counts, ws.m, ws.l, ws.o,
+                                         config_.query_heads, geometry_.queries_per_kv_head(), config_.head_dim});
 }
 
 absl::Status CudaBackend::PostAttention(uint32_t layer) {

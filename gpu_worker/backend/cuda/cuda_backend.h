@@ -54,6 +54,7 @@ class CudaBackend : public Backend {
   const bf16* queries() const override { return queries_.as<bf16>(); }
   absl::Status Attend(const AttendPlan& plan) override;
   const float* LogSumExp() override;
+  absl::Status AddResidual(const float* missed) override;
   absl::Status PostAttention(uint32_t layer) override;
   absl::Status Logits(std::vector<float>* logits) override;
   DeviceTierUse device_tier_use() const override { return attention_->use(); }
@@ -99,7 +100,8 @@ class CudaBackend : public Backend {
   Workspace workspace_{};
   std::unique_ptr<CudaAttention> attention_;
   PinnedBuffer x_, positions_, cos_sin_;                    // to the device
-  PinnedBuffer queries_, kv_, log_sum_exp_, take_, logits_;  // take_ goes there too
+  PinnedBuffer queries_, kv_, log_sum_exp_, logits_;         // from there
+  PinnedBuffer take_, missed_;                              // to it
   std::vector<BatchRow> rows_;
   uint32_t layer_ = 0;
 };

@@ -30,6 +30,9 @@ void ForEachBuffer(const WorkspaceShape& s, Workspace* w, const Place& place) {
   place(&w->l, states);
   place(&w->o, states * d);
   place(&w->log_sum_exp, rows * c.query_heads);
+  place(&w->missed, rows * c.query_heads);
+  place(&w->value_sums, rows * kv);
+  place(&w->value_counts, rows * c.kv_heads);
   place(&w->attended, few * q);
   place(&w->attended_bf16, rows * q);
   place(&w->projected, rows * c.hidden);

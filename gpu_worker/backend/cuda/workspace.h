@@ -33,6 +33,8 @@ struct Workspace {
   bf16* kv;                    // [rows][kv_heads][2][head_dim]
   float *m, *l, *o;            // attention states
   float* log_sum_exp;          // [rows][query_heads]
+  float* missed;               // [rows][query_heads]
+  float *value_sums, *value_counts;  // [rows][kv_heads][head_dim], [rows][kv_heads]
   float* attended;             // [few rows][query_heads][head_dim]
   bf16* attended_bf16;         // [rows][query_heads][head_dim]
   float* projected;            // [rows][hidden]

@@ -9,6 +9,7 @@
 #include "gpu_worker/backend/cuda/kernels/heads.h"
 #include "gpu_worker/backend/cuda/kernels/kernel_list.h"
 #include "gpu_worker/backend/cuda/kernels/matrix.h"
+#include "gpu_worker/backend/cuda/kernels/residual.h"
 #include "gpu_worker/backend/cuda/kernels/rows.h"
 #include "gpu_worker/backend/cuda/kernels/states.h"
 

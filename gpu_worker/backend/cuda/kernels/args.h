@@ -62,7 +62,7 @@ struct SwiGluArgs {
   uint32_t rows, width;
 };
 
-// Bias, norm of each query and key head, RoPE, and empty attention states. A warp for each head of a row.
+// Bias, norm of each query and key head, RoPE, and empty attention states and sums of values. A warp for each head of a row.
 struct FinishHeadsArgs {
   const float* qkv;      // [rows][query_heads + 2 kv_heads][head_dim]
   const float* bias;     // [query_heads + 2 kv_heads][head_dim]; nullptr: none
@@ -73,6 +73,7 @@ struct FinishHeadsArgs {
   bf16* q_bf16;          // the same
   bf16* kv;              // [rows][kv_heads][2][head_dim]: key, value
   float *m, *l, *o;      // states, see AttendFewArgs
+  float *sums, *counts;  // see SumValuesArgs
   uint32_t rows, query_heads, kv_heads, head_dim, rope_dims;
   uint32_t adjacent;  // pairs are (2i, 2i+1), else halves
   float epsilon;
@@ -202,6 +203,24 @@ struct MergePartsArgs {
   const MergeItem* items;  // a column of blocks (grid y) for each; a block (grid x) for each query
   float *m, *l, *o;
   uint32_t head_dim;
+};
+
+// Adds up the values that rows see, of a row and KV head in one float each. Item: queries is the block's rows. A column of
+// blocks (grid x) for each item, a block (grid y) for each of its rows.
+struct SumValuesArgs {
+  const uint32_t* positions;  // [rows]
+  const AttendItem* items;
+  const DeviceRun* runs;
+  float *sums, *counts;  // [rows][kv_heads][head_dim], [rows][kv_heads]
+  uint32_t kv_heads, head_dim;
+};
+
+// Another key in each state, of log-sum-exp `missed` and the mean of the values that the row saw. A block for each state.
+struct AddResidualArgs {
+  const float* missed;         // [rows][query_heads]
+  const float *sums, *counts;  // as SumValues left them
+  float *m, *l, *o;
+  uint32_t query_heads, per_head, head_dim;
 };
 
 // o / l; zero where nothing was attended. Either of the outputs may be nullptr. A block for each state.

@@ -59,6 +59,11 @@ HGA_DEVICE void Run(const FinishHeadsArgs& a) {
     return;
   }
   const uint32_t kv_head = (head - a.query_heads) % a.kv_heads;
+  if (is_value) {
+    const size_t sum = size_t{row} * a.kv_heads + kv_head;
+    for (uint32_t i = Lane(); i < d; i += kWarp) a.sums[sum * d + i] = 0;
+    if (Lane() == 0) a.counts[sum] = 0;
+  }
   bf16* to = a.kv + ((size_t{row} * a.kv_heads + kv_head) * 2 + (is_value ? 1 : 0)) * d;
   for (uint32_t i = Lane(); i < d; i += kWarp) to[i] = Narrow(x[i]);
 }

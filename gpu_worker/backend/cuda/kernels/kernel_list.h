@@ -21,6 +21,8 @@
   X(AttendFew)              \
   X(AttendMany)             \
   X(MergeParts)             \
+  X(SumValues)              \
+  X(AddResidual)            \
   X(FinishAttention)        \
   X(LogSumExp)
 

@@ -1,0 +1,92 @@
+// The engine on the CUDA backend (a simulated device): the same answers as on the cpu, and what it finds on the device.
+#include <random>
+
+#include "common/base/check.h"
+#include "gpu_worker/backend/testing_backend.h"
+#include "gpu_worker/engine/engine.h"
+#include "gpu_worker/model/hf_model.h"
+#include "gpu_worker/model/random_checkpoint.h"
+#include "gpu_worker/model/temporary_folder.h"
+#include "gtest/gtest.h"
+#include "kv_store/client/memory_kv_client.h"
+#include "router/client/local_route_client.h"
+
+namespace hga {
+namespace {
+
+constexpr uint32_t kAnswerTokens = 12;
+
+class DeviceEngineTest : public testing::Test {
+ protected:
+  DeviceEngineTest() {
+    const TemporaryFolder folder;
+    RandomCheckpointOptions options;
+    options.hf_class = "Qwen3ForCausalLM";
+    HGA_CHECK(WriteRandomCheckpoint(folder.path(), options).ok());
+    auto model = ReadHfModel(folder.path());
+    HGA_CHECK(model.ok());
+    model_ = *std::move(model);
+    described_.geometry = model_->weights.config.Geometry();
+    described_.vocab_size = model_->weights.config.vocab_size;
+    described_.context_tokens = model_->weights.config.context_tokens;
+    described_.token_bytes = [](uint32_t) { return std::string(); };
+  }
+
+  // An answer that is sampled: the likeliest token of a random model hardly ever changes.
+  std::vector<uint32_t> Answer(const std::string& kind, float fraction, DeviceTierUse* use = nullptr) {
+    const KvGeometry g = described_.geometry;
+    auto backend = CreateTestBackend(kind, model_->weights, g, BackendOptions());
+    HGA_CHECK(backend.ok());
+    MemoryKvClient store(g);
+    RouterLink link([g]() -> absl::StatusOr<std::unique_ptr<RouteClient>> {
+      return std::make_unique<LocalRouteClient>(g, *FindSummaryMethod("sketch"));
+    });
+    EngineOptions options;
+    options.dense_prefill_tokens = 0;
+    auto engine = Engine::Start(described_, options, backend->get(), &store, &link, nullptr);
+    HGA_CHECK(engine.ok());
+    EngineRequest request;
+    std::mt19937 random(4);
+    for (int i = 0; i < 500; ++i) request.tokens.push_back(3 + random() % 250);
+    request.max_tokens = kAnswerTokens;
+    request.ignore_eos = true;
+    request.sampling.temperature = 1;
+    request.sampling.seed = 9;
+    request.budget.fraction = fraction;
+    request.budget.min_tokens = 16;
+    auto events = (*engine)->Submit(request);
+    HGA_CHECK(events.ok());
+    std::vector<uint32_t> tokens;
+    for (;;) {
+      const auto event = (*events)->Next(absl::Seconds(120));
+      EXPECT_TRUE(event.has_value());
+      if (!event.has_value() || event->kind == EngineEvent::Kind::kFinished) break;
+      EXPECT_NE(event->kind, EngineEvent::Kind::kFailed) << event->status;
+      if (event->kind == EngineEvent::Kind::kFailed) break;
+      if (event->kind == EngineEvent::Kind::kToken) tokens.push_back(event->token);
+    }
+    engine->reset();
+    if (use != nullptr) *use = (*backend)->device_tier_use();
+    return tokens;
+  }
+
+  std::unique_ptr<HfModel> model_;
+  EngineModel described_;
+};
+
+TEST_F(DeviceEngineTest, AnswersAsTheCpuDoes) {
+  const auto expected = Answer("cpu", 1.0f);
+  EXPECT_EQ(expected.size(), kAnswerTokens);
+  for (const char* kind : {"emulated", "emulated_tight"}) EXPECT_EQ(Answer(kind, 1.0f), expected) << kind;
+}
+
+TEST_F(DeviceEngineTest, RoutedStepsFindWhatEarlierOnesBrought) {
+  DeviceTierUse use;
+  const auto roomy = Answer("emulated", 0.1f, &use);
+  EXPECT_EQ(roomy.size(), kAnswerTokens);
+  EXPECT_GT(use.hit_bytes, use.fetched_bytes);
+  EXPECT_GT(use.fetched_bytes, 0u);
+}
+
+}  // namespace
+}  // namespace hga
