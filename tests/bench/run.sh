@@ -3,7 +3,7 @@
 # Builds what it needs, prints a table with units and the machine's limits, writes a flat JSON object of numbers.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-names="path backend kv_store routing models quality deploy"
+names="path backend kv_store disk_unit routing models quality deploy"
 
 usage() {
   echo "usage: tests/bench/run.sh NAME [--quick] [--json FILE]"
@@ -49,7 +49,7 @@ run_quality() {
     "--commit=$commit" "--command=$command"
 }
 
-case "$name" in path|backend|kv_store|routing|models|quality|deploy) ;; *) usage >&2; exit 2 ;; esac
+case "$name" in path|backend|kv_store|disk_unit|routing|models|quality|deploy) ;; *) usage >&2; exit 2 ;; esac
 deploy/install_packages.sh
 deploy/fetch_model.sh
 model=.hga/models/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -60,7 +60,7 @@ fi
 bazel build -c opt "//tests/bench:${name}_bench"
 
 case "$name" in
-  path) common+=("--model=$model" --document=deploy/documents/alice.txt) ;;
+  path|disk_unit) common+=("--model=$model" --document=deploy/documents/alice.txt) ;;
   backend|models|deploy) common+=("--model=$model") ;;
 esac
 ".bazel/bin/tests/bench/${name}_bench" "${common[@]}"
