@@ -63,7 +63,9 @@ TEST_P(UnitTest, NoKeyScoresAboveItsBox) {
       }
     }
   }
-  if (!GetParam()) EXPECT_EQ(close, all) << "of one key, the bound is that key";
+  if (!GetParam()) {
+    EXPECT_EQ(close, all) << "of one key, the bound is that key";
+  }
 }
 
 TEST_P(UnitTest, ABoxAroundBoxesScoresAtLeastAsHigh) {

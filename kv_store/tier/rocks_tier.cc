@@ -44,7 +44,7 @@ absl::string_view View(const rocksdb::Slice& slice) { return absl::string_view(s
 class RocksTier : public KvTier {
  public:
   absl::Status Open(const RocksTierOptions& options) {
-    if (::mkdir(options.data_dir.c_str(), 0700) != 0 && errno != EEXIST) {
+    if (!options.read_only && ::mkdir(options.data_dir.c_str(), 0700) != 0 && errno != EEXIST) {
       return absl::ErrnoToStatus(errno, absl::StrCat("cannot make --data_dir ", options.data_dir));
     }
     rocksdb::Status status = OpenDatabase(options, options.direct_io);
@@ -55,7 +55,7 @@ class RocksTier : public KvTier {
     }
     if (status.ok()) {
       HGA_RETURN_IF_ERROR(CheckVersion(options.data_dir));
-      return DeleteUnfinished();
+      return options.read_only ? absl::OkStatus() : DeleteUnfinished();
     }
     if (absl::StrContains(status.ToString(), "lock")) {
       return absl::FailedPreconditionError(absl::StrCat(
@@ -183,8 +183,10 @@ class RocksTier : public KvTier {
       descriptors.emplace_back(kFamilyNames[i], blobs ? BlobFamily(shared_) : SmallFamily(shared_));
     }
     rocksdb::DB* db = nullptr;
+    const rocksdb::DBOptions database = DatabaseOptions(shared_, direct_io);
     const rocksdb::Status status =
-        rocksdb::DB::Open(DatabaseOptions(shared_, direct_io), options.data_dir, descriptors, &families_, &db);
+        options.read_only ? rocksdb::DB::OpenForReadOnly(database, options.data_dir, descriptors, &families_, &db)
+                          : rocksdb::DB::Open(database, options.data_dir, descriptors, &families_, &db);
     db_.reset(db);
     if (status.ok()) janitor_ = std::make_unique<SerialExecutor>();
     return status;
@@ -286,6 +288,7 @@ class RocksTier : public KvTier {
     if (stored.ok()) {
       HGA_ASSIGN_OR_RETURN(version, DecodeStoreVersion(*stored));
     } else if (absl::IsNotFound(stored.status()) && absl::IsNotFound(Get(kDefault, kGeometryKey).status())) {
+      if (options_.read_only) return absl::OkStatus();
       rocksdb::WriteOptions sync;
       sync.sync = true;
       return ToStatus(db_->Put(sync, families_[kDefault], kVersionKey, EncodeStoreVersion(kStoreVersion)),

@@ -29,6 +29,9 @@ namespace hga {
 struct RocksTierOptions {
   std::string data_dir;                  // made 0700 where missing
   uint64_t memory_bytes = 256ull << 20;  // all of RocksDB's: memtables, indexes, small records; never blocks read
+  // Nothing is changed and no lock is taken: what a running kv_store had on disk at this moment. Reads fail with
+  // UNAVAILABLE once it has moved a block elsewhere.
+  bool read_only = false;
   bool direct_io = true;                 // falls back by itself where the file system cannot
   uint64_t disk_bytes = 0;               // budget of the folder; 0: none
   // Blocks that were rounded to this type are packed; others, and all for bf16, are kept as they are.

@@ -1,4 +1,4 @@
-// kv_store_tool: what `hga store` runs on a store that no kv_store serves.
+// kv_store_tool: what `hga store` runs, on a store that is served only as far as it changes nothing.
 #include <unistd.h>
 
 #include <cstdio>
@@ -7,6 +7,7 @@
 #include <iostream>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/log.h"
@@ -20,6 +21,7 @@ namespace hga {
 namespace {
 
 namespace fs = std::filesystem;
+constexpr int kAttempts = 3;  // at a store whose blocks are moved while they are read
 constexpr char kPackagedFolder[] = "/var/lib/hga/kv_store";
 
 struct ToolOptions {
@@ -37,6 +39,18 @@ std::string DefaultFolder() {
   return kPackagedFolder;
 }
 
+bool IsServed(const absl::Status& status) {
+  return absl::IsFailedPrecondition(status) && absl::StrContains(std::string(status.message()), "in use by another");
+}
+
+// The store as it is now, whoever serves it.
+absl::StatusOr<std::unique_ptr<KvTier>> OpenReadOnly(const ToolOptions& o) {
+  RocksTierOptions options;
+  options.data_dir = o.data_dir;
+  options.read_only = true;
+  return OpenRocksTier(options);
+}
+
 absl::StatusOr<std::unique_ptr<KvTier>> Open(const ToolOptions& o, bool may_make) {
   std::error_code ignored;
   if (!may_make && !fs::exists(fs::path(o.data_dir) / "CURRENT", ignored)) {
@@ -50,12 +64,12 @@ absl::StatusOr<std::unique_ptr<KvTier>> Open(const ToolOptions& o, bool may_make
                                                     "; this command needs a store that no kv_store serves"));
 }
 
-absl::Status Report(const ToolOptions& o, const StoreReport& r, bool read) {
+absl::Status Report(const ToolOptions& o, const StoreReport& r, bool read, bool served) {
   const nlohmann::json json = {{"sessions", r.sessions}, {"tokens", r.tokens}, {"chunks", r.chunks},
                                {"chunks_to_compute", r.chunks_to_compute},
                                {"chunks_of_no_session", r.chunks_of_no_session}, {"blocks", r.blocks},
                                {"block_bytes", r.block_bytes}, {"disk_bytes", r.disk_bytes}, {"blocks_read", read},
-                               {"problem_count", r.problem_count}, {"problems", r.problems}};
+                               {"served", served}, {"problem_count", r.problem_count}, {"problems", r.problems}};
   if (o.json) {
     std::cout << json.dump() << std::endl;
   } else {
@@ -64,6 +78,7 @@ absl::Status Report(const ToolOptions& o, const StoreReport& r, bool read) {
               << r.disk_bytes << " bytes on disk\n"
               << r.chunks_to_compute << " chunks to be computed again, " << r.chunks_of_no_session
               << " of no session\n";
+    if (served) std::cout << "a kv_store serves it: this is what it had on disk\n";
     for (const std::string& problem : r.problems) std::cout << "damaged: " << problem << "\n";
     std::cout << (read ? "all blocks read: " : "blocks not read: ") << r.problem_count << " problems" << std::endl;
   }
@@ -73,15 +88,28 @@ absl::Status Report(const ToolOptions& o, const StoreReport& r, bool read) {
 }
 
 absl::Status Inspect(const ToolOptions& o, bool read) {
-  HGA_ASSIGN_OR_RETURN(const auto tier, Open(o, false));
   uint64_t shown = 0;
   const auto progress = [&](uint64_t done, uint64_t all) {
     if (o.quiet || !read || (done < all && done * 20 / all == shown)) return;
     shown = done * 20 / all;
     std::cerr << done << " of " << all << " chunks\n";
   };
-  HGA_ASSIGN_OR_RETURN(const StoreReport report, InspectStore(tier.get(), read, progress));
-  return Report(o, report, read);
+  {
+    const auto tier = Open(o, false);
+    if (tier.ok()) {
+      HGA_ASSIGN_OR_RETURN(const StoreReport report, InspectStore(tier->get(), read, progress));
+      return Report(o, report, read, /*served=*/false);
+    }
+    if (!IsServed(tier.status())) return tier.status();
+  }
+  absl::StatusOr<StoreReport> report;
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    const auto tier = OpenReadOnly(o);
+    report = tier.ok() ? InspectStore(tier->get(), read, progress) : tier.status();
+    if (report.ok() ? report->unreadable == 0 : !absl::IsUnavailable(report.status())) break;
+  }
+  HGA_RETURN_IF_ERROR(report.status());
+  return Report(o, *report, read, /*served=*/true);
 }
 
 absl::Status Compact(const ToolOptions& o) {
@@ -96,7 +124,10 @@ absl::Status Compact(const ToolOptions& o) {
 }
 
 absl::Status Export(const ToolOptions& o) {
-  HGA_ASSIGN_OR_RETURN(const auto tier, Open(o, false));
+  auto opened = Open(o, false);
+  if (IsServed(opened.status())) opened = OpenReadOnly(o);
+  HGA_RETURN_IF_ERROR(opened.status());
+  const std::unique_ptr<KvTier>& tier = *opened;
   // Under another name until it is whole.
   const std::string unfinished = o.file + ".part";
   std::ofstream out(unfinished, std::ios::binary | std::ios::trunc);
@@ -126,7 +157,7 @@ int Run(int argc, const char* const* argv) {
   ToolOptions o;
   o.data_dir = DefaultFolder();
   absl::Status status;
-  CLI::App app("Looks after a store that no kv_store serves", "hga store");
+  CLI::App app("Looks after a store; compact and import need one that no kv_store serves", "hga store");
   app.require_subcommand(1)->fallthrough();
   app.add_option("--data_dir,--data-dir", o.data_dir, "Folder of the store")->capture_default_str();
   app.add_flag("--json", o.json, "The result as one JSON object");

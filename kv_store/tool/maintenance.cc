@@ -88,6 +88,7 @@ class Inspection {
     tier_->ReadBlocks(absl::MakeSpan(reads));
     for (uint32_t layer = 0; layer < geometry_.layers; ++layer) {
       const std::string name = absl::StrCat("chunk ", record.hash.ToHex(), " layer ", layer, ": ");
+      report_.unreadable += absl::IsUnavailable(reads[layer].status);
       if (!reads[layer].status.ok()) {
         Problem(name + std::string(reads[layer].status.message()));
       } else if (reads[layer].checksum != record.checksums[layer]) {
@@ -95,6 +96,7 @@ class Inspection {
       }
     }
     const auto summary = tier_->ReadSummary(record.hash);
+    report_.unreadable += absl::IsUnavailable(summary.status());
     if (!summary.ok()) {
       Problem(absl::StrCat("chunk ", record.hash.ToHex(), ": summary: ", std::string(summary.status().message())));
     }

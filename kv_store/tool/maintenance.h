@@ -1,4 +1,4 @@
-// What can be done to a store while no kv_store serves it: look at all of it, carry sessions out and in.
+// What can be done to a store beside kv_store: look at all of it, carry sessions out and in.
 #ifndef HGA_KV_STORE_TOOL_MAINTENANCE_H_
 #define HGA_KV_STORE_TOOL_MAINTENANCE_H_
 
@@ -23,6 +23,7 @@ struct StoreReport {
   uint64_t disk_bytes = 0;
   std::vector<std::string> problems;  // what is damaged or missing, the first 100
   uint64_t problem_count = 0;
+  uint64_t unreadable = 0;  // of these, that the disk did not give: damaged or, in a store that is served, moved
 };
 
 // (chunks looked at, chunks in all)

@@ -3,7 +3,7 @@
 # Builds what it needs, prints a table with units and the machine's limits, writes a flat JSON object of numbers.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-names="path backend kv_store routing models quality deploy cuda"
+names="path backend kv_store disk_unit routing models quality deploy cuda"
 
 usage() {
   echo "usage: tests/bench/run.sh NAME [--quick] [--json FILE]"
@@ -49,7 +49,7 @@ run_quality() {
     "--commit=$commit" "--command=$command"
 }
 
-case "$name" in path|backend|kv_store|routing|models|quality|deploy|cuda) ;; *) usage >&2; exit 2 ;; esac
+[[ " $names " = *" $name "* ]] || { usage >&2; exit 2; }
 deploy/install_packages.sh
 if [ "$name" = cuda ]; then  # needs nvcc to build and a device to run; says so where there is none
   bazel build -c opt --config=cuda //tests/bench:cuda_bench
@@ -64,7 +64,7 @@ fi
 bazel build -c opt "//tests/bench:${name}_bench"
 
 case "$name" in
-  path) common+=("--model=$model" --document=deploy/documents/alice.txt) ;;
+  path|disk_unit) common+=("--model=$model" --document=deploy/documents/alice.txt) ;;
   backend|models|deploy) common+=("--model=$model") ;;
 esac
 ".bazel/bin/tests/bench/${name}_bench" "${common[@]}"

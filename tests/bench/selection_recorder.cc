@@ -25,8 +25,8 @@ class RecordingChooser : public Chooser {
   void Seal(uint32_t layer, uint32_t chunk, const bf16* block) override { inner_->Seal(layer, chunk, block); }
   uint32_t unit_tokens() const override { return inner_->unit_tokens(); }
   void Choose(const StepRows& rows, const std::vector<RoutedRows>& blocks, const BlockOfChunk& block_of,
-              std::vector<std::vector<HeadSelection>>* out) override {
-    inner_->Choose(rows, blocks, block_of, out);
+              std::vector<std::vector<HeadSelection>>* out, std::vector<std::vector<float>>* missed) override {
+    inner_->Choose(rows, blocks, block_of, out, missed);
     if (rows.path != Path::kDecode) return;
     for (size_t b = 0; b < blocks.size(); ++b) {
       for (uint32_t head = 0; head < (*out)[b].size(); ++head) {
