@@ -62,7 +62,7 @@ class QualityTest : public SmallModelTest {
   }
 };
 
-constexpr const char* kMethods[] = {"sketch", "cuboid", "mean", "mean_hga", "oracle_groups", "oracle_tokens", "box32",
+constexpr const char* kMethods[] = {"sketch", "sketch+residual", "cuboid", "mean", "mean_hga", "oracle_groups", "oracle_tokens", "box32",
                                      "kmeans8-int8+max"};
 
 TEST_F(QualityTest, DenseIsTheDenseRunnersArithmetic) {
@@ -147,7 +147,7 @@ TEST_F(QualityTest, AStrictStepNeverExceedsItsBudgetOverTheLayers) {
 }
 
 TEST_F(QualityTest, PrefillAttendsTheBudgetOnAverage) {
-  for (const char* method : {"oracle_tokens", "sketch+fixed"}) {
+  for (const char* method : {"oracle_tokens", "sketch+fixed", "sketch+least0"}) {
     std::vector<double> keys;
     Logits(Parse(method, kBudget, Path::kPrefill), Tokens(kLength), &keys);
     double sum = 0;
@@ -240,7 +240,8 @@ TEST_F(QualityTest, OracleTokensHaveTheMostMass) {
   routed.route.budget_keys = &budget;
   routed.route.queries = queries.data();
   std::vector<std::vector<HeadSelection>> chosen;
-  NewOracleChooser(geometry_, 1)->Choose(rows, {routed}, [&](uint32_t c) { return blocks[c].data(); }, &chosen);
+  std::vector<std::vector<float>> missed;
+  NewOracleChooser(geometry_, 1)->Choose(rows, {routed}, [&](uint32_t c) { return blocks[c].data(); }, &chosen, &missed);
 
   for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
     std::vector<std::pair<double, uint32_t>> mass(3 * geometry_.chunk_tokens);
