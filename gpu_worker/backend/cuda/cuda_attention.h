@@ -26,7 +26,9 @@ struct CudaAttentionOptions {
   uint64_t window_bytes = uint64_t{16} << 20;
   // Rounded down to whole slots.
   uint64_t tier_bytes = 0;
-  uint32_t tier_unit_tokens = 16;  // divides group_tokens
+  // Divides group_tokens. Selections are single keys, so large units bring and keep mostly what nobody asked for; the
+  // table costs the same for each unit, however small (docs/gpu.md).
+  uint32_t tier_unit_tokens = 4;
   TierPolicy tier_policy = TierPolicy::kLruByStep;
   AttendBatchLimits batch;
 };
