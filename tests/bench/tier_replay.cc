@@ -4,6 +4,7 @@
 //
 //   .bazel/bin/tests/bench/tier_replay --model=FILE.gguf --document=FILE.txt [--json=FILE]
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <iterator>
@@ -109,6 +110,7 @@ absl::Status Answer(Engine* engine, std::vector<uint32_t> prompt) {
 struct Replayed {
   double hit_share = 0;        // of the keys that were asked for
   double fetched_share = 0;    // bytes brought / bytes asked for
+  double lookup_ns = 0;        // time of the table, for each lookup
 };
 
 Replayed Replay(const std::vector<StepTrace>& steps, const KvGeometry& g, uint64_t bytes, uint32_t unit,
@@ -116,8 +118,11 @@ Replayed Replay(const std::vector<StepTrace>& steps, const KvGeometry& g, uint64
   const uint64_t key_bytes = uint64_t{g.head_dim} * 2 * sizeof(bf16);
   DeviceTier tier({static_cast<uint32_t>(bytes / (unit * key_bytes)), g.kv_heads * (g.chunk_tokens / unit), policy});
   uint64_t batch = 1, asked = 0, hit = 0, fetched = 0;
+  uint64_t lookups = 0;
+  const auto begin = std::chrono::steady_clock::now();
   for (size_t s = 0; s < steps.size(); ++s) {
     const bool counted = s >= steps.size() / 4;  // until then the tier fills
+    tier.BeginStep(batch);
     for (const std::vector<Attended>& call : steps[s]) {
       for (const Attended& a : call) {
         BlockName name;
@@ -126,6 +131,7 @@ Replayed Replay(const std::vector<StepTrace>& steps, const KvGeometry& g, uint64
         for (uint32_t at = a.first; at < uint32_t{a.first} + a.tokens;) {
           const uint32_t tokens = std::min(unit - at % unit, a.first + a.tokens - at);
           const auto place = tier.Use(name, a.kv_head * (g.chunk_tokens / unit) + at / unit, batch);
+          ++lookups;
           if (counted) {
             asked += tokens;
             if (place.hit) {
@@ -140,7 +146,9 @@ Replayed Replay(const std::vector<StepTrace>& steps, const KvGeometry& g, uint64
       ++batch;
     }
   }
-  return {static_cast<double>(hit) / static_cast<double>(asked), static_cast<double>(fetched) / static_cast<double>(asked)};
+  const std::chrono::duration<double, std::nano> took = std::chrono::steady_clock::now() - begin;
+  return {static_cast<double>(hit) / static_cast<double>(asked),
+          static_cast<double>(fetched) / static_cast<double>(asked), took.count() / static_cast<double>(lookups)};
 }
 
 void Compare(const std::vector<StepTrace>& steps, const KvGeometry& g, Report* report) {
@@ -153,7 +161,8 @@ void Compare(const std::vector<StepTrace>& steps, const KvGeometry& g, Report* r
   const double step_bytes = static_cast<double>(keys) / static_cast<double>(steps.size()) * g.head_dim * 4;
   report->Add("step_mib", absl::StrCat(steps.size(), " steps; K/V that one attends"), step_bytes / (1 << 20), "MiB");
   constexpr std::pair<TierPolicy, const char*> kPolicies[] = {
-      {TierPolicy::kFifo, "fifo"}, {TierPolicy::kLru, "lru"}, {TierPolicy::kSieve, "sieve"}};
+      {TierPolicy::kFifo, "fifo"}, {TierPolicy::kLru, "lru"}, {TierPolicy::kSieve, "sieve"},
+      {TierPolicy::kLruByStep, "lru_by_step"}};
   for (const uint32_t unit : {1u, 4u, 16u}) {
     for (const double size : {0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0}) {
       for (const auto& [policy, name] : kPolicies) {
@@ -161,6 +170,7 @@ void Compare(const std::vector<StepTrace>& steps, const KvGeometry& g, Report* r
         const std::string at = absl::StrCat(name, "_unit", unit, "_x", size);
         report->Add("hit_" + at, absl::StrCat("unit ", unit, ", ", size, " steps' bytes, ", name, ": hits"), r.hit_share, "");
         report->Add("fetched_" + at, "  brought / asked for", r.fetched_share, "");
+        report->Add("lookup_ns_" + at, "  a lookup", r.lookup_ns, "ns");
       }
     }
   }

@@ -26,8 +26,10 @@ struct CudaAttentionOptions {
   uint64_t window_bytes = uint64_t{16} << 20;
   // Rounded down to whole slots.
   uint64_t tier_bytes = 0;
-  uint32_t tier_unit_tokens = 16;  // divides group_tokens
-  TierPolicy tier_policy = TierPolicy::kSieve;
+  // Divides group_tokens. Selections are single keys, so large units bring and keep mostly what nobody asked for; the
+  // table costs the same for each unit, however small (docs/gpu.md).
+  uint32_t tier_unit_tokens = 4;
+  TierPolicy tier_policy = TierPolicy::kLruByStep;
   AttendBatchLimits batch;
 };
 
@@ -42,6 +44,7 @@ class CudaAttention {
                                                                const KvGeometry& geometry,
                                                                const CudaAttentionOptions& options);
 
+  void BeginStep() { tier_.BeginStep(batch_); }
   // Merges the plan's runs into the states in `w`, of a step of so many rows. The plan must be sound. Its K/V has been
   // read when what the compute stream was given has been done.
   absl::Status Attend(uint32_t layer, const AttendPlan& plan, const Workspace& w);

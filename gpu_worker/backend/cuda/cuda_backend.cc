@@ -113,6 +113,7 @@ absl::Status CudaBackend::Begin(absl::Span<const BatchRow> rows_in) {
   // The last step may still read the buffers that are filled now.
   HGA_RETURN_IF_ERROR(device_->Synchronize(DeviceStream::kCompute));
   rows_.assign(rows_in.begin(), rows_in.end());
+  attention_->BeginStep();
   FillRows();
   const size_t n = rows_.size();
   const auto copy = [&](void* to, const PinnedBuffer& from, size_t bytes) {

@@ -23,8 +23,8 @@ struct CudaBackendOptions {
   uint64_t device_memory_limit = 0;          // 0: what is free but for kDeviceReserve
   uint64_t device_tier_bytes = UINT64_MAX;   // UINT64_MAX: what the rest leaves of the limit
   uint64_t window_bytes = uint64_t{16} << 20;  // see CudaAttentionOptions
-  uint32_t tier_unit_tokens = 16;
-  TierPolicy tier_policy = TierPolicy::kSieve;
+  uint32_t tier_unit_tokens = 4;             // see CudaAttentionOptions
+  TierPolicy tier_policy = TierPolicy::kLruByStep;
   uint32_t part_states = 8192;
   uint64_t gemm_bytes = uint64_t{32} << 20;  // of cuBLASLt
 };

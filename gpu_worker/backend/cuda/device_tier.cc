@@ -45,7 +45,7 @@ DeviceTier::Place DeviceTier::Use(const BlockName& name, uint32_t unit, uint64_t
     PushNewest(place.slot);
   } else {
     slots_[place.slot].used_again = true;
-    if (options_.policy == TierPolicy::kLru) {
+    if (options_.policy == TierPolicy::kLru || options_.policy == TierPolicy::kLruByStep) {
       Unlink(place.slot);
       PushNewest(place.slot);
     }
@@ -61,6 +61,11 @@ uint32_t DeviceTier::TakeSlot(uint64_t batch) {
   return slot;
 }
 
+void DeviceTier::BeginStep(uint64_t batch) {
+  last_step_ = step_;
+  step_ = batch;
+}
+
 // Every slot is looked at twice at most: once to take its mark away, once to take it.
 uint32_t DeviceTier::Victim(uint64_t batch) {
   const bool sieve = options_.policy == TierPolicy::kSieve;
@@ -68,6 +73,7 @@ uint32_t DeviceTier::Victim(uint64_t batch) {
   for (uint64_t looked = 0; looked < 2 * uint64_t{slots_.size()}; ++looked) {
     Slot& slot = slots_[at];
     const uint32_t next = slot.newer != kNoSlot ? slot.newer : oldest_;
+    if (RecentlyUsed(slot)) return kNoSlot;  // all newer ones are, too
     if (!InFlight(slot, batch)) {
       if (!sieve || !slot.used_again) {
         if (sieve) hand_ = next == at ? kNoSlot : next;

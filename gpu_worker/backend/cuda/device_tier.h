@@ -16,12 +16,15 @@ enum class TierPolicy {
   kFifo,   // the oldest
   kLru,    // what was used longest ago
   kSieve,  // the oldest that has not been used since the hand last passed: Zhang et al., NSDI 2024
+  // As kLru, but nothing that this step or the last one used: what finds no room is not kept. Steps use much the same
+  // K/V in the same order, so a tier that is smaller than a step would lose everything just before it is used again.
+  kLruByStep,
 };
 
 struct DeviceTierOptions {
   uint32_t slots = 0;
   uint32_t units_per_block = 0;
-  TierPolicy policy = TierPolicy::kSieve;
+  TierPolicy policy = TierPolicy::kLruByStep;
 };
 
 // One thread. A block costs memory only while a unit of it is there.
@@ -38,6 +41,8 @@ class DeviceTier {
   // Where the unit lies, or, not a hit, where it is to be put. `batch` never falls. Nothing that was used at `batch` or
   // the one before it is thrown out, since those may still be read: kNoSlot if there is nothing else.
   Place Use(const BlockName& block, uint32_t unit, uint64_t batch);
+  // A step begins, with `batch`.
+  void BeginStep(uint64_t batch);
 
   uint32_t slots() const { return static_cast<uint32_t>(slots_.size()); }
   uint32_t blocks() const { return static_cast<uint32_t>(table_.size()); }
@@ -54,6 +59,9 @@ class DeviceTier {
   uint32_t TakeSlot(uint64_t batch);
   uint32_t Victim(uint64_t batch);
   bool InFlight(const Slot& slot, uint64_t batch) const { return slot.batch + 1 >= batch; }
+  bool RecentlyUsed(const Slot& slot) const {
+    return options_.policy == TierPolicy::kLruByStep && slot.batch >= last_step_;
+  }
   void Empty(uint32_t slot);
   void PushNewest(uint32_t slot);
   void Unlink(uint32_t slot);
@@ -62,6 +70,7 @@ class DeviceTier {
   std::vector<Slot> slots_;
   uint32_t filled_ = 0;  // slots [filled_, ..) have never been used
   uint32_t newest_ = kNoSlot, oldest_ = kNoSlot, hand_ = kNoSlot;
+  uint64_t step_ = 0, last_step_ = 0;  // first batches of this step and of the one before
 
   absl::flat_hash_map<BlockName, uint32_t> table_;  // to its place in blocks_
   struct Block {

@@ -30,13 +30,14 @@ TEST(DeviceTierTest, WhatWasPutThereIsFound) {
 }
 
 TEST(DeviceTierTest, WhatMayStillBeReadStays) {
-  for (const TierPolicy policy : {TierPolicy::kFifo, TierPolicy::kLru, TierPolicy::kSieve}) {
+  for (const TierPolicy policy : {TierPolicy::kFifo, TierPolicy::kLru, TierPolicy::kSieve, TierPolicy::kLruByStep}) {
     DeviceTier tier({2, 8, policy});
     ASSERT_NE(tier.Use(Block(1), 0, 5).slot, DeviceTier::kNoSlot);
     ASSERT_NE(tier.Use(Block(2), 0, 5).slot, DeviceTier::kNoSlot);
     EXPECT_EQ(tier.Use(Block(3), 0, 5).slot, DeviceTier::kNoSlot);
     EXPECT_EQ(tier.Use(Block(3), 0, 6).slot, DeviceTier::kNoSlot);
     EXPECT_EQ(tier.blocks(), 2u);
+    for (int steps = 0; steps < 2; ++steps) tier.BeginStep(7);
     EXPECT_NE(tier.Use(Block(3), 0, 7).slot, DeviceTier::kNoSlot);
     EXPECT_EQ(tier.blocks(), 2u);
   }
@@ -56,6 +57,35 @@ TEST(DeviceTierTest, PoliciesThrowOutWhatTheySay) {
   EXPECT_TRUE(survivor(TierPolicy::kSieve));
 }
 
+// More units than slots, the same ones in each step: some of them stay for good.
+TEST(DeviceTierTest, ATierSmallerThanAStepKeepsAPartOfIt) {
+  const auto hits_of = [](TierPolicy policy) {
+    DeviceTier tier({10, 4, policy});
+    int hits = 0;
+    uint64_t batch = 0;
+    for (int step = 0; step < 20; ++step) {
+      tier.BeginStep(batch);
+      for (uint32_t unit = 0; unit < 20; ++unit) {
+        hits += tier.Use(Block(unit), 0, batch).hit;
+        batch += 2;
+      }
+    }
+    return hits;
+  };
+  EXPECT_EQ(hits_of(TierPolicy::kLru), 0);
+  EXPECT_EQ(hits_of(TierPolicy::kLruByStep), 19 * 10);
+}
+
+TEST(DeviceTierTest, WhatAStepNoLongerUsesMakesRoom) {
+  DeviceTier tier({2, 1, TierPolicy::kLruByStep});
+  for (uint32_t step = 0; step < 6; ++step) {
+    tier.BeginStep(step * 10);
+    EXPECT_EQ(tier.Use(Block(1), 0, step * 10).hit, step > 0);
+    // Block 2 in the first steps, then 3: that finds room once nobody has used 2 for two steps.
+    EXPECT_EQ(tier.Use(Block(step < 2 ? 2 : 3), 0, step * 10 + 5).hit, step == 1 || step > 3) << step;
+  }
+}
+
 TEST(DeviceTierTest, NoSlotsMeanNoTier) {
   DeviceTier tier({0, 8, TierPolicy::kLru});
   EXPECT_EQ(tier.Use(Block(1), 0, 9).slot, DeviceTier::kNoSlot);
@@ -63,13 +93,14 @@ TEST(DeviceTierTest, NoSlotsMeanNoTier) {
 
 // Against a map of what each slot must hold, with blocks that come and go.
 TEST(DeviceTierTest, NoTwoUnitsShareASlot) {
-  for (const TierPolicy policy : {TierPolicy::kFifo, TierPolicy::kLru, TierPolicy::kSieve}) {
+  for (const TierPolicy policy : {TierPolicy::kFifo, TierPolicy::kLru, TierPolicy::kSieve, TierPolicy::kLruByStep}) {
     std::mt19937 random(7);
     DeviceTier tier({37, 4, policy});
     std::map<uint32_t, std::pair<uint32_t, uint32_t>> held;  // slot to unit
     uint64_t hits = 0;
     for (uint64_t batch = 0; batch < 4000; ++batch) {
       std::set<uint32_t> in_use;
+      tier.BeginStep(batch);
       for (int i = 0; i < 5; ++i) {
         const uint32_t chunk = random() % 6 * (random() % 6), unit = random() % 4;
         const auto place = tier.Use(Block(chunk), unit, batch);

@@ -143,7 +143,6 @@ HGA_DEVICE void Run(const AttendFewArgs& a) {
     l[i] = 0;
   }
   for (uint32_t first = 0; first < count; first += kFewKeys) {
-    __syncthreads();  // the last tile has been used
     if (threadIdx.x < kFewKeys) {
       FindKey(item, a.runs, a.head_dim, first + threadIdx.x, count, &b.shared->list, threadIdx.x);
     }
