@@ -56,6 +56,8 @@ sanitizers() {
     one $bazel test --config=$config --build_tests_only --test_tag_filters=-nightly,-gpu --keep_going \
       //kv_store/... //common/... //tests/fault/... //tests/fuzz/...
   done
+  # What passes through libraries that are not instrumented (gRPC, RocksDB) cannot be judged.
+  one $bazel test --config=tsan //kv_store/store:store_loop_test //common/shm/...
 }
 
 deploy() { counted tests/deploy/run.sh; }

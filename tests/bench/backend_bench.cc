@@ -5,15 +5,12 @@
 #include <random>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "gpu_worker/backend/backend.h"
 #include "gpu_worker/model/loaded_model.h"
+#include "tests/bench/bench_main.h"
 #include "tests/bench/report.h"
 
-ABSL_FLAG(std::string, json, "", "file for the numbers");
-ABSL_FLAG(std::string, commit, "", "commit that is measured");
-ABSL_FLAG(std::string, command, "", "command that was given");
 ABSL_FLAG(std::string, model, "", "GGUF file");
 ABSL_FLAG(bool, quick, false, "fewer repetitions");
 ABSL_FLAG(int, threads, 0, "threads; 0: one per core");
@@ -120,17 +117,13 @@ int Run() {
       report.Add("", "  tokens", rows / t.total, "tokens/s");
     }
   }
-  const std::string json = absl::GetFlag(FLAGS_json);
-  if (json.empty()) return 0;
-  const absl::Status status = report.WriteJson(json, absl::GetFlag(FLAGS_commit), absl::GetFlag(FLAGS_command));
-  if (!status.ok()) std::fprintf(stderr, "backend_bench: %s\n", status.ToString().c_str());
-  return status.ok() ? 0 : 1;
+  return ExitCode(WriteNumbers(report));
 }
 
 }  // namespace
 }  // namespace hga
 
 int main(int argc, char** argv) {
-  absl::ParseCommandLine(argc, argv);
+  hga::ParseFlags(argc, argv);
   return hga::Run();
 }

@@ -7,22 +7,19 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "gpu_worker/backend/cuda/cuda_backend.h"
 #include "gpu_worker/backend/cuda/simulated_device.h"
 #include "tests/bench/cuda_kernels.h"
 #include "tests/bench/cuda_steps.h"
+#include "tests/bench/bench_main.h"
 #include "tests/bench/report.h"
 #include "tests/bench/synthetic_model.h"
 #ifdef HGA_CUDA
 #include "gpu_worker/backend/cuda/nvidia_device.h"
 #endif
 
-ABSL_FLAG(std::string, json, "", "file for the numbers");
-ABSL_FLAG(std::string, commit, "", "commit that is measured");
-ABSL_FLAG(std::string, command, "", "command that was given");
 ABSL_FLAG(bool, quick, false, "fewer contexts and repetitions");
 ABSL_FLAG(uint64_t, device_memory_limit, 32000000000, "bytes of device memory");
 ABSL_FLAG(bool, simulated, false, "a tiny model on the simulated device: shows that the benchmark runs, measures nothing");
@@ -177,18 +174,14 @@ int Run() {
   Report report;
   CudaBench bench(absl::GetFlag(FLAGS_simulated), absl::GetFlag(FLAGS_quick));
   absl::Status status = bench.Run(&report);
-  const std::string json = absl::GetFlag(FLAGS_json);
-  if (status.ok() && !json.empty()) {
-    status = report.WriteJson(json, absl::GetFlag(FLAGS_commit), absl::GetFlag(FLAGS_command));
-  }
-  if (!status.ok()) std::fprintf(stderr, "cuda_bench: %s\n", status.ToString().c_str());
-  return status.ok() ? 0 : 1;
+  if (status.ok()) status = WriteNumbers(report);
+  return ExitCode(status);
 }
 
 }  // namespace
 }  // namespace hga
 
 int main(int argc, char** argv) {
-  absl::ParseCommandLine(argc, argv);
+  hga::ParseFlags(argc, argv);
   return hga::Run();
 }

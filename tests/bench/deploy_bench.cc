@@ -3,19 +3,16 @@
 #include <cstdio>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
 #include "kv_store/client/grpc_kv_client.h"
 #include "tests/bench/metrics_overhead.h"
+#include "tests/bench/bench_main.h"
 #include "tests/bench/report.h"
 #include "tests/support/health.h"
 #include "tests/support/stack.h"
 
-ABSL_FLAG(std::string, json, "", "file for the numbers");
-ABSL_FLAG(std::string, commit, "", "commit that is measured");
-ABSL_FLAG(std::string, command, "", "command that was given");
 ABSL_FLAG(std::string, model, "", "GGUF file of SmolLM2-135M-Instruct");
 ABSL_FLAG(bool, quick, false, "fewer repetitions");
 
@@ -92,18 +89,14 @@ absl::Status Run() {
   std::printf("%s\n", MachineName().c_str());
   HGA_RETURN_IF_ERROR(MeasureScrapes(model, quick, &report));
   HGA_RETURN_IF_ERROR(MeasureMetricsOverhead(model, quick, &report));
-  const std::string json = absl::GetFlag(FLAGS_json);
-  return json.empty() ? absl::OkStatus()
-                      : report.WriteJson(json, absl::GetFlag(FLAGS_commit), absl::GetFlag(FLAGS_command));
+  return WriteNumbers(report);
 }
 
 }  // namespace
 }  // namespace hga
 
 int main(int argc, char** argv) {
-  absl::ParseCommandLine(argc, argv);
+  hga::ParseFlags(argc, argv);
   hga::SetLogLevel("error");  // a line for each request would bury the table
-  const absl::Status status = hga::Run();
-  if (!status.ok()) std::fprintf(stderr, "deploy_bench: %s\n", std::string(status.message()).c_str());
-  return status.ok() ? 0 : 1;
+  return hga::ExitCode(hga::Run());
 }

@@ -13,19 +13,16 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/numeric/bits.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "kv_store/service/testing_daemon.h"
 #include "kv_store/tier/rocks_tier.h"
+#include "tests/bench/bench_main.h"
 #include "tests/bench/report.h"
 #include "tests/bench/selection_recorder.h"
 #include "tests/support/process.h"
 
-ABSL_FLAG(std::string, json, "", "file for the numbers");
-ABSL_FLAG(std::string, commit, "", "commit that is measured");
-ABSL_FLAG(std::string, command, "", "command that was given");
 ABSL_FLAG(std::string, model, "", "GGUF file of SmolLM2-135M-Instruct");
 ABSL_FLAG(std::string, document, "", "text file");
 ABSL_FLAG(std::string, configuration, "sketch/512/decode", "of tests/quality");
@@ -214,17 +211,13 @@ int Run() {
   report.Add("selected_mb", "  their K and V", keys / recording->tokens * recording->geometry.head_dim * 4 / 1e6,
              "MB/token");
   for (const Unit& unit : kUnits) MeasureUnit(*recording, unit, &report);
-  const std::string json = absl::GetFlag(FLAGS_json);
-  if (json.empty()) return 0;
-  const absl::Status status = report.WriteJson(json, absl::GetFlag(FLAGS_commit), absl::GetFlag(FLAGS_command));
-  if (!status.ok()) std::fprintf(stderr, "disk_unit_bench: %s\n", status.ToString().c_str());
-  return status.ok() ? 0 : 1;
+  return ExitCode(WriteNumbers(report));
 }
 
 }  // namespace
 }  // namespace hga
 
 int main(int argc, char** argv) {
-  absl::ParseCommandLine(argc, argv);
+  hga::ParseFlags(argc, argv);
   return hga::Run();
 }

@@ -10,18 +10,15 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "kv_store/client/grpc_kv_client.h"
 #include "kv_store/service/testing_daemon.h"
 #include "tests/bench/kv_store_disk.h"
+#include "tests/bench/bench_main.h"
 #include "tests/bench/report.h"
 
 ABSL_FLAG(std::string, reader_of, "", "internal: this is the second process, which reads the arena of that store");
-ABSL_FLAG(std::string, json, "", "file for the numbers");
-ABSL_FLAG(std::string, commit, "", "commit that is measured");
-ABSL_FLAG(std::string, command, "", "command that was given");
 ABSL_FLAG(bool, quick, false, "fewer chunks");
 ABSL_FLAG(std::string, part, "", "only this part: ram, disk or index");
 
@@ -198,17 +195,13 @@ int Run() {
   }
   if (wanted("disk")) BenchDisk(absl::GetFlag(FLAGS_quick), &report);
   if (wanted("index")) BenchIndex(absl::GetFlag(FLAGS_quick), &report);
-  const std::string json = absl::GetFlag(FLAGS_json);
-  if (json.empty()) return 0;
-  const absl::Status status = report.WriteJson(json, absl::GetFlag(FLAGS_commit), absl::GetFlag(FLAGS_command));
-  if (!status.ok()) std::fprintf(stderr, "kv_store_bench: %s\n", status.ToString().c_str());
-  return status.ok() ? 0 : 1;
+  return ExitCode(WriteNumbers(report));
 }
 
 }  // namespace
 }  // namespace hga
 
 int main(int argc, char** argv) {
-  absl::ParseCommandLine(argc, argv);
+  hga::ParseFlags(argc, argv);
   return absl::GetFlag(FLAGS_reader_of).empty() ? hga::Run() : hga::RunReader();
 }

@@ -16,7 +16,6 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
@@ -24,14 +23,12 @@
 #include "gpu_worker/model/random_checkpoint.h"
 #include "gpu_worker/model/tensor_list.h"
 #include "nlohmann/json.hpp"
+#include "tests/bench/bench_main.h"
 #include "tests/bench/report.h"
 #include "tests/bench/tokenizer_bench.h"
 
 ABSL_FLAG(std::string, model, "", "SmolLM2-135M-Instruct.Q4_1.gguf");
 ABSL_FLAG(std::string, scratch, "/tmp", "where the synthetic checkpoint (4.4 GB) is written for the while");
-ABSL_FLAG(std::string, json, "", "file for the numbers");
-ABSL_FLAG(std::string, commit, "", "commit that is measured");
-ABSL_FLAG(std::string, command, "", "command that was given");
 ABSL_FLAG(bool, quick, false, "a synthetic checkpoint of one layer, one repetition");
 ABSL_FLAG(std::string, measure, "", "load this model, print the figures as JSON, exit");
 
@@ -211,18 +208,14 @@ absl::Status Run() {
   bench.AddWorst();
   HGA_RETURN_IF_ERROR(BenchTokenizer(absl::GetFlag(FLAGS_model), absl::GetFlag(FLAGS_scratch), quick ? 1 : 3,
                                      bench.report()));
-  const std::string json = absl::GetFlag(FLAGS_json);
-  if (json.empty()) return absl::OkStatus();
-  return bench.report()->WriteJson(json, absl::GetFlag(FLAGS_commit), absl::GetFlag(FLAGS_command));
+  return WriteNumbers(*bench.report());
 }
 
 }  // namespace
 }  // namespace hga
 
 int main(int argc, char** argv) {
-  absl::ParseCommandLine(argc, argv);
+  hga::ParseFlags(argc, argv);
   if (!absl::GetFlag(FLAGS_measure).empty()) return hga::Measure(absl::GetFlag(FLAGS_measure));
-  const absl::Status status = hga::Run();
-  if (!status.ok()) std::fprintf(stderr, "models_bench: %s\n", std::string(status.message()).c_str());
-  return status.ok() ? 0 : 1;
+  return hga::ExitCode(hga::Run());
 }

@@ -3,15 +3,12 @@
 #include <cstdio>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
+#include "tests/bench/bench_main.h"
 #include "tests/bench/report.h"
 #include "tests/support/requests.h"
 #include "tests/support/stack.h"
 
-ABSL_FLAG(std::string, json, "", "file for the numbers");
-ABSL_FLAG(std::string, commit, "", "commit that is measured");
-ABSL_FLAG(std::string, command, "", "command that was given");
 ABSL_FLAG(std::string, model, "", "GGUF file of SmolLM2-135M-Instruct");
 ABSL_FLAG(std::string, document, "", "text file to prefill");
 ABSL_FLAG(bool, quick, false, "fewer lengths, one repetition");
@@ -134,19 +131,14 @@ int Run() {
   absl::Status status = stack.Start();
   if (status.ok()) status = MeasureSpeed(stack, document, quick, &report);
   if (status.ok()) status = MeasureReuse(stack, document, &report);
-  const std::string json = absl::GetFlag(FLAGS_json);
-  if (status.ok() && !json.empty()) {
-    status = report.WriteJson(json, absl::GetFlag(FLAGS_commit), absl::GetFlag(FLAGS_command));
-  }
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "path_bench: %s\n", status.ToString().c_str());
-  return 1;
+  if (status.ok()) status = WriteNumbers(report);
+  return ExitCode(status);
 }
 
 }  // namespace
 }  // namespace hga
 
 int main(int argc, char** argv) {
-  absl::ParseCommandLine(argc, argv);
+  hga::ParseFlags(argc, argv);
   return hga::Run();
 }

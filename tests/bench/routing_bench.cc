@@ -12,17 +12,14 @@
 #include <thread>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/shm/ring.h"
 #include "router/index/index_fixture.h"
 #include "router/index/select.h"
+#include "tests/bench/bench_main.h"
 #include "tests/bench/report.h"
 
-ABSL_FLAG(std::string, json, "", "file for the numbers");
-ABSL_FLAG(std::string, commit, "", "commit that is measured");
-ABSL_FLAG(std::string, command, "", "command that was given");
 ABSL_FLAG(bool, quick, false, "fewer repetitions, no context of 1M tokens");
 
 namespace hga {
@@ -170,17 +167,13 @@ int Run() {
   report.Add("read_bandwidth_gbps", "machine: memory read bandwidth, all cores", bandwidth, "GB/s");
   BenchLengths(quick, bandwidth, &report);
   BenchThreads(quick, &report);
-  const std::string json = absl::GetFlag(FLAGS_json);
-  if (json.empty()) return 0;
-  const absl::Status status = report.WriteJson(json, absl::GetFlag(FLAGS_commit), absl::GetFlag(FLAGS_command));
-  if (!status.ok()) std::fprintf(stderr, "routing_bench: %s\n", status.ToString().c_str());
-  return status.ok() ? 0 : 1;
+  return ExitCode(WriteNumbers(report));
 }
 
 }  // namespace
 }  // namespace hga
 
 int main(int argc, char** argv) {
-  absl::ParseCommandLine(argc, argv);
+  hga::ParseFlags(argc, argv);
   return hga::Run();
 }

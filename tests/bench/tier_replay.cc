@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "gpu_worker/backend/cuda/device_tier.h"
@@ -21,11 +20,9 @@
 #include "gpu_worker/model/loaded_model.h"
 #include "kv_store/client/memory_kv_client.h"
 #include "router/client/local_route_client.h"
+#include "tests/bench/bench_main.h"
 #include "tests/bench/report.h"
 
-ABSL_FLAG(std::string, json, "", "file for the numbers");
-ABSL_FLAG(std::string, commit, "", "commit that is measured");
-ABSL_FLAG(std::string, command, "", "command that was given");
 ABSL_FLAG(std::string, model, "", "GGUF file");
 ABSL_FLAG(std::string, document, "", "text that the prompt is taken from");
 ABSL_FLAG(uint32_t, prompt_tokens, 6000, "tokens of the prompt");
@@ -202,17 +199,13 @@ absl::Status Run() {
   engine.reset();
   Report report;
   Compare(backend.steps(), g, &report);
-  const std::string json = absl::GetFlag(FLAGS_json);
-  return json.empty() ? absl::OkStatus()
-                      : report.WriteJson(json, absl::GetFlag(FLAGS_commit), absl::GetFlag(FLAGS_command));
+  return WriteNumbers(report);
 }
 
 }  // namespace
 }  // namespace hga
 
 int main(int argc, char** argv) {
-  absl::ParseCommandLine(argc, argv);
-  const absl::Status status = hga::Run();
-  if (!status.ok()) std::fprintf(stderr, "tier_replay: %s\n", status.ToString().c_str());
-  return status.ok() ? 0 : 1;
+  hga::ParseFlags(argc, argv);
+  return hga::ExitCode(hga::Run());
 }

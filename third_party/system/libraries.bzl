@@ -14,6 +14,7 @@ def system_libraries():
             "absl/container:flat_hash_set": "pkg:absl_flat_hash_set",
             "absl/flags:flag": "pkg:absl_flags",
             "absl/flags:parse": "pkg:absl_flags_parse,absl_flags_usage",
+            "absl/flags:config": "pkg:absl_flags_config",
             "absl/functional:any_invocable": "pkg:absl_any_invocable",
             "absl/functional:function_ref": "pkg:absl_function_ref",
             "absl/numeric:bits": "pkg:absl_bits",
