@@ -286,9 +286,11 @@ void StoreLoop::StartReads(std::vector<DiskRead> reads) {
 void StoreLoop::ReadBatch(std::vector<BlockRead> batch, const std::vector<uint32_t>& slots) {
   const auto start = std::chrono::steady_clock::now();
   tier_->ReadBlocks(absl::MakeSpan(batch));
-  metrics_.ObserveDiskRead(SecondsSince(start));
+  if (!std::all_of(batch.begin(), batch.end(), [](const BlockRead& read) { return read.from_ram; }))
+    metrics_.ObserveDiskRead(SecondsSince(start));
   executor_->Post([this, batch = std::move(batch), slots] {
-    for (size_t i = 0; i < slots.size(); ++i) store_.FinishRead(slots[i], batch[i].status, batch[i].checksum);
+    for (size_t i = 0; i < slots.size(); ++i)
+      store_.FinishRead(slots[i], batch[i].status, batch[i].checksum, batch[i].from_ram);
     Pump();
   });
 }

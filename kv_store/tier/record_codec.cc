@@ -267,6 +267,8 @@ absl::Status Unpack(absl::string_view value, size_t block_bytes, uint8_t* out) {
 
 }  // namespace
 
+bool IsPackedBlock(absl::string_view value) { return !value.empty() && value[0] == kPackedBlockVersion; }
+
 absl::StatusOr<uint64_t> DecodeBlock(absl::string_view value, size_t block_bytes, uint8_t* out) {
   if (value.size() < kBlockHeaderBytes) return absl::DataLossError("block on disk has no header");
   if (value[0] == kPackedBlockVersion) {
