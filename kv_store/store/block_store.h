@@ -129,6 +129,7 @@ struct SessionView {
   uint32_t chunks = 0, chunks_durable = 0;
   int64_t last_used_unix_s = 0;
   bool open = false;
+  bool pinned = false;
 };
 
 // What a session's token ids are made of.
@@ -215,6 +216,8 @@ class BlockStore {
   absl::Status DeleteSession(const std::string& name);
   // Copies the manifest as it was last written, no block. ALREADY_EXISTS: `to` is taken.
   absl::Status ForkSession(const std::string& from, const std::string& to);
+  // Whether its blocks leave RAM last and stay on disk. NOT_FOUND; FAILED_PRECONDITION: `pinned_sessions` has it.
+  absl::Status PinSession(const std::string& name, bool pinned);
   // Calls back when all changes of sessions made so far are durable, maybe at once.
   void WhenSaved(std::function<void(absl::Status)> done);
 
@@ -262,7 +265,8 @@ class BlockStore {
   };
   struct Session {
     bool named = false;
-    bool pinned = false;
+    bool pinned = false;         // by either
+    bool pin_requested = false;  // by a request; kept with the manifest
     ModelFingerprint model;
     uint64_t epoch = 0;
     ClientId writer = 0;  // 0: not open

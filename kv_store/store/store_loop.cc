@@ -368,6 +368,10 @@ absl::Status StoreLoop::ForkSession(const std::string& from, const std::string& 
   return SaveOnStore([&] { return store_.ForkSession(from, to); });
 }
 
+absl::Status StoreLoop::PinSession(const std::string& name, bool pinned) {
+  return SaveOnStore([&] { return store_.PinSession(name, pinned); });
+}
+
 absl::StatusOr<std::vector<uint32_t>> StoreLoop::Reserve(ClientId client, uint32_t count) {
   return OnStore([&] { return store_.Reserve(client, count); });
 }

@@ -38,6 +38,7 @@ struct SessionRecord {
   int64_t last_used_unix_s = 0;
   std::vector<ChunkHash> chunks;
   std::vector<uint32_t> tail_tokens;
+  bool pinned = false;  // by a request
 };
 
 struct ChunkWrite {

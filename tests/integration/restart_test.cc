@@ -70,6 +70,40 @@ TEST(RestartTest, PackedRamChangesNoToken) {
   }
 }
 
+TEST(RestartTest, PinsByRequestSurvive) {
+  Stack stack({});
+  ASSERT_EQ(stack.Start(), absl::OkStatus());
+  auto request = InSession(TokenRequest(300, 4, 4), "prompt");
+  request.set_pin(true);
+  ASSERT_TRUE(stack.Generate(request).status.ok());
+  ASSERT_TRUE(stack.Generate(InSession(TokenRequest(300, 5, 4), "other")).status.ok());
+  request.clear_session();
+  EXPECT_EQ(stack.Generate(request).status.code(), absl::StatusCode::kInvalidArgument);
+  const auto pinned = [&] {
+    std::vector<std::string> names;
+    grpc::ClientContext context;
+    gpu_worker::v1::ListSessionsResponse sessions;
+    EXPECT_TRUE(stack.worker_stub()->ListSessions(&context, {}, &sessions).ok());
+    for (const auto& session : sessions.sessions()) {
+      if (session.pinned()) names.push_back(session.name());
+    }
+    return names;
+  };
+  EXPECT_EQ(pinned(), std::vector<std::string>{"prompt"});
+  ASSERT_EQ(stack.FlushToDisk(), absl::OkStatus());
+  stack.kv_store.Signal(SIGKILL);
+  ASSERT_TRUE(stack.kv_store.Wait(absl::Seconds(5)).ok());
+  ASSERT_EQ(stack.StartKvStore(), absl::OkStatus());
+  ASSERT_EQ(stack.WaitForWorker([](const auto& stats) { return stats.kv_store_attached(); }), absl::OkStatus());
+  EXPECT_EQ(pinned(), std::vector<std::string>{"prompt"});
+  gpu_worker::v1::PinSessionRequest unpin;
+  unpin.set_name("prompt");
+  grpc::ClientContext context;
+  gpu_worker::v1::PinSessionResponse unpinned;
+  ASSERT_TRUE(stack.worker_stub()->PinSession(&context, unpin, &unpinned).ok());
+  EXPECT_TRUE(pinned().empty());
+}
+
 TEST(RestartTest, KvStoreKilledWithSigkillThenTheSameTokens) {
   Stack stack({});
   ASSERT_EQ(stack.Start(), absl::OkStatus());
