@@ -23,6 +23,7 @@ absl::Status RunSessionsList(const Call& call);
 absl::Status RunSessionsDelete(const Call& call);
 absl::Status RunExplain(const Call& call);
 absl::Status RunSessionsFork(const Call& call);
+absl::Status RunSessionsPin(const Call& call, bool pinned);
 absl::Status RunStats(const Call& call);
 absl::Status RunModel(const Call& call);
 

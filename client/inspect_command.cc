@@ -68,6 +68,15 @@ absl::Status RunSessionsFork(const Call& call) {
               {{"from", request.from()}, {"to", request.to()}});
 }
 
+absl::Status RunSessionsPin(const Call& call, bool pinned) {
+  gpu_worker::v1::PinSessionRequest request;
+  request.set_name(call.options.session);
+  request.set_pinned(pinned);
+  HGA_RETURN_IF_ERROR(Unary<gpu_worker::v1::PinSessionResponse>(call, &WorkerStub::PinSession, request).status());
+  return Show(call, absl::StrCat(request.name(), pinned ? " is pinned\n" : " is no longer pinned\n"),
+              {{"name", request.name()}, {"pinned", pinned}});
+}
+
 absl::Status RunStats(const Call& call) {
   HGA_ASSIGN_OR_RETURN(const auto stats, Unary<gpu_worker::v1::GetStatsResponse>(
                                              call, &WorkerStub::GetStats, gpu_worker::v1::GetStatsRequest()));

@@ -80,8 +80,9 @@ void AddCommands(CLI::App* app, Options* o) {
       Add(app, o, Command::kPrefill, "prefill", "Read a text file now, to ask about it later");
   prefill->add_option("--file,-f", o->file, "The text file (UTF-8)")->required()->type_name("FILE");
   prefill->add_option("--session", o->session, "As for ask")->type_name("NAME");
+  prefill->add_flag("--pin", o->pin, "Keep its K/V in RAM and on disk before others', as `sessions pin` does");
 
-  CLI::App* sessions = app->add_subcommand("sessions", "List, copy or delete what is kept");
+  CLI::App* sessions = app->add_subcommand("sessions", "List, copy, pin or delete what is kept");
   sessions->require_subcommand(1)->fallthrough()->footer(kMore);
   Add(sessions, o, Command::kSessionsList, "list", "Names, sizes, last use");
   Add(sessions, o, Command::kSessionsDelete, "delete", "Forget a session")
@@ -91,6 +92,14 @@ void AddCommands(CLI::App* app, Options* o) {
   CLI::App* fork = Add(sessions, o, Command::kSessionsFork, "fork", "Go on with a session under another name as well");
   fork->add_option("source", o->session, "The session")->required()->type_name("");
   fork->add_option("name", o->fork, "The new name")->required()->type_name("");
+  Add(sessions, o, Command::kSessionsPin, "pin", "Keep a session's K/V in RAM and on disk before others'")
+      ->add_option("name", o->session, "The session")
+      ->required()
+      ->type_name("");
+  Add(sessions, o, Command::kSessionsUnpin, "unpin", "Treat a session like others again")
+      ->add_option("name", o->session, "The session")
+      ->required()
+      ->type_name("");
   CLI::App* explain = Add(app, o, Command::kExplain, "explain", "Why a token of a session attends what it does");
   explain->add_option("--session", o->session, "The session")->required()->type_name("NAME");
   explain->add_option("--layer", o->layer, "Layer, from 0")->required()->type_name("N");
@@ -193,7 +202,9 @@ absl::Status Options::Validate() const {
   if (!session.empty()) HGA_RETURN_IF_ERROR(ValidateSessionName(session));
   if (append && session.empty()) return absl::InvalidArgumentError("--append needs --session NAME");
   if (!fork.empty()) HGA_RETURN_IF_ERROR(ValidateSessionName(fork));
-  if ((command == Command::kSessionsDelete && session.empty()) ||
+  const bool of_one = command == Command::kSessionsDelete || command == Command::kSessionsPin ||
+                      command == Command::kSessionsUnpin;
+  if ((of_one && session.empty()) ||
       (command == Command::kSessionsFork && (session.empty() || fork.empty())))
     return absl::InvalidArgumentError("the name is empty");
   if ((budget > 0 || budget_tokens > 0) && attention == "dense")
@@ -252,6 +263,7 @@ gpu_worker::v1::GenerateRequest RequestFrom(const Options& options) {
   gpu_worker::v1::GenerateRequest request;
   request.set_session(options.session);
   request.set_append(options.append);
+  request.set_pin(options.pin);
   request.set_no_thinking(options.no_thinking);
   if (options.max_tokens.has_value()) request.set_max_tokens(*options.max_tokens);
   auto* sampling = request.mutable_sampling();

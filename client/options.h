@@ -13,8 +13,8 @@
 
 namespace hga {
 
-enum class Command { kAsk, kChat, kGenerate, kPrefill, kSessionsList, kSessionsDelete, kSessionsFork, kExplain,
-                     kStats, kModel, kModelInspect, kHealth, kDoctor, kSize, kStore };
+enum class Command { kAsk, kChat, kGenerate, kPrefill, kSessionsList, kSessionsDelete, kSessionsFork,
+                     kSessionsPin, kSessionsUnpin, kExplain, kStats, kModel, kModelInspect, kHealth, kDoctor, kSize, kStore };
 
 struct Options {
   Command command = Command::kModel;
@@ -31,6 +31,7 @@ struct Options {
   std::string session;
   std::string fork;               // sessions fork: the new name
   bool append = false;
+  bool pin = false;
   bool no_thinking = false;
   bool raw = false;
   std::optional<uint32_t> max_tokens;

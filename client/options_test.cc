@@ -106,6 +106,8 @@ TEST_F(OptionsTest, UsageErrors) {
       {"sessions"},
       {"sessions", "delete"},
       {"sessions", "fork", "s"},
+      {"sessions", "pin"},
+      {"sessions", "unpin", ".t"},
       {"sessions", "fork", "s", ".t"},
       {"generate", "p", "--temperature", "-1"},
       {"generate", "p", "--temperature", "warm"},

@@ -27,6 +27,10 @@ absl::Status Dispatch(const Call& call) {
       return RunSessionsDelete(call);
     case Command::kSessionsFork:
       return RunSessionsFork(call);
+    case Command::kSessionsPin:
+      return RunSessionsPin(call, true);
+    case Command::kSessionsUnpin:
+      return RunSessionsPin(call, false);
     case Command::kExplain:
       return RunExplain(call);
     case Command::kStats:

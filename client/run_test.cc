@@ -222,6 +222,13 @@ TEST_F(RunTest, Sessions) {
   EXPECT_EQ(Run({"sessions", "fork", "b", "c"}), kExitOk);
   EXPECT_EQ(worker_.sessions.count("c"), 1u);
   EXPECT_NE(Run({"sessions", "fork", "b", "c"}), kExitOk);
+  EXPECT_EQ(Run({"sessions", "pin", "a"}), kExitNotFound);
+  EXPECT_EQ(Run({"sessions", "pin", "b"}), kExitOk);
+  EXPECT_EQ(worker_.pinned.count("b"), 1u);
+  EXPECT_EQ(Run({"sessions", "list"}), kExitOk);
+  EXPECT_THAT(out(), HasSubstr(", pinned"));
+  EXPECT_EQ(Run({"sessions", "unpin", "b"}), kExitOk);
+  EXPECT_EQ(worker_.pinned.count("b"), 0u);
 }
 
 TEST_F(RunTest, StatsAndModel) {

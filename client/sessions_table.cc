@@ -27,9 +27,10 @@ std::string SessionsTable(const gpu_worker::v1::ListSessionsResponse& sessions, 
   std::string text =
       absl::StrFormat("%-*s %9s %10s %13s  %s\n", width, "NAME", "TOKENS", "K/V", "DURABLE", "LAST USED");
   for (const auto& row : rows) {
-    absl::StrAppendFormat(&text, "%-*s %9d %10s %13s  %s%s\n", width, row.name(), row.tokens(),
+    absl::StrAppendFormat(&text, "%-*s %9d %10s %13s  %s%s%s\n", width, row.name(), row.tokens(),
                           HumanBytes(row.bytes()), absl::StrCat(row.chunks_durable(), "/", row.chunks()),
-                          Age(now_unix_s - row.last_used_unix_s()), row.open() ? ", in use" : "");
+                          Age(now_unix_s - row.last_used_unix_s()), row.open() ? ", in use" : "",
+                          row.pinned() ? ", pinned" : "");
   }
   return text;
 }

@@ -183,6 +183,7 @@ nlohmann::json SessionsJson(const gpu_worker::v1::ListSessionsResponse& sessions
                     {"bytes", s.bytes()},
                     {"last_used_unix_s", s.last_used_unix_s()},
                     {"open", s.open()},
+                    {"pinned", s.pinned()},
                     {"chunks", s.chunks()},
                     {"chunks_durable", s.chunks_durable()}});
   }

@@ -3,6 +3,7 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "common/base/log.h"
 #include "common/base/status.h"
@@ -10,6 +11,7 @@
 #include "kv_store/options.h"
 #include "kv_store/service/kv_service.h"
 #include "kv_store/store/store_loop.h"
+#include "kv_store/tier/packed_tier.h"
 #include "kv_store/tier/rocks_tier.h"
 
 namespace hga {
@@ -49,6 +51,9 @@ absl::Status Serve(const KvStoreOptions& o) {
     return absl::OkStatus();
   }
   HGA_ASSIGN_OR_RETURN(auto tier, OpenRocksTier(TierOptions(o)));
+  if (o.packed_ram_bytes > 0) {
+    tier = std::make_unique<PackedTier>(std::move(tier), *ParseKvDtype(o.kv_dtype), o.packed_ram_bytes);
+  }
   StoreLoopOptions loop_options = LoopOptions(o);
   if (!o.record_trace.empty()) {
     HGA_ASSIGN_OR_RETURN(loop_options.store.trace, TraceRecorder::Create(o.record_trace, o.record_trace_bytes));

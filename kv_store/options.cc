@@ -71,7 +71,15 @@ absl::Status KvStoreOptions::Validate() const {
   if (writeback_queue_chunks < 1 || writeback_queue_chunks > 1000000) {
     return absl::InvalidArgumentError("--writeback_queue_chunks must be 1 to 1000000");
   }
-  HGA_RETURN_IF_ERROR(ParseKvDtype(kv_dtype).status());
+  HGA_ASSIGN_OR_RETURN(const KvDtype dtype, ParseKvDtype(kv_dtype));
+  if (packed_ram_bytes != 0 && dtype == KvDtype::kBf16) {
+    return absl::InvalidArgumentError(
+        "--packed_ram_bytes needs --kv_dtype fp8_e4m3 or int8: K/V of bf16 cannot be packed; give --arena_bytes the RAM");
+  }
+  if (packed_ram_bytes != 0 && (packed_ram_bytes < 1 << 20 || packed_ram_bytes > uint64_t{1} << 44)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--packed_ram_bytes ", packed_ram_bytes, ": must be 0 (none) or 1MiB to 16TiB"));
+  }
   if (rocksdb_bytes < 8 << 20) return absl::InvalidArgumentError("--rocksdb_bytes must be at least 8MiB");
   if (disk_bytes != 0 && disk_bytes < 64 << 20) {
     return absl::InvalidArgumentError("--disk_bytes must be 0 (no bound) or at least 64MiB");
@@ -105,6 +113,8 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, KvStoreOption
                  "Reserve is refused while more chunks than this wait for the disk");
   app.add_option("--kv_dtype", o->kv_dtype,
                  "How blocks are packed on disk: bf16 (not at all), or fp8_e4m3 or int8 where the worker rounds to it");
+  AddBytes(&app, "--packed_ram_bytes", &o->packed_ram_bytes,
+           "RAM for blocks packed as on disk, beside the arena; needs --kv_dtype fp8_e4m3 or int8. 0: none");
   app.add_option("--pin", o->pin,
                  "Sessions, system prompts for one, that leave RAM last and keep their K/V under --disk_bytes")
       ->delimiter(',');

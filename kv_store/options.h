@@ -31,6 +31,7 @@ struct KvStoreOptions {
   uint32_t shutdown_flush_seconds = 5;
   bool direct_io = true;
   std::string kv_dtype = "bf16";
+  uint64_t packed_ram_bytes = 0;  // 0: none
   std::vector<std::string> pin;  // names of sessions
   std::string record_trace;  // file; empty: none
   uint64_t record_trace_bytes = 256ull << 20;

@@ -41,6 +41,9 @@ TEST(Options, BadFlagsExitWithTwo) {
                                                      {"--arena_bytes", "lots"},
                                                      {"--arena_bytes", "1"},
                                                      {"--commit_ack", "never"},
+                                                     {"--packed_ram_bytes", "64MiB"},
+                                                     {"--packed_ram_bytes", "64MiB", "--kv_dtype", "bf16"},
+                                                     {"--packed_ram_bytes", "1", "--kv_dtype", "int8"},
                                                      {"--listen", "nowhere"},
                                                      {"--arena_path", "relative"},
                                                      {"--shutdown_flush_seconds", "86401"},
@@ -49,6 +52,13 @@ TEST(Options, BadFlagsExitWithTwo) {
     KvStoreOptions o;
     EXPECT_EQ(Parse(args, &o), std::optional<int>(2)) << args[0];
   }
+}
+
+TEST(Options, PackedRamNeedsAnEightBitType) {
+  KvStoreOptions o;
+  EXPECT_EQ(o.packed_ram_bytes, 0u);
+  EXPECT_EQ(Parse({"--packed_ram_bytes", "64MiB", "--kv_dtype", "int8"}, &o), std::nullopt);
+  EXPECT_EQ(o.packed_ram_bytes, 64ull << 20);
 }
 
 TEST(Options, ConfigFileIsReadAndFlagsWin) {

@@ -79,7 +79,11 @@ grpc::Status FakeWorker::GetStats(Context*, const pb::GetStatsRequest*, pb::GetS
 
 grpc::Status FakeWorker::ListSessions(Context*, const pb::ListSessionsRequest*,
                                       pb::ListSessionsResponse* response) {
-  for (const std::string& name : sessions) response->add_sessions()->set_name(name);
+  for (const std::string& name : sessions) {
+    auto* session = response->add_sessions();
+    session->set_name(name);
+    session->set_pinned(pinned.count(name) > 0);
+  }
   return grpc::Status::OK;
 }
 
@@ -87,6 +91,13 @@ grpc::Status FakeWorker::DeleteSession(Context*, const pb::DeleteSessionRequest*
                                        pb::DeleteSessionResponse*) {
   if (sessions.erase(request->name()) > 0) return grpc::Status::OK;
   return grpc::Status(grpc::StatusCode::NOT_FOUND, "session '" + request->name() + "' does not exist");
+}
+
+grpc::Status FakeWorker::PinSession(Context*, const pb::PinSessionRequest* request, pb::PinSessionResponse*) {
+  if (sessions.count(request->name()) == 0)
+    return grpc::Status(grpc::StatusCode::NOT_FOUND, "no session '" + request->name() + "'");
+  request->pinned() ? (void)pinned.insert(request->name()) : (void)pinned.erase(request->name());
+  return grpc::Status::OK;
 }
 
 grpc::Status FakeWorker::ForkSession(Context*, const pb::ForkSessionRequest* request, pb::ForkSessionResponse*) {

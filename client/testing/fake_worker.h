@@ -27,6 +27,7 @@ class FakeWorker : private gpu_worker::v1::GpuWorker::Service {
   grpc::Status status;
   std::string request_id;          // in the initial metadata; empty: none
   bool endless = false;            // repeats the last event until the call is cancelled
+  std::set<std::string> pinned;
   std::set<std::string> sessions;  // append=true to another one is NOT_FOUND
 
   // After a call.
@@ -51,6 +52,8 @@ class FakeWorker : private gpu_worker::v1::GpuWorker::Service {
                              gpu_worker::v1::DeleteSessionResponse*) override;
   grpc::Status ForkSession(Context*, const gpu_worker::v1::ForkSessionRequest* request,
                            gpu_worker::v1::ForkSessionResponse*) override;
+  grpc::Status PinSession(Context*, const gpu_worker::v1::PinSessionRequest* request,
+                          gpu_worker::v1::PinSessionResponse*) override;
 
   std::string folder_;
   std::unique_ptr<grpc::Server> server_;

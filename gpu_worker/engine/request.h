@@ -38,6 +38,7 @@ struct EngineRequest {
   std::function<absl::StatusOr<std::vector<uint32_t>>(absl::Span<const uint32_t> session_tokens)> continuation;
   std::string session;  // empty: nothing is kept
   bool append = false;  // the input continues the session
+  bool pin = false;     // the session, from now on
   uint32_t max_tokens = 256;  // 0: prefill only
   SamplingOptions sampling;
   std::vector<std::string> stop;

@@ -101,6 +101,7 @@ absl::StatusOr<std::unique_ptr<StartedSequence>> Sealer::OpenNow(uint64_t id, co
   // At least one token is computed where a next one is wanted.
   if (request.max_tokens > 0) opened->hashes.resize((opened->tokens.size() - 1) / g.chunk_tokens);
   HGA_ASSIGN_OR_RETURN(record->session, store_->OpenSession(request.session, options_.model, opened->hashes));
+  if (request.pin) HGA_RETURN_IF_ERROR(store_->PinSession(request.session, true));
   opened->hashes.resize(std::min<size_t>(opened->hashes.size(), record->session.matched_chunks));
   record->named = !request.session.empty();
   record->routed = request.routed;

@@ -124,9 +124,11 @@ absl::StatusOr<EngineRequest> ToEngineRequest(const LoadedModel& model, const Bu
                                               const GenerateRequest& in) {
   EngineRequest out;
   if (!in.session().empty()) HGA_RETURN_IF_ERROR(ValidateSessionName(in.session()));
+  if (in.pin() && in.session().empty()) return absl::InvalidArgumentError("pin needs a session");
   HGA_RETURN_IF_ERROR(ConvertInput(model, in, &out));
   out.session = in.session();
   out.append = in.append();
+  out.pin = in.pin();
   if (in.has_max_tokens()) out.max_tokens = in.max_tokens();
   out.sampling.temperature = in.sampling().temperature();
   out.sampling.top_k = in.sampling().top_k();

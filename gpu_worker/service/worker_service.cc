@@ -165,6 +165,7 @@ grpc::Status WorkerService::ListSessions(grpc::ServerContext*, const gpu_worker:
     out->set_open(s.open);
     out->set_chunks(s.chunks);
     out->set_chunks_durable(s.chunks_durable);
+    out->set_pinned(s.pinned);
   }
   return grpc::Status::OK;
 }
@@ -180,6 +181,12 @@ grpc::Status WorkerService::ForkSession(grpc::ServerContext*, const gpu_worker::
   absl::Status status = ValidateSessionName(request->from());
   status.Update(ValidateSessionName(request->to()));
   return ToGrpc(status.ok() ? store_->ForkSession(request->from(), request->to()) : status);
+}
+
+grpc::Status WorkerService::PinSession(grpc::ServerContext*, const gpu_worker::v1::PinSessionRequest* request,
+                                       gpu_worker::v1::PinSessionResponse*) {
+  const absl::Status valid = ValidateSessionName(request->name());
+  return ToGrpc(valid.ok() ? store_->PinSession(request->name(), request->pinned()) : valid);
 }
 
 }  // namespace hga

@@ -36,6 +36,8 @@ class WorkerService : public gpu_worker::v1::GpuWorker::Service {
                              gpu_worker::v1::DeleteSessionResponse* response) override;
   grpc::Status ForkSession(grpc::ServerContext* context, const gpu_worker::v1::ForkSessionRequest* request,
                            gpu_worker::v1::ForkSessionResponse* response) override;
+  grpc::Status PinSession(grpc::ServerContext* context, const gpu_worker::v1::PinSessionRequest* request,
+                          gpu_worker::v1::PinSessionResponse* response) override;
 
   grpc::Status Explain(grpc::ServerContext* context, const gpu_worker::v1::ExplainRequest* request,
                        gpu_worker::v1::ExplainResponse* response) override;

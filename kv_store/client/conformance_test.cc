@@ -152,6 +152,30 @@ TEST_P(ConformanceTest, AForkGoesOnByItself) {
   EXPECT_TRUE(Holds((*client_->Fetch({{Hashes(1)[0], 1}}))[0].block, 0, 1));
 }
 
+TEST_P(ConformanceTest, PinsStayWithTheSession) {
+  EXPECT_EQ(client_->PinSession("book", true).code(), StatusCode::kNotFound);
+  EXPECT_EQ(client_->PinSession(".x", true).code(), StatusCode::kInvalidArgument);
+  const auto session = client_->OpenSession("book", model_, {});
+  ASSERT_TRUE(client_->PinSession("book", true).ok());  // of one that is open and has nothing yet
+  ASSERT_TRUE(Commit(*session, 0).ok());
+  ASSERT_TRUE(client_->UpdateSession(*session, Hashes(1), {5}).ok());
+  ASSERT_TRUE(client_->CloseSession(*session).ok());
+  ASSERT_TRUE(client_->ForkSession("book", "copy").ok());
+  const auto pinned = [&](const std::string& name) {
+    const auto sessions = client_->ListSessions();
+    for (const SessionSummary& s : *sessions) {
+      if (s.name == name) return s.pinned;
+    }
+    return false;
+  };
+  EXPECT_TRUE(pinned("book"));
+  EXPECT_FALSE(pinned("copy"));
+  ASSERT_TRUE(client_->PinSession("book", false).ok());
+  ASSERT_TRUE(client_->PinSession("copy", true).ok());
+  EXPECT_FALSE(pinned("book"));
+  EXPECT_TRUE(pinned("copy"));
+}
+
 TEST_P(ConformanceTest, NamelessSessionIsForgottenAndItsHoldsStayReadable) {
   const auto session = client_->OpenSession("", model_, {});
   auto held = Commit(*session, 0);

@@ -268,7 +268,7 @@ absl::StatusOr<std::vector<SessionSummary>> GrpcKvClient::ListSessions() {
   std::vector<SessionSummary> sessions;
   for (const pb::SessionInfo& info : response.sessions()) {
     sessions.push_back({info.name(), info.tokens(), info.bytes(), info.chunks(), info.chunks_durable(),
-                        info.last_used_unix_s(), info.open()});
+                        info.last_used_unix_s(), info.open(), info.pinned()});
   }
   return sessions;
 }
@@ -286,6 +286,14 @@ absl::Status GrpcKvClient::ForkSession(const std::string& from, const std::strin
   request.set_to(to);
   pb::ForkSessionResponse response;
   return Call(&pb::KvStore::Stub::ForkSession, request, &response);
+}
+
+absl::Status GrpcKvClient::PinSession(const std::string& name, bool pinned) {
+  pb::PinSessionRequest request;
+  request.set_name(name);
+  request.set_pinned(pinned);
+  pb::PinSessionResponse response;
+  return Call(&pb::KvStore::Stub::PinSession, request, &response);
 }
 
 absl::Status GrpcKvClient::GetSummaries(

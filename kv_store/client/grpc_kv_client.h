@@ -51,6 +51,7 @@ class GrpcKvClient : public KvClient {
   absl::StatusOr<std::vector<SessionSummary>> ListSessions() override;
   absl::Status DeleteSession(const std::string& name) override;
   absl::Status ForkSession(const std::string& from, const std::string& to) override;
+  absl::Status PinSession(const std::string& name, bool pinned) override;
   absl::StatusOr<std::vector<HeldBlock>> Reserve(uint32_t count) override;
   absl::StatusOr<std::vector<HeldBlock>> Commit(const OpenedSession& session, CommitChunk chunk) override;
   absl::StatusOr<std::vector<FetchedBlock>> Fetch(absl::Span<const BlockName> names) override;

@@ -94,6 +94,7 @@ struct SessionSummary {
   uint32_t chunks_durable = 0;
   int64_t last_used_unix_s = 0;
   bool open = false;
+  bool pinned = false;
 };
 
 struct KvStoreStats {
@@ -118,6 +119,8 @@ class KvClient {
   virtual absl::Status DeleteSession(const std::string& name) = 0;
   // Another name for what the session holds. NOT_FOUND: nothing; ALREADY_EXISTS: `to` is taken.
   virtual absl::Status ForkSession(const std::string& from, const std::string& to) = 0;
+  // Whether its blocks leave RAM last and stay on disk, through restarts. NOT_FOUND.
+  virtual absl::Status PinSession(const std::string& name, bool pinned) = 0;
 
   // `count` slots to write. RESOURCE_EXHAUSTED when all are held or dirty.
   virtual absl::StatusOr<std::vector<HeldBlock>> Reserve(uint32_t count) = 0;

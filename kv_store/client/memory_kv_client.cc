@@ -30,7 +30,7 @@ struct MemoryKvClient::State {
   struct Session {
     ModelFingerprint model;
     uint64_t epoch = 0;
-    bool named = false, open = false;
+    bool named = false, open = false, pinned = false;
     std::vector<ChunkHash> chunks;
     std::vector<uint32_t> tail;
     std::set<ChunkHash> pins;
@@ -214,7 +214,7 @@ absl::StatusOr<std::vector<SessionSummary>> MemoryKvClient::ListSessions() {
     const uint32_t chunks = static_cast<uint32_t>(s.chunks.size());
     list.push_back({name, uint64_t{chunks} * state_->geometry.chunk_tokens + s.tail.size(),
                     chunks * state_->geometry.block_bytes() * state_->geometry.layers, chunks, chunks,
-                    s.last_used, s.open});
+                    s.last_used, s.open, s.pinned});
   }
   return list;
 }
@@ -243,11 +243,21 @@ absl::Status MemoryKvClient::ForkSession(const std::string& from, const std::str
   }
   if (state_->sessions.count(to) > 0) return absl::AlreadyExistsError(absl::StrCat("there is a session '", to, "'"));
   State::Session fork = source->second;
-  fork.open = false;
+  fork.open = fork.pinned = false;
   fork.pins.clear();
   fork.last_used = std::time(nullptr);
   for (const ChunkHash& chunk : fork.chunks) ++state_->chunks[chunk].refs;
   state_->sessions[to] = std::move(fork);
+  return absl::OkStatus();
+}
+
+absl::Status MemoryKvClient::PinSession(const std::string& name, bool pinned) {
+  std::lock_guard<std::mutex> lock(state_->mu);
+  HGA_RETURN_IF_ERROR(state_->Enter());
+  HGA_RETURN_IF_ERROR(ValidateSessionName(name));
+  const auto found = state_->sessions.find(name);
+  if (found == state_->sessions.end()) return absl::NotFoundError(absl::StrCat("no session '", name, "'"));
+  found->second.pinned = pinned;
   return absl::OkStatus();
 }
 

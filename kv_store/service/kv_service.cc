@@ -105,6 +105,7 @@ grpc::Status KvService::ListSessions(Context*, const pb::ListSessionsRequest*,
     info->set_bytes(view.bytes);
     info->set_last_used_unix_s(view.last_used_unix_s);
     info->set_open(view.open);
+    info->set_pinned(view.pinned);
   }
   return grpc::Status::OK;
 }
@@ -116,6 +117,10 @@ grpc::Status KvService::DeleteSession(Context*, const pb::DeleteSessionRequest* 
 
 grpc::Status KvService::ForkSession(Context*, const pb::ForkSessionRequest* request, pb::ForkSessionResponse*) {
   return ToGrpc(loop_->ForkSession(request->from(), request->to()));
+}
+
+grpc::Status KvService::PinSession(Context*, const pb::PinSessionRequest* request, pb::PinSessionResponse*) {
+  return ToGrpc(loop_->PinSession(request->name(), request->pinned()));
 }
 
 grpc::Status KvService::Reserve(Context*, const pb::ReserveRequest* request, pb::ReserveResponse* response) {

@@ -30,6 +30,8 @@ class KvService : public kv_store::v1::KvStore::Service {
                              kv_store::v1::DeleteSessionResponse* response) override;
   grpc::Status ForkSession(Context* context, const kv_store::v1::ForkSessionRequest* request,
                            kv_store::v1::ForkSessionResponse* response) override;
+  grpc::Status PinSession(Context* context, const kv_store::v1::PinSessionRequest* request,
+                          kv_store::v1::PinSessionResponse* response) override;
   grpc::Status Reserve(Context* context, const kv_store::v1::ReserveRequest* request,
                        kv_store::v1::ReserveResponse* response) override;
   grpc::Status Commit(Context* context, const kv_store::v1::CommitRequest* request,

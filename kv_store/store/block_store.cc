@@ -430,7 +430,7 @@ void BlockStore::DropDamaged(Chunk* chunk, uint32_t layer) {
   ForgetRam(chunk);
 }
 
-void BlockStore::FinishRead(uint32_t slot, const absl::Status& status, uint64_t checksum) {
+void BlockStore::FinishRead(uint32_t slot, const absl::Status& status, uint64_t checksum, bool from_ram) {
   auto node = staging_.extract(slot);
   HGA_CHECK(!node.empty());
   const Staging& staging = node.mapped();
@@ -460,17 +460,18 @@ void BlockStore::FinishRead(uint32_t slot, const absl::Status& status, uint64_t 
       ForgetRam(chunk);
     }
   }
-  for (const Waiter& waiter : staging.waiters) Settle(waiter, result, slot);
+  for (const Waiter& waiter : staging.waiters) Settle(waiter, result, slot, from_ram);
 }
 
-void BlockStore::Settle(const Waiter& waiter, const absl::Status& status, uint32_t slot) {
+void BlockStore::Settle(const Waiter& waiter, const absl::Status& status, uint32_t slot, bool from_ram) {
   FetchTicket& ticket = *waiter.ticket;
   FetchOutcome& result = ticket.results[waiter.index];
   result.status = status;
   if (status.ok()) {
     result.slot = slot;
     result.checksum = checksums_[slot];
-    ++counters_.disk_hits;
+    ++(from_ram ? counters_.packed_ram_hits : counters_.disk_hits);
+    if (from_ram) result.from_disk = false;
     const auto client = FindClient(ticket.client);
     if (client.ok()) {
       Hold(*client, slot);

@@ -85,7 +85,7 @@ struct FetchOutcome {
   absl::Status status;
   uint32_t slot = 0;
   uint64_t checksum = 0;  // of the block in the slot
-  bool from_disk = false;
+  bool from_disk = false;  // else from RAM, in place or packed
 };
 using FetchDone = std::function<void(std::vector<FetchOutcome>)>;
 
@@ -129,6 +129,7 @@ struct SessionView {
   uint32_t chunks = 0, chunks_durable = 0;
   int64_t last_used_unix_s = 0;
   bool open = false;
+  bool pinned = false;
 };
 
 // What a session's token ids are made of.
@@ -151,7 +152,7 @@ struct StoredTokens {
 struct StoreStats {
   uint64_t slots[kSlotStates] = {};
   uint64_t slots_total = 0, slots_held = 0;
-  uint64_t ram_hits = 0, disk_hits = 0, misses = 0, evictions = 0, checksum_errors = 0;
+  uint64_t ram_hits = 0, packed_ram_hits = 0, disk_hits = 0, misses = 0, evictions = 0, checksum_errors = 0;
   uint64_t budget_evicted_sessions = 0, budget_evicted_chunks = 0;
   uint64_t reclaims = 0, unknown_releases = 0, chunks_written = 0, bytes_written = 0;
   uint64_t sessions = 0, chunks = 0, chunks_durable = 0, chunks_dirty = 0, clients = 0,
@@ -215,6 +216,8 @@ class BlockStore {
   absl::Status DeleteSession(const std::string& name);
   // Copies the manifest as it was last written, no block. ALREADY_EXISTS: `to` is taken.
   absl::Status ForkSession(const std::string& from, const std::string& to);
+  // Whether its blocks leave RAM last and stay on disk. NOT_FOUND; FAILED_PRECONDITION: `pinned_sessions` has it.
+  absl::Status PinSession(const std::string& name, bool pinned);
   // Calls back when all changes of sessions made so far are durable, maybe at once.
   void WhenSaved(std::function<void(absl::Status)> done);
 
@@ -227,7 +230,8 @@ class BlockStore {
   // settled, maybe before this returns.
   absl::StatusOr<std::vector<DiskRead>> Fetch(ClientId client, const std::vector<BlockName>& names,
                                               FetchDone done);
-  void FinishRead(uint32_t slot, const absl::Status& status, uint64_t checksum);
+  // `from_ram`: it was unpacked from RAM.
+  void FinishRead(uint32_t slot, const absl::Status& status, uint64_t checksum, bool from_ram = false);
   absl::Status Release(ClientId client, absl::Span<const uint32_t> slots);
   // Somebody who read the block in RAM found other bytes than its checksum says: if that is so, as for a sample.
   void CheckBlock(const BlockName& name);
@@ -261,7 +265,8 @@ class BlockStore {
   };
   struct Session {
     bool named = false;
-    bool pinned = false;
+    bool pinned = false;         // by either
+    bool pin_requested = false;  // by a request; kept with the manifest
     ModelFingerprint model;
     uint64_t epoch = 0;
     ClientId writer = 0;  // 0: not open
@@ -330,7 +335,7 @@ class BlockStore {
   void Evict(uint32_t slot);
   void Hold(Client* client, uint32_t slot);
   void FetchFromDisk(Chunk* chunk, uint32_t layer, Waiter waiter, std::vector<DiskRead>* reads);
-  void Settle(const Waiter& waiter, const absl::Status& status, uint32_t slot);
+  void Settle(const Waiter& waiter, const absl::Status& status, uint32_t slot, bool from_ram = false);
   void AskBack(uint32_t slots);
   void Record(TraceEvent event, const ChunkHash& chunk, uint32_t layer = 0) {
     if (options_.trace != nullptr) options_.trace->Add(event, chunk, layer);

@@ -58,7 +58,7 @@ absl::StatusOr<OpenOutcome> BlockStore::OpenSession(ClientId id, const std::stri
   }
   Session& session = sessions_[outcome.session_id];
   session.named = !name.empty();
-  session.pinned = options_.pinned_sessions.contains(name);
+  session.pinned = session.pin_requested || options_.pinned_sessions.contains(name);
   session.model = model;
   session.writer = id;
   session.last_used_unix_s = Now();
@@ -206,6 +206,7 @@ std::vector<SessionView> BlockStore::ListSessions() const {
     }
     view.last_used_unix_s = session.last_used_unix_s;
     view.open = session.writer != 0;
+    view.pinned = session.pinned;
     views.push_back(std::move(view));
   }
   std::sort(views.begin(), views.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
@@ -244,6 +245,25 @@ absl::Status BlockStore::ForkSession(const std::string& from, const std::string&
   return absl::OkStatus();
 }
 
+absl::Status BlockStore::PinSession(const std::string& name, bool pinned) {
+  HGA_RETURN_IF_ERROR(ValidateSessionName(name));
+  const auto found = sessions_.find(name);
+  if (found == sessions_.end()) return absl::NotFoundError(absl::StrCat("no session '", name, "'"));
+  const bool by_flag = options_.pinned_sessions.contains(name);
+  if (!pinned && by_flag) {
+    return absl::FailedPreconditionError(absl::StrCat("session '", name, "' is pinned by kv_store's --pin"));
+  }
+  Session& session = found->second;
+  if (session.pinned != pinned) {
+    for (const ChunkHash& hash : session.chunks) Pinned(hash, pinned ? 1 : -1);
+    session.pinned = pinned;
+  }
+  if (session.pin_requested == pinned) return absl::OkStatus();
+  session.pin_requested = pinned;
+  if (!IsEmpty(session.chunks, session.tail_tokens)) Save(name);  // else with its first manifest
+  return absl::OkStatus();
+}
+
 // With the next write step. An empty session is none on disk.
 void BlockStore::Save(const std::string& name) {
   const auto found = sessions_.find(name);
@@ -263,7 +283,8 @@ void BlockStore::WhenSaved(std::function<void(absl::Status)> done) {
 }
 
 SessionRecord BlockStore::RecordOf(const std::string& name, const Session& session) const {
-  return {name, session.model, session.epoch, session.last_used_unix_s, session.chunks, session.tail_tokens};
+  return {name, session.model, session.epoch, session.last_used_unix_s, session.chunks, session.tail_tokens,
+          session.pin_requested};
 }
 
 }  // namespace hga

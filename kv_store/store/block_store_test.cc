@@ -452,6 +452,15 @@ TEST_F(BlockStoreTest, WhatComesBackSoonAfterItsEvictionIsProtected) {
   EXPECT_FALSE(disk_);
 }
 
+TEST_F(BlockStoreTest, PinsByRequestSurviveARestart) {
+  EXPECT_EQ(store_->PinSession("s", true).code(), StatusCode::kNotFound);
+  MakeSession("s", 1);
+  ASSERT_TRUE(store_->PinSession("s", true).ok());
+  WriteAll();
+  Restart();
+  EXPECT_TRUE(store_->ListSessions()[0].pinned);
+}
+
 TEST_F(BlockStoreTest, PinnedSessionsStayInRamAndOnDisk) {
   options_.pinned_sessions = {"system"};
   options_.disk_bytes = 5 * g_.block_bytes() * g_.layers * 10 / 7 + 10;  // five chunks

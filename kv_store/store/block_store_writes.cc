@@ -228,7 +228,8 @@ void BlockStore::LoadSession(SessionRecord record) {
     sessions_to_delete_.insert(record.name);
     return;
   }
-  session.pinned = options_.pinned_sessions.contains(record.name);
+  session.pin_requested = record.pinned;
+  session.pinned = record.pinned || options_.pinned_sessions.contains(record.name);
   for (const ChunkHash& hash : session.chunks) {
     AddRef(hash);
     if (session.pinned) Pinned(hash, 1);

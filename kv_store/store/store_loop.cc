@@ -286,9 +286,11 @@ void StoreLoop::StartReads(std::vector<DiskRead> reads) {
 void StoreLoop::ReadBatch(std::vector<BlockRead> batch, const std::vector<uint32_t>& slots) {
   const auto start = std::chrono::steady_clock::now();
   tier_->ReadBlocks(absl::MakeSpan(batch));
-  metrics_.ObserveDiskRead(SecondsSince(start));
+  if (!std::all_of(batch.begin(), batch.end(), [](const BlockRead& read) { return read.from_ram; }))
+    metrics_.ObserveDiskRead(SecondsSince(start));
   executor_->Post([this, batch = std::move(batch), slots] {
-    for (size_t i = 0; i < slots.size(); ++i) store_.FinishRead(slots[i], batch[i].status, batch[i].checksum);
+    for (size_t i = 0; i < slots.size(); ++i)
+      store_.FinishRead(slots[i], batch[i].status, batch[i].checksum, batch[i].from_ram);
     Pump();
   });
 }
@@ -364,6 +366,10 @@ absl::Status StoreLoop::DeleteSession(const std::string& name) {
 
 absl::Status StoreLoop::ForkSession(const std::string& from, const std::string& to) {
   return SaveOnStore([&] { return store_.ForkSession(from, to); });
+}
+
+absl::Status StoreLoop::PinSession(const std::string& name, bool pinned) {
+  return SaveOnStore([&] { return store_.PinSession(name, pinned); });
 }
 
 absl::StatusOr<std::vector<uint32_t>> StoreLoop::Reserve(ClientId client, uint32_t count) {

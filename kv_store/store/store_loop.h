@@ -91,6 +91,7 @@ class StoreLoop {
   std::vector<SessionView> ListSessions();
   absl::Status DeleteSession(const std::string& name);
   absl::Status ForkSession(const std::string& from, const std::string& to);
+  absl::Status PinSession(const std::string& name, bool pinned);
 
   absl::StatusOr<std::vector<uint32_t>> Reserve(ClientId client, uint32_t count);
   // With commit_waits_for_disk, UNAVAILABLE if the chunk is not durable within 30 s (it stays committed).

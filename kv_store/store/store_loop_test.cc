@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "kv_store/tier/memory_tier.h"
+#include "kv_store/tier/packed_tier.h"
 
 namespace hga {
 namespace {
@@ -74,6 +75,9 @@ class StoreLoopTest : public ::testing::Test {
   void Start(bool commit_waits_for_disk = false) {
     auto tier = std::make_unique<GatedTier>();
     tier_ = tier.get();
+    StartWith(std::move(tier), commit_waits_for_disk);
+  }
+  void StartWith(std::unique_ptr<KvTier> tier, bool commit_waits_for_disk = false) {
     StoreLoopOptions options;
     options.arena_path = folder_ + "/arena";
     options.arena_bytes = kSlots * 4096;
@@ -102,7 +106,7 @@ class StoreLoopTest : public ::testing::Test {
     args.hash = NextChunkHash(args.parent, args.token_ids);
     args.slots = *slots;
     for (uint32_t slot : *slots) {
-      std::memset(arena_->Slot(slot), static_cast<int>(chain_.size() + 1), g_.block_bytes());
+      std::memset(arena_->Slot(slot), fill_ + static_cast<int>(chain_.size()), g_.block_bytes());
       args.checksums.push_back(BlockChecksum(arena_->Slot(slot), g_.block_bytes()));
     }
     chain_.push_back(args.hash);
@@ -134,6 +138,7 @@ class StoreLoopTest : public ::testing::Test {
   AttachedClient client_;
   std::unique_ptr<Arena> arena_;
   std::vector<ChunkHash> chain_;
+  int fill_ = 1;  // each byte of the first chunk
 };
 
 TEST_F(StoreLoopTest, FullDiskRefusesServesAndRecovers) {
@@ -159,6 +164,25 @@ TEST_F(StoreLoopTest, FullDiskRefusesServesAndRecovers) {
   ASSERT_TRUE(loop_->Flush(false, std::chrono::seconds(20)).ok());
   EXPECT_EQ(loop_->GetStats().chunks_dirty, 0u);
   EXPECT_TRUE(CommitNext(*session).ok());
+}
+
+// What has left the arena is unpacked from RAM: the fetch says so, and damage on the disk does not matter.
+TEST_F(StoreLoopTest, PackedBlocksAreFoundInRam) {
+  auto disk = std::make_unique<MemoryTier>();
+  MemoryTier* const below = disk.get();
+  StartWith(std::make_unique<PackedTier>(std::move(disk), KvDtype::kInt8, 1 << 20));
+  fill_ = 0x40;  // all values 3.0, which int8 has
+  const auto session = loop_->OpenSession(client_.id, "s", model_, {});
+  ASSERT_TRUE(CommitNext(*session).ok());
+  ASSERT_TRUE(loop_->Flush(/*drop_ram=*/true, std::chrono::seconds(20)).ok());
+  ASSERT_TRUE(below->DamageBlock({chain_[0], 1}));
+  const auto got = loop_->Fetch(client_.id, {{chain_[0], 1}});
+  ASSERT_TRUE(got.ok() && (*got)[0].status.ok());
+  EXPECT_FALSE((*got)[0].from_disk);
+  const uint8_t* block = arena_->Slot((*got)[0].slot);
+  EXPECT_EQ(std::vector<uint8_t>(block, block + g_.block_bytes()), std::vector<uint8_t>(g_.block_bytes(), 0x40));
+  EXPECT_EQ(loop_->GetStats().packed_ram_hits, 1u);
+  EXPECT_EQ(loop_->GetStats().disk_hits, 0u);
 }
 
 TEST_F(StoreLoopTest, SlowDiskBoundsWhatWaits) {

@@ -1,5 +1,5 @@
-// The seam to durable storage. Implementations: rocks_tier.h (the disk tier), memory_tier.h (tests and
-// faults).
+// The seam to durable storage. Implementations: rocks_tier.h (the disk tier), packed_tier.h (RAM before it),
+// memory_tier.h (tests and faults).
 #ifndef HGA_KV_STORE_TIER_KV_TIER_H_
 #define HGA_KV_STORE_TIER_KV_TIER_H_
 
@@ -38,6 +38,7 @@ struct SessionRecord {
   int64_t last_used_unix_s = 0;
   std::vector<ChunkHash> chunks;
   std::vector<uint32_t> tail_tokens;
+  bool pinned = false;  // by a request
 };
 
 struct ChunkWrite {
@@ -67,6 +68,9 @@ struct BlockRead {
   uint8_t* out = nullptr;  // block_bytes
   absl::Status status;     // OK, NOT_FOUND, DATA_LOSS (bad checksum or format), UNAVAILABLE
   uint64_t checksum = 0;   // of `out`, where the status is OK
+  bool from_ram = false;   // packed there, not read from disk
+  // Where set: the tier may leave the block's bytes as they lie on disk here, if it is packed and in order.
+  std::string* stored = nullptr;
 };
 
 // One record of a scan.
@@ -84,6 +88,7 @@ struct TierStats {
   uint64_t memory_bytes = 0, memory_budget_bytes = 0;     // the database's own: cache, memtables, table readers
   uint64_t memtable_bytes = 0, block_cache_bytes = 0;     // of these
   uint64_t pending_compaction_bytes = 0, running_compactions = 0, running_flushes = 0;
+  uint64_t packed_ram_bytes = 0, packed_ram_budget_bytes = 0, packed_ram_blocks = 0;  // packed_tier.h
 
   uint64_t read_bytes = 0;
   uint64_t flush_written_bytes = 0, wal_written_bytes = 0;
@@ -91,6 +96,7 @@ struct TierStats {
   uint64_t relocated_bytes = 0;  // of these, live blocks moved so that dead ones could go
   uint64_t block_cache_hits = 0, block_cache_misses = 0;
   uint64_t stall_micros = 0;  // writes held up by flushes and compactions
+  uint64_t packed_ram_evictions = 0, packed_ram_checksum_errors = 0;
 
   uint64_t written_bytes() const { return flush_written_bytes + wal_written_bytes + compaction_written_bytes; }
 };

@@ -10,12 +10,13 @@ namespace hga {
 namespace {
 
 constexpr char kRecordVersion = 1;
+constexpr char kPinnedSessionVersion = 2;  // as version 1, of a session that is pinned
 constexpr char kBlockVersion = 1;
 constexpr char kPackedBlockVersion = 2;
 
 class Writer {
  public:
-  Writer() { out_.push_back(kRecordVersion); }
+  explicit Writer(char version = kRecordVersion) { out_.push_back(version); }
   template <typename T>
   void Pod(T value) {
     out_.append(reinterpret_cast<const char*>(&value), sizeof(value));
@@ -76,11 +77,11 @@ class Reader {
     Take(v.data(), v.size() * sizeof(T));
     return v;
   }
-  absl::Status Done(const char* what) const {
-    if (version_ != kRecordVersion) {
-      return absl::FailedPreconditionError(
-          absl::StrCat(what, " record on disk has format version ", version_, ", this kv_store reads version ",
-                       static_cast<int>(kRecordVersion)));
+  int version() const { return version_; }
+  absl::Status Done(const char* what, int newest = kRecordVersion) const {
+    if (version_ < kRecordVersion || version_ > newest) {
+      return absl::FailedPreconditionError(absl::StrCat(what, " record on disk has format version ", version_,
+                                                        ", this kv_store reads versions up to ", newest));
     }
     if (ok_ && rest_.empty()) return absl::OkStatus();
     return absl::DataLossError(absl::StrCat(what, " record on disk is damaged"));
@@ -159,7 +160,7 @@ absl::StatusOr<SummaryRecord> DecodeSummary(absl::string_view bytes) {
 }
 
 std::string EncodeSession(const SessionRecord& r) {
-  Writer w;
+  Writer w(r.pinned ? kPinnedSessionVersion : kRecordVersion);
   w.String(r.name);
   w.Hash(r.model);
   w.Pod(r.epoch);
@@ -178,7 +179,8 @@ absl::StatusOr<SessionRecord> DecodeSession(absl::string_view bytes) {
   r.last_used_unix_s = in.Pod<int64_t>();
   r.chunks = in.Vector<ChunkHash>();
   r.tail_tokens = in.Vector<uint32_t>();
-  HGA_RETURN_IF_ERROR(in.Done("session"));
+  HGA_RETURN_IF_ERROR(in.Done("session", kPinnedSessionVersion));
+  r.pinned = in.version() == kPinnedSessionVersion;
   return r;
 }
 
@@ -266,6 +268,8 @@ absl::Status Unpack(absl::string_view value, size_t block_bytes, uint8_t* out) {
 }
 
 }  // namespace
+
+bool IsPackedBlock(absl::string_view value) { return !value.empty() && value[0] == kPackedBlockVersion; }
 
 absl::StatusOr<uint64_t> DecodeBlock(absl::string_view value, size_t block_bytes, uint8_t* out) {
   if (value.size() < kBlockHeaderBytes) return absl::DataLossError("block on disk has no header");

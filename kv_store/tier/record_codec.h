@@ -39,6 +39,7 @@ std::string EncodeBlockHeader(uint64_t checksum);
 std::string EncodePackedHeader(uint64_t checksum, KvDtype dtype, uint32_t head_dim);
 // Appends the packed block. False, with `packed` left as it was: its values are not all of that type.
 bool PackBlock(KvDtype dtype, uint32_t head_dim, const uint8_t* block, size_t block_bytes, std::string* packed);
+bool IsPackedBlock(absl::string_view value);
 // Checks `value` (header and data), copies the data out and returns its checksum. DATA_LOSS says what is wrong.
 absl::StatusOr<uint64_t> DecodeBlock(absl::string_view value, size_t block_bytes, uint8_t* out);
 

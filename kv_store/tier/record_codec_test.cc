@@ -28,6 +28,20 @@ TEST(RecordCodec, SessionRoundTrip) {
   EXPECT_EQ(back->tail_tokens, Sample().tail_tokens);
 }
 
+// A session that is not pinned has the bytes that it always had; one that is pinned is of a version that an older
+// kv_store refuses instead of taking it for damaged.
+TEST(RecordCodec, OnlyPinnedSessionsAreOfTheNextVersion) {
+  SessionRecord pinned = Sample();
+  pinned.pinned = true;
+  EXPECT_EQ(EncodeSession(Sample())[0], 1);
+  EXPECT_EQ(EncodeSession(pinned)[0], 2);
+  EXPECT_FALSE(DecodeSession(EncodeSession(Sample()))->pinned);
+  const auto back = DecodeSession(EncodeSession(pinned));
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_TRUE(back->pinned);
+  EXPECT_EQ(back->tail_tokens, pinned.tail_tokens);
+}
+
 TEST(RecordCodec, ChunkAndSummaryRoundTrip) {
   const ChunkRecord chunk{HashBytes("c"), HashBytes("p"), {1, 2, 3}, {11, 12}};
   const auto back = DecodeChunk(EncodeChunk(chunk));

@@ -367,6 +367,8 @@ class RocksTier : public KvTier {
       const auto checksum = DecodeBlock(View(values[i]), block_bytes_, reads[i].out);
       reads[i].status = checksum.status();
       reads[i].checksum = checksum.value_or(0);
+      if (checksum.ok() && reads[i].stored != nullptr && IsPackedBlock(View(values[i])))
+        reads[i].stored->assign(values[i].data(), values[i].size());
     }
   }
 

@@ -178,6 +178,7 @@ class FakeStore : public KvClient {
   absl::StatusOr<std::vector<SessionSummary>> ListSessions() override { return No(); }
   absl::Status DeleteSession(const std::string&) override { return No(); }
   absl::Status ForkSession(const std::string&, const std::string&) override { return No(); }
+  absl::Status PinSession(const std::string&, bool) override { return No(); }
   absl::StatusOr<std::vector<HeldBlock>> Reserve(uint32_t) override { return No(); }
   absl::StatusOr<std::vector<HeldBlock>> Commit(const OpenedSession&, CommitChunk) override { return No(); }
   absl::StatusOr<std::vector<FetchedBlock>> Fetch(absl::Span<const BlockName>) override { return No(); }

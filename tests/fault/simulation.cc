@@ -387,6 +387,11 @@ class Simulation {
     model_.Forked(from, to);
     NoteSaved(to);
   }
+  void PinSession() {
+    const std::string name = RandomName();
+    const absl::Status status = store_->PinSession(name, Chance(50));
+    if (status.ok() != model_.Exists(name)) Fail(absl::StrCat("PinSession ", name, ": ", status.message()));
+  }
   absl::StatusOr<StoredTokens> Tokens(const std::string& name) {
     const auto stored = store_->GetSession(name);
     if (!stored.ok()) return stored.status();
@@ -434,7 +439,8 @@ class Simulation {
     else if (what < 860) UpdateSession(client);
     else if (what < 900) CloseSession(client);
     else if (what < 920) DeleteSession();
-    else if (what < 935) ForkSession();
+    else if (what < 930) ForkSession();
+    else if (what < 935) PinSession();
     else if (what < 950) GetSession();
     else if (what < 962) store_->DropRam();
     else if (what < 968) LeaveAndReturn(client);

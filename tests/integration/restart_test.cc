@@ -38,6 +38,72 @@ TEST(RestartTest, WholeStackComesBackWithTheDocument) {
   EXPECT_GE(stats.rebuilt_chunks(), kReusable / 64);
 }
 
+// K/V that has left the arena comes from the disk, or from RAM where it is packed: the same tokens, also when a restart
+// has emptied the packed level and the disk has filled it again.
+TEST(RestartTest, PackedRamChangesNoToken) {
+  const auto request = InSession(Routed(TokenRequest(kPrompt, 3, 32), 0.2f), "doc");
+  std::vector<Answer> answers;
+  for (const bool packed : {false, true}) {
+    StackOptions options;
+    options.worker_flags = {"--kv_dtype=int8"};
+    options.kv_store_flags = {"--kv_dtype=int8"};
+    if (packed) options.kv_store_flags.push_back("--packed_ram_bytes=256MiB");
+    Stack stack(options);
+    ASSERT_EQ(stack.Start(), absl::OkStatus());
+    answers.push_back(stack.Generate(request));
+    ASSERT_EQ(stack.FlushToDisk(), absl::OkStatus());
+    answers.push_back(stack.Generate(request));
+    EXPECT_EQ(answers.back().finished.tiers().disk() == 0, packed);
+    stack.kv_store.Signal(SIGKILL);
+    ASSERT_TRUE(stack.kv_store.Wait(absl::Seconds(5)).ok());
+    ASSERT_EQ(stack.StartKvStore(), absl::OkStatus());
+    ASSERT_EQ(stack.WaitForWorker([](const auto& stats) { return stats.kv_store_attached(); }), absl::OkStatus());
+    answers.push_back(stack.Generate(request));
+    EXPECT_GT(answers.back().finished.tiers().disk(), 0u);
+    ASSERT_EQ(stack.FlushToDisk(), absl::OkStatus());
+    answers.push_back(stack.Generate(request));
+    EXPECT_EQ(answers.back().finished.tiers().disk() == 0, packed);
+  }
+  for (const Answer& answer : answers) {
+    ASSERT_TRUE(answer.status.ok()) << answer.status;
+    EXPECT_EQ(answer.tokens, answers[0].tokens);
+  }
+}
+
+TEST(RestartTest, PinsByRequestSurvive) {
+  Stack stack({});
+  ASSERT_EQ(stack.Start(), absl::OkStatus());
+  auto request = InSession(TokenRequest(300, 4, 4), "prompt");
+  request.set_pin(true);
+  ASSERT_TRUE(stack.Generate(request).status.ok());
+  ASSERT_TRUE(stack.Generate(InSession(TokenRequest(300, 5, 4), "other")).status.ok());
+  request.clear_session();
+  EXPECT_EQ(stack.Generate(request).status.code(), absl::StatusCode::kInvalidArgument);
+  const auto pinned = [&] {
+    std::vector<std::string> names;
+    grpc::ClientContext context;
+    gpu_worker::v1::ListSessionsResponse sessions;
+    EXPECT_TRUE(stack.worker_stub()->ListSessions(&context, {}, &sessions).ok());
+    for (const auto& session : sessions.sessions()) {
+      if (session.pinned()) names.push_back(session.name());
+    }
+    return names;
+  };
+  EXPECT_EQ(pinned(), std::vector<std::string>{"prompt"});
+  ASSERT_EQ(stack.FlushToDisk(), absl::OkStatus());
+  stack.kv_store.Signal(SIGKILL);
+  ASSERT_TRUE(stack.kv_store.Wait(absl::Seconds(5)).ok());
+  ASSERT_EQ(stack.StartKvStore(), absl::OkStatus());
+  ASSERT_EQ(stack.WaitForWorker([](const auto& stats) { return stats.kv_store_attached(); }), absl::OkStatus());
+  EXPECT_EQ(pinned(), std::vector<std::string>{"prompt"});
+  gpu_worker::v1::PinSessionRequest unpin;
+  unpin.set_name("prompt");
+  grpc::ClientContext context;
+  gpu_worker::v1::PinSessionResponse unpinned;
+  ASSERT_TRUE(stack.worker_stub()->PinSession(&context, unpin, &unpinned).ok());
+  EXPECT_TRUE(pinned().empty());
+}
+
 TEST(RestartTest, KvStoreKilledWithSigkillThenTheSameTokens) {
   Stack stack({});
   ASSERT_EQ(stack.Start(), absl::OkStatus());
