@@ -36,6 +36,8 @@ stop_engine() {
   kill -TERM "$engine_pid" 2>/dev/null || true
   wait "$engine_pid" 2>/dev/null || true
   engine_pid=""
+  # The engine leaves its network namespaces mounted; the folder could not be removed.
+  umount "$state"/exec/netns/* 2>/dev/null || true
 }
 
 has_image() { docker image inspect "$1" >/dev/null 2>&1; }
