@@ -3,8 +3,8 @@
 #include <sstream>
 #include <string>
 
+#include "common/base/temporary_folder.h"
 #include "gpu_worker/model/random_checkpoint.h"
-#include "gpu_worker/model/temporary_folder.h"
 #include "gpu_worker/model/tiny_model.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "common/base/temporary_folder.h"
 #include "gtest/gtest.h"
 
 namespace hga {
@@ -14,12 +15,8 @@ constexpr uint64_t kBytes = 4 << 20;
 
 class DiskSpeedTest : public testing::Test {
  protected:
-  DiskSpeedTest() {
-    char folder[] = "/tmp/hga.XXXXXX";
-    folder_ = mkdtemp(folder);
-  }
-  ~DiskSpeedTest() override { std::filesystem::remove_all(folder_); }
-  std::string folder_;
+  const TemporaryFolder temporary_;
+  const std::string folder_ = temporary_.path();
 };
 
 TEST_F(DiskSpeedTest, MeasuresAndLeavesNothing) {

@@ -11,6 +11,7 @@
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/temporary_folder.h"
 #include "common/rpc/daemon.h"
 #include "gtest/gtest.h"
 #include "prometheus/registry.h"
@@ -22,8 +23,7 @@ namespace {
 class ReadMachineTest : public testing::Test {
  protected:
   ReadMachineTest() {
-    char folder[] = "/tmp/hga.XXXXXX";
-    target_.root = mkdtemp(folder);
+    target_.root = temporary_.path();
     for (const char* sub :
          {"/proc/driver/nvidia", "/sys/kernel/mm/transparent_hugepage", "/dev/shm", "/run", "/data"}) {
       std::filesystem::create_directories(target_.root + sub);
@@ -34,10 +34,10 @@ class ReadMachineTest : public testing::Test {
     target_.arena_bytes = 7;
     target_.disk_test_bytes = 1 << 20;
   }
-  ~ReadMachineTest() override { std::filesystem::remove_all(target_.root); }
 
   void Write(const std::string& path, const std::string& text) { std::ofstream(target_.root + path) << text; }
 
+  const TemporaryFolder temporary_;
   DoctorTarget target_;
 };
 

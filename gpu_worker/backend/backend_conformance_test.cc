@@ -8,10 +8,10 @@
 #include <string>
 #include <tuple>
 
+#include "common/base/temporary_folder.h"
 #include "gpu_worker/backend/cuda/testing_device.h"
 #include "gpu_worker/backend/sequence_runner.h"
 #include "gpu_worker/model/loaded_model.h"
-#include "gpu_worker/model/temporary_folder.h"
 #include "gpu_worker/model/tiny_model.h"
 #include "gtest/gtest.h"
 

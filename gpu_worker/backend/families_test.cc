@@ -4,12 +4,12 @@
 #include <random>
 #include <string>
 
+#include "common/base/temporary_folder.h"
 #include "gpu_worker/backend/cuda/testing_device.h"
 #include "gpu_worker/backend/sequence_runner.h"
 #include "gpu_worker/backend/testing_backend.h"
 #include "gpu_worker/model/hf_model.h"
 #include "gpu_worker/model/random_checkpoint.h"
-#include "gpu_worker/model/temporary_folder.h"
 #include "gtest/gtest.h"
 
 namespace hga {

@@ -2,11 +2,11 @@
 #include <random>
 
 #include "common/base/check.h"
+#include "common/base/temporary_folder.h"
 #include "gpu_worker/backend/testing_backend.h"
 #include "gpu_worker/engine/engine.h"
 #include "gpu_worker/model/hf_model.h"
 #include "gpu_worker/model/random_checkpoint.h"
-#include "gpu_worker/model/temporary_folder.h"
 #include "gtest/gtest.h"
 #include "kv_store/client/memory_kv_client.h"
 #include "router/client/local_route_client.h"

@@ -8,9 +8,9 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/temporary_folder.h"
 #include "gpu_worker/model/fingerprint.h"
 #include "gpu_worker/model/random_checkpoint.h"
-#include "gpu_worker/model/temporary_folder.h"
 #include "gpu_worker/model/tensor_list.h"
 #include "gpu_worker/model/tensor_row.h"
 #include "gtest/gtest.h"

@@ -4,9 +4,9 @@
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "common/base/temporary_folder.h"
 #include "gpu_worker/model/loaded_model.h"
 #include "gpu_worker/model/random_checkpoint.h"
-#include "gpu_worker/model/temporary_folder.h"
 #include "gtest/gtest.h"
 
 namespace hga {

@@ -9,8 +9,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/temporary_folder.h"
 #include "gpu_worker/model/checkpoint_writer.h"
-#include "gpu_worker/model/temporary_folder.h"
 #include "gtest/gtest.h"
 
 namespace hga {

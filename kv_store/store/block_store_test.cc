@@ -4,22 +4,12 @@
 
 #include "gtest/gtest.h"
 #include "kv_store/tier/memory_tier.h"
+#include "kv_store/tier/small_geometry.h"
 
 namespace hga {
 namespace {
 
 using absl::StatusCode;
-
-KvGeometry SmallGeometry() {
-  KvGeometry g;
-  g.layers = 2;
-  g.query_heads = 2;
-  g.kv_heads = 1;
-  g.head_dim = 8;
-  g.chunk_tokens = 4;
-  g.group_tokens = 2;
-  return g;
-}
 
 // A BlockStore with its disk work done by hand, at the moment the test chooses.
 class BlockStoreTest : public ::testing::Test {

@@ -1,34 +1,23 @@
 // The store's threads under pressure: disks that are full or slow, arenas that are held, sessions by the thousand.
 #include "kv_store/store/store_loop.h"
 
-#include <stdlib.h>
-
 #include <condition_variable>
 #include <cstring>
-#include <filesystem>
 #include <mutex>
 #include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/temporary_folder.h"
 #include "gtest/gtest.h"
 #include "kv_store/tier/memory_tier.h"
 #include "kv_store/tier/packed_tier.h"
+#include "kv_store/tier/small_geometry.h"
 
 namespace hga {
 namespace {
 
 using absl::StatusCode;
-
-KvGeometry SmallGeometry() {
-  KvGeometry g;
-  g.layers = 2;
-  g.query_heads = g.kv_heads = 1;
-  g.head_dim = 8;
-  g.chunk_tokens = 4;
-  g.group_tokens = 2;
-  return g;
-}
 
 // Writes can be made to wait, and are counted.
 class GatedTier : public MemoryTier {
@@ -62,15 +51,9 @@ class StoreLoopTest : public ::testing::Test {
  protected:
   static constexpr uint32_t kSlots = 64;
 
-  void SetUp() override {
-    char folder[] = "/tmp/hga.XXXXXX";
-    ASSERT_NE(::mkdtemp(folder), nullptr);
-    folder_ = folder;
-  }
   void TearDown() override {
     if (tier_ != nullptr) tier_->SetOpen(true);
     loop_.reset();
-    std::filesystem::remove_all(folder_);
   }
   void Start(bool commit_waits_for_disk = false) {
     auto tier = std::make_unique<GatedTier>();
@@ -79,7 +62,7 @@ class StoreLoopTest : public ::testing::Test {
   }
   void StartWith(std::unique_ptr<KvTier> tier, bool commit_waits_for_disk = false) {
     StoreLoopOptions options;
-    options.arena_path = folder_ + "/arena";
+    options.arena_path = folder_.File("arena");
     options.arena_bytes = kSlots * 4096;
     options.commit_waits_for_disk = commit_waits_for_disk;
     options.store.writeback_queue_chunks = 8;
@@ -132,7 +115,7 @@ class StoreLoopTest : public ::testing::Test {
 
   const KvGeometry g_ = SmallGeometry();
   const ModelFingerprint model_ = HashBytes("model");
-  std::string folder_;
+  const TemporaryFolder folder_;
   GatedTier* tier_ = nullptr;
   std::unique_ptr<StoreLoop> loop_;
   AttachedClient client_;
@@ -231,7 +214,7 @@ TEST_F(StoreLoopTest, HolderThatDoesNotReleaseIsAskedAndTheRestGoesOn) {
 
 TEST_F(StoreLoopTest, BlocksLargerThanTheArena) {
   StoreLoopOptions options;
-  options.arena_path = folder_ + "/small";
+  options.arena_path = folder_.File("small");
   options.arena_bytes = 1 << 20;
   auto loop = StoreLoop::Start(options, std::make_unique<MemoryTier>(), std::make_shared<prometheus::Registry>());
   ASSERT_TRUE(loop.ok());

@@ -1,11 +1,9 @@
 #include "kv_store/tier/packed_tier.h"
 
-#include <stdlib.h>
-
 #include <atomic>
-#include <filesystem>
 #include <thread>
 
+#include "common/base/temporary_folder.h"
 #include "gtest/gtest.h"
 #include "kv_store/tier/memory_tier.h"
 #include "kv_store/tier/rocks_tier.h"
@@ -184,26 +182,17 @@ TEST_F(PackedTierTest, KeepsItsBudget) {
 
 class PackedOverRocks : public ::testing::Test {
  protected:
-  void SetUp() override {
-    char dir[] = "/tmp/hga.XXXXXX";
-    ASSERT_NE(::mkdtemp(dir), nullptr);
-    dir_ = dir;
-  }
-  void TearDown() override {
-    tier_.reset();
-    std::filesystem::remove_all(dir_);
-  }
   void Reopen() {
     tier_.reset();
     RocksTierOptions options;
-    options.data_dir = dir_ + "/data";
+    options.data_dir = folder_.File("data");
     options.kv_dtype = KvDtype::kInt8;
     auto disk = OpenRocksTier(options);
     ASSERT_TRUE(disk.ok()) << disk.status();
     tier_ = std::make_unique<PackedTier>(*std::move(disk), KvDtype::kInt8, 64 << 20);
   }
 
-  std::string dir_;
+  const TemporaryFolder folder_;
   std::unique_ptr<PackedTier> tier_;
 };
 

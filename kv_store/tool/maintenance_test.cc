@@ -5,21 +5,12 @@
 
 #include "gtest/gtest.h"
 #include "kv_store/tier/memory_tier.h"
+#include "kv_store/tier/small_geometry.h"
 
 namespace hga {
 namespace {
 
 using absl::StatusCode;
-
-KvGeometry SmallGeometry() {
-  KvGeometry g;
-  g.layers = 2;
-  g.query_heads = g.kv_heads = 1;
-  g.head_dim = 8;
-  g.chunk_tokens = 4;
-  g.group_tokens = 2;
-  return g;
-}
 
 class MaintenanceTest : public ::testing::Test {
  protected:

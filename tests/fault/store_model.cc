@@ -4,26 +4,16 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "kv_store/tier/small_geometry.h"
 
 namespace hga {
 namespace {
 
 constexpr int kDepth = 5;
 
-KvGeometry TinyGeometry() {
-  KvGeometry g;
-  g.layers = 2;
-  g.query_heads = 1;
-  g.kv_heads = 1;
-  g.head_dim = 8;
-  g.chunk_tokens = 4;
-  g.group_tokens = 2;
-  return g;
-}
-
 }  // namespace
 
-StoreModel::StoreModel() : geometry_(TinyGeometry()), fingerprint_(HashBytes("model")) {}
+StoreModel::StoreModel() : geometry_(SmallGeometry()), fingerprint_(HashBytes("model")) {}
 
 std::vector<ChunkHash> StoreModel::RandomPath(std::mt19937_64* random) {
   std::vector<ChunkHash> path;

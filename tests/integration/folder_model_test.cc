@@ -2,8 +2,8 @@
 #include <csignal>
 #include <filesystem>
 
+#include "common/base/temporary_folder.h"
 #include "gpu_worker/model/random_checkpoint.h"
-#include "gpu_worker/model/temporary_folder.h"
 #include "gtest/gtest.h"
 #include "tests/support/requests.h"
 #include "tests/support/stack.h"

@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <string>
 
-#include "gpu_worker/model/temporary_folder.h"
+#include "common/base/temporary_folder.h"
 #include "gpu_worker/model/tiny_model.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"

@@ -1,7 +1,7 @@
 // From a results file to numbers and plots.
 #include <cmath>
 
-#include "gpu_worker/model/temporary_folder.h"
+#include "common/base/temporary_folder.h"
 #include "gtest/gtest.h"
 #include "tests/quality/bench.h"
 #include "tests/quality/statistics.h"

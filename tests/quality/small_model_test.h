@@ -6,9 +6,9 @@
 #include <string>
 #include <utility>
 
+#include "common/base/temporary_folder.h"
 #include "gpu_worker/backend/backend.h"
 #include "gpu_worker/model/loaded_model.h"
-#include "gpu_worker/model/temporary_folder.h"
 #include "gpu_worker/model/tiny_model.h"
 #include "gtest/gtest.h"
 

@@ -59,14 +59,13 @@ CpuAttention::CpuAttention(const KvGeometry& geometry, uint32_t max_rows)
 void CpuAttention::Begin(const float* q, const uint32_t* positions, uint32_t rows) {
   rows_ = rows;
   positions_ = positions;
+  sums_values_ = false;
   const uint32_t d = geometry_.head_dim, per_head = geometry_.queries_per_kv_head();
   for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
     const size_t first = StateIndex(head, 0), count = size_t{rows} * per_head;
     std::fill_n(m_.begin() + first, count, -std::numeric_limits<float>::infinity());
     std::fill_n(l_.begin() + first, count, 0.0f);
     std::fill_n(o_.begin() + first * head_pad_, count * head_pad_, 0.0f);
-    std::fill_n(value_sum_.begin() + size_t{head} * max_rows_ * head_pad_, size_t{rows} * head_pad_, 0.0f);
-    std::fill_n(value_count_.begin() + size_t{head} * max_rows_, rows, 0.0f);
     for (uint32_t row = 0; row < rows; ++row) {
       for (uint32_t i = 0; i < per_head; ++i) {
         float* to = &q_[(StateIndex(head, row) + i) * head_pad_];
@@ -141,7 +140,17 @@ void CpuAttention::MergeParts() {
   }
 }
 
+void CpuAttention::ClearValueSums() {
+  for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
+    const size_t first = size_t{head} * max_rows_;
+    std::fill_n(value_sum_.begin() + first * head_pad_, size_t{rows_} * head_pad_, 0.0f);
+    std::fill_n(value_count_.begin() + first, rows_, 0.0f);
+  }
+  sums_values_ = true;
+}
+
 void CpuAttention::Attend(const AttendPlan& plan) {
+  if (plan.sum_values && !sums_values_) ClearValueSums();
   PlanTasks(plan);
   const int tasks = static_cast<int>(tasks_.size());
 #pragma omp parallel for schedule(dynamic)
@@ -283,6 +292,7 @@ void CpuAttention::LogSumExp(float* out) const {
 }
 
 void CpuAttention::AddResidual(const float* missed) {
+  if (!sums_values_) return;
   const uint32_t per_head = geometry_.queries_per_kv_head();
   for (uint32_t row = 0; row < rows_; ++row) {
     for (uint32_t h = 0; h < geometry_.query_heads; ++h, ++missed) {

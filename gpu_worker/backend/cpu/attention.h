@@ -47,6 +47,7 @@ class CpuAttention {
   // A row that decodes over many runs is cut into parts of fixed length, so that threads share it.
   void PlanTasks(const AttendPlan& plan);
   void MergeParts();
+  void ClearValueSums();
   void AttendRuns(const Task& task, Scratch* scratch);
   void AttendTile(const Task& task, const Tile& tile, Scratch* scratch);
   void AttendTileInPlace(const Task& task, const Tile& tile, Scratch* scratch);
@@ -75,6 +76,7 @@ class CpuAttention {
   std::vector<Task> tasks_;
   std::vector<size_t> parted_;              // tasks whose partials are in part_*, in order
   std::vector<float> value_sum_, value_count_;  // [kv_heads][max_rows], value_sum_ with [head_pad]
+  bool sums_values_ = false;                    // they are of this layer
   std::vector<float> part_m_, part_l_, part_o_, part_value_sum_, part_value_count_;
 };
 

@@ -5,11 +5,11 @@
 #include <cmath>
 #include <random>
 
+#include "common/base/temporary_folder.h"
 #include "gpu_worker/backend/cuda/testing_device.h"
 #include "gpu_worker/backend/reference/reference_backend.h"
 #include "gpu_worker/model/hf_model.h"
 #include "gpu_worker/model/random_checkpoint.h"
-#include "gpu_worker/model/temporary_folder.h"
 #include "gtest/gtest.h"
 
 namespace hga {

@@ -1,6 +1,6 @@
 // A folder that is removed with the object.
-#ifndef HGA_GPU_WORKER_MODEL_TEMPORARY_FOLDER_H_
-#define HGA_GPU_WORKER_MODEL_TEMPORARY_FOLDER_H_
+#ifndef HGA_COMMON_BASE_TEMPORARY_FOLDER_H_
+#define HGA_COMMON_BASE_TEMPORARY_FOLDER_H_
 
 #include <cstdlib>
 #include <filesystem>
@@ -39,4 +39,4 @@ class TemporaryFolder {
 
 }  // namespace hga
 
-#endif  // HGA_GPU_WORKER_MODEL_TEMPORARY_FOLDER_H_
+#endif  // HGA_COMMON_BASE_TEMPORARY_FOLDER_H_
