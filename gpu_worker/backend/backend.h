@@ -75,13 +75,17 @@ class Backend {
 
   // Embeds the rows. INVALID_ARGUMENT for a token id outside the vocabulary or too many rows.
   virtual absl::Status Begin(absl::Span<const BatchRow> rows) = 0;
-  // Norm, QKV, RoPE. Writes each row's K and V (bf16) to kv_rows[row]; starts empty partials for the layer.
+  // Norm, QKV, RoPE. Writes each row's K and V (bf16) to kv_rows[row]; starts empty partials for the layer. K and V may
+  // get there as late as PostAttention returns; attention sees them before.
   virtual absl::Status PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) = 0;
-  // Queries of this layer after RoPE as bf16 for the router, [rows][query_heads][head_dim]; valid until the next
-  // PreAttention. Attention itself uses the unrounded queries.
+  // Queries of this layer after RoPE as bf16 for the router, [rows][query_heads][head_dim]; valid until PostAttention.
+  // Attention itself uses the unrounded queries.
   virtual const bf16* queries() const = 0;
   // Exact attention of the plan's rows over the plan's runs, merged into the layer's partials (o, log-sum-exp).
   virtual absl::Status Attend(const AttendPlan& plan) = 0;
+  // A hint: a later layer of this step will likely attend these runs. May bring them near the device; changes no bit of
+  // any result. The K/V must stay readable until the next PreAttention has returned.
+  virtual absl::Status Prefetch(uint32_t layer, const AttendPlan& plan) { return absl::OkStatus(); }
   // Of what the rows have attended in this layer so far: log of the sum of exp(q.k / sqrt(head_dim)), natural,
   // [rows][query_heads]; -infinity where it is nothing. Valid until the next call of Attend or PreAttention.
   virtual const float* LogSumExp() = 0;
@@ -94,6 +98,9 @@ class Backend {
   // Final norm and output projection for the rows with want_logits, in order: [n][vocab_size].
   virtual absl::Status Logits(std::vector<float>* logits) = 0;
 
+  // The caller rewrites what PreAttention writes to kv_rows: from now on it is there when that returns, and attended
+  // from there alone.
+  virtual void KvIsRewritten() {}
   // Nothing where attention reads the host's memory in place.
   virtual DeviceTierUse device_tier_use() const { return {}; }
   // Memory that blocks will lie in, until UnregisterKv, which waits for what reads it: a device may then read it in

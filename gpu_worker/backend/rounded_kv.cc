@@ -11,7 +11,9 @@ namespace {
 class RoundedKvBackend : public Backend {
  public:
   RoundedKvBackend(std::unique_ptr<Backend> inner, const KvGeometry& geometry, KvDtype dtype)
-      : inner_(std::move(inner)), geometry_(geometry), dtype_(dtype) {}
+      : inner_(std::move(inner)), geometry_(geometry), dtype_(dtype) {
+    inner_->KvIsRewritten();
+  }
 
   std::string name() const override { return inner_->name(); }
   uint32_t max_rows() const override { return inner_->max_rows(); }
@@ -28,6 +30,7 @@ class RoundedKvBackend : public Backend {
   }
   const bf16* queries() const override { return inner_->queries(); }
   absl::Status Attend(const AttendPlan& plan) override { return inner_->Attend(plan); }
+  absl::Status Prefetch(uint32_t layer, const AttendPlan& plan) override { return inner_->Prefetch(layer, plan); }
   const float* LogSumExp() override { return inner_->LogSumExp(); }
   absl::Status AddResidual(const float* missed) override { return inner_->AddResidual(missed); }
   absl::Status PostAttention(uint32_t layer) override { return inner_->PostAttention(layer); }

@@ -1,11 +1,12 @@
 // Replacement in the device tier: hit rate against size, for what a real model selects. Generates an answer over a
 // document on the cpu backend with an in-process router, notes which K/V each step attends, and replays that through the
-// tier's table at several sizes, units and policies.
+// tier's table and, for other policies, through one with lists, at several sizes and units.
 //
 //   .bazel/bin/tests/bench/tier_replay --model=FILE.gguf --document=FILE.txt [--json=FILE]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <memory>
@@ -21,6 +22,7 @@
 #include "kv_store/client/memory_kv_client.h"
 #include "router/client/local_route_client.h"
 #include "tests/bench/bench_main.h"
+#include "tests/bench/list_tier.h"
 #include "tests/bench/report.h"
 
 ABSL_FLAG(std::string, model, "", "GGUF file");
@@ -110,10 +112,31 @@ struct Replayed {
   double lookup_ns = 0;        // time of the table, for each lookup
 };
 
+// The two tables, told the same.
+struct Listed {
+  Listed(uint32_t slots, const KvGeometry& g, uint32_t units_per_block, TierPolicy policy)
+      : tier({slots, units_per_block, policy}) {}
+  void BeginStep(uint64_t batch) { tier.BeginStep(batch); }
+  ListTier::Place Use(const BlockName& name, uint32_t unit, uint64_t batch) { return tier.Use(name, unit, batch); }
+  ListTier tier;
+};
+struct Ours {
+  Ours(uint32_t slots, const KvGeometry& g, uint32_t units_per_block, TierPolicy)
+      : tier({slots, g.layers, units_per_block}) {}
+  void BeginStep(uint64_t) { tier.BeginStep(); }
+  DeviceTier::Place Use(const BlockName& name, uint32_t unit, uint64_t) {
+    uint32_t place;
+    std::memcpy(&place, name.chunk.bytes.data(), sizeof(place));
+    return tier.Use(tier.FindChunk(name.chunk, place), name.layer, unit);
+  }
+  DeviceTier tier;
+};
+
+template <typename Table>
 Replayed Replay(const std::vector<StepTrace>& steps, const KvGeometry& g, uint64_t bytes, uint32_t unit,
                 TierPolicy policy) {
   const uint64_t key_bytes = uint64_t{g.head_dim} * 2 * sizeof(bf16);
-  DeviceTier tier({static_cast<uint32_t>(bytes / (unit * key_bytes)), g.kv_heads * (g.chunk_tokens / unit), policy});
+  Table tier(static_cast<uint32_t>(bytes / (unit * key_bytes)), g, g.kv_heads * (g.chunk_tokens / unit), policy);
   uint64_t batch = 1, asked = 0, hit = 0, fetched = 0;
   uint64_t lookups = 0;
   const auto begin = std::chrono::steady_clock::now();
@@ -134,7 +157,7 @@ Replayed Replay(const std::vector<StepTrace>& steps, const KvGeometry& g, uint64
             if (place.hit) {
               hit += tokens;
             } else {
-              fetched += place.slot == DeviceTier::kNoSlot ? tokens : unit;
+              fetched += place.slot == UINT32_MAX ? tokens : unit;
             }
           }
           at += tokens;
@@ -162,13 +185,15 @@ void Compare(const std::vector<StepTrace>& steps, const KvGeometry& g, Report* r
       {TierPolicy::kLruByStep, "lru_by_step"}};
   for (const uint32_t unit : {1u, 4u, 16u}) {
     for (const double size : {0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0}) {
-      for (const auto& [policy, name] : kPolicies) {
-        const Replayed r = Replay(steps, g, static_cast<uint64_t>(size * step_bytes), unit, policy);
+      const auto add = [&](const char* name, const Replayed& r) {
         const std::string at = absl::StrCat(name, "_unit", unit, "_x", size);
         report->Add("hit_" + at, absl::StrCat("unit ", unit, ", ", size, " steps' bytes, ", name, ": hits"), r.hit_share, "");
         report->Add("fetched_" + at, "  brought / asked for", r.fetched_share, "");
         report->Add("lookup_ns_" + at, "  a lookup", r.lookup_ns, "ns");
-      }
+      };
+      const auto bytes = static_cast<uint64_t>(size * step_bytes);
+      for (const auto& [policy, name] : kPolicies) add(name, Replay<Listed>(steps, g, bytes, unit, policy));
+      add("ours", Replay<Ours>(steps, g, bytes, unit, TierPolicy::kLruByStep));
     }
   }
 }

@@ -19,7 +19,7 @@ bool TakesMany(const KvGeometry& g, const QueryBlock& block) {
 }  // namespace
 
 void AttendBatch::Clear() {
-  runs_.clear();
+  run_count_ = 0;
   few_.clear();
   many_.clear();
   sums_.clear();
@@ -33,13 +33,7 @@ uint32_t AttendBatch::MostItems(const QueryBlock& block) const {
 }
 
 bool AttendBatch::HasRoom(const QueryBlock& block, uint32_t runs) const {
-  return runs_.size() + runs <= limits_.runs && few_.size() + many_.size() + MostItems(block) <= limits_.items;
-}
-
-void AttendBatch::Add(DeviceRun run) {
-  run.first_key = list_keys_;
-  list_keys_ += run.tokens;
-  runs_.push_back(run);
+  return run_count_ + runs <= limits_.runs && few_.size() + many_.size() + MostItems(block) <= limits_.items;
 }
 
 uint32_t AttendBatch::PartsOf(const QueryBlock& block) const {
@@ -66,7 +60,7 @@ void AttendBatch::AddItems(const QueryBlock& block, uint32_t kv_head, uint32_t f
 }
 
 void AttendBatch::EndList(const QueryBlock& block, uint32_t kv_head, bool sum_values) {
-  const auto end = static_cast<uint32_t>(runs_.size());
+  const uint32_t end = run_count_;
   if (sum_values && list_keys_ > 0) {
     sums_.push_back({block.first_row, kv_head, 0, block.rows, list_begin_, end - list_begin_, kNoPart});
   }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "common/kv/geometry.h"
 #include "gpu_worker/backend/backend.h"
 #include "gpu_worker/backend/cuda/kernels/args.h"
@@ -24,19 +25,30 @@ struct AttendBatchLimits {
 // One thread.
 class AttendBatch {
  public:
-  AttendBatch(const KvGeometry& geometry, const AttendBatchLimits& limits) : geometry_(geometry), limits_(limits) {}
+  AttendBatch(const KvGeometry& geometry, const AttendBatchLimits& limits)
+      : geometry_(geometry), limits_(limits), runs_(limits.runs) {}
 
   void Clear();
   bool empty() const { return few_.empty() && many_.empty(); }
   // Whether a list of `block` may begin, or go on, with so many runs more.
   bool HasRoom(const QueryBlock& block, uint32_t runs) const;
-  // A run of the list that is being made; first_key is filled in here.
-  void Add(DeviceRun run);
+  // A run of the list that is being made. There must be room for it. Called for each of some 100,000 units of a token,
+  // so every field is written once, where it stays.
+  void Add(const bf16* k, const bf16* v, uint32_t position, uint32_t tokens, uint16_t first_row) {
+    DeviceRun& run = runs_[run_count_++];
+    run.k = k;
+    run.v = v;
+    run.position = position;
+    run.first_key = list_keys_;
+    run.tokens = static_cast<uint16_t>(tokens);
+    run.first_row = first_row;
+    list_keys_ += tokens;
+  }
   // Ends the list: these are the runs that the block's rows attend in this KV head. Nothing if it is empty. sum_values:
   // their values are to be added up, too.
   void EndList(const QueryBlock& block, uint32_t kv_head, bool sum_values);
 
-  const std::vector<DeviceRun>& runs() const { return runs_; }
+  absl::Span<const DeviceRun> runs() const { return absl::MakeConstSpan(runs_).first(run_count_); }
   const std::vector<AttendItem>& few() const { return few_; }    // of AttendFew
   const std::vector<AttendItem>& many() const { return many_; }  // of AttendMany
   const std::vector<MergeItem>& merges() const { return merges_; }
@@ -50,7 +62,8 @@ class AttendBatch {
 
   const KvGeometry geometry_;
   const AttendBatchLimits limits_;
-  std::vector<DeviceRun> runs_;
+  std::vector<DeviceRun> runs_;  // [limits.runs], of which run_count_ are filled
+  uint32_t run_count_ = 0;
   std::vector<AttendItem> few_, many_, sums_;
   std::vector<MergeItem> merges_;
   uint32_t list_begin_ = 0;   // of the list that is being made

@@ -12,12 +12,14 @@ namespace hga {
 namespace {
 
 constexpr uint32_t kGatherThreads = 128, kMergeThreads = 64, kSumThreads = 256;
+// Units that one Prefetch brings at most.
+constexpr uint32_t kPrefetchEntries = 4096;
 
 size_t RoundUp(size_t bytes) { return (bytes + 15) / 16 * 16; }
 
 // Behind what is there already, on 16 bytes; returns where.
 template <typename T>
-size_t Pack(const std::vector<T>& from, uint8_t* to, size_t* used) {
+size_t Pack(absl::Span<const T> from, uint8_t* to, size_t* used) {
   const size_t at = *used;
   std::memcpy(to + at, from.data(), from.size() * sizeof(T));
   *used = RoundUp(at + from.size() * sizeof(T));
@@ -29,17 +31,23 @@ size_t BytesOfDescriptors(const AttendBatchLimits& b) {
          6 * 16;
 }
 
-// Most that one run takes of the window, or of the staging buffer.
-size_t MostBytes(const KvGeometry& g, const CudaAttentionOptions& o, uint32_t tokens) {
-  return 2 * (size_t{tokens + 2 * o.tier_unit_tokens} * g.head_dim * sizeof(bf16) + 16 * (size_t{tokens} + 1));
+// Most that `pieces` pieces of together so many tokens take of the window.
+size_t MostBytes(const KvGeometry& g, uint32_t tokens, uint32_t pieces) {
+  return 2 * (size_t{tokens} * g.head_dim * sizeof(bf16) + 16 * size_t{pieces});
+}
+
+uint32_t ShiftOf(uint32_t power_of_two) {
+  uint32_t shift = 0;
+  while (power_of_two >> (shift + 1) != 0) ++shift;
+  return shift;
 }
 
 DeviceTierOptions TierOptions(const KvGeometry& g, const CudaAttentionOptions& o) {
   DeviceTierOptions tier;
   const uint64_t slot = uint64_t{o.tier_unit_tokens} * g.head_dim * 2 * sizeof(bf16);
   tier.slots = static_cast<uint32_t>(std::min<uint64_t>(o.tier_bytes / slot, DeviceTier::kNoSlot - 1));
+  tier.layers = g.layers;
   tier.units_per_block = g.kv_heads * (g.chunk_tokens / o.tier_unit_tokens);
-  tier.policy = o.tier_policy;
   return tier;
 }
 
@@ -47,11 +55,13 @@ DeviceTierOptions TierOptions(const KvGeometry& g, const CudaAttentionOptions& o
 
 CudaAttention::CudaAttention(Device* device, const KvGeometry& geometry, const CudaAttentionOptions& options)
     : device_(device), geometry_(geometry), options_(options),
-      slot_elements_(size_t{options.tier_unit_tokens} * geometry.head_dim * 2), tier_(TierOptions(geometry, options)),
-      list_(geometry, options.batch), taken_rows_(options.max_rows) {}
+      slot_elements_(size_t{options.tier_unit_tokens} * geometry.head_dim * 2),
+      unit_shift_(ShiftOf(options.tier_unit_tokens)), head_units_(geometry.chunk_tokens >> unit_shift_),
+      tier_(TierOptions(geometry, options)), list_(geometry, options.batch), taken_rows_(options.max_rows) {}
 
 uint64_t CudaAttention::WindowBytes(const KvGeometry& geometry, const CudaAttentionOptions& options) {
-  return 2 * (DeviceBytes(BytesOfDescriptors(options.batch)) + DeviceBytes(options.window_bytes));
+  return 2 * (DeviceBytes(BytesOfDescriptors(options.batch)) + DeviceBytes(options.window_bytes)) +
+         DeviceBytes(kPrefetchEntries * sizeof(GatherEntry));
 }
 
 uint64_t CudaAttention::TierBytes(const KvGeometry& geometry, const CudaAttentionOptions& options) {
@@ -62,15 +72,17 @@ uint64_t CudaAttention::TierBytes(const KvGeometry& geometry, const CudaAttentio
 absl::StatusOr<std::unique_ptr<CudaAttention>> CudaAttention::Create(Device* device, DeviceMemory* memory,
                                                                      const KvGeometry& geometry,
                                                                      const CudaAttentionOptions& options) {
-  if (options.tier_unit_tokens == 0 || geometry.group_tokens % options.tier_unit_tokens != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("a unit of the device tier of ", options.tier_unit_tokens,
-                                                   " tokens; it must divide a group of ", geometry.group_tokens));
+  const uint32_t unit = options.tier_unit_tokens;
+  if (unit == 0 || (unit & (unit - 1)) != 0 || geometry.group_tokens % unit != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("a unit of the device tier of ", unit,
+                                                   " tokens; it must be a power of two that divides a group of ",
+                                                   geometry.group_tokens));
   }
   if (geometry.head_dim > kFewHeadDim) {
     return absl::InvalidArgumentError(absl::StrCat("cuda backend: heads of ", geometry.head_dim, " elements, at most ",
                                                    kFewHeadDim, " work"));
   }
-  if (options.window_bytes < MostBytes(geometry, options, geometry.group_tokens) ||
+  if (options.window_bytes < MostBytes(geometry, geometry.group_tokens, geometry.group_tokens) ||
       options.batch.runs < 2 * geometry.group_tokens) {
     return absl::InvalidArgumentError("the window has no room for one group");
   }
@@ -83,12 +95,18 @@ absl::StatusOr<std::unique_ptr<CudaAttention>> CudaAttention::Create(Device* dev
 absl::Status CudaAttention::Allocate(DeviceMemory* memory) {
   for (Launch& launch : launches_) {
     HGA_ASSIGN_OR_RETURN(launch.descriptors, PinnedBuffer::Allocate(device_, BytesOfDescriptors(options_.batch)));
-    HGA_ASSIGN_OR_RETURN(launch.staging, PinnedBuffer::Allocate(device_, options_.window_bytes));
+    // Of a piece, its whole unit may be brought.
+    HGA_ASSIGN_OR_RETURN(launch.staging,
+                         PinnedBuffer::Allocate(device_, options_.window_bytes * options_.tier_unit_tokens));
     HGA_ASSIGN_OR_RETURN(launch.on_device, memory->Allocate(DeviceUse::kWindow, BytesOfDescriptors(options_.batch)));
     HGA_ASSIGN_OR_RETURN(launch.window, memory->Allocate(DeviceUse::kWindow, options_.window_bytes));
     HGA_ASSIGN_OR_RETURN(launch.ready, device_->NewEvent());
     HGA_ASSIGN_OR_RETURN(launch.done, device_->NewEvent());
   }
+  const size_t prefetch_bytes = kPrefetchEntries * sizeof(GatherEntry);
+  HGA_ASSIGN_OR_RETURN(prefetch_.descriptors, PinnedBuffer::Allocate(device_, prefetch_bytes));
+  HGA_ASSIGN_OR_RETURN(prefetch_.on_device, memory->Allocate(DeviceUse::kWindow, prefetch_bytes));
+  HGA_ASSIGN_OR_RETURN(prefetch_.done, device_->NewEvent());
   HGA_ASSIGN_OR_RETURN(tier_memory_, memory->Allocate(DeviceUse::kTier, TierBytes(geometry_, options_)));
   return absl::OkStatus();
 }
@@ -101,8 +119,27 @@ absl::Status CudaAttention::BeginBatch() {
   entries_.clear();
   in_window_.clear();
   std::fill(taken_rows_.begin(), taken_rows_.end(), false);
-  window_used_ = staging_used_ = 0;
+  room_used_ = window_used_ = staging_used_ = 0;
   return absl::OkStatus();
+}
+
+void CudaAttention::SetOwnRows(absl::Span<const KvRow> rows, const bf16* kv) {
+  own_.clear();
+  own_kv_ = kv;
+  own_count_ = static_cast<uint32_t>(rows.size());
+  for (uint32_t r = 0; r < rows.size(); ++r) {
+    const bool follows = !own_.empty() && own_.back().block == rows[r].block &&
+                         own_.back().first_token + own_.back().tokens == rows[r].token_in_chunk;
+    if (!follows) own_.push_back({rows[r].block, rows[r].token_in_chunk, 0, r});
+    ++own_.back().tokens;
+  }
+}
+
+const CudaAttention::OwnRows* CudaAttention::FindOwn(const bf16* k) const {
+  for (const OwnRows& own : own_) {
+    if (k >= own.block && k < own.block + geometry_.block_elements()) return &own;
+  }
+  return nullptr;
 }
 
 // A row's states are one block's in a launch.
@@ -123,38 +160,60 @@ absl::Status CudaAttention::Attend(uint32_t layer, const AttendPlan& plan, const
   return list_.empty() ? absl::OkStatus() : Submit(w);
 }
 
+// All of a list's look-ups are announced before the first is made: each would wait for memory.
+void CudaAttention::FindNumbers(uint32_t layer, const QueryBlock& block, uint32_t kv_head) {
+  const std::vector<KvRun>& runs = block.runs[kv_head];
+  numbers_.resize(runs.size());
+  uint32_t chunk = UINT32_MAX, number = 0;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const uint32_t now = runs[i].position / geometry_.chunk_tokens;
+    if (now != chunk && TierKeeps(block, now)) {
+      chunk = now;
+      number = tier_.FindChunk(block.finished[chunk], chunk);
+      tier_.PrepareUse(number, layer, kv_head * head_units_);
+    }
+    numbers_[i] = number;
+  }
+}
+
 absl::Status CudaAttention::AttendList(uint32_t layer, const QueryBlock& block, uint32_t kv_head, bool sum_values,
                                        const Workspace& w) {
-  for (const KvRun& run : block.runs[kv_head]) {
-    if (AddRun(layer, block, kv_head, run)) continue;
+  FindNumbers(layer, block, kv_head);
+  const std::vector<KvRun>& runs = block.runs[kv_head];
+  for (size_t i = 0; i < runs.size(); ++i) {
+    if (AddRun(layer, block, kv_head, runs[i], numbers_[i])) continue;
     list_.EndList(block, kv_head, sum_values);
     HGA_RETURN_IF_ERROR(Submit(w));
     HGA_RETURN_IF_ERROR(StartBlock(block, w));
-    if (!AddRun(layer, block, kv_head, run)) return absl::InternalError("cuda backend: no room for one run");
+    if (!AddRun(layer, block, kv_head, runs[i], numbers_[i])) {
+      return absl::InternalError("cuda backend: no room for one run");
+    }
   }
   list_.EndList(block, kv_head, sum_values);
   return absl::OkStatus();
 }
 
-bool CudaAttention::AddRun(uint32_t layer, const QueryBlock& block, uint32_t kv_head, const KvRun& run) {
-  const size_t bytes = MostBytes(geometry_, options_, run.tokens);
-  const uint32_t pieces = (run.tokens + options_.tier_unit_tokens - 1) / options_.tier_unit_tokens + 1;
-  const bool room = list_.HasRoom(block, pieces) && entries_.size() + pieces <= options_.batch.runs &&
-                    window_used_ + bytes <= options_.window_bytes && staging_used_ + bytes <= options_.window_bytes;
-  if (!room) return false;
-  const uint32_t chunk = run.position / geometry_.chunk_tokens;
-  const bool keep = chunk < block.finished.size() && tier_.slots() > 0;
+bool CudaAttention::AddRun(uint32_t layer, const QueryBlock& block, uint32_t kv_head, const KvRun& run,
+                           uint32_t number) {
+  const uint32_t chunk = run.position / geometry_.chunk_tokens, first = run.position - chunk * geometry_.chunk_tokens;
+  const uint32_t end = first + run.tokens, first_unit = first >> unit_shift_;
+  const bool keep = TierKeeps(block, chunk);
+  const uint32_t pieces = keep ? ((end - 1) >> unit_shift_) - first_unit + 1 : 2;
+  const size_t bytes = MostBytes(geometry_, run.tokens, pieces);
+  if (!list_.HasRoom(block, pieces) || room_used_ + bytes > options_.window_bytes) return false;
+  room_used_ += bytes;
+  Piece piece{run.k, run.v, run.position, run.tokens, run.first_row};
   if (!keep) {
-    AddToWindow({run.k, run.v, run.position, run.tokens, run.first_row});
+    AddUnfinished(kv_head, piece);
     return true;
   }
-  const uint32_t unit = options_.tier_unit_tokens;
-  for (uint32_t done = 0; done < run.tokens;) {
-    const uint32_t now = std::min(unit - (run.position + done) % unit, run.tokens - done);
-    const size_t offset = size_t{done} * geometry_.head_dim;
-    AddToTier({block.finished[chunk], layer}, kv_head,
-              {run.k + offset, run.v + offset, run.position + done, now, run.first_row});
-    done += now;
+  for (uint32_t at = first, unit = first_unit; at < end; ++unit) {
+    piece.tokens = std::min((unit + 1) << unit_shift_, end) - at;
+    AddToTier(layer, number, kv_head * head_units_ + unit, piece);
+    at += piece.tokens;
+    piece.position += piece.tokens;
+    piece.k += size_t{piece.tokens} * geometry_.head_dim;
+    piece.v += size_t{piece.tokens} * geometry_.head_dim;
   }
   return true;
 }
@@ -167,24 +226,37 @@ const bf16* CudaAttention::Source(const bf16* memory, size_t bytes) {
   return static_cast<const bf16*>(device_->Mapped(to, bytes));
 }
 
-void CudaAttention::AddToTier(const BlockName& name, uint32_t kv_head, const Piece& piece) {
-  const uint32_t unit = options_.tier_unit_tokens, d = geometry_.head_dim;
-  const uint32_t in_chunk = piece.position % geometry_.chunk_tokens;
-  const DeviceTier::Place place =
-      tier_.Use(name, kv_head * (geometry_.chunk_tokens / unit) + in_chunk / unit, batch_);
+GatherEntry CudaAttention::UnitEntry(const bf16* k, const bf16* v, uint32_t slot) const {
+  bf16* keys = tier_memory_.as<bf16>() + slot * slot_elements_;
+  return {k, v, keys, keys + slot_elements_ / 2, options_.tier_unit_tokens * geometry_.head_dim, 0};
+}
+
+void CudaAttention::AddToTier(uint32_t layer, uint32_t chunk, uint32_t unit, const Piece& piece) {
+  const DeviceTier::Place place = tier_.Use(chunk, layer, unit);
   if (place.slot == DeviceTier::kNoSlot) return AddToWindow(piece);
-  bf16* keys = tier_memory_.as<bf16>() + place.slot * slot_elements_;
-  bf16* values = keys + slot_elements_ / 2;
-  const size_t in_unit = size_t{in_chunk % unit} * d;
+  const bf16* keys = tier_memory_.as<bf16>() + place.slot * slot_elements_;
+  const size_t in_unit = size_t{piece.position & (options_.tier_unit_tokens - 1)} * geometry_.head_dim;
   if (place.hit) {
     use_.hit_bytes += 2 * PieceBytes(piece.tokens);
   } else {  // the whole of it: a block that does not change any more has all of its tokens
-    const size_t bytes = PieceBytes(unit);
-    entries_.push_back({Source(piece.k - in_unit, bytes), Source(piece.v - in_unit, bytes), keys, values, unit * d, 0});
+    const size_t bytes = PieceBytes(options_.tier_unit_tokens);
+    entries_.push_back(UnitEntry(Source(piece.k - in_unit, bytes), Source(piece.v - in_unit, bytes), place.slot));
     use_.fetched_bytes += 2 * bytes;
   }
-  list_.Add({keys + in_unit, values + in_unit, piece.position, 0, static_cast<uint16_t>(piece.tokens), piece.first_row,
-             0});
+  list_.Add(keys + in_unit, keys + slot_elements_ / 2 + in_unit, piece.position, piece.tokens, piece.first_row);
+}
+
+void CudaAttention::AddUnfinished(uint32_t kv_head, const Piece& piece) {
+  const OwnRows* own = FindOwn(piece.k);
+  const uint32_t first = piece.position % geometry_.chunk_tokens;
+  if (own == nullptr || first + piece.tokens <= own->first_token) return AddToWindow(piece);
+  Piece before = piece;
+  before.tokens = first < own->first_token ? own->first_token - first : 0;
+  if (before.tokens > 0) AddToWindow(before);
+  const size_t row = own->first_row + first + before.tokens - own->first_token;
+  const bf16* k = own_kv_ + (size_t{2} * kv_head * own_count_ + row) * geometry_.head_dim;
+  list_.Add(k, k + size_t{own_count_} * geometry_.head_dim, piece.position + before.tokens,
+            piece.tokens - before.tokens, piece.first_row);
 }
 
 void CudaAttention::AddToWindow(const Piece& piece) {
@@ -200,7 +272,7 @@ void CudaAttention::AddToWindow(const Piece& piece) {
                         piece.tokens * geometry_.head_dim, 0});
     use_.fetched_bytes += 2 * bytes;
   }
-  list_.Add({there.k, there.v, piece.position, 0, static_cast<uint16_t>(piece.tokens), piece.first_row, 0});
+  list_.Add(there.k, there.v, piece.position, piece.tokens, piece.first_row);
 }
 
 absl::Status CudaAttention::Submit(const Workspace& w) {
@@ -208,28 +280,67 @@ absl::Status CudaAttention::Submit(const Workspace& w) {
   uint8_t* pinned = launch.descriptors.as();
   size_t used = 0;
   std::vector<size_t> offsets;
-  offsets.push_back(Pack(entries_, pinned, &used));
+  offsets.push_back(Pack(absl::MakeConstSpan(entries_), pinned, &used));
   offsets.push_back(Pack(list_.runs(), pinned, &used));
-  offsets.push_back(Pack(list_.few(), pinned, &used));
-  offsets.push_back(Pack(list_.many(), pinned, &used));
-  offsets.push_back(Pack(list_.merges(), pinned, &used));
-  offsets.push_back(Pack(list_.sums(), pinned, &used));
+  offsets.push_back(Pack(absl::MakeConstSpan(list_.few()), pinned, &used));
+  offsets.push_back(Pack(absl::MakeConstSpan(list_.many()), pinned, &used));
+  offsets.push_back(Pack(absl::MakeConstSpan(list_.merges()), pinned, &used));
+  offsets.push_back(Pack(absl::MakeConstSpan(list_.sums()), pinned, &used));
   const uint8_t* descriptors = launch.on_device.as();
   if (used > 0) {
     HGA_RETURN_IF_ERROR(device_->CopyToDevice(DeviceStream::kCopy, launch.on_device.as(), pinned, used));
   }
-  if (!entries_.empty()) {
-    const auto count = static_cast<uint32_t>(entries_.size()), warps = kGatherThreads / 32;
-    HGA_RETURN_IF_ERROR(device_->Launch(
-        DeviceStream::kCopy, {(count + warps - 1) / warps, 1, kGatherThreads, 0},
-        GatherArgs{reinterpret_cast<const GatherEntry*>(descriptors + offsets[0]), count}));
-  }
+  HGA_RETURN_IF_ERROR(LaunchGather(descriptors + offsets[0], entries_.size()));
   HGA_RETURN_IF_ERROR(device_->Record(launch.ready, DeviceStream::kCopy));
   HGA_RETURN_IF_ERROR(device_->Wait(DeviceStream::kCompute, launch.ready));
   HGA_RETURN_IF_ERROR(LaunchKernels(w, descriptors, offsets));
   HGA_RETURN_IF_ERROR(device_->Record(launch.done, DeviceStream::kCompute));
   ++batch_;
   return BeginBatch();
+}
+
+absl::Status CudaAttention::LaunchGather(const uint8_t* entries, size_t entry_count) {
+  const auto count = static_cast<uint32_t>(entry_count), warps = kGatherThreads / 32;
+  if (count == 0) return absl::OkStatus();
+  return device_->Launch(DeviceStream::kCopy, {(count + warps - 1) / warps, 1, kGatherThreads, 0},
+                         GatherArgs{reinterpret_cast<const GatherEntry*>(entries), count});
+}
+
+// False: there is room for no more.
+bool CudaAttention::PrefetchRun(uint32_t layer, const QueryBlock& block, uint32_t kv_head, const KvRun& run) {
+  const uint32_t chunk = run.position / geometry_.chunk_tokens, first = run.position - chunk * geometry_.chunk_tokens;
+  if (!TierKeeps(block, chunk)) return true;
+  const size_t bytes = PieceBytes(options_.tier_unit_tokens);
+  for (uint32_t unit = first >> unit_shift_; unit <= (first + run.tokens - 1) >> unit_shift_; ++unit) {
+    const ptrdiff_t offset = (static_cast<ptrdiff_t>(unit << unit_shift_) - first) * geometry_.head_dim;
+    const void *k = device_->Mapped(run.k + offset, bytes), *v = device_->Mapped(run.v + offset, bytes);
+    if (k == nullptr || v == nullptr || entries_.size() == kPrefetchEntries) return false;
+    const DeviceTier::Place place =
+        tier_.Use(tier_.FindChunk(block.finished[chunk], chunk), layer, kv_head * head_units_ + unit);
+    if (place.slot == DeviceTier::kNoSlot) return false;
+    if (place.hit) continue;
+    entries_.push_back(UnitEntry(static_cast<const bf16*>(k), static_cast<const bf16*>(v), place.slot));
+    use_.fetched_bytes += 2 * bytes;
+  }
+  return true;
+}
+
+absl::Status CudaAttention::Prefetch(uint32_t layer, const AttendPlan& plan) {
+  HGA_RETURN_IF_ERROR(WaitForPrefetch());  // its buffers are used again
+  for (const QueryBlock& block : plan.blocks) {
+    for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
+      for (const KvRun& run : block.runs[head]) {
+        if (!PrefetchRun(layer, block, head, run)) break;
+      }
+    }
+  }
+  if (entries_.empty()) return absl::OkStatus();
+  std::memcpy(prefetch_.descriptors.as(), entries_.data(), entries_.size() * sizeof(GatherEntry));
+  HGA_RETURN_IF_ERROR(device_->CopyToDevice(DeviceStream::kCopy, prefetch_.on_device.as(), prefetch_.descriptors.as(),
+                                            entries_.size() * sizeof(GatherEntry)));
+  HGA_RETURN_IF_ERROR(LaunchGather(prefetch_.on_device.as(), entries_.size()));
+  entries_.clear();
+  return device_->Record(prefetch_.done, DeviceStream::kCopy);
 }
 
 absl::Status CudaAttention::LaunchKernels(const Workspace& w, const uint8_t* descriptors,

@@ -21,15 +21,14 @@ namespace hga {
 
 struct CudaAttentionOptions {
   uint32_t max_rows = 0;
-  // Keys and values of one launch that the device tier does not keep: the tail, and all of it without a tier. Twice.
-  // Twice as much is pinned on the host, for memory that is not registered.
+  // Most K/V of one launch: there is room for all of it, should the device tier keep nothing. Twice. Twice
+  // tier_unit_tokens times as much is pinned on the host, for memory that is not registered.
   uint64_t window_bytes = uint64_t{16} << 20;
   // Rounded down to whole slots.
   uint64_t tier_bytes = 0;
-  // Divides group_tokens. Selections are single keys, so large units bring and keep mostly what nobody asked for; the
-  // table costs the same for each unit, however small (docs/gpu.md).
+  // A power of two that divides group_tokens. Selections are single keys, so large units bring and keep mostly what
+  // nobody asked for; the table costs the same for each unit, however small (docs/gpu.md).
   uint32_t tier_unit_tokens = 4;
-  TierPolicy tier_policy = TierPolicy::kLruByStep;
   AttendBatchLimits batch;
 };
 
@@ -44,10 +43,18 @@ class CudaAttention {
                                                                const KvGeometry& geometry,
                                                                const CudaAttentionOptions& options);
 
-  void BeginStep() { tier_.BeginStep(batch_); }
+  void BeginStep() { tier_.BeginStep(); }
+  // What the step's rows themselves add to a layer is on the device: kv: [kv_heads][2][rows][head_dim]. It is read from
+  // there, not from `rows`, until the next call; no rows: nothing is.
+  void SetOwnRows(absl::Span<const KvRow> rows, const bf16* kv);
   // Merges the plan's runs into the states in `w`, of a step of so many rows. The plan must be sound. Its K/V has been
-  // read when what the compute stream was given has been done.
+  // read when what the compute stream was given has been done. How the runs are shared out over launches, and so every
+  // bit of the result, depends on the plan alone, not on what the tier holds.
   absl::Status Attend(uint32_t layer, const AttendPlan& plan, const Workspace& w);
+  // Brings what the tier lacks of the plan's finished chunks, as far as it has room and the memory is registered. Read
+  // once WaitForPrefetch has returned.
+  absl::Status Prefetch(uint32_t layer, const AttendPlan& plan);
+  absl::Status WaitForPrefetch() { return device_->Synchronize(prefetch_.done); }
 
   const DeviceTierUse& use() const { return use_; }
 
@@ -58,6 +65,16 @@ class CudaAttention {
     DeviceBuffer on_device;  // descriptors
     DeviceBuffer window;
     DeviceEvent ready, done;
+  };
+  struct PrefetchBuffers {
+    PinnedBuffer descriptors;
+    DeviceBuffer on_device;
+    DeviceEvent done;
+  };
+  // Consecutive tokens of one block that rows of this step write: [first_token, first_token + tokens).
+  struct OwnRows {
+    const bf16* block;
+    uint32_t first_token, tokens, first_row;
   };
   // Where a run that the tier does not keep lies in the window.
   struct InWindow {
@@ -74,14 +91,26 @@ class CudaAttention {
   CudaAttention(Device* device, const KvGeometry& geometry, const CudaAttentionOptions& options);
   absl::Status Allocate(DeviceMemory* memory);
   size_t PieceBytes(uint32_t tokens) const { return size_t{tokens} * geometry_.head_dim * sizeof(bf16); }
+  const OwnRows* FindOwn(const bf16* k) const;
+  bool TierKeeps(const QueryBlock& block, uint32_t chunk) const {
+    return chunk < block.finished.size() && tier_.slots() > 0;
+  }
   absl::Status BeginBatch();
   absl::Status StartBlock(const QueryBlock& block, const Workspace& w);
   absl::Status AttendList(uint32_t layer, const QueryBlock& block, uint32_t kv_head, bool sum_values,
                           const Workspace& w);
   // False: this launch has no room for it.
-  bool AddRun(uint32_t layer, const QueryBlock& block, uint32_t kv_head, const KvRun& run);
-  void AddToTier(const BlockName& name, uint32_t kv_head, const Piece& piece);
+  bool AddRun(uint32_t layer, const QueryBlock& block, uint32_t kv_head, const KvRun& run, uint32_t number);
+  void FindNumbers(uint32_t layer, const QueryBlock& block, uint32_t kv_head);
+  // The piece, in unit `unit` of its block, of a chunk by its number in the tier.
+  void AddToTier(uint32_t layer, uint32_t chunk, uint32_t unit, const Piece& piece);
   void AddToWindow(const Piece& piece);
+  // A piece that the tier does not keep: what is own, where it lies on the device, the rest in the window.
+  void AddUnfinished(uint32_t kv_head, const Piece& piece);
+  // An entry that brings the whole unit around `piece` into a slot.
+  GatherEntry UnitEntry(const bf16* k, const bf16* v, uint32_t slot) const;
+  bool PrefetchRun(uint32_t layer, const QueryBlock& block, uint32_t kv_head, const KvRun& run);
+  absl::Status LaunchGather(const uint8_t* entries, size_t count);
   // Where the device reads `bytes` of the host's: in place, or in the staging buffer.
   const bf16* Source(const bf16* memory, size_t bytes);
   absl::Status Submit(const Workspace& w);
@@ -92,14 +121,22 @@ class CudaAttention {
   Device* const device_;
   const KvGeometry geometry_;
   const CudaAttentionOptions options_;
-  const size_t slot_elements_;  // of a tier slot: keys, then values
+  const size_t slot_elements_;   // of a tier slot: keys, then values
+  const uint32_t unit_shift_;    // a unit has 1 << unit_shift_ tokens
+  const uint32_t head_units_;    // units of one KV head in a block
 
   DeviceTier tier_;
   DeviceBuffer tier_memory_;
   Launch launches_[2];
+  PrefetchBuffers prefetch_;
+  std::vector<OwnRows> own_;
+  const bf16* own_kv_ = nullptr;  // on the device
+  uint32_t own_count_ = 0;        // rows
   uint64_t batch_ = 1;  // number of the launch that is being put together
   AttendBatch list_;
   std::vector<GatherEntry> entries_;
+  std::vector<uint32_t> numbers_;  // of the runs of the list at hand: their chunk's number in the tier
+  size_t room_used_ = 0;  // of the window, should the tier keep nothing
   size_t window_used_ = 0, staging_used_ = 0;
   absl::flat_hash_map<const bf16*, InWindow> in_window_;  // by the host's keys
   std::vector<bool> taken_rows_;                          // [max_rows]: a block of this launch has the row

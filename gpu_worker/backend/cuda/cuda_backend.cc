@@ -89,6 +89,8 @@ absl::Status CudaBackend::Allocate(const ModelWeights& weights) {
   HGA_ASSIGN_OR_RETURN(log_sum_exp_, pinned(rows * config_.query_heads * sizeof(float)));
   HGA_ASSIGN_OR_RETURN(missed_, pinned(rows * config_.query_heads * sizeof(float)));
   HGA_ASSIGN_OR_RETURN(take_, pinned(kLogitRows * sizeof(uint32_t)));
+  HGA_ASSIGN_OR_RETURN(heads_done_, device_->NewEvent());
+  HGA_ASSIGN_OR_RETURN(kv_read_, device_->NewEvent());
   HGA_ASSIGN_OR_RETURN(logits_, pinned(size_t{kLogitRows} * config_.vocab_size * sizeof(float)));
   return absl::OkStatus();
 }
@@ -112,6 +114,8 @@ absl::Status CudaBackend::Begin(absl::Span<const BatchRow> rows_in) {
   HGA_RETURN_IF_ERROR(CheckRows(rows_in, options_.max_rows, config_));
   // The last step may still read the buffers that are filled now.
   HGA_RETURN_IF_ERROR(device_->Synchronize(DeviceStream::kCompute));
+  HGA_RETURN_IF_ERROR(device_->Synchronize(DeviceStream::kToHost));
+  kv_rows_.clear();  // of a step that was given up
   rows_.assign(rows_in.begin(), rows_in.end());
   attention_->BeginStep();
   FillRows();
@@ -162,22 +166,28 @@ absl::Status CudaBackend::FinishHeads(const Layer& w, uint32_t n) {
                          a);
 }
 
-// Queries, and keys and values into their blocks.
-absl::Status CudaBackend::ReadHeads(absl::Span<const KvRow> kv_rows) {
-  const size_t n = rows_.size(), d = config_.head_dim, kv_heads = config_.kv_heads;
-  HGA_RETURN_IF_ERROR(device_->CopyToHost(DeviceStream::kCompute, queries_.as(), workspace_.q_bf16,
-                                          n * config_.query_heads * d * sizeof(bf16)));
-  HGA_RETURN_IF_ERROR(
-      device_->CopyToHost(DeviceStream::kCompute, kv_.as(), workspace_.kv, n * kv_heads * 2 * d * sizeof(bf16)));
-  HGA_RETURN_IF_ERROR(device_->Synchronize(DeviceStream::kCompute));
-  const bf16* from = kv_.as<bf16>();
-  for (const KvRow& to : kv_rows) {
-    for (uint32_t h = 0; h < kv_heads; ++h, from += 2 * d) {
-      std::memcpy(to.block + geometry_.k_row(h, to.token_in_chunk), from, d * sizeof(bf16));
-      std::memcpy(to.block + geometry_.v_row(h, to.token_in_chunk), from + d, d * sizeof(bf16));
+absl::Status CudaBackend::ReadQueries() {
+  const size_t elements = size_t{rows()} * config_.query_heads * config_.head_dim;
+  return device_->CopyToHost(DeviceStream::kCompute, queries_.as(), workspace_.q_bf16, elements * sizeof(bf16));
+}
+
+absl::Status CudaBackend::ReadKv(DeviceStream stream) {
+  const size_t elements = size_t{rows()} * config_.kv_heads * 2 * config_.head_dim;
+  return device_->CopyToHost(stream, kv_.as(), workspace_.kv, elements * sizeof(bf16));
+}
+
+// Into their blocks.
+void CudaBackend::StoreKv() {
+  const size_t d = config_.head_dim, n = kv_rows_.size();
+  for (size_t h = 0; h < config_.kv_heads; ++h) {
+    const bf16 *keys = kv_.as<bf16>() + 2 * h * n * d, *values = keys + n * d;
+    for (size_t r = 0; r < n; ++r) {
+      const KvRow& to = kv_rows_[r];
+      std::memcpy(to.block + geometry_.k_row(h, to.token_in_chunk), keys + r * d, d * sizeof(bf16));
+      std::memcpy(to.block + geometry_.v_row(h, to.token_in_chunk), values + r * d, d * sizeof(bf16));
     }
   }
-  return absl::OkStatus();
+  kv_rows_.clear();
 }
 
 absl::Status CudaBackend::PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) {
@@ -188,12 +198,30 @@ absl::Status CudaBackend::PreAttention(uint32_t layer, absl::Span<const KvRow> k
   HGA_RETURN_IF_ERROR(w.qkv.Apply(device_.get(), workspace_.rounded_weights,
                                   {workspace_.normed, workspace_.normed_bf16}, rows(), workspace_.qkv));
   HGA_RETURN_IF_ERROR(FinishHeads(w, rows()));
-  return ReadHeads(kv_rows);
+  kv_rows_.assign(kv_rows.begin(), kv_rows.end());
+  attention_->SetOwnRows(kv_is_rewritten_ ? absl::Span<const KvRow>() : kv_rows, workspace_.kv);
+  if (StreamsKv()) {
+    HGA_RETURN_IF_ERROR(device_->Record(heads_done_, DeviceStream::kCompute));
+    HGA_RETURN_IF_ERROR(device_->Wait(DeviceStream::kToHost, heads_done_));
+    HGA_RETURN_IF_ERROR(ReadKv(DeviceStream::kToHost));
+    HGA_RETURN_IF_ERROR(device_->Record(kv_read_, DeviceStream::kToHost));
+  } else {
+    HGA_RETURN_IF_ERROR(ReadKv(DeviceStream::kCompute));
+  }
+  HGA_RETURN_IF_ERROR(ReadQueries());
+  HGA_RETURN_IF_ERROR(device_->Synchronize(DeviceStream::kCompute));
+  if (!StreamsKv()) StoreKv();
+  return attention_->WaitForPrefetch();  // what it reads may be let go in this layer
 }
 
 absl::Status CudaBackend::Attend(const AttendPlan& plan) {
   HGA_RETURN_IF_ERROR(CheckPlan(geometry_, plan, rows_.size()));
   return attention_->Attend(layer_, plan, workspace_);
+}
+
+absl::Status CudaBackend::Prefetch(uint32_t layer, const AttendPlan& plan) {
+  HGA_RETURN_IF_ERROR(CheckPlan(geometry_, plan, rows_.size()));
+  return attention_->Prefetch(layer, plan);
 }
 
 const float* CudaBackend::LogSumExp() {
@@ -235,6 +263,10 @@ absl::Status CudaBackend::PostAttention(uint32_t layer) {
   HGA_RETURN_IF_ERROR(AddTo(device_.get(), ws.x, ws.projected, uint64_t{n} * config_.hidden));
   HGA_RETURN_IF_ERROR(Norm(w.ffn_norm, n, config_.experts > 0, nullptr));
   HGA_RETURN_IF_ERROR(w.mlp.Apply(device_.get(), config_, n, ws));
+  if (StreamsKv()) {  // while the device works on the layer
+    HGA_RETURN_IF_ERROR(device_->Synchronize(kv_read_));
+    StoreKv();
+  }
   // After the last layer the step's K/V may be let go.
   return layer + 1 < layers_.size() ? absl::OkStatus() : device_->Synchronize(DeviceStream::kCompute);
 }

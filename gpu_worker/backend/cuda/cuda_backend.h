@@ -24,7 +24,6 @@ struct CudaBackendOptions {
   uint64_t device_tier_bytes = UINT64_MAX;   // UINT64_MAX: what the rest leaves of the limit
   uint64_t window_bytes = uint64_t{16} << 20;  // see CudaAttentionOptions
   uint32_t tier_unit_tokens = 4;             // see CudaAttentionOptions
-  TierPolicy tier_policy = TierPolicy::kLruByStep;
   uint32_t part_states = 8192;
   uint64_t gemm_bytes = uint64_t{32} << 20;  // of cuBLASLt
 };
@@ -53,9 +52,11 @@ class CudaBackend : public Backend {
   absl::Status PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) override;
   const bf16* queries() const override { return queries_.as<bf16>(); }
   absl::Status Attend(const AttendPlan& plan) override;
+  absl::Status Prefetch(uint32_t layer, const AttendPlan& plan) override;
   const float* LogSumExp() override;
   absl::Status AddResidual(const float* missed) override;
   absl::Status PostAttention(uint32_t layer) override;
+  void KvIsRewritten() override { kv_is_rewritten_ = true; }
   absl::Status Logits(std::vector<float>* logits) override;
   DeviceTierUse device_tier_use() const override { return attention_->use(); }
   absl::Status RegisterKv(const void* memory, size_t bytes) override { return device_->RegisterHost(memory, bytes); }
@@ -77,7 +78,11 @@ class CudaBackend : public Backend {
   absl::Status Load(const ModelWeights& weights);
   absl::Status Norm(const DeviceBuffer& scale, uint32_t rows, bool exactly, const uint32_t* take);
   absl::Status FinishHeads(const Layer& w, uint32_t rows);
-  absl::Status ReadHeads(absl::Span<const KvRow> kv_rows);
+  absl::Status ReadQueries();
+  absl::Status ReadKv(DeviceStream stream);
+  void StoreKv();
+  // Whether K and V go to the host behind the layer's back: worth it where they are many.
+  bool StreamsKv() const { return !kv_is_rewritten_ && !IsFewRows(rows()); }
   void FillRows();
   absl::Status LogitsOf(const std::vector<uint32_t>& rows, float* logits);
   uint32_t rows() const { return static_cast<uint32_t>(rows_.size()); }
@@ -102,8 +107,11 @@ class CudaBackend : public Backend {
   PinnedBuffer x_, positions_, cos_sin_;                    // to the device
   PinnedBuffer queries_, kv_, log_sum_exp_, logits_;         // from there
   PinnedBuffer take_, missed_;                              // to it
+  DeviceEvent heads_done_, kv_read_;
   std::vector<BatchRow> rows_;
+  std::vector<KvRow> kv_rows_;  // of the layer at hand, while their K and V are on the way
   uint32_t layer_ = 0;
+  bool kv_is_rewritten_ = false;
 };
 
 // RESOURCE_EXHAUSTED as Create. free_bytes: of the device, where no limit is given.

@@ -88,9 +88,9 @@ struct Result {
   std::vector<float> log_sum_exp, logits;
 };
 
-// A step of `rows` rows behind the history, attending the plans in every layer.
+// A step of `rows` rows behind the history, attending the plans in every layer, with a hint for the next one.
 Result Step(Backend* backend, const KvGeometry& g, History* history, uint32_t rows,
-            const std::vector<AttendPlan>& plans) {
+            const std::vector<AttendPlan>& plans, const AttendPlan& hint = {}) {
   std::vector<BatchRow> batch;
   std::vector<KvRow> kv;
   for (uint32_t r = 0; r < rows; ++r) {
@@ -102,6 +102,7 @@ Result Step(Backend* backend, const KvGeometry& g, History* history, uint32_t ro
   for (uint32_t layer = 0; layer < g.layers; ++layer) {
     EXPECT_TRUE(backend->PreAttention(layer, kv).ok());
     for (const AttendPlan& plan : plans) EXPECT_TRUE(backend->Attend(plan).ok());
+    if (layer + 1 < g.layers) EXPECT_TRUE(backend->Prefetch(layer + 1, hint).ok());
     const float* log_sum_exp = backend->LogSumExp();
     result.log_sum_exp.insert(result.log_sum_exp.end(), log_sum_exp, log_sum_exp + rows * g.query_heads);
     EXPECT_TRUE(backend->PostAttention(layer).ok());
@@ -178,6 +179,47 @@ class CudaBackendTest : public testing::Test {
   void SetUp() override { HGA_SKIP_WITHOUT_DEVICE(); }
   const ModelWeights& weights() const { return model_->weights; }
 
+  void RegisterHistory(Backend* backend) {
+    for (auto& block : history_.blocks()) {
+      ASSERT_TRUE(backend->RegisterKv(block.data(), block.size() * sizeof(bf16)).ok());
+    }
+  }
+  void UnregisterHistory(Backend* backend) {
+    for (auto& block : history_.blocks()) backend->UnregisterKv(block.data());
+  }
+
+  // Logits of a step whose rows attend each other. spoil: what PreAttention left on the host is overwritten.
+  std::vector<float> OwnStep(Backend* backend, uint32_t rows, bool spoil) {
+    std::vector<BatchRow> batch;
+    std::vector<KvRow> kv;
+    for (uint32_t r = 0; r < rows; ++r) {
+      batch.push_back({r % 200 + 1, kHistory + r, true});
+      kv.push_back(history_.Row(kHistory + r));
+    }
+    AttendPlan plan;
+    for (uint32_t first = 0; first < rows; first += g_.chunk_tokens) {
+      QueryBlock block{first, std::min(g_.chunk_tokens, rows - first), {}, history_.names()};
+      block.runs.resize(g_.kv_heads);
+      for (uint32_t at = 0; at < first + block.rows; at += g_.group_tokens) {
+        const uint32_t tokens = std::min(g_.group_tokens, first + block.rows - at);
+        for (uint32_t h = 0; h < g_.kv_heads; ++h) block.runs[h].push_back(history_.Run(h, kHistory + at, tokens, 0));
+      }
+      plan.blocks.push_back(block);
+    }
+    EXPECT_TRUE(backend->Begin(batch).ok());
+    for (uint32_t layer = 0; layer < g_.layers; ++layer) {
+      EXPECT_TRUE(backend->PreAttention(layer, kv).ok());
+      for (const KvRow& row : kv) {
+        if (spoil) std::fill_n(row.block + g_.v_row(0, row.token_in_chunk), g_.head_dim, ToBf16(3));
+      }
+      EXPECT_TRUE(backend->Attend(plan).ok());
+      EXPECT_TRUE(backend->PostAttention(layer).ok());
+    }
+    std::vector<float> logits;
+    EXPECT_TRUE(backend->Logits(&logits).ok());
+    return logits;
+  }
+
   const std::unique_ptr<HfModel> model_;
   const KvGeometry g_;
   History history_;
@@ -235,6 +277,65 @@ TEST_F(CudaBackendTest, ATinyTierAndManyLaunchesComeToTheSame) {
   }
 }
 
+// Launches are cut by what is attended, so that a tier of any size, filled by whatever came before or ahead of time,
+// gives the same bits.
+TEST_F(CudaBackendTest, WhatTheTierHoldsChangesNoBit) {
+  std::vector<std::vector<float>> results;
+  for (const uint64_t tier : {4096, 40960, 2 << 20}) {
+    for (const bool hints : {false, true}) {
+      CudaBackendOptions options = SmallOptions();
+      options.device_tier_bytes = tier;
+      options.window_bytes = 16384;
+      options.tier_unit_tokens = 4;
+      SimulatedDeviceOptions device;
+      device.early_copies = hints && tier > 4096;
+      const auto backend = Make(weights(), options, device);
+      RegisterHistory(backend.get());
+      std::vector<float>& all = results.emplace_back();
+      for (uint32_t seed = 0; seed < 4; ++seed) {
+        const uint32_t rows = 1 + seed % 2 * 20;
+        const Result result = Step(backend.get(), g_, &history_, rows, {Ragged(g_, history_, rows, seed)},
+                                   hints ? Ragged(g_, history_, rows, seed + seed % 3) : AttendPlan());
+        all.insert(all.end(), result.logits.begin(), result.logits.end());
+      }
+      EXPECT_GT(backend->device_tier_use().fetched_bytes, 0u);
+      UnregisterHistory(backend.get());
+    }
+  }
+  for (const auto& other : results) EXPECT_EQ(other, results[0]);
+}
+
+TEST_F(CudaBackendTest, HintsBringWhatIsAttendedNext) {
+  const auto backend = Make(weights(), SmallOptions());
+  RegisterHistory(backend.get());
+  const AttendPlan plan = Ragged(g_, history_, 1, 3);
+  Step(backend.get(), g_, &history_, 1, {}, plan);
+  const uint64_t brought = backend->device_tier_use().fetched_bytes;
+  EXPECT_GT(brought, 0u);
+  Step(backend.get(), g_, &history_, 1, {plan});
+  // All but what the first layer attends, which nothing came before.
+  EXPECT_LE(backend->device_tier_use().fetched_bytes - brought, brought / (g_.layers - 1));
+  EXPECT_GT(backend->device_tier_use().hit_bytes, 0u);
+  UnregisterHistory(backend.get());
+}
+
+// K/V of the step's own rows is attended on the device; on the host it is only kept. Unless somebody rewrites it there.
+TEST_F(CudaBackendTest, OwnRowsAreAttendedWhereTheyAreMade) {
+  for (const uint32_t rows : {1u, 20u, 80u}) {
+    std::vector<std::vector<float>> results;
+    for (const bool spoil : {false, true}) {
+      for (const bool rewritten : {false, true}) {
+        const auto backend = Make(weights(), SmallOptions());
+        if (rewritten) backend->KvIsRewritten();
+        results.push_back(OwnStep(backend.get(), rows, spoil));
+      }
+    }
+    EXPECT_EQ(results[0], results[1]);
+    EXPECT_EQ(results[0], results[2]);
+    EXPECT_NE(results[0], results[3]);
+  }
+}
+
 TEST_F(CudaBackendTest, BlocksOfTheSameRowsAreAllAttended) {
   ReferenceBackend reference(weights(), g_, BackendOptions());
   const auto backend = Make(weights(), SmallOptions());
@@ -248,15 +349,13 @@ TEST_F(CudaBackendTest, BlocksOfTheSameRowsAreAllAttended) {
 
 TEST_F(CudaBackendTest, RegisteredMemoryIsReadInPlace) {
   const auto copied = Make(weights(), SmallOptions()), in_place = Make(weights(), SmallOptions());
-  for (auto& block : history_.blocks()) {
-    ASSERT_TRUE(in_place->RegisterKv(block.data(), block.size() * sizeof(bf16)).ok());
-  }
+  RegisterHistory(in_place.get());
   for (const uint32_t rows : {1u, 33u}) {
     const std::vector<AttendPlan> plans = {Ragged(g_, history_, rows, 5)};
     EXPECT_EQ(Step(copied.get(), g_, &history_, rows, plans).logits,
               Step(in_place.get(), g_, &history_, rows, plans).logits);
   }
-  for (auto& block : history_.blocks()) in_place->UnregisterKv(block.data());
+  UnregisterHistory(in_place.get());
 }
 
 TEST_F(CudaBackendTest, WhatIsAllocatedIsThePlanToTheByte) {
@@ -315,6 +414,8 @@ TEST_F(CudaBackendTest, BadOptionsAreRefused) {
   };
   CudaBackendOptions options = SmallOptions();
   options.tier_unit_tokens = 3;
+  EXPECT_TRUE(refused(options));
+  options.tier_unit_tokens = 32;
   EXPECT_TRUE(refused(options));
   options = SmallOptions();
   options.window_bytes = 100;

@@ -1,4 +1,4 @@
-// A GPU as the CUDA backend sees it: memory, two streams in order, events between them, kernels and dense GEMM.
+// A GPU as the CUDA backend sees it: memory, streams in order, events between them, kernels and dense GEMM.
 // Implementations: nvidia_device.h (the CUDA runtime), simulated_device.h (the host, for tests).
 //
 // Calls return at once unless they say otherwise; work of one stream runs in the order it was given, work of two
@@ -18,8 +18,9 @@
 
 namespace hga {
 
-enum class DeviceStream : uint8_t { kCompute, kCopy };
-inline constexpr int kDeviceStreams = 2;
+// kCopy brings K/V to the device, kToHost takes it from there.
+enum class DeviceStream : uint8_t { kCompute, kCopy, kToHost };
+inline constexpr int kDeviceStreams = 3;
 
 // A place in a stream that another stream, or the host, can wait for. From Device::NewEvent.
 struct DeviceEvent {

@@ -1,114 +1,76 @@
 #include "gpu_worker/backend/cuda/device_tier.h"
 
+#include <algorithm>
+#include <iterator>
+
 namespace hga {
 
-DeviceTier::DeviceTier(const DeviceTierOptions& options) : options_(options), slots_(options.slots) {}
+DeviceTier::DeviceTier(const DeviceTierOptions& options)
+    : options_(options), last_used_(options.slots), owners_(options.slots), units_(options.layers) {}
 
-uint32_t DeviceTier::FindBlock(const BlockName& name) {
-  if (last_block_ != kNoSlot && last_name_ == name) return last_block_;
-  const auto [found, is_new] = table_.try_emplace(name, 0);
+void DeviceTier::BeginStep() {
+  ++step_;
+  looked_ = 0;
+  for (const uint32_t chunk : empty_chunks_) {
+    if (chunks_[chunk].units == 0) Forget(chunk);
+  }
+  empty_chunks_.clear();
+}
+
+void DeviceTier::Forget(uint32_t chunk) {
+  ChunkHash name;
+  std::memcpy(name.bytes.data(), chunks_[chunk].name, sizeof(name.bytes));
+  numbers_.erase(name);
+  chunks_[chunk] = Chunk();
+  free_chunks_.push_back(chunk);
+}
+
+uint32_t DeviceTier::LookUpChunk(const ChunkHash& name, uint32_t place) {
+  const auto [found, is_new] = numbers_.try_emplace(name, kNoChunk);
   if (is_new) {
-    if (free_blocks_.empty()) {
-      free_blocks_.push_back(static_cast<uint32_t>(blocks_.size()));
-      blocks_.emplace_back();
-      units_.resize(units_.size() + options_.units_per_block, kNoSlot);
+    if (free_chunks_.empty()) {
+      free_chunks_.push_back(static_cast<uint32_t>(chunks_.size()));
+      chunks_.emplace_back();
+      const size_t lines = (chunks_.size() * options_.units_per_block + kLineUnits - 1) / kLineUnits;
+      Line empty;
+      std::fill(std::begin(empty.slots), std::end(empty.slots), kNoSlot);
+      for (auto& layer : units_) layer.resize(lines, empty);
     }
-    found->second = free_blocks_.back();
-    free_blocks_.pop_back();
-    blocks_[found->second].name = name;
+    found->second = free_chunks_.back();
+    free_chunks_.pop_back();
+    Chunk& chunk = chunks_[found->second];
+    std::memcpy(chunk.name, name.bytes.data(), sizeof(chunk.name));
+    chunk.known = true;
+    empty_chunks_.push_back(found->second);
   }
-  last_name_ = name;
-  return last_block_ = found->second;
+  if (guesses_.size() <= place) guesses_.resize(place + 1, kNoChunk);
+  return guesses_[place] = found->second;
 }
 
-DeviceTier::Place DeviceTier::Use(const BlockName& name, uint32_t unit, uint64_t batch) {
-  if (slots_.empty()) return {};
-  const uint32_t block = FindBlock(name);
-  Place place{SlotOf(block, unit), true};
-  if (place.slot == kNoSlot) {
-    ++blocks_[block].units;  // so that it stays while room is made
-    place = {TakeSlot(batch), false};
-    --blocks_[block].units;
-    if (place.slot == kNoSlot) {
-      if (blocks_[block].units == 0) {
-        table_.erase(name);
-        free_blocks_.push_back(block);
-        last_block_ = kNoSlot;
-      }
-      return place;
-    }
-    ++blocks_[block].units;
-    SlotOf(block, unit) = place.slot;
-    slots_[place.slot].block = block;
-    slots_[place.slot].unit = unit;
-    slots_[place.slot].used_again = false;
-    PushNewest(place.slot);
-  } else {
-    slots_[place.slot].used_again = true;
-    if (options_.policy == TierPolicy::kLru || options_.policy == TierPolicy::kLruByStep) {
-      Unlink(place.slot);
-      PushNewest(place.slot);
-    }
-  }
-  slots_[place.slot].batch = batch;
-  return place;
-}
-
-uint32_t DeviceTier::TakeSlot(uint64_t batch) {
-  if (filled_ < slots_.size()) return filled_++;
-  const uint32_t slot = Victim(batch);
-  if (slot != kNoSlot) Empty(slot);
+uint32_t DeviceTier::Take(uint32_t chunk, uint32_t layer, uint32_t unit) {
+  const uint32_t slot = FreeSlot();
+  if (slot == kNoSlot) return kNoSlot;
+  owners_[slot] = {chunk, static_cast<uint16_t>(layer), static_cast<uint16_t>(unit)};
+  SlotOf(chunk, layer, unit) = slot;
+  last_used_[slot] = step_;
+  ++chunks_[chunk].units;
   return slot;
 }
 
-void DeviceTier::BeginStep(uint64_t batch) {
-  last_step_ = step_;
-  step_ = batch;
-}
-
-// Every slot is looked at twice at most: once to take its mark away, once to take it.
-uint32_t DeviceTier::Victim(uint64_t batch) {
-  const bool sieve = options_.policy == TierPolicy::kSieve;
-  uint32_t at = sieve && hand_ != kNoSlot ? hand_ : oldest_;
-  for (uint64_t looked = 0; looked < 2 * uint64_t{slots_.size()}; ++looked) {
-    Slot& slot = slots_[at];
-    const uint32_t next = slot.newer != kNoSlot ? slot.newer : oldest_;
-    if (RecentlyUsed(slot)) return kNoSlot;  // all newer ones are, too
-    if (!InFlight(slot, batch)) {
-      if (!sieve || !slot.used_again) {
-        if (sieve) hand_ = next == at ? kNoSlot : next;
-        return at;
-      }
-      slot.used_again = false;
-    }
-    at = next;
+// A step passes every slot once at most: what it uses after the hand has gone by stays used.
+uint32_t DeviceTier::FreeSlot() {
+  if (filled_ < options_.slots) return filled_++;
+  for (; looked_ < options_.slots; ++looked_) {
+    const uint32_t slot = hand_;
+    hand_ = hand_ + 1 == options_.slots ? 0 : hand_ + 1;
+    if (last_used_[slot] + 1 >= step_) continue;
+    ++looked_;
+    const Owner owner = owners_[slot];
+    SlotOf(owner.chunk, owner.layer, owner.unit) = kNoSlot;
+    if (--chunks_[owner.chunk].units == 0) empty_chunks_.push_back(owner.chunk);
+    return slot;
   }
   return kNoSlot;
-}
-
-void DeviceTier::Empty(uint32_t slot) {
-  const uint32_t block = slots_[slot].block;
-  SlotOf(block, slots_[slot].unit) = kNoSlot;
-  Unlink(slot);
-  if (--blocks_[block].units > 0) return;
-  table_.erase(blocks_[block].name);
-  free_blocks_.push_back(block);
-  if (last_block_ == block) last_block_ = kNoSlot;
-}
-
-void DeviceTier::PushNewest(uint32_t slot) {
-  slots_[slot].older = newest_;
-  slots_[slot].newer = kNoSlot;
-  if (newest_ != kNoSlot) slots_[newest_].newer = slot;
-  newest_ = slot;
-  if (oldest_ == kNoSlot) oldest_ = slot;
-}
-
-void DeviceTier::Unlink(uint32_t slot) {
-  const Slot& s = slots_[slot];
-  if (hand_ == slot) hand_ = s.newer;
-  (s.older != kNoSlot ? slots_[s.older].newer : oldest_) = s.newer;
-  (s.newer != kNoSlot ? slots_[s.newer].older : newest_) = s.older;
 }
 
 }  // namespace hga

@@ -3,122 +3,102 @@
 #include <map>
 #include <random>
 #include <set>
-#include <utility>
+#include <tuple>
 
 #include "gtest/gtest.h"
 
 namespace hga {
 namespace {
 
-BlockName Block(uint32_t chunk, uint32_t layer = 0) {
-  BlockName name;
-  name.chunk.bytes[0] = static_cast<uint8_t>(chunk);
-  name.chunk.bytes[1] = static_cast<uint8_t>(chunk >> 8);
-  name.layer = layer;
-  return name;
+ChunkHash Name(uint32_t chunk) { return HashBytes(std::to_string(chunk)); }
+
+DeviceTier::Place Use(DeviceTier* tier, uint32_t chunk, uint32_t unit, uint32_t layer = 0) {
+  return tier->Use(tier->FindChunk(Name(chunk), chunk % 5), layer, unit);
 }
 
 TEST(DeviceTierTest, WhatWasPutThereIsFound) {
-  DeviceTier tier({4, 8, TierPolicy::kSieve});
-  const auto first = tier.Use(Block(1), 3, 0);
+  DeviceTier tier({4, 2, 8});
+  const auto first = Use(&tier, 1, 3);
   EXPECT_FALSE(first.hit);
-  EXPECT_TRUE(tier.Use(Block(1), 3, 0).hit);
-  EXPECT_EQ(tier.Use(Block(1), 3, 0).slot, first.slot);
-  EXPECT_FALSE(tier.Use(Block(1), 4, 0).hit);
-  EXPECT_FALSE(tier.Use(Block(1, 1), 3, 0).hit);
-  EXPECT_EQ(tier.blocks(), 2u);
+  EXPECT_TRUE(Use(&tier, 1, 3).hit);
+  EXPECT_EQ(Use(&tier, 1, 3).slot, first.slot);
+  EXPECT_FALSE(Use(&tier, 1, 4).hit);
+  EXPECT_FALSE(Use(&tier, 1, 3, 1).hit);
+  EXPECT_FALSE(Use(&tier, 2, 3).hit);
+  EXPECT_TRUE(Use(&tier, 1, 3).hit);
+  EXPECT_EQ(tier.chunks(), 2u);
 }
 
-TEST(DeviceTierTest, WhatMayStillBeReadStays) {
-  for (const TierPolicy policy : {TierPolicy::kFifo, TierPolicy::kLru, TierPolicy::kSieve, TierPolicy::kLruByStep}) {
-    DeviceTier tier({2, 8, policy});
-    ASSERT_NE(tier.Use(Block(1), 0, 5).slot, DeviceTier::kNoSlot);
-    ASSERT_NE(tier.Use(Block(2), 0, 5).slot, DeviceTier::kNoSlot);
-    EXPECT_EQ(tier.Use(Block(3), 0, 5).slot, DeviceTier::kNoSlot);
-    EXPECT_EQ(tier.Use(Block(3), 0, 6).slot, DeviceTier::kNoSlot);
-    EXPECT_EQ(tier.blocks(), 2u);
-    for (int steps = 0; steps < 2; ++steps) tier.BeginStep(7);
-    EXPECT_NE(tier.Use(Block(3), 0, 7).slot, DeviceTier::kNoSlot);
-    EXPECT_EQ(tier.blocks(), 2u);
-  }
-}
-
-TEST(DeviceTierTest, PoliciesThrowOutWhatTheySay) {
-  const auto survivor = [](TierPolicy policy) {
-    DeviceTier tier({2, 1, policy});
-    tier.Use(Block(1), 0, 0);
-    tier.Use(Block(2), 0, 2);
-    tier.Use(Block(1), 0, 4);  // used again
-    tier.Use(Block(3), 0, 6);  // throws out 1 or 2
-    return tier.Use(Block(1), 0, 8).hit;
-  };
-  EXPECT_FALSE(survivor(TierPolicy::kFifo));
-  EXPECT_TRUE(survivor(TierPolicy::kLru));
-  EXPECT_TRUE(survivor(TierPolicy::kSieve));
+TEST(DeviceTierTest, WhatThisStepOrTheLastUsedStays) {
+  DeviceTier tier({2, 1, 8});
+  ASSERT_NE(Use(&tier, 1, 0).slot, DeviceTier::kNoSlot);
+  ASSERT_NE(Use(&tier, 2, 0).slot, DeviceTier::kNoSlot);
+  EXPECT_EQ(Use(&tier, 3, 0).slot, DeviceTier::kNoSlot);
+  tier.BeginStep();
+  EXPECT_EQ(Use(&tier, 3, 0).slot, DeviceTier::kNoSlot);
+  EXPECT_TRUE(Use(&tier, 1, 0).hit);
+  tier.BeginStep();
+  EXPECT_NE(Use(&tier, 3, 0).slot, DeviceTier::kNoSlot);  // in the place of 2
+  EXPECT_EQ(Use(&tier, 4, 0).slot, DeviceTier::kNoSlot);
+  EXPECT_TRUE(Use(&tier, 1, 0).hit);
+  EXPECT_FALSE(Use(&tier, 2, 0).hit);
 }
 
 // More units than slots, the same ones in each step: some of them stay for good.
 TEST(DeviceTierTest, ATierSmallerThanAStepKeepsAPartOfIt) {
-  const auto hits_of = [](TierPolicy policy) {
-    DeviceTier tier({10, 4, policy});
-    int hits = 0;
-    uint64_t batch = 0;
-    for (int step = 0; step < 20; ++step) {
-      tier.BeginStep(batch);
-      for (uint32_t unit = 0; unit < 20; ++unit) {
-        hits += tier.Use(Block(unit), 0, batch).hit;
-        batch += 2;
-      }
-    }
-    return hits;
-  };
-  EXPECT_EQ(hits_of(TierPolicy::kLru), 0);
-  EXPECT_EQ(hits_of(TierPolicy::kLruByStep), 19 * 10);
-}
-
-TEST(DeviceTierTest, WhatAStepNoLongerUsesMakesRoom) {
-  DeviceTier tier({2, 1, TierPolicy::kLruByStep});
-  for (uint32_t step = 0; step < 6; ++step) {
-    tier.BeginStep(step * 10);
-    EXPECT_EQ(tier.Use(Block(1), 0, step * 10).hit, step > 0);
-    // Block 2 in the first steps, then 3: that finds room once nobody has used 2 for two steps.
-    EXPECT_EQ(tier.Use(Block(step < 2 ? 2 : 3), 0, step * 10 + 5).hit, step == 1 || step > 3) << step;
+  DeviceTier tier({10, 1, 4});
+  int hits = 0;
+  for (int step = 0; step < 20; ++step) {
+    tier.BeginStep();
+    for (uint32_t chunk = 0; chunk < 20; ++chunk) hits += Use(&tier, chunk, 0).hit;
   }
+  EXPECT_EQ(hits, 19 * 10);
 }
 
 TEST(DeviceTierTest, NoSlotsMeanNoTier) {
-  DeviceTier tier({0, 8, TierPolicy::kLru});
-  EXPECT_EQ(tier.Use(Block(1), 0, 9).slot, DeviceTier::kNoSlot);
+  DeviceTier tier({0, 1, 8});
+  EXPECT_EQ(Use(&tier, 1, 0).slot, DeviceTier::kNoSlot);
 }
 
-// Against a map of what each slot must hold, with blocks that come and go.
-TEST(DeviceTierTest, NoTwoUnitsShareASlot) {
-  for (const TierPolicy policy : {TierPolicy::kFifo, TierPolicy::kLru, TierPolicy::kSieve, TierPolicy::kLruByStep}) {
-    std::mt19937 random(7);
-    DeviceTier tier({37, 4, policy});
-    std::map<uint32_t, std::pair<uint32_t, uint32_t>> held;  // slot to unit
-    uint64_t hits = 0;
-    for (uint64_t batch = 0; batch < 4000; ++batch) {
-      std::set<uint32_t> in_use;
-      tier.BeginStep(batch);
-      for (int i = 0; i < 5; ++i) {
-        const uint32_t chunk = random() % 6 * (random() % 6), unit = random() % 4;
-        const auto place = tier.Use(Block(chunk), unit, batch);
-        ASSERT_NE(place.slot, DeviceTier::kNoSlot);
-        const std::pair<uint32_t, uint32_t> key{chunk, unit};
-        ASSERT_EQ(place.hit, held.count(place.slot) > 0 && held[place.slot] == key);
-        if (!place.hit) {
-          ASSERT_EQ(in_use.count(place.slot), 0u) << "thrown out while it is used";
-          for (const auto& [slot, other] : held) ASSERT_TRUE(other != key || slot == place.slot);
-        }
-        held[place.slot] = key;
-        in_use.insert(place.slot);
-        hits += place.hit;
-      }
-    }
-    EXPECT_GT(hits, 1000u);
-    EXPECT_LE(tier.blocks(), 37u);
+TEST(DeviceTierTest, ChunksThatHaveNothingHereAreForgotten) {
+  DeviceTier tier({2, 1, 1});
+  for (uint32_t chunk = 0; chunk < 1000; ++chunk) {
+    tier.BeginStep();
+    Use(&tier, chunk, 0);
+    EXPECT_LE(tier.chunks(), 4u);
   }
+}
+
+// Against a map of what each slot must hold, with chunks that come and go.
+TEST(DeviceTierTest, NoTwoUnitsShareASlot) {
+  std::mt19937 random(7);
+  DeviceTier tier({37, 3, 4});
+  using Unit = std::tuple<uint32_t, uint32_t, uint32_t>;
+  std::map<uint32_t, Unit> held;  // by slot
+  uint64_t hits = 0, refused = 0;
+  std::set<uint32_t> in_use, in_use_before;
+  for (int step = 0; step < 4000; ++step) {
+    tier.BeginStep();
+    in_use_before.swap(in_use);
+    in_use.clear();
+    for (int i = 0; i < 20; ++i) {
+      const Unit unit{random() % 6 * (random() % 6), random() % 4, random() % 3};
+      const auto place = Use(&tier, std::get<0>(unit), std::get<1>(unit), std::get<2>(unit));
+      refused += place.slot == DeviceTier::kNoSlot;
+      if (place.slot == DeviceTier::kNoSlot) continue;
+      ASSERT_LT(place.slot, 37u);
+      ASSERT_EQ(place.hit, held.count(place.slot) > 0 && held[place.slot] == unit);
+      if (!place.hit) {
+        ASSERT_EQ(in_use.count(place.slot) + in_use_before.count(place.slot), 0u) << "thrown out while it is used";
+        for (const auto& [slot, other] : held) ASSERT_TRUE(other != unit || slot == place.slot);
+      }
+      held[place.slot] = unit;
+      in_use.insert(place.slot);
+      hits += place.hit;
+    }
+  }
+  EXPECT_GT(hits, 10000u);
+  EXPECT_GT(refused, 50u);
 }
 
 }  // namespace

@@ -30,7 +30,7 @@ struct Workspace {
   uint32_t *positions, *take;  // [rows]
   float* q;                    // [rows][query_heads][head_dim]
   bf16* q_bf16;                // the same
-  bf16* kv;                    // [rows][kv_heads][2][head_dim]
+  bf16* kv;                    // [kv_heads][2][rows of the step][head_dim]
   float *m, *l, *o;            // attention states
   float* log_sum_exp;          // [rows][query_heads]
   float* missed;               // [rows][query_heads]

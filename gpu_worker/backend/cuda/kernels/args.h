@@ -71,7 +71,7 @@ struct FinishHeadsArgs {
   const float* cos_sin;  // [rows][2][rope_dims / 2]
   float* q;              // [rows][query_heads][head_dim]
   bf16* q_bf16;          // the same
-  bf16* kv;              // [rows][kv_heads][2][head_dim]: key, value
+  bf16* kv;              // [kv_heads][2][rows][head_dim]: keys, values; so that consecutive rows are a run
   float *m, *l, *o;      // states, see AttendFewArgs
   float *sums, *counts;  // see SumValuesArgs
   uint32_t rows, query_heads, kv_heads, head_dim, rope_dims;

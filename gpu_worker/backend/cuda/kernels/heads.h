@@ -64,7 +64,7 @@ HGA_DEVICE void Run(const FinishHeadsArgs& a) {
     for (uint32_t i = Lane(); i < d; i += kWarp) a.sums[sum * d + i] = 0;
     if (Lane() == 0) a.counts[sum] = 0;
   }
-  bf16* to = a.kv + ((size_t{row} * a.kv_heads + kv_head) * 2 + (is_value ? 1 : 0)) * d;
+  bf16* to = a.kv + ((size_t{kv_head} * 2 + (is_value ? 1 : 0)) * a.rows + row) * d;
   for (uint32_t i = Lane(); i < d; i += kWarp) to[i] = Narrow(x[i]);
 }
 
