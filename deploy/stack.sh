@@ -181,7 +181,10 @@ stop() {
     echo "stack: $d stopped, exit code $code"
     rm -f "$state/run/$d.pid"
   done
-  rm -f "$(cat "$state/run/arena_path" 2>/dev/null)" "$state/run/worker_address"
+  local arena
+  arena="$(cat "$state/run/arena_path" 2>/dev/null)"
+  [ -z "$arena" ] || rm -f "$arena" "$arena".ring-*
+  rm -f "$state/run/worker_address"
   return $bad
 }
 

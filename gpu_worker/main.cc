@@ -94,6 +94,7 @@ absl::StatusOr<std::unique_ptr<GrpcKvClient>> AttachStore(const GpuWorkerOptions
   options.client_name = "gpu_worker";
   options.geometry = geometry;
   options.attach_timeout_ms = kStoreTimeoutMs;
+  options.fetch_ring = o.kv_ring;
   if (o.kv_transport == "bytes") options.remote_bytes = o.kv_remote_bytes;
   if (backend->name() == "cuda") {
     options.on_map = [backend](const void* memory, size_t bytes) { return RegisterArena(backend, memory, bytes); };

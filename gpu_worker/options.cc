@@ -104,6 +104,7 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
                  "arena (mapped, same host), bytes (over gRPC) or auto: arena where it can be mapped");
   app.add_option("--kv_remote_bytes", o->kv_remote_bytes, "Bytes of K/V held here at a time with --kv_transport bytes")
       ->transform(CLI::AsSizeValue(false));
+  app.add_option("--kv_ring", o->kv_ring, "Fetch over a ring in shared memory where the arena is mapped; false: by gRPC");
   app.add_option("--router", o->router, "Address of the router daemon; empty: none, attention is dense");
   app.add_option("--router_transport", o->router_transport, "auto, ring (shared memory) or stream (gRPC)");
   app.add_option("--router_spin_us", o->router_spin_us, "Microseconds to poll for a selection before sleeping");

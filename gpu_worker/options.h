@@ -21,6 +21,7 @@ struct GpuWorkerOptions {
   std::string kv_store = "unix:/run/hga/kv_store.sock";
   std::string kv_transport = "auto";            // or arena, bytes
   uint64_t kv_remote_bytes = uint64_t{1} << 30;  // K/V held here at a time where it comes as bytes
+  bool kv_ring = true;                           // fetch over shared memory where the arena is mapped
   std::string router;  // empty: none, all attention is dense
   std::string router_transport = "auto";
   std::string backend = "cpu";

@@ -52,7 +52,7 @@ absl::Status Serve(const KvStoreOptions& o) {
   }
   HGA_ASSIGN_OR_RETURN(auto tier, OpenRocksTier(TierOptions(o)));
   if (o.packed_ram_bytes > 0) {
-    tier = std::make_unique<PackedTier>(std::move(tier), *ParseKvDtype(o.kv_dtype), o.packed_ram_bytes);
+    tier = std::make_unique<PackedTier>(std::move(tier), o.packed_ram_bytes);
   }
   StoreLoopOptions loop_options = LoopOptions(o);
   if (!o.record_trace.empty()) {

@@ -23,8 +23,8 @@ struct RingHeader {
   uint32_t slot_offset;
   uint64_t slot_bytes;
   alignas(64) std::atomic<uint32_t> state;
-  std::atomic<uint32_t> worker_waits;
-  std::atomic<uint32_t> router_waits;
+  std::atomic<uint32_t> client_waits;
+  std::atomic<uint32_t> server_waits;
   std::atomic<uint32_t> code;
   std::atomic<uint64_t> bytes;
 };
@@ -40,7 +40,7 @@ constexpr size_t kMaxErrorText = 1024;
 
 enum State : uint32_t { kEmpty = 0, kPosted = 1, kAnswered = 2, kClosed = 3 };
 
-absl::Status ClosedStatus() { return absl::UnavailableError("the ring to the router is closed"); }
+absl::Status ClosedStatus() { return absl::UnavailableError("the ring is closed"); }
 
 // Not the private kind: the two sides are different processes.
 void FutexWait(std::atomic<uint32_t>* word, uint32_t expected, absl::Duration timeout) {
@@ -76,11 +76,11 @@ void Ring::Publish(uint32_t state) {
   uint32_t now = header()->state.load();
   while (now < kClosed && !header()->state.compare_exchange_weak(now, state)) {
   }
-  const auto& other_waits = state == kPosted ? header()->router_waits : header()->worker_waits;
+  const auto& other_waits = state == kPosted ? header()->server_waits : header()->client_waits;
   if (other_waits.load() != 0) FutexWake(&header()->state);
 }
 
-uint32_t Ring::WaitWhile(uint32_t from, bool worker, absl::Duration timeout) {
+uint32_t Ring::WaitWhile(uint32_t from, bool client, absl::Duration timeout) {
   auto& word = header()->state;
   uint32_t state = word.load();
   if (state != from) return state;
@@ -94,7 +94,7 @@ uint32_t Ring::WaitWhile(uint32_t from, bool worker, absl::Duration timeout) {
     }
   }
   // The flag goes up before the state is looked at again; the other side changes the state before it looks at the flag.
-  auto& waits = worker ? header()->worker_waits : header()->router_waits;
+  auto& waits = client ? header()->client_waits : header()->server_waits;
   waits.store(1);
   for (state = word.load(); state == from; state = word.load()) {
     const absl::Duration left = start + timeout - absl::Now();
@@ -107,7 +107,7 @@ uint32_t Ring::WaitWhile(uint32_t from, bool worker, absl::Duration timeout) {
 
 absl::Status Ring::Broken(const char* what) {
   Close();
-  return absl::UnavailableError(absl::StrCat("the ring to the router is closed: ", what));
+  return absl::UnavailableError(absl::StrCat("the ring is closed: ", what));
 }
 
 absl::StatusOr<size_t> Ring::MessageBytes() {
@@ -116,13 +116,13 @@ absl::StatusOr<size_t> Ring::MessageBytes() {
   return bytes;
 }
 
-absl::StatusOr<RouterRing> RouterRing::Create(const std::string& path, uint64_t slot_bytes, int spin_us) {
+absl::StatusOr<ServerRing> ServerRing::Create(const std::string& path, uint64_t slot_bytes, int spin_us) {
   if (slot_bytes < kMinRingSlotBytes || slot_bytes > kMaxRingSlotBytes) {
     return absl::InvalidArgumentError(absl::StrCat("ring slot of ", slot_bytes, " bytes: must be ", kMinRingSlotBytes,
                                                    " to ", kMaxRingSlotBytes));
   }
   HGA_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Create(path, kSlotOffset + slot_bytes));
-  RouterRing ring(std::move(file), slot_bytes, spin_us);
+  ServerRing ring(std::move(file), slot_bytes, spin_us);
   ring.header()->magic = kMagic;
   ring.header()->version = kVersion;
   ring.header()->slot_offset = kSlotOffset;
@@ -130,7 +130,7 @@ absl::StatusOr<RouterRing> RouterRing::Create(const std::string& path, uint64_t 
   return ring;
 }
 
-absl::StatusOr<absl::Span<const uint8_t>> RouterRing::WaitPosted(absl::Duration timeout) {
+absl::StatusOr<absl::Span<const uint8_t>> ServerRing::WaitPosted(absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
   while (true) {
     const uint32_t state = header()->state.load();
@@ -139,13 +139,13 @@ absl::StatusOr<absl::Span<const uint8_t>> RouterRing::WaitPosted(absl::Duration 
     if (state > kClosed) return Broken("unknown state");
     const absl::Duration left = deadline - absl::Now();
     if (left <= absl::ZeroDuration()) return absl::DeadlineExceededError("nothing posted");
-    WaitWhile(state, /*worker=*/false, left);
+    WaitWhile(state, /*client=*/false, left);
   }
   HGA_ASSIGN_OR_RETURN(const size_t bytes, MessageBytes());
   return absl::Span<const uint8_t>(slot().data(), bytes);
 }
 
-absl::Status RouterRing::Answer(SlotWriter write) {
+absl::Status ServerRing::Answer(SlotWriter write) {
   if (closed()) return ClosedStatus();
   const absl::StatusOr<size_t> written = write(slot());
   if (written.ok()) {
@@ -160,12 +160,12 @@ absl::Status RouterRing::Answer(SlotWriter write) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<WorkerRing> WorkerRing::Open(const std::string& path, uint64_t slot_bytes, int spin_us) {
+absl::StatusOr<ClientRing> ClientRing::Open(const std::string& path, uint64_t slot_bytes, int spin_us) {
   if (slot_bytes < kMinRingSlotBytes || slot_bytes > kMaxRingSlotBytes) {
     return absl::FailedPreconditionError(absl::StrCat("ring slot of ", slot_bytes, " bytes is out of bounds"));
   }
   HGA_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path, kSlotOffset + slot_bytes));
-  WorkerRing ring(std::move(file), slot_bytes, spin_us);
+  ClientRing ring(std::move(file), slot_bytes, spin_us);
   const RingHeader& header = *ring.header();
   if (header.magic != kMagic || header.version != kVersion || header.slot_offset != kSlotOffset ||
       header.slot_bytes != slot_bytes) {
@@ -175,7 +175,7 @@ absl::StatusOr<WorkerRing> WorkerRing::Open(const std::string& path, uint64_t sl
   return ring;
 }
 
-absl::Status WorkerRing::Post(SlotWriter write) {
+absl::Status ClientRing::Post(SlotWriter write) {
   const uint32_t state = header()->state.load();
   if (state == kClosed) return ClosedStatus();
   if (state > kClosed) return Broken("unknown state");
@@ -186,9 +186,9 @@ absl::Status WorkerRing::Post(SlotWriter write) {
   return absl::OkStatus();
 }
 
-absl::Status WorkerRing::Wait(absl::Duration timeout,
+absl::Status ClientRing::Wait(absl::Duration timeout,
                               absl::FunctionRef<absl::Status(absl::Span<const uint8_t>)> read) {
-  const uint32_t state = WaitWhile(kPosted, /*worker=*/true, timeout);
+  const uint32_t state = WaitWhile(kPosted, /*client=*/true, timeout);
   if (state == kPosted) return Broken("no answer in time");
   if (state == kClosed) return ClosedStatus();
   if (state == kEmpty) return absl::FailedPreconditionError("nothing was posted on the ring");

@@ -1,4 +1,4 @@
-// One suite over the three ways to a store: what the engine may rely on.
+// One suite over the ways to a store: what the engine may rely on.
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -22,7 +22,7 @@ KvGeometry SmallGeometry() {
   return g;
 }
 
-enum class Way { kMemory, kArena, kBytes };
+enum class Way { kMemory, kArena, kRing, kBytes };
 
 class ConformanceTest : public ::testing::TestWithParam<Way> {
  protected:
@@ -38,6 +38,7 @@ class ConformanceTest : public ::testing::TestWithParam<Way> {
     ASSERT_TRUE(daemon_.Start(kSlots * 4096).ok());
     GrpcKvClientOptions options{daemon_.address(), "test", g_};
     if (GetParam() == Way::kBytes) options.remote_bytes = kSlots * 4096;
+    options.fetch_ring = GetParam() == Way::kRing;
     auto grpc = GrpcKvClient::Attach(options);
     ASSERT_TRUE(grpc.ok()) << grpc.status();
     drop_ram_ = [client = grpc->get()] { ASSERT_TRUE(client->Flush(true).ok()); };
@@ -270,10 +271,19 @@ TEST_P(ConformanceTest, ManyBlocksInOneFetch) {
     EXPECT_TRUE(Holds((*got)[i].block, static_cast<uint32_t>(i) / g_.layers, names[i].layer)) << i;
 }
 
-INSTANTIATE_TEST_SUITE_P(Ways, ConformanceTest, ::testing::Values(Way::kMemory, Way::kArena, Way::kBytes),
-                         [](const auto& info) {
-                           return info.param == Way::kMemory ? "Memory" : info.param == Way::kArena ? "Arena" : "Bytes";
-                         });
+std::string NameOf(Way way) {
+  switch (way) {
+    case Way::kMemory: return "Memory";
+    case Way::kArena: return "Arena";
+    case Way::kRing: return "Ring";
+    case Way::kBytes: return "Bytes";
+  }
+  return "";
+}
+
+INSTANTIATE_TEST_SUITE_P(Ways, ConformanceTest,
+                         ::testing::Values(Way::kMemory, Way::kArena, Way::kRing, Way::kBytes),
+                         [](const auto& info) { return NameOf(info.param); });
 
 TEST(MemoryKvClient, Hooks) {
   MemoryKvClient client(SmallGeometry());

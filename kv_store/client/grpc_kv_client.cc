@@ -15,21 +15,12 @@ namespace hga {
 namespace {
 
 namespace pb = kv_store::v1;
-constexpr std::chrono::seconds kCallDeadline(60);
 constexpr std::chrono::milliseconds kFirstBackoff(20);
 constexpr std::chrono::milliseconds kMaxBackoff(1000);
-constexpr std::chrono::milliseconds kExhaustedBackoff(20);
-constexpr std::chrono::microseconds kGatherReleases(1000);
-constexpr size_t kMaxFetch = 65536;
+constexpr uint32_t kMaxBrokenRings = 3;  // after so many this client fetches by gRPC
 
 bool IsRefusal(const absl::Status& status) {
   return absl::IsFailedPrecondition(status) || absl::IsInvalidArgument(status);
-}
-
-void AddName(const BlockName& name, pb::FetchRequest* request) {
-  types::v1::BlockName* block = request->add_blocks();
-  block->set_chunk_hash(name.chunk.ToBytes());
-  block->set_layer(name.layer);
 }
 
 }  // namespace
@@ -90,8 +81,9 @@ void GrpcKvClient::AttachLoop() {
     const absl::Status status = RunStream(&context);
     std::unique_lock<std::mutex> lock(mu_);
     stream_context_ = nullptr;
-    const bool was_attached = attachment_ != nullptr;
-    attachment_.reset();
+    const AttachmentPtr ended = std::exchange(attachment_, nullptr);
+    const bool was_attached = ended != nullptr;
+    if (was_attached && ended->ring != nullptr && !stopping_) ended->ring->Close();  // wakes who waits on it
     last_error_ = status.ok() ? absl::UnavailableError("kv_store ended the stream") : status;
     gave_up_ = !ever_attached_ && IsRefusal(status);
     changed_.notify_all();
@@ -108,6 +100,7 @@ absl::Status GrpcKvClient::RunStream(grpc::ClientContext* context) {
   request.set_client_name(options_.client_name);
   GeometryToProto(options_.geometry, request.mutable_geometry());
   request.set_blocks_as_bytes(remote_ != nullptr);
+  request.set_fetch_ring(options_.fetch_ring && remote_ == nullptr && rings_broken_.load() < kMaxBrokenRings);
   ++rpcs_;
   const auto stream = stub_->Attach(context, request);
   pb::AttachEvent event;
@@ -156,6 +149,11 @@ absl::StatusOr<GrpcKvClient::AttachmentPtr> GrpcKvClient::Map(const pb::Attached
       [mapping, queue = releases_, id = attached.client_id()](uint32_t slot) {
         queue->Push({id, slot});
       });
+  if (!attached.ring_path().empty()) {
+    auto ring = FetchRing::Open(attached.ring_path());
+    if (!ring.ok()) LogWarning("no ring to kv_store, fetching by gRPC", {{"error", ring.status().message()}});
+    if (ring.ok()) attachment->ring = *std::move(ring);
+  }
   return AttachmentPtr(attachment);
 }
 
@@ -174,41 +172,7 @@ absl::StatusOr<GrpcKvClient::AttachmentPtr> GrpcKvClient::CurrentWithArena() con
 
 bool GrpcKvClient::connected() const { return Current().ok(); }
 
-// --- Releases ---
-
-void GrpcKvClient::ReleaseLoop() {
-  while (releases_->Wait(kGatherReleases)) FlushReleases();
-}
-
-void GrpcKvClient::FlushReleases() {
-  std::lock_guard<std::mutex> flushing(flush_mu_);
-  const std::vector<ReleaseQueue::Entry> entries = releases_->Take();
-  const auto attachment = Current();
-  if (entries.empty() || !attachment.ok()) return;
-  pb::ReleaseRequest request;
-  request.set_client_id((*attachment)->client_id);
-  for (const ReleaseQueue::Entry& entry : entries) {
-    // Holds of an earlier attach mean nothing to the store any more: it frees them when their mapping ends.
-    if (entry.client_id == request.client_id()) request.add_slots(entry.slot);
-  }
-  if (request.slots_size() == 0) return;
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + kCallDeadline);
-  pb::ReleaseResponse response;
-  const grpc::Status status = stub_->Release(&context, request, &response);
-  if (!status.ok()) LogWarning("release failed", {{"error", status.error_message()}});
-}
-
 // --- Calls ---
-
-template <typename Method, typename Request, typename Response>
-absl::Status GrpcKvClient::Call(Method method, const Request& request, Response* response) {
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + kCallDeadline);
-  SendRequestId(&context);
-  ++rpcs_;
-  return FromGrpc((stub_.get()->*method)(&context, request, response));
-}
 
 absl::StatusOr<OpenedSession> GrpcKvClient::OpenSession(const std::string& name,
                                                         const ModelFingerprint& model,
@@ -340,182 +304,6 @@ absl::Status GrpcKvClient::Flush(bool drop_ram) {
   request.set_drop_ram(drop_ram);
   pb::FlushResponse response;
   return Call(&pb::KvStore::Stub::Flush, request, &response);
-}
-
-// --- Blocks ---
-
-absl::StatusOr<HeldBlock> GrpcKvClient::Take(const Attachment& attachment, uint32_t slot) {
-  uint8_t* data = attachment.arena->Slot(slot);
-  if (data == nullptr)
-    return absl::InternalError(absl::StrCat("kv_store named slot ", slot, ", which is no slot"));
-  return HeldBlock(reinterpret_cast<bf16*>(data), slot, attachment.releaser);
-}
-
-absl::StatusOr<std::vector<HeldBlock>> GrpcKvClient::ReserveOnce(uint32_t count) {
-  HGA_ASSIGN_OR_RETURN(const AttachmentPtr attachment, CurrentWithArena());
-  pb::ReserveRequest request;
-  request.set_client_id(attachment->client_id);
-  request.set_slots(count);
-  pb::ReserveResponse response;
-  HGA_RETURN_IF_ERROR(Call(&pb::KvStore::Stub::Reserve, request, &response));
-  std::vector<HeldBlock> blocks;
-  for (uint32_t slot : response.slots()) {
-    HGA_ASSIGN_OR_RETURN(HeldBlock block, Take(*attachment, slot));
-    blocks.push_back(std::move(block));
-  }
-  if (blocks.size() != count)
-    return absl::InternalError("kv_store granted another number of slots than asked");
-  return blocks;
-}
-
-absl::StatusOr<std::vector<HeldBlock>> GrpcKvClient::Reserve(uint32_t count) {
-  if (remote_ != nullptr) {
-    HGA_RETURN_IF_ERROR(Current().status());
-    auto blocks = remote_->Reserve(count);
-    if (absl::IsResourceExhausted(blocks.status())) reclaim_ = std::max(reclaim_.load(), count);
-    return blocks;
-  }
-  auto blocks = ReserveOnce(count);
-  if (!absl::IsResourceExhausted(blocks.status())) return blocks;
-  FlushReleases();
-  std::this_thread::sleep_for(kExhaustedBackoff);
-  return ReserveOnce(count);
-}
-
-pb::CommitRequest GrpcKvClient::CommitMessage(uint64_t client_id, const OpenedSession& session,
-                                              CommitChunk* chunk) const {
-  pb::CommitRequest request;
-  request.set_client_id(client_id);
-  request.set_session_id(session.session_id);
-  request.set_epoch(session.epoch);
-  request.set_chunk_hash(chunk->hash.ToBytes());
-  request.set_parent_hash(chunk->parent.ToBytes());
-  request.mutable_token_ids()->Add(chunk->token_ids.begin(), chunk->token_ids.end());
-  for (const HeldBlock& block : chunk->blocks)
-    request.add_checksums(BlockChecksum(block.data(), options_.geometry.block_bytes()));
-  request.mutable_summary()->set_chunk_hash(chunk->hash.ToBytes());
-  request.mutable_summary()->set_method(chunk->summary_method);
-  request.mutable_summary()->set_data(std::move(chunk->summary));
-  return request;
-}
-
-absl::StatusOr<std::vector<HeldBlock>> GrpcKvClient::Commit(const OpenedSession& session, CommitChunk chunk) {
-  for (const HeldBlock& block : chunk.blocks) {
-    if (!block) return absl::InvalidArgumentError("Commit: a block is missing");
-  }
-  if (remote_ != nullptr) return PutRemote(session, std::move(chunk));
-  HGA_ASSIGN_OR_RETURN(const AttachmentPtr attachment, CurrentWithArena());
-  for (const HeldBlock& block : chunk.blocks) {
-    if (reinterpret_cast<uint8_t*>(block.data()) != attachment->arena->Slot(block.slot())) {
-      return absl::FailedPreconditionError("a block was reserved before kv_store restarted; compute the chunk again");
-    }
-  }
-  pb::CommitRequest request = CommitMessage(attachment->client_id, session, &chunk);
-  for (const HeldBlock& block : chunk.blocks) request.add_slots(block.slot());
-  pb::CommitResponse response;
-  HGA_RETURN_IF_ERROR(Call(&pb::KvStore::Stub::Commit, request, &response));
-  for (HeldBlock& block : chunk.blocks) block.Detach();  // the store has taken them over
-  std::vector<HeldBlock> held;
-  for (uint32_t slot : response.slots()) {
-    HGA_ASSIGN_OR_RETURN(HeldBlock block, Take(*attachment, slot));
-    held.push_back(std::move(block));
-  }
-  if (held.size() != chunk.blocks.size())
-    return absl::InternalError("kv_store returned another number of slots");
-  return held;
-}
-
-// Fetches names[i] for each i in `wanted` into (*out)[i].
-absl::Status GrpcKvClient::FetchInto(absl::Span<const BlockName> names, const std::vector<size_t>& wanted,
-                                     std::vector<FetchedBlock>* out) {
-  if (remote_ != nullptr) return FetchRemote(names, wanted, out);
-  HGA_ASSIGN_OR_RETURN(const AttachmentPtr attachment, CurrentWithArena());
-  for (size_t begin = 0; begin < wanted.size(); begin += kMaxFetch) {
-    const size_t end = std::min(wanted.size(), begin + kMaxFetch);
-    pb::FetchRequest request;
-    request.set_client_id(attachment->client_id);
-    for (size_t i = begin; i < end; ++i) AddName(names[wanted[i]], &request);
-    pb::FetchResponse response;
-    HGA_RETURN_IF_ERROR(Call(&pb::KvStore::Stub::Fetch, request, &response));
-    if (static_cast<size_t>(response.results_size()) != end - begin) {
-      return absl::InternalError("kv_store answered for another number of blocks");
-    }
-    for (size_t i = begin; i < end; ++i) {
-      const pb::FetchResult& result = response.results(static_cast<int>(i - begin));
-      FetchedBlock& block = (*out)[wanted[i]];
-      block.status = absl::Status(static_cast<absl::StatusCode>(result.code()),
-                                  result.code() == 0 ? ""
-                                                     : absl::StrCat("chunk ", names[wanted[i]].chunk.ToHex(),
-                                                                    " layer ", names[wanted[i]].layer));
-      block.found_in = result.tier() == pb::FetchResult::TIER_DISK ? FoundIn::kDisk : FoundIn::kRam;
-      if (!block.status.ok()) continue;
-      HGA_ASSIGN_OR_RETURN(block.block, Take(*attachment, result.slot()));
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status GrpcKvClient::FetchRemote(absl::Span<const BlockName> names, const std::vector<size_t>& wanted,
-                                       std::vector<FetchedBlock>* out) {
-  HGA_ASSIGN_OR_RETURN(const AttachmentPtr attachment, Current());
-  uint32_t refused = 0;
-  for (size_t begin = 0; begin < wanted.size(); begin += kMaxFetch) {
-    pb::FetchRequest request;
-    request.set_client_id(attachment->client_id);
-    const size_t end = std::min(wanted.size(), begin + kMaxFetch);
-    for (size_t i = begin; i < end; ++i) AddName(names[wanted[i]], &request);
-    ++rpcs_;
-    size_t at = begin;
-    HGA_RETURN_IF_ERROR(remote_->Fetch(stub_.get(), request, [&](FetchedBlock block) {
-      refused += absl::IsResourceExhausted(block.status);
-      (*out)[wanted[at++]] = std::move(block);
-    }));
-  }
-  if (refused > 0) reclaim_ = std::max(reclaim_.load(), refused);
-  return absl::OkStatus();
-}
-
-// The caller keeps its memory; where the store had the chunk already, with the store's bytes in it.
-absl::StatusOr<std::vector<HeldBlock>> GrpcKvClient::PutRemote(const OpenedSession& session, CommitChunk chunk) {
-  HGA_ASSIGN_OR_RETURN(const AttachmentPtr attachment, Current());
-  const pb::CommitRequest request = CommitMessage(attachment->client_id, session, &chunk);
-  absl::StatusOr<bool> duplicate;
-  for (auto backoff = kExhaustedBackoff;; backoff *= 2) {
-    ++rpcs_;
-    duplicate = remote_->Put(stub_.get(), request, chunk.blocks);
-    if (!absl::IsResourceExhausted(duplicate.status()) || backoff > kMaxBackoff) break;
-    std::this_thread::sleep_for(backoff);
-  }
-  HGA_RETURN_IF_ERROR(duplicate.status());
-  if (!*duplicate) return std::move(chunk.blocks);
-  pb::FetchRequest fetch;
-  fetch.set_client_id(attachment->client_id);
-  for (uint32_t layer = 0; layer < chunk.blocks.size(); ++layer) AddName({chunk.hash, layer}, &fetch);
-  chunk.blocks.clear();
-  absl::Status status;
-  ++rpcs_;
-  HGA_RETURN_IF_ERROR(remote_->Fetch(stub_.get(), fetch, [&](FetchedBlock block) {
-    status.Update(block.status);
-    chunk.blocks.push_back(std::move(block.block));
-  }));
-  HGA_RETURN_IF_ERROR(status);
-  return std::move(chunk.blocks);
-}
-
-absl::StatusOr<std::vector<FetchedBlock>> GrpcKvClient::Fetch(absl::Span<const BlockName> names) {
-  std::vector<FetchedBlock> blocks(names.size());
-  std::vector<size_t> wanted(names.size());
-  for (size_t i = 0; i < wanted.size(); ++i) wanted[i] = i;
-  HGA_RETURN_IF_ERROR(FetchInto(names, wanted, &blocks));
-  wanted.clear();
-  for (size_t i = 0; i < blocks.size(); ++i) {
-    if (absl::IsResourceExhausted(blocks[i].status)) wanted.push_back(i);
-  }
-  if (wanted.empty()) return blocks;
-  FlushReleases();
-  std::this_thread::sleep_for(kExhaustedBackoff);
-  HGA_RETURN_IF_ERROR(FetchInto(names, wanted, &blocks));
-  return blocks;
 }
 
 }  // namespace hga

@@ -13,7 +13,10 @@
 #include <vector>
 
 #include "common/kv/geometry.h"
+#include "common/rpc/request_metadata.h"
+#include "common/rpc/status.h"
 #include "kv_store/arena/arena.h"
+#include "kv_store/client/fetch_ring.h"
 #include "kv_store/client/kv_client.h"
 #include "kv_store/client/release_queue.h"
 #include "kv_store/client/remote_blocks.h"
@@ -31,6 +34,7 @@ struct GrpcKvClientOptions {
   // Called on a thread of the client's with each arena that it maps, before anything of it is held. What it returns, if
   // anything, is called before that arena is unmapped, on any thread.
   std::function<std::function<void()>(const void* memory, size_t bytes)> on_map;
+  bool fetch_ring = true;  // fetches and releases go over a ring in shared memory, where it can be had
 };
 
 // Two threads of its own: one reads the Attach stream and re-attaches when it ends, one sends releases.
@@ -72,6 +76,7 @@ class GrpcKvClient : public KvClient {
     uint64_t client_id = 0;
     std::shared_ptr<const Arena> arena;                   // nullptr: none
     std::shared_ptr<const HeldBlock::Releaser> releaser;  // keeps the mapping alive for its holds
+    std::shared_ptr<FetchRing> ring;                      // nullptr: none, by gRPC
   };
   using AttachmentPtr = std::shared_ptr<const Attachment>;
 
@@ -85,11 +90,24 @@ class GrpcKvClient : public KvClient {
   absl::StatusOr<AttachmentPtr> Current() const;           // UNAVAILABLE while the store is gone
   absl::StatusOr<AttachmentPtr> CurrentWithArena() const;  // FAILED_PRECONDITION if attached without one
 
+  static constexpr std::chrono::seconds kCallDeadline{60};
   template <typename Method, typename Request, typename Response>
-  absl::Status Call(Method method, const Request& request, Response* response);
+  absl::Status Call(Method method, const Request& request, Response* response) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kCallDeadline);
+    SendRequestId(&context);
+    ++rpcs_;
+    return FromGrpc((stub_.get()->*method)(&context, request, response));
+  }
   absl::StatusOr<std::vector<HeldBlock>> ReserveOnce(uint32_t count);
   absl::Status FetchInto(absl::Span<const BlockName> names, const std::vector<size_t>& wanted,
                          std::vector<FetchedBlock>* out);
+  // With the ring's turn.
+  absl::Status FetchOverRing(const Attachment& attachment, absl::Span<const BlockName> names,
+                             const std::vector<size_t>& wanted, std::vector<FetchedBlock>* out);
+  absl::StatusOr<std::vector<RingFetched>> Exchange(FetchRing* ring, RingFetch request);
+  static absl::Status TakeFetched(const Attachment& attachment, const BlockName& name, absl::StatusCode code,
+                                  uint32_t slot, bool from_disk, FetchedBlock* out);
   absl::Status FetchRemote(absl::Span<const BlockName> names, const std::vector<size_t>& wanted,
                            std::vector<FetchedBlock>* out);
   absl::StatusOr<std::vector<HeldBlock>> PutRemote(const OpenedSession& session, CommitChunk chunk);
@@ -105,6 +123,7 @@ class GrpcKvClient : public KvClient {
 
   std::atomic<uint32_t> reclaim_{0};
   std::atomic<uint64_t> rpcs_{0};
+  std::atomic<uint32_t> rings_broken_{0};
 
   mutable std::mutex mu_;
   std::condition_variable changed_;

@@ -137,7 +137,7 @@ class KvClient {
 
   // Holds the store has asked back since the last call; 0: none.
   virtual uint32_t TakeReclaim() = 0;
-  // RPCs made so far (releases not counted: they are queued off the caller's thread).
+  // RPCs and fetches over a ring made so far (releases not counted: they are queued off the caller's thread).
   virtual uint64_t rpc_count() const = 0;
   virtual bool connected() const = 0;
 };

@@ -20,24 +20,41 @@ class ReleaseQueue {
   };
 
   void Push(Entry entry) {
-    bool first;
+    bool wake;
     {
       std::lock_guard<std::mutex> lock(mu_);
       if (closed_) return;
-      first = entries_.empty();
       entries_.push_back(entry);
+      wake = std::exchange(parked_, false);
     }
-    if (first) changed_.notify_one();
+    if (wake) changed_.notify_one();
   }
-  std::vector<Entry> Take() {
-    std::lock_guard<std::mutex> lock(mu_);
-    return std::exchange(entries_, {});
+  // The slots of `client_id`; of others nothing is left, since the store frees them when their mapping ends.
+  std::vector<uint32_t> Take(uint64_t client_id) {
+    std::vector<Entry> entries;
+    {
+      std::lock_guard<std::mutex> lock(mu_);
+      entries.swap(entries_);
+    }
+    std::vector<uint32_t> slots;
+    for (const Entry& entry : entries) {
+      if (entry.client_id == client_id) slots.push_back(entry.slot);
+    }
+    return slots;
   }
-  // Until there is something, and then a moment more so that it becomes a batch. False: closed.
+  // Until there is something, gathered over at least `gather` so that it becomes a batch. False: closed. For one thread,
+  // which looks by itself while there was something lately: only the first release after a pause pays for waking it.
   bool Wait(std::chrono::microseconds gather) {
+    constexpr int kLooksBeforeParking = 32;
     std::unique_lock<std::mutex> lock(mu_);
-    changed_.wait(lock, [this] { return !entries_.empty() || closed_; });
-    closing_.wait_for(lock, gather, [this] { return closed_; });
+    for (int look = 0; !closed_; ++look) {
+      changed_.wait_for(lock, gather, [this] { return closed_; });
+      if (closed_ || !entries_.empty()) break;
+      if (look < kLooksBeforeParking) continue;
+      parked_ = true;
+      changed_.wait(lock, [this] { return !parked_ || closed_; });
+      look = 0;
+    }
     return !closed_;
   }
   void Close() {
@@ -46,13 +63,13 @@ class ReleaseQueue {
       closed_ = true;
     }
     changed_.notify_all();
-    closing_.notify_all();
   }
 
  private:
   std::mutex mu_;
-  std::condition_variable changed_, closing_;
+  std::condition_variable changed_;
   std::vector<Entry> entries_;  // guarded by mu_
+  bool parked_ = false;         // guarded by mu_: the thread waits to be woken
   bool closed_ = false;         // guarded by mu_
 };
 

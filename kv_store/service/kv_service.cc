@@ -4,8 +4,10 @@
 #include <utility>
 #include <vector>
 
+#include "common/base/log.h"
 #include "common/base/status.h"
 #include "common/rpc/status.h"
+#include "kv_store/ring/ring_file.h"
 #include "kv_store/service/block_bytes.h"
 #include "kv_store/service/convert.h"
 
@@ -16,6 +18,7 @@ namespace pb = kv_store::v1;
 constexpr std::chrono::milliseconds kCancelPoll(20);  // how soon a client that died is noticed
 constexpr std::chrono::seconds kFlushTimeout(60);
 constexpr uint32_t kReclaimDeadlineMs = 50;
+constexpr int kMaxRings = 64;  // each has a thread
 
 // Calls `use` with the value, or returns the error.
 template <typename T, typename F>
@@ -24,7 +27,7 @@ grpc::Status Finish(absl::StatusOr<T> result, F&& use) {
   return ToGrpc(result.status());
 }
 
-pb::AttachEvent AttachedEvent(const AttachedClient& client) {
+pb::AttachEvent AttachedEvent(const AttachedClient& client, const FetchRingServer* ring) {
   pb::AttachEvent event;
   pb::Attached* attached = event.mutable_attached();
   attached->set_client_id(client.id);
@@ -33,18 +36,33 @@ pb::AttachEvent AttachedEvent(const AttachedClient& client) {
   attached->set_slot_bytes(client.shape.slot_bytes);
   attached->set_slot_count(client.shape.slot_count);
   attached->set_lock_byte(client.lock_byte);
+  if (ring != nullptr) attached->set_ring_path(ring->path());
   return event;
 }
 
 }  // namespace
+
+std::unique_ptr<FetchRingServer> KvService::StartRing(const AttachedClient& client) {
+  if (!client.has_arena) return nullptr;
+  absl::Status refused = absl::ResourceExhaustedError("too many rings");
+  if (++rings_ <= kMaxRings) {
+    auto ring = FetchRingServer::Start(RingPath(client.arena_path, client.id), client.id, loop_);
+    if (ring.ok()) return *std::move(ring);
+    refused = ring.status();
+  }
+  --rings_;
+  LogWarning("no ring for a client", {{"client", client.id}, {"error", refused.message()}});
+  return nullptr;
+}
 
 grpc::Status KvService::Attach(Context* context, const pb::AttachRequest* request,
                                grpc::ServerWriter<pb::AttachEvent>* stream) {
   const auto client = loop_->Attach(request->client_name(), FromProto(request->geometry()),
                                     /*map_arena=*/!request->blocks_as_bytes());
   if (!client.ok()) return ToGrpc(client.status());
-  bool alive = stream->Write(AttachedEvent(*client));
-  while (alive && !context->IsCancelled() && !client->mailbox->closed()) {
+  std::unique_ptr<FetchRingServer> ring = request->fetch_ring() ? StartRing(*client) : nullptr;
+  bool alive = stream->Write(AttachedEvent(*client, ring.get()));
+  while (alive && !context->IsCancelled() && !client->mailbox->closed() && !(ring != nullptr && ring->closed())) {
     const uint32_t slots = client->mailbox->Take(kCancelPoll);
     if (slots == 0) continue;
     pb::AttachEvent event;
@@ -52,9 +70,14 @@ grpc::Status KvService::Attach(Context* context, const pb::AttachRequest* reques
     event.mutable_reclaim()->set_deadline_ms(kReclaimDeadlineMs);
     alive = stream->Write(event);
   }
+  // First its holds: an exchange under way may wait for the disk, and gets none any more.
   loop_->Detach(client->id);
-  if (!client->mailbox->closed()) return grpc::Status::CANCELLED;  // the client has gone
-  return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the store is shutting down");
+  const bool ring_closed = ring != nullptr && ring->closed();
+  if (ring != nullptr) --rings_;
+  ring.reset();
+  if (client->mailbox->closed()) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the store is shutting down");
+  if (ring_closed && !context->IsCancelled()) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the ring was closed; attach again");
+  return grpc::Status::CANCELLED;  // the client has gone
 }
 
 grpc::Status KvService::OpenSession(Context*, const pb::OpenSessionRequest* request,

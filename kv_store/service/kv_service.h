@@ -3,6 +3,10 @@
 #ifndef HGA_KV_STORE_SERVICE_KV_SERVICE_H_
 #define HGA_KV_STORE_SERVICE_KV_SERVICE_H_
 
+#include <atomic>
+#include <memory>
+
+#include "kv_store/service/fetch_ring_server.h"
 #include "kv_store/store/store_loop.h"
 #include "proto/kv_store/v1/kv_store.grpc.pb.h"
 
@@ -52,7 +56,11 @@ class KvService : public kv_store::v1::KvStore::Service {
                      kv_store::v1::FlushResponse* response) override;
 
  private:
+  // nullptr: not asked for, or it cannot be had.
+  std::unique_ptr<FetchRingServer> StartRing(const AttachedClient& client);
+
   StoreLoop* const loop_;
+  std::atomic<int> rings_{0};
 };
 
 }  // namespace hga

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
+#include "kv_store/ring/ring_file.h"
 
 namespace hga {
 namespace {
@@ -103,6 +104,7 @@ absl::Status StoreLoop::PrepareArena(const KvGeometry& geometry) {
   }
   shape.slot_count = static_cast<uint32_t>(std::min<uint64_t>(count, kMaxSlots));
   HGA_ASSIGN_OR_RETURN(Arena arena, Arena::Create(options_.arena_path, shape));
+  RemoveRingsOf(options_.arena_path);
   HGA_RETURN_IF_ERROR(tier_->SetGeometry(geometry));
   arena_ = std::move(arena);
   geometry_ = geometry;

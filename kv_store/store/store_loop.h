@@ -103,6 +103,7 @@ class StoreLoop {
   absl::StatusOr<std::unique_ptr<Transfer>> BeginTransfer(ClientId client);
   // The block in RAM was read and had another checksum.
   void CheckBlock(const BlockName& name);
+  void CountRingExchange() { metrics_.CountRingExchange(); }
 
   StoreStats GetStats();
   uint64_t DiskBytes() { return tier_->Stats().disk_bytes; }

@@ -151,9 +151,9 @@ TEST_F(StoreLoopTest, FullDiskRefusesServesAndRecovers) {
 
 // What has left the arena is unpacked from RAM: the fetch says so, and damage on the disk does not matter.
 TEST_F(StoreLoopTest, PackedBlocksAreFoundInRam) {
-  auto disk = std::make_unique<MemoryTier>();
+  auto disk = std::make_unique<MemoryTier>(KvDtype::kInt8);
   MemoryTier* const below = disk.get();
-  StartWith(std::make_unique<PackedTier>(std::move(disk), KvDtype::kInt8, 1 << 20));
+  StartWith(std::make_unique<PackedTier>(std::move(disk), 1 << 20));
   fill_ = 0x40;  // all values 3.0, which int8 has
   const auto session = loop_->OpenSession(client_.id, "s", model_, {});
   ASSERT_TRUE(CommitNext(*session).ok());

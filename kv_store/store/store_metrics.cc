@@ -21,6 +21,8 @@ StoreMetrics::StoreMetrics(std::shared_ptr<prometheus::Registry> registry) : mak
   write_seconds_ = make_.AddHistogram("hga_kv_store_write_seconds",
                                       "Time to make one batch of chunks durable, retries included", ShortSeconds());
   write_errors_ = make_.AddCounter("hga_kv_store_write_errors_total", "Failed attempts to write to disk");
+  ring_exchanges_ = make_.AddCounter("hga_kv_store_ring_exchanges_total",
+                                     "Messages of fetches and releases that came over shared memory, not by gRPC");
 }
 
 void StoreMetrics::DeclareStore() {

@@ -25,6 +25,7 @@ class StoreMetrics {
   void ObserveDiskRead(double seconds) { disk_read_seconds_->Observe(seconds); }
   void ObserveWrite(double seconds) { write_seconds_->Observe(seconds); }
   void CountWriteError() { write_errors_->Increment(); }
+  void CountRingExchange() { ring_exchanges_->Increment(); }
 
  private:
   template <typename Metric>
@@ -43,7 +44,7 @@ class StoreMetrics {
   std::vector<Copied<prometheus::Counter>> totals_;
   std::vector<Copied<prometheus::Gauge>> levels_;
   prometheus::Gauge* arena_bytes_;
-  prometheus::Counter* write_errors_;
+  prometheus::Counter *write_errors_, *ring_exchanges_;
   prometheus::Histogram *fetch_seconds_, *disk_read_seconds_, *write_seconds_;
 };
 

@@ -45,6 +45,8 @@ struct ChunkWrite {
   std::shared_ptr<const ChunkRecord> record;
   std::shared_ptr<const SummaryRecord> summary;
   std::vector<const uint8_t*> blocks;  // [layers], block_bytes each, stable until Write returns
+  // Where set: [layers], where the tier may leave each block's bytes as they lie on disk, if it packed them.
+  std::vector<std::string>* stored = nullptr;
 };
 
 // One atomic step: either all of it is durable or none. Applied in this order.

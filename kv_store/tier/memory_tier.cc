@@ -1,6 +1,8 @@
 #include "kv_store/tier/memory_tier.h"
 
-#include <cstring>
+#include <utility>
+
+#include "kv_store/tier/record_codec.h"
 
 namespace hga {
 
@@ -31,8 +33,9 @@ absl::Status MemoryTier::Write(const WriteStep& step) {
   for (const ChunkRecord& record : step.put_tokens) chunks_[record.hash] = record;
   for (const ChunkWrite& chunk : step.put_chunks) {
     for (uint32_t layer = 0; layer < chunk.blocks.size(); ++layer) {
-      blocks_[{chunk.record->hash, layer}].assign(reinterpret_cast<const char*>(chunk.blocks[layer]),
-                                                  geometry_->block_bytes());
+      std::string& value = blocks_[{chunk.record->hash, layer}];
+      value = Encode(chunk.blocks[layer], chunk.record->checksums[layer]);
+      if (chunk.stored != nullptr && IsPackedBlock(value)) (*chunk.stored)[layer] = value;
     }
     chunks_[chunk.record->hash] = *chunk.record;
     summaries_[chunk.record->hash] = *chunk.summary;
@@ -53,15 +56,14 @@ void MemoryTier::ReadBlocks(absl::Span<BlockRead> reads) {
       continue;
     }
     const auto record = chunks_.find(read.name.chunk);
-    if (record == chunks_.end() || read.name.layer >= record->second.checksums.size() ||
-        found->second.size() != geometry_->block_bytes()) {
-      read.status = absl::DataLossError("block has another size, or no record");
+    if (record == chunks_.end() || read.name.layer >= record->second.checksums.size()) {
+      read.status = absl::DataLossError("block has no record");
       continue;
     }
-    std::memcpy(read.out, found->second.data(), found->second.size());
-    read.checksum = BlockChecksum(read.out, found->second.size());
-    const bool good = read.checksum == record->second.checksums[read.name.layer];
-    read.status = good ? absl::OkStatus() : absl::DataLossError("block has a bad checksum");
+    const auto checksum = DecodeBlock(found->second, geometry_->block_bytes(), read.out);
+    read.status = checksum.status();
+    read.checksum = checksum.value_or(0);
+    if (checksum.ok() && read.stored != nullptr && IsPackedBlock(found->second)) *read.stored = found->second;
   }
 }
 
@@ -104,6 +106,16 @@ std::vector<absl::StatusOr<ChunkRecord>> MemoryTier::ReadChunks(absl::Span<const
   return records;
 }
 
+std::string MemoryTier::Encode(const uint8_t* block, uint64_t checksum) const {
+  std::string value;
+  if (dtype_ != KvDtype::kBf16) {
+    value = EncodePackedHeader(checksum, dtype_, geometry_->head_dim);
+    if (PackBlock(dtype_, geometry_->head_dim, block, geometry_->block_bytes(), &value)) return value;
+  }
+  value = EncodeBlockHeader(checksum);
+  return value.append(reinterpret_cast<const char*>(block), geometry_->block_bytes());
+}
+
 void MemoryTier::EraseBlocks(const ChunkHash& chunk) {
   summaries_.erase(chunk);
   blocks_.erase(blocks_.lower_bound({chunk, 0}), blocks_.upper_bound({chunk, ~0u}));
@@ -135,7 +147,7 @@ bool MemoryTier::DamageBlock(const BlockName& name, Damage damage) {
   } else if (damage == Damage::kShort) {
     found->second.resize(found->second.size() / 2);
   } else {
-    found->second[0] ^= 1;
+    found->second.back() ^= 1;
   }
   return true;
 }

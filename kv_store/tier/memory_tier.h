@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/kv/kv_dtype.h"
 #include "kv_store/tier/kv_tier.h"
 
 namespace hga {
@@ -17,6 +18,9 @@ namespace hga {
 // Thread-safe.
 class MemoryTier : public KvTier {
  public:
+  // `dtype`: what blocks of rounded values are packed to, as the disk tier does it.
+  explicit MemoryTier(KvDtype dtype = KvDtype::kBf16) : dtype_(dtype) {}
+
   absl::Status SetGeometry(const KvGeometry& geometry) override;
   absl::StatusOr<KvGeometry> GetGeometry() override;
   absl::Status Write(const WriteStep& step) override;
@@ -46,14 +50,16 @@ class MemoryTier : public KvTier {
   using BlockId = std::pair<ChunkHash, uint32_t>;
 
   // With mu_ held.
+  std::string Encode(const uint8_t* block, uint64_t checksum) const;
   void EraseBlocks(const ChunkHash& chunk);
   void EraseSession(const std::string& name);
 
+  const KvDtype dtype_;
   std::mutex mu_;
   // Guarded by mu_.
   std::optional<KvGeometry> geometry_;
   absl::Status write_status_;
-  std::map<BlockId, std::string> blocks_;
+  std::map<BlockId, std::string> blocks_;  // as they would lie on disk
   std::map<ChunkHash, ChunkRecord> chunks_;
   std::map<ChunkHash, SummaryRecord> summaries_;
   std::map<std::string, SessionRecord> sessions_;

@@ -24,19 +24,28 @@ absl::StatusOr<KvGeometry> PackedTier::GetGeometry() {
 
 void PackedTier::UseGeometry(const KvGeometry& geometry) {
   layers_ = geometry.layers;
-  head_dim_ = geometry.head_dim;
   block_bytes_ = geometry.block_bytes();
 }
 
 // After an error nobody knows what is on disk, so the chunks are forgotten in any case.
 absl::Status PackedTier::Write(const WriteStep& step) {
-  const absl::Status status = disk_->Write(step);
+  WriteStep asking = step;
+  std::vector<std::vector<std::string>> stored(step.put_chunks.size());
+  for (size_t i = 0; i < stored.size(); ++i) {
+    stored[i].resize(step.put_chunks[i].blocks.size());
+    asking.put_chunks[i].stored = &stored[i];
+  }
+  const absl::Status status = disk_->Write(asking);
   absl::flat_hash_set<ChunkHash> changed(step.delete_chunks.begin(), step.delete_chunks.end());
   changed.insert(step.drop_blocks.begin(), step.drop_blocks.end());
   for (const ChunkWrite& chunk : step.put_chunks) changed.insert(chunk.record->hash);
   if (!changed.empty()) Forget(changed);
-  if (status.ok()) {
-    for (const ChunkWrite& chunk : step.put_chunks) Keep(chunk);
+  for (size_t i = 0; status.ok() && i < stored.size(); ++i) {
+    for (uint32_t layer = 0; layer < stored[i].size(); ++layer) {
+      if (stored[i][layer].empty()) continue;
+      cache_.Put({step.put_chunks[i].record->hash, layer},
+                 std::make_shared<const std::string>(std::move(stored[i][layer])));
+    }
   }
   return status;
 }
@@ -48,17 +57,6 @@ void PackedTier::Forget(const absl::flat_hash_set<ChunkHash>& chunks) {
   }
   for (const ChunkHash& chunk : chunks) {
     for (uint32_t layer = 0; layer < layers_; ++layer) cache_.Erase({chunk, layer});
-  }
-}
-
-void PackedTier::Keep(const ChunkWrite& chunk) {
-  const size_t rows = head_dim_ == 0 ? 0 : block_bytes_ / (head_dim_ * sizeof(bf16));
-  for (uint32_t layer = 0; rows > 0 && layer < chunk.blocks.size(); ++layer) {
-    std::string value;
-    value.reserve(kBlockHeaderBytes + rows * PackedRowBytes(head_dim_));  // no more: its capacity is charged
-    value += EncodePackedHeader(chunk.record->checksums[layer], dtype_, head_dim_);
-    if (!PackBlock(dtype_, head_dim_, chunk.blocks[layer], block_bytes_, &value)) continue;
-    cache_.Put({chunk.record->hash, layer}, std::make_shared<const std::string>(std::move(value)));
   }
 }
 

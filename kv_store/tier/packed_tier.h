@@ -1,8 +1,8 @@
 // A second level of RAM between the arena and the disk: blocks packed to 8 bits, as they lie on disk, with their
 // checksums. Attention reads the arena in place and needs bf16 there; here the same K/V takes 33/64 of the bytes.
 //
-// Filled by what is written to the disk and by what is read from it; a block that is not packed there (another type, or
-// never rounded) is not kept. Reads look here first. Every block is checked when it is unpacked; a damaged one is
+// Filled by what is written to the disk and by what is read from it, with the bytes that the disk tier packed or found: a
+// block that is not packed there (another type, or never rounded) is not kept. Reads look here first. Every block is checked when it is unpacked; a damaged one is
 // dropped and read from disk.
 #ifndef HGA_KV_STORE_TIER_PACKED_TIER_H_
 #define HGA_KV_STORE_TIER_PACKED_TIER_H_
@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
-#include "common/kv/kv_dtype.h"
 #include "kv_store/tier/kv_tier.h"
 #include "kv_store/tier/packed_cache.h"
 
@@ -22,9 +21,8 @@ namespace hga {
 // Thread-safe as the tier in it is.
 class PackedTier : public KvTier {
  public:
-  // `dtype`, not bf16: what the tier packs to.
-  PackedTier(std::unique_ptr<KvTier> disk, KvDtype dtype, uint64_t budget_bytes)
-      : disk_(std::move(disk)), dtype_(dtype), cache_(budget_bytes) {}
+  // `disk` packs (BlockRead::stored, ChunkWrite::stored).
+  PackedTier(std::shared_ptr<KvTier> disk, uint64_t budget_bytes) : disk_(std::move(disk)), cache_(budget_bytes) {}
 
   absl::Status SetGeometry(const KvGeometry& geometry) override;
   absl::StatusOr<KvGeometry> GetGeometry() override;
@@ -54,12 +52,10 @@ class PackedTier : public KvTier {
   bool ReadPacked(BlockRead* read);
   void ReadFromDisk(absl::Span<BlockRead> reads);
   void Forget(const absl::flat_hash_set<ChunkHash>& chunks);
-  void Keep(const ChunkWrite& chunk);
 
-  const std::unique_ptr<KvTier> disk_;
-  const KvDtype dtype_;
+  const std::shared_ptr<KvTier> disk_;
   PackedCache cache_;
-  std::atomic<uint32_t> layers_{0}, head_dim_{0};
+  std::atomic<uint32_t> layers_{0};
   std::atomic<size_t> block_bytes_{0};
   std::atomic<uint64_t> checksum_errors_{0};
 

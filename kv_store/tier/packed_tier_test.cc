@@ -81,14 +81,13 @@ void Put(KvTier* tier, const RoundedChunk& chunk) {
 class PackedTierTest : public ::testing::Test {
  protected:
   void SetUp() override { Make(1 << 20); }
-  void Make(uint64_t budget) {
-    auto disk = std::make_unique<MemoryTier>();
-    disk_ = disk.get();
-    tier_ = std::make_unique<PackedTier>(std::move(disk), KvDtype::kInt8, budget);
+  void Make(uint64_t budget, KvDtype dtype = KvDtype::kInt8) {
+    disk_ = std::make_shared<MemoryTier>(dtype);
+    tier_ = std::make_unique<PackedTier>(disk_, budget);
     ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
   }
 
-  MemoryTier* disk_ = nullptr;
+  std::shared_ptr<MemoryTier> disk_;
   std::unique_ptr<PackedTier> tier_;
 };
 
@@ -119,6 +118,15 @@ TEST_F(PackedTierTest, WhatWasNotRoundedIsLeftToTheDisk) {
   const Found got = ReadAll(tier_.get(), {{odd.hash(), 0}, {odd.hash(), 1}, {odd.hash(), 2}});
   EXPECT_EQ(got.bytes, odd.bytes);
   EXPECT_EQ(got.from_ram, (std::vector<bool>{true, false, true}));
+}
+
+// It packs nothing by itself: what is kept are the disk tier's own bytes.
+TEST_F(PackedTierTest, WhatTheDiskDoesNotPackIsNotKept) {
+  Make(1 << 20, KvDtype::kBf16);
+  const RoundedChunk a("a");
+  Put(tier_.get(), a);
+  EXPECT_EQ(ReadAll(tier_.get(), {{a.hash(), 0}}).bytes[0], a.bytes[0]);
+  EXPECT_EQ(tier_->Stats().packed_ram_blocks, 0u);
 }
 
 // What a client changed between its commit's check and the write: nothing of it is served.
@@ -189,7 +197,7 @@ class PackedOverRocks : public ::testing::Test {
     options.kv_dtype = KvDtype::kInt8;
     auto disk = OpenRocksTier(options);
     ASSERT_TRUE(disk.ok()) << disk.status();
-    tier_ = std::make_unique<PackedTier>(*std::move(disk), KvDtype::kInt8, 64 << 20);
+    tier_ = std::make_unique<PackedTier>(*std::move(disk), 64 << 20);
   }
 
   const TemporaryFolder folder_;

@@ -344,6 +344,7 @@ class RocksTier : public KvTier {
           PackBlock(options_.kv_dtype, head_dim_, chunk.blocks[layer], block_bytes_, &packed_)) {
         header = EncodePackedHeader(checksum, options_.kv_dtype, head_dim_);
         data = packed_;
+        if (chunk.stored != nullptr) (*chunk.stored)[layer] = absl::StrCat(header, packed_);
       }
       const rocksdb::Slice parts[2] = {header, data};
       batch->Put(families_[kBlocks], rocksdb::SliceParts(&key_part, 1), rocksdb::SliceParts(parts, 2));

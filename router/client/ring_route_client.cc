@@ -8,13 +8,13 @@ namespace hga {
 
 absl::StatusOr<std::unique_ptr<RouteClient>> RingRouteClient::Open(std::unique_ptr<RouterAttachment> attachment) {
   if (attachment->attached().ring_path().empty()) return absl::FailedPreconditionError("the router offers no ring");
-  HGA_ASSIGN_OR_RETURN(WorkerRing ring,
-                       WorkerRing::Open(attachment->attached().ring_path(), attachment->attached().ring_slot_bytes(),
+  HGA_ASSIGN_OR_RETURN(ClientRing ring,
+                       ClientRing::Open(attachment->attached().ring_path(), attachment->attached().ring_slot_bytes(),
                                         attachment->options().spin_us));
   return std::unique_ptr<RouteClient>(new RingRouteClient(std::move(attachment), std::move(ring)));
 }
 
-RingRouteClient::RingRouteClient(std::unique_ptr<RouterAttachment> attachment, WorkerRing ring)
+RingRouteClient::RingRouteClient(std::unique_ptr<RouterAttachment> attachment, ClientRing ring)
     : RemoteRouteClient(std::move(attachment)), ring_(std::move(ring)) {
   attachment_->NotifyEnd([this] { ring_.Close(); });
 }

@@ -20,9 +20,9 @@ class RingRouteClient : public RemoteRouteClient {
   bool connected() const override { return attachment_->connected() && !ring_.closed(); }
 
  private:
-  RingRouteClient(std::unique_ptr<RouterAttachment> attachment, WorkerRing ring);
+  RingRouteClient(std::unique_ptr<RouterAttachment> attachment, ClientRing ring);
 
-  WorkerRing ring_;                       // closed by the attachment's thread when the router is gone
+  ClientRing ring_;                       // closed by the attachment's thread when the router is gone
   const RouteRequest* posted_ = nullptr;  // owned by the step thread
 };
 

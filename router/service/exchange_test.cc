@@ -223,7 +223,7 @@ TEST(ExchangeTest, GarbageInTheRingIsRefusedAndHarmsNobodyElse) {
   const auto reader = stub->Attach(&context, request);
   router::v1::AttachEvent event;
   ASSERT_TRUE(reader->Read(&event));
-  auto ring = WorkerRing::Open(event.attached().ring_path(), event.attached().ring_slot_bytes(), 0);
+  auto ring = ClientRing::Open(event.attached().ring_path(), event.attached().ring_slot_bytes(), 0);
   ASSERT_TRUE(ring.ok()) << ring.status();
   for (size_t bytes : {size_t{0}, size_t{3}, size_t{kMinRingSlotBytes}}) {
     ASSERT_TRUE(ring->Post([&](absl::Span<uint8_t> slot) -> absl::StatusOr<size_t> {

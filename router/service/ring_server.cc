@@ -44,14 +44,14 @@ absl::StatusOr<std::unique_ptr<RingServer>> RingServer::Start(const std::string&
                                                               std::unique_ptr<RouteAnswerer> answerer,
                                                               RouterMetrics* metrics) {
   std::string path = absl::StrCat(ring_dir, "/", kPrefix, ::getpid(), "-", worker_id);
-  HGA_ASSIGN_OR_RETURN(RouterRing ring, RouterRing::Create(path, slot_bytes, spin_us));
+  HGA_ASSIGN_OR_RETURN(ServerRing ring, ServerRing::Create(path, slot_bytes, spin_us));
   std::unique_ptr<RingServer> server(
       new RingServer(std::move(path), std::move(ring), std::move(answerer), metrics));
   server->thread_ = std::thread(&RingServer::Loop, server.get());
   return server;
 }
 
-RingServer::RingServer(std::string path, RouterRing ring, std::unique_ptr<RouteAnswerer> answerer,
+RingServer::RingServer(std::string path, ServerRing ring, std::unique_ptr<RouteAnswerer> answerer,
                        RouterMetrics* metrics)
     : path_(std::move(path)), ring_(std::move(ring)), answerer_(std::move(answerer)), metrics_(metrics) {}
 

@@ -29,12 +29,12 @@ class RingServer {
   uint64_t slot_bytes() const { return ring_.slot_bytes(); }
 
  private:
-  RingServer(std::string path, RouterRing ring, std::unique_ptr<RouteAnswerer> answerer, RouterMetrics* metrics);
+  RingServer(std::string path, ServerRing ring, std::unique_ptr<RouteAnswerer> answerer, RouterMetrics* metrics);
   void Loop();
   void AnswerOne(absl::Span<const uint8_t> request);
 
   const std::string path_;
-  RouterRing ring_;
+  ServerRing ring_;
   const std::unique_ptr<RouteAnswerer> answerer_;  // used by thread_ only
   RouterMetrics* const metrics_;
   std::thread thread_;

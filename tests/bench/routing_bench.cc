@@ -126,7 +126,7 @@ void BenchRing(int spin_us, const std::string& key, const std::string& what, Rep
   char folder[] = "/dev/shm/hga_bench.XXXXXX";
   HGA_CHECK(mkdtemp(folder) != nullptr);
   const std::string path = absl::StrCat(folder, "/ring");
-  auto router = RouterRing::Create(path, kSlotBytes, spin_us);
+  auto router = ServerRing::Create(path, kSlotBytes, spin_us);
   HGA_CHECK(router.ok());
   const pid_t child = fork();
   HGA_CHECK(child >= 0);
@@ -139,7 +139,7 @@ void BenchRing(int spin_us, const std::string& key, const std::string& what, Rep
     }
     _exit(0);
   }
-  auto worker = WorkerRing::Open(path, kSlotBytes, spin_us);
+  auto worker = ClientRing::Open(path, kSlotBytes, spin_us);
   HGA_CHECK(worker.ok());
   auto us = Microseconds(5000, [&] {
     const absl::Status posted = worker->Post([](absl::Span<uint8_t> slot) -> absl::StatusOr<size_t> {

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <filesystem>
 #include <set>
 #include <sstream>
 #include <thread>
@@ -41,11 +42,11 @@ class DeadClientTest : public ::testing::Test {
     std::set<uint32_t> slots;
     int child = 0;
   };
-  Holder StartHolder(int number, bool with_child) {
+  Holder StartHolder(int number, const std::string& then = "") {
     const std::string log = absl::StrCat(store_.folder(), "/holder", number);
     std::vector<std::string> argv = {absl::StrCat(std::getenv("TEST_SRCDIR"), "/hga_serve/tests/fault/slot_holder"),
                                      store_.address(), absl::StrCat(kHeld)};
-    if (with_child) argv.push_back("fork");
+    if (!then.empty()) argv.push_back(then);
     Holder holder;
     auto started = Process::Start(argv, log);
     EXPECT_TRUE(started.ok()) << started.status();
@@ -87,6 +88,14 @@ class DeadClientTest : public ::testing::Test {
     return false;
   }
 
+  size_t Rings() const {
+    size_t rings = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(store_.folder())) {
+      rings += entry.path().filename().string().rfind("arena.ring-", 0) == 0;
+    }
+    return rings;
+  }
+
   KvStoreProcess store_;
   std::unique_ptr<GrpcKvClient> client_;
 };
@@ -95,7 +104,7 @@ TEST_F(DeadClientTest, SlotsComeBackWithinASecond) {
   std::vector<Holder> holders;
   std::set<uint32_t> held;
   for (int i = 0; i < 3; ++i) {
-    holders.push_back(StartHolder(i, false));
+    holders.push_back(StartHolder(i));
     held.insert(holders.back().slots.begin(), holders.back().slots.end());
   }
   ASSERT_EQ(held.size(), 3 * kHeld) << "two clients were given one slot";
@@ -106,7 +115,7 @@ TEST_F(DeadClientTest, SlotsComeBackWithinASecond) {
 }
 
 TEST_F(DeadClientTest, NotBeforeTheLastMappingIsGone) {
-  Holder holder = StartHolder(0, true);
+  Holder holder = StartHolder(0, "fork");
   ASSERT_GT(holder.child, 0);
   holder.process.Signal(SIGKILL);
   ASSERT_TRUE(holder.process.Wait(absl::Seconds(5)).ok());
@@ -117,6 +126,25 @@ TEST_F(DeadClientTest, NotBeforeTheLastMappingIsGone) {
   }
   ::kill(holder.child, SIGKILL);
   EXPECT_TRUE(AllComeBackWithin(absl::Seconds(1)));
+}
+
+// They do nothing but exchanges, so that is what they are killed in: some while they ask, some while they are answered.
+TEST_F(DeadClientTest, ClientsKilledInAnExchangeLeaveNothing) {
+  for (int round = 0; round < 8; ++round) {
+    Holder holder = StartHolder(round, "fetch");
+    EXPECT_EQ(Rings(), 2u);  // the watcher's and its own
+    const absl::Time kill = absl::Now() + absl::Microseconds(1700 * round);
+    while (absl::Now() < kill) {
+    }
+    ASSERT_TRUE(holder.process.running()) << "it ended by itself";
+    holder.process.Signal(SIGKILL);
+    EXPECT_TRUE(AllComeBackWithin(absl::Seconds(1))) << store_.log();
+    EXPECT_TRUE(holder.process.Wait(absl::Seconds(5)).ok());
+    const absl::Time deadline = absl::Now() + absl::Seconds(1);
+    while (Rings() != 1 && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(2));
+    EXPECT_EQ(Rings(), 1u);
+  }
+  EXPECT_TRUE(store_.process().running());
 }
 
 }  // namespace

@@ -15,13 +15,14 @@ BETWEEN = {
 # reach for what they need, inside their service.
 INSIDE = {
     "kv_store": {
-        "": {"service", "store", "tier", "arena"},
-        "service": {"store", "tier", "arena"},
-        "store": {"tier", "arena"},
-        "client": {"arena"},
+        "": {"service", "store", "tier", "arena", "ring"},
+        "service": {"store", "tier", "arena", "ring"},
+        "store": {"tier", "arena", "ring"},
+        "client": {"arena", "ring"},
         "tool": {"tier"},
         "tier": set(),
         "arena": set(),
+        "ring": set(),
     },
     "router": {
         "": {"service", "index", "client"},
