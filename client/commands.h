@@ -27,6 +27,9 @@ absl::Status RunSessionsPin(const Call& call, bool pinned);
 absl::Status RunStats(const Call& call);
 absl::Status RunModel(const Call& call);
 
+// bench_command.cc
+absl::Status RunBench(const Call& call);
+
 // health_command.cc
 // UNAVAILABLE where the daemon at `address` does not serve within the options' wait.
 absl::Status RunHealth(const Options& options, const std::string& address, Console* console);

@@ -20,12 +20,22 @@ Interrupt::Scope::~Scope() {
   interrupt_->call_ = nullptr;
 }
 
+Interrupt::Deferred::Deferred(Interrupt* interrupt) : interrupt_(interrupt) {
+  std::lock_guard<std::mutex> lock(interrupt_->mu_);
+  interrupt_->deferred_ = true;
+}
+
+Interrupt::Deferred::~Deferred() {
+  std::lock_guard<std::mutex> lock(interrupt_->mu_);
+  interrupt_->deferred_ = false;
+}
+
 bool Interrupt::Trigger() {
   std::lock_guard<std::mutex> lock(mu_);
-  const bool cancels = call_ != nullptr && !triggered_;
+  const bool first = !triggered_;
   triggered_ = true;
-  if (cancels) call_->TryCancel();
-  return cancels;
+  if (first && call_ != nullptr) call_->TryCancel();
+  return first && (call_ != nullptr || deferred_);
 }
 
 bool Interrupt::triggered() const {

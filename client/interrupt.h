@@ -22,7 +22,20 @@ class Interrupt {
     Interrupt* const interrupt_;
   };
 
-  // Any thread. False: there is no call to cancel, or it has been cancelled before.
+  // While this lives the first Trigger() does not end the process where there is no call either: whoever made this
+  // looks at triggered() between calls, and has something to put away.
+  class Deferred {
+   public:
+    explicit Deferred(Interrupt* interrupt);
+    ~Deferred();
+    Deferred(const Deferred&) = delete;
+    Deferred& operator=(const Deferred&) = delete;
+
+   private:
+    Interrupt* const interrupt_;
+  };
+
+  // Any thread. False: there is no call to cancel and nothing is deferred, or it was triggered before.
   bool Trigger();
   bool triggered() const;
 
@@ -30,6 +43,7 @@ class Interrupt {
   mutable std::mutex mu_;
   // Guarded by mu_.
   grpc::ClientContext* call_ = nullptr;
+  bool deferred_ = false;
   bool triggered_ = false;
 };
 

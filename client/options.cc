@@ -56,6 +56,40 @@ void AddStoreCommand(CLI::App* app, Options* o) {
   });
 }
 
+void AddBenchCommand(CLI::App* app, Options* o) {
+  BenchOptions* b = &o->bench;
+  CLI::App* bench = Add(app, o, Command::kBench, "bench",
+                        "Speed of prefill and decode at growing depths, beside what the machine can do at most");
+  bench->footer(
+      "Prompts are random tokens that the store does not know. Columns: prefill in tokens/s, GFLOP/s and share of\n"
+      "this machine's f32 FMA rate; seconds to the first token; decode in tokens/s, ms per token, GB/s (weights that\n"
+      "a step reads, and the K/V it attends) and share of this machine's read bandwidth; keys attended of those a\n"
+      "dense model reads; where blocks of K/V were found. --budget and its kin hold for routed attention: hga --help");
+  bench->add_option("--depths", b->depths, "Tokens of the prompts; default 512,4096,16384")
+      ->delimiter(',')
+      ->type_name("N,...");
+  bench->add_option("--modes", b->modes, "Kinds of attention; default routed,dense")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"routed", "dense"}))
+      ->type_name("MODE,...");
+  const auto count = [bench](const std::string& flag, uint32_t* value, const std::string& help) {
+    bench->add_option(flag, *value, help)->check(CLI::Range(1, 1 << 20))->type_name("N");
+  };
+  count("--decode-tokens,--decode_tokens", &b->decode_tokens, "Decode steps after each prompt; default 64");
+  count("--repetitions", &b->repetitions, "Medians of so many; default 1");
+  bench->add_flag("--prefill-only,--prefill_only", b->prefill_only, "No decode");
+  bench->add_flag("--resume", b->resume, "Each depth again, its K/V in the store: time to the first token");
+  bench->add_flag("--no-limits,--no_limits", b->no_limits, "Do not measure this machine: the worker is on another one");
+  bench->add_option("--seed", o->seed, "Of the prompts; default: another each time")->type_name("N");
+  // Unlike the flag of all commands, takes the file as a word of its own too: bench has no other words.
+  bench->add_option_function<std::string>(
+           "--json", [o](const std::string& file) { o->json = file; },
+           "Figures as one flat JSON object, on the last line of stdout, or in FILE")
+      ->expected(0, 1)
+      ->default_str("-")
+      ->type_name("[FILE]");
+}
+
 void AddCommands(CLI::App* app, Options* o) {
   constexpr char kSession[] = "Name that keeps the K/V for the next time";
   CLI::App* ask = Add(app, o, Command::kAsk, "ask", "Ask a question about a text file");
@@ -107,6 +141,7 @@ void AddCommands(CLI::App* app, Options* o) {
   explain->add_option("--chunks", o->chunks, "Chunks shown per KV head, by mass")
       ->check(CLI::Range(1, 1 << 20))
       ->type_name("N");
+  AddBenchCommand(app, o);
   Add(app, o, Command::kStats, "stats", "Counters of the worker, the store and the router");
   AddModelCommands(app, o);
   AddStoreCommand(app, o);
@@ -207,6 +242,10 @@ absl::Status Options::Validate() const {
   if ((of_one && session.empty()) ||
       (command == Command::kSessionsFork && (session.empty() || fork.empty())))
     return absl::InvalidArgumentError("the name is empty");
+  if (command == Command::kBench) {
+    HGA_RETURN_IF_ERROR(bench.Validate());
+    if (!attention.empty()) return absl::InvalidArgumentError("bench takes --modes, not --attention");
+  }
   if ((budget > 0 || budget_tokens > 0) && attention == "dense")
     return absl::InvalidArgumentError("--budget and --budget-tokens have no meaning with --attention dense");
   if (budget > 0 && budget_tokens > 0)

@@ -9,12 +9,14 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "client/bench/bench_options.h"
 #include "proto/gpu_worker/v1/gpu_worker.pb.h"
 
 namespace hga {
 
-enum class Command { kAsk, kChat, kGenerate, kPrefill, kSessionsList, kSessionsDelete, kSessionsFork,
-                     kSessionsPin, kSessionsUnpin, kExplain, kStats, kModel, kModelInspect, kHealth, kDoctor, kSize, kStore };
+enum class Command { kAsk, kChat, kGenerate, kPrefill, kSessionsList, kSessionsDelete, kSessionsFork, kSessionsPin,
+                     kSessionsUnpin, kExplain, kBench, kStats, kModel, kModelInspect, kHealth, kDoctor, kSize,
+                     kStore };
 
 struct Options {
   Command command = Command::kModel;
@@ -62,6 +64,8 @@ struct Options {
   uint32_t layer = 0;
   std::optional<uint32_t> position;  // absent: the last
   uint32_t chunks = 8;
+
+  BenchOptions bench;
 
   // Model inspect.
   std::string model_path;

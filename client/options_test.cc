@@ -72,6 +72,36 @@ TEST_F(OptionsTest, ModelInspect) {
   EXPECT_EQ(Parse({"model", "inspect", "m.gguf", "--context", "0"}), kExitUsage);
 }
 
+TEST_F(OptionsTest, Bench) {
+  ASSERT_EQ(Parse({"bench"}), std::nullopt) << err_.str();
+  EXPECT_EQ(options_.command, Command::kBench);
+  EXPECT_THAT(options_.bench.depths, ElementsAre(512, 4096, 16384));
+  EXPECT_THAT(options_.bench.modes, ElementsAre("routed", "dense"));
+  ASSERT_EQ(Parse({"bench", "--depths", "100,200", "--modes", "dense", "--decode_tokens", "8", "--repetitions", "3",
+                   "--resume", "--no_limits", "--budget", "0.03", "--seed", "7", "--json", "f"}),
+            std::nullopt)
+      << err_.str();
+  EXPECT_THAT(options_.bench.depths, ElementsAre(100, 200));
+  EXPECT_THAT(options_.bench.modes, ElementsAre("dense"));
+  EXPECT_EQ(options_.bench.decode_tokens, 8u);
+  EXPECT_EQ(options_.bench.repetitions, 3u);
+  EXPECT_TRUE(options_.bench.resume);
+  EXPECT_TRUE(options_.bench.no_limits);
+  EXPECT_EQ(options_.budget, 0.03f);
+  EXPECT_EQ(options_.seed, 7u);
+  EXPECT_EQ(options_.json, "f");
+  ASSERT_EQ(Parse({"bench", "--json"}), std::nullopt);
+  EXPECT_EQ(options_.json, "-");
+  ASSERT_EQ(Parse({"bench", "--json", "--resume"}), std::nullopt);
+  EXPECT_EQ(options_.json, "-");
+  ASSERT_EQ(Parse({"bench", "--prefill-only", "--json=g"}), std::nullopt);
+  EXPECT_EQ(options_.json, "g");
+  for (const char* wrong : {"--depths=64", "--depths=x", "--depths=512,512", "--modes=sparse", "--decode_tokens=0",
+                            "--repetitions=0", "--attention=dense"}) {
+    EXPECT_EQ(Parse({"bench", wrong}), kExitUsage) << wrong;
+  }
+}
+
 TEST_F(OptionsTest, CommonFlagsStandBeforeOrAfterTheCommand) {
   EXPECT_EQ(Parse({"--worker", "localhost:1", "model"}), std::nullopt);
   EXPECT_EQ(options_.worker, "localhost:1");

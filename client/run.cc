@@ -33,6 +33,8 @@ absl::Status Dispatch(const Call& call) {
       return RunSessionsPin(call, false);
     case Command::kExplain:
       return RunExplain(call);
+    case Command::kBench:
+      return RunBench(call);
     case Command::kStats:
       return RunStats(call);
     case Command::kModel:

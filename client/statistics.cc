@@ -172,7 +172,14 @@ nlohmann::json ModelJson(const gpu_worker::v1::GetModelResponse& m) {
           {"parameters", m.parameters()},
           {"kv_bytes_per_token", m.kv_bytes_per_token()},
           {"backend", m.backend()},
-          {"threads", m.threads()}};
+          {"threads", m.threads()},
+          {"layers", m.layers()},
+          {"query_heads", m.query_heads()},
+          {"kv_heads", m.kv_heads()},
+          {"head_dim", m.head_dim()},
+          {"active_parameters", m.active_parameters()},
+          {"output_parameters", m.output_parameters()},
+          {"decode_weight_bytes", m.decode_weight_bytes()}};
 }
 
 nlohmann::json SessionsJson(const gpu_worker::v1::ListSessionsResponse& sessions) {
@@ -215,7 +222,10 @@ std::string ModelTable(const gpu_worker::v1::GetModelResponse& m) {
                       Row("parameters", absl::StrFormat("%.1f million", m.parameters() / 1e6)),
                       Row("context", absl::StrFormat("%d tokens", m.context_tokens())),
                       Row("vocabulary", absl::StrFormat("%d tokens", m.vocab_size())),
+                      Row("layers", absl::StrFormat("%d, %d query heads and %d KV heads of %d", m.layers(),
+                                                    m.query_heads(), m.kv_heads(), m.head_dim())),
                       Row("K/V per token", HumanBytes(m.kv_bytes_per_token())),
+                      Row("weights per step", HumanBytes(m.decode_weight_bytes())),
                       Row("backend", absl::StrFormat("%s, %d threads", m.backend(), m.threads())));
 }
 

@@ -14,6 +14,7 @@
 #include "gpu_worker/backend/backend.h"
 #include "gpu_worker/backend/rounded_kv.h"
 #include "gpu_worker/engine/engine.h"
+#include "gpu_worker/engine/step_trace.h"
 #include "gpu_worker/inspect.h"
 #include "gpu_worker/model/loaded_model.h"
 #include "gpu_worker/options.h"
@@ -136,8 +137,12 @@ absl::Status Serve(const GpuWorkerOptions& o) {
   RouterLink link(RouterFactory(o, geometry));
   if (!link.configured()) LogWarning("no --router: all attention is dense");
 
+  std::unique_ptr<StepTrace> trace;
+  if (!o.trace.empty()) {
+    HGA_ASSIGN_OR_RETURN(trace, StepTrace::Open(o.trace, o.trace_bytes));
+  }
   HGA_ASSIGN_OR_RETURN(auto engine, Engine::Start(Describe(*model, geometry), o.engine, backend.get(), store.get(),
-                                                  &link, registry));
+                                                  &link, registry, trace.get()));
   const uint32_t threads = o.threads > 0 ? o.threads : std::max(1u, std::thread::hardware_concurrency());
   WorkerService service(model.get(), engine.get(), store.get(), &link, {backend->name(), threads});
   DaemonOptions daemon_options;

@@ -12,6 +12,9 @@
 namespace hga {
 namespace {
 
+// Room for the trace's beginning, a step, and its end.
+constexpr uint64_t kMinTraceBytes = uint64_t{64} << 10;
+
 void AddEngineOptions(CLI::App* app, EngineOptions* e) {
   app->add_option("--window_tokens", e->window_tokens, "Newest tokens, attended always by an answer's tokens");
   app->add_option("--prefill_window_tokens", e->prefill_window_tokens, "The same for a prompt's tokens");
@@ -85,6 +88,9 @@ absl::Status GpuWorkerOptions::Validate() const {
   if (router_spin_us < 0 || router_spin_us > 100000) {
     return absl::InvalidArgumentError("--router_spin_us must be 0 to 100000");
   }
+  if (!trace.empty() && trace_bytes < kMinTraceBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("--trace_bytes must be ", kMinTraceBytes, " or more"));
+  }
   return ValidateBudget(engine.budget);
 }
 
@@ -117,6 +123,10 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
       ->transform(CLI::AsSizeValue(false));
   app.add_option("--kv_dtype", o->kv_dtype, "bf16, fp8_e4m3 or int8: what K/V is rounded to; for kv_store --kv_dtype");
   app.add_option("--threads", o->threads, "Threads of the backend; 0: one per core");
+  app.add_option("--trace", o->trace,
+                 "Write where the steps' time goes to this file, as a Chrome trace (chrome://tracing, Perfetto)");
+  app.add_option("--trace_bytes", o->trace_bytes, "Stop tracing when the file has this size")
+      ->transform(CLI::AsSizeValue(false));
   AddEngineOptions(&app, &o->engine);
   app.add_flag("--sizes", o->sizes, "Show what known models need at several contexts, and exit")->group("Inspect");
   AddInspectOptions(&app, &o->inspect);

@@ -30,6 +30,8 @@ struct GpuWorkerOptions {
   uint64_t device_tier = 0;          // bytes; 0: what the rest leaves
   int threads = 0;      // 0: one per core
   int router_spin_us = 0;
+  std::string trace;                             // file that gets a Chrome trace of the steps; empty: none
+  uint64_t trace_bytes = uint64_t{256} << 20;    // some ten thousand decode steps of 30 layers
   WatchOptions watch;
   EngineOptions engine;
   bool sizes = false;      // show what known models need and exit

@@ -48,12 +48,16 @@ grpc::Status FakeWorker::Generate(Context* context, const pb::GenerateRequest* r
     std::lock_guard<std::mutex> lock(mu_);
     requests_.push_back(*request);
   }
+  if (on_generate) on_generate();
   if (!request_id.empty()) context->AddInitialMetadata("x-request-id", request_id);
   if (request->append() && sessions.count(request->session()) == 0) {
     return grpc::Status(grpc::StatusCode::NOT_FOUND, "session '" + request->session() + "' does not exist");
   }
-  if (!request->session().empty()) sessions.insert(request->session());
-  for (const pb::GenerateEvent& event : events) writer->Write(event);
+  const bool known = !request->session().empty() && !sessions.insert(request->session()).second;
+  for (pb::GenerateEvent event : events) {
+    if (known && event.has_finished()) event.mutable_finished()->set_reused_tokens(reused_when_known);
+    writer->Write(event);
+  }
   // Flow control blocks Write while nobody reads; it returns false once the call is cancelled.
   while (endless && writer->Write(events.back())) {
   }
@@ -68,6 +72,15 @@ grpc::Status FakeWorker::Generate(Context* context, const pb::GenerateRequest* r
 grpc::Status FakeWorker::GetModel(Context*, const pb::GetModelRequest*, pb::GetModelResponse* response) {
   response->set_name("tiny");
   response->set_context_tokens(8192);
+  response->set_vocab_size(259);
+  response->set_kv_bytes_per_token(256);
+  response->set_layers(2);
+  response->set_query_heads(4);
+  response->set_kv_heads(2);
+  response->set_head_dim(16);
+  response->set_active_parameters(1000);
+  response->set_output_parameters(200);
+  response->set_decode_weight_bytes(1200);
   return grpc::Status::OK;
 }
 

@@ -3,6 +3,7 @@
 #define HGA_CLIENT_TESTING_FAKE_WORKER_H_
 
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -26,6 +27,8 @@ class FakeWorker : private gpu_worker::v1::GpuWorker::Service {
   std::vector<gpu_worker::v1::GenerateEvent> events;
   grpc::Status status;
   std::string request_id;          // in the initial metadata; empty: none
+  std::function<void()> on_generate;  // at the start of each call
+  uint32_t reused_when_known = 0;  // reused_tokens of Finished where the session was there before
   bool endless = false;            // repeats the last event until the call is cancelled
   std::set<std::string> pinned;
   std::set<std::string> sessions;  // append=true to another one is NOT_FOUND

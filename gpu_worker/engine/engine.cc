@@ -16,7 +16,8 @@ constexpr size_t kMaxStopBytes = 1024;
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineModel& model, const EngineOptions& options,
                                                       Backend* backend, KvClient* store, RouterLink* link,
-                                                      std::shared_ptr<prometheus::Registry> registry) {
+                                                      std::shared_ptr<prometheus::Registry> registry,
+                                                      StepTrace* trace) {
   HGA_RETURN_IF_ERROR(model.geometry.Validate());
   HGA_RETURN_IF_ERROR(options.Validate(model.geometry));
   if (backend->max_rows() < options.prefill_batch_tokens) {
@@ -24,7 +25,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineModel& model, 
                                                    ": the backend takes ", backend->max_rows(), " at a time"));
   }
   auto engine = std::unique_ptr<Engine>(new Engine(model, options, std::move(registry)));
-  engine->loop_ = std::make_unique<StepLoop>(model, options, backend, store, link, &engine->metrics_);
+  engine->loop_ = std::make_unique<StepLoop>(model, options, backend, store, link, &engine->metrics_, trace);
   return engine;
 }
 

@@ -12,10 +12,12 @@ namespace hga {
 // Thread-safe. What is given to it outlives it.
 class Engine {
  public:
-  // INVALID_ARGUMENT: options that do not fit the model. registry: as in EngineMetrics.
+  // INVALID_ARGUMENT: options that do not fit the model. registry: as in EngineMetrics. trace: of the steps; nullptr:
+  // none.
   static absl::StatusOr<std::unique_ptr<Engine>> Start(const EngineModel& model, const EngineOptions& options,
                                                        Backend* backend, KvClient* store, RouterLink* link,
-                                                       std::shared_ptr<prometheus::Registry> registry);
+                                                       std::shared_ptr<prometheus::Registry> registry,
+                                                       StepTrace* trace = nullptr);
   ~Engine() = default;
 
   // INVALID_ARGUMENT: the request. RESOURCE_EXHAUSTED: too many wait. UNAVAILABLE: stopping.

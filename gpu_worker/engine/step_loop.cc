@@ -26,11 +26,11 @@ AttendShapes ShapesOf(const EngineModel& model, const EngineOptions& options) {
 }  // namespace
 
 StepLoop::StepLoop(const EngineModel& model, const EngineOptions& options, Backend* backend, KvClient* store,
-                   RouterLink* link, EngineMetrics* metrics)
+                   RouterLink* link, EngineMetrics* metrics, StepTrace* trace)
     : model_(model), options_(options), shapes_(ShapesOf(model, options)), backend_(backend), store_(store),
-      link_(link), metrics_(metrics) {
+      link_(link), metrics_(metrics), trace_(trace) {
   runner_ = std::make_unique<StepRunner>(
-      backend, store, link, metrics, shapes_,
+      backend, store, link, metrics, trace, shapes_,
       [this](uint64_t tick, uint32_t wanted) { return MakeRoom(tick, wanted); });
   SealerOptions sealer;
   sealer.shape = shapes_.prefill;
@@ -77,6 +77,10 @@ void StepLoop::Loop() {
       if (stopping_ && live_ == 0) return;
     }
     const bool worked = RunStep();
+    if (trace_ != nullptr) {
+      const StepTrace::Span span(trace_, "trace");
+      trace_->Write();
+    }
     std::unique_lock<std::mutex> lock(mu_);
     const auto has_work = [&] { return !answers_.empty() || !submitted_.empty() || (stopping_ && live_ == 0); };
     if (worked || has_work()) continue;
@@ -89,6 +93,7 @@ void StepLoop::Loop() {
 }
 
 void StepLoop::TakeWork() {
+  const StepTrace::Span span(trace_, "take_work");
   std::deque<SealerEvent> answers;
   {
     std::lock_guard<std::mutex> lock(mu_);
@@ -215,17 +220,27 @@ std::vector<StepPart> StepLoop::PickDecode() {
   return parts;
 }
 
-bool StepLoop::RunStep() {
+std::vector<StepPart> StepLoop::PickStep() {
+  const StepTrace::Span span(trace_, "pick_step");
   std::vector<StepPart> parts = prefilled_last_ ? PickDecode() : PickPrefill();
   const bool first_choice = !parts.empty();
   if (parts.empty()) parts = prefilled_last_ ? PickPrefill() : PickDecode();
+  if (!parts.empty() && first_choice) prefilled_last_ = !prefilled_last_;
+  return parts;
+}
+
+bool StepLoop::RunStep() {
+  std::vector<StepPart> parts = PickStep();
   if (parts.empty()) return false;
-  prefilled_last_ = first_choice ? !prefilled_last_ : prefilled_last_;
   const bool decodes = parts[0].sequence->answering();
+  const StepTrace::Span whole(trace_, decodes ? "decode" : "prefill",
+                              {"rows", decodes ? parts.size() : parts[0].rows, "position",
+                               parts[0].sequence->computed});
   const absl::Time begin = absl::Now();
   const absl::Status status = runner_->Run(&parts, &logits_);
   metrics_->ObserveStep(decodes, absl::ToDoubleSeconds(absl::Now() - begin));
   if (!status.ok()) LogError("a step failed", {{"error", status.message()}});
+  const StepTrace::Span finish(trace_, "finish");
   for (StepPart& part : parts) {
     if (!status.ok()) part.status = status;
     const size_t vocab = model_.vocab_size;
@@ -274,7 +289,10 @@ void StepLoop::FinishPart(const StepPart& part, absl::Span<float> logits) {
     if (!s->answering()) s->events->Push(std::move(progress));
   }
   if (part.want_logits) {
-    TakeToken(s, s->sampler.Sample(logits, s->tokens));
+    StepTrace::Span span(trace_, "sample");
+    const uint32_t token = s->sampler.Sample(logits, s->tokens);
+    span.Next("hand_out");
+    TakeToken(s, token);
   } else if (NextRows(*s) == 0) {
     End(s, absl::OkStatus(), FinishReason::kPrefillOnly);
   }

@@ -18,13 +18,14 @@
 #include "gpu_worker/engine/sealer.h"
 #include "gpu_worker/engine/sequence.h"
 #include "gpu_worker/engine/step_runner.h"
+#include "gpu_worker/engine/step_trace.h"
 
 namespace hga {
 
 class StepLoop {
  public:
   StepLoop(const EngineModel& model, const EngineOptions& options, Backend* backend, KvClient* store,
-           RouterLink* link, EngineMetrics* metrics);
+           RouterLink* link, EngineMetrics* metrics, StepTrace* trace);
   // Stops as Stop does and waits for the sequences to be saved.
   ~StepLoop();
 
@@ -55,6 +56,7 @@ class StepLoop {
 
   // Steps (step_loop.cc).
   bool RunStep();
+  std::vector<StepPart> PickStep();
   const AttendShape& ShapeOf(const Sequence& s) const { return s.decoding() ? shapes_.decode : shapes_.prefill; }
   bool Ready(Sequence* s, uint32_t rows);
   bool Cover(Sequence* s, uint32_t rows);
@@ -78,6 +80,7 @@ class StepLoop {
   KvClient* const store_;
   RouterLink* const link_;
   EngineMetrics* const metrics_;
+  StepTrace* const trace_;
 
   struct Pending {
     std::shared_ptr<const EngineRequest> request;

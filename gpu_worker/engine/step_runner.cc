@@ -15,19 +15,25 @@
 
 namespace hga {
 StepRunner::StepRunner(Backend* backend, KvClient* store, RouterLink* link, EngineMetrics* metrics,
-                       const AttendShapes& shapes, std::function<uint32_t(uint64_t, uint32_t)> make_room)
-    : backend_(backend), store_(store), link_(link), metrics_(metrics), shapes_(shapes),
+                       StepTrace* trace, const AttendShapes& shapes,
+                       std::function<uint32_t(uint64_t, uint32_t)> make_room)
+    : backend_(backend), store_(store), link_(link), metrics_(metrics), trace_(trace), shapes_(shapes),
       geometry_(shapes_.prefill.geometry), make_room_(std::move(make_room)), dense_(geometry_) {}
 
 absl::Status StepRunner::Run(std::vector<StepPart>* parts, std::vector<float>* logits) {
+  StepTrace::Span span(trace_, "lay_out");
   ++step_;
   counts_ = {};
   router_ = link_->current();
   LayOut(parts);
+  span.Next("embedding");
   HGA_RETURN_IF_ERROR(backend_->Begin(rows_));
+  span.Next("layers");
   for (uint32_t layer = 0; layer < geometry_.layers; ++layer) HGA_RETURN_IF_ERROR(RunLayer(layer));
+  span.Next("report");
   router_ = {};
   Report();
+  span.Next("logits");
   logits->clear();
   const bool wanted = std::any_of(parts->begin(), parts->end(), [](const StepPart& p) { return p.want_logits; });
   return wanted ? backend_->Logits(logits) : absl::OkStatus();
@@ -80,6 +86,8 @@ void StepRunner::SetBudget(Block* block) const {
 }
 
 absl::Status StepRunner::RunLayer(uint32_t layer) {
+  const StepTrace::Span whole(trace_, "layer", {"layer", layer});
+  StepTrace::Span stage(trace_, "pre_attention", {"layer", layer});
   ++tick_;
   kv_rows_.clear();
   for (const Block& block : blocks_) {
@@ -90,15 +98,22 @@ absl::Status StepRunner::RunLayer(uint32_t layer) {
     }
   }
   HGA_RETURN_IF_ERROR(backend_->PreAttention(layer, kv_rows_));
+  stage.Next("window_attention");
   // First what is attended anyway: what a key is worth shows only beside it.
   HGA_RETURN_IF_ERROR(AttendAlways(layer));
+  stage.Next("post_queries");
   PostRoutes(layer);
+  stage.Next("wait_selection");
   WaitRoutes();
+  stage.Next("fetch");
   FetchMissing(layer);
+  stage.Next("count_keys");
   AnswerProbes(layer);
   CountKeys();
+  stage.Next("routed_attention");
   HGA_RETURN_IF_ERROR(AttendSelected(layer));
   if (plan_.sum_values) HGA_RETURN_IF_ERROR(AddResidual());
+  stage.Next("post_attention");
   return backend_->PostAttention(layer);
 }
 

@@ -14,6 +14,7 @@
 #include "gpu_worker/engine/router_link.h"
 #include "gpu_worker/engine/sequence.h"
 #include "gpu_worker/engine/step_budget.h"
+#include "gpu_worker/engine/step_trace.h"
 #include "kv_store/client/kv_client.h"
 #include "router/client/dense_route_client.h"
 
@@ -35,8 +36,8 @@ struct StepPart {
 class StepRunner {
  public:
   // make_room(tick, wanted): releases blocks that were not used at `tick`; returns how many.
-  StepRunner(Backend* backend, KvClient* store, RouterLink* link, EngineMetrics* metrics, const AttendShapes& shapes,
-             std::function<uint32_t(uint64_t tick, uint32_t wanted)> make_room);
+  StepRunner(Backend* backend, KvClient* store, RouterLink* link, EngineMetrics* metrics, StepTrace* trace,
+             const AttendShapes& shapes, std::function<uint32_t(uint64_t tick, uint32_t wanted)> make_room);
 
   // logits: [parts with want_logits][vocab]. An error is the backend's and ends all parts.
   absl::Status Run(std::vector<StepPart>* parts, std::vector<float>* logits);
@@ -95,6 +96,7 @@ class StepRunner {
   KvClient* const store_;
   RouterLink* const link_;
   EngineMetrics* const metrics_;
+  StepTrace* const trace_;
   const AttendShapes shapes_;
   const KvGeometry& geometry_;  // of shapes_
   const std::function<uint32_t(uint64_t, uint32_t)> make_room_;

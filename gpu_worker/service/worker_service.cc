@@ -8,6 +8,7 @@
 #include "common/base/status.h"
 #include "common/rpc/request_metadata.h"
 #include "common/rpc/status.h"
+#include "gpu_worker/model/token_work.h"
 #include "gpu_worker/service/convert.h"
 
 namespace hga {
@@ -109,6 +110,14 @@ grpc::Status WorkerService::GetModel(grpc::ServerContext*, const gpu_worker::v1:
   response->set_kv_bytes_per_token(config.Geometry().bytes_per_token());
   response->set_backend(info_.backend);
   response->set_threads(info_.threads);
+  response->set_layers(config.layers);
+  response->set_query_heads(config.query_heads);
+  response->set_kv_heads(config.kv_heads);
+  response->set_head_dim(config.head_dim);
+  const TokenWork work = CountTokenWork(model_->weights);
+  response->set_active_parameters(work.layer_parameters);
+  response->set_output_parameters(work.output_parameters);
+  response->set_decode_weight_bytes(work.decode_bytes);
   return grpc::Status::OK;
 }
 

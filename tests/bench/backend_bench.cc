@@ -6,6 +6,7 @@
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/machine_limits.h"
 #include "gpu_worker/backend/backend.h"
 #include "gpu_worker/model/loaded_model.h"
 #include "tests/bench/bench_main.h"

@@ -5,6 +5,7 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
+#include "common/base/machine_limits.h"
 #include "common/base/status.h"
 #include "kv_store/client/grpc_kv_client.h"
 #include "tests/bench/metrics_overhead.h"

@@ -16,6 +16,7 @@
 #include "absl/numeric/bits.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/machine_limits.h"
 #include "kv_store/service/testing_daemon.h"
 #include "kv_store/tier/rocks_tier.h"
 #include "tests/bench/bench_main.h"

@@ -17,6 +17,7 @@
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "common/base/check.h"
+#include "common/base/machine_limits.h"
 #include "kv_store/client/grpc_kv_client.h"
 #include "kv_store/service/testing_daemon.h"
 #include "tests/bench/kv_store_disk.h"

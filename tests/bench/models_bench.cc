@@ -18,6 +18,7 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/machine_limits.h"
 #include "common/base/status.h"
 #include "gpu_worker/model/loaded_model.h"
 #include "gpu_worker/model/random_checkpoint.h"

@@ -4,6 +4,7 @@
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/machine_limits.h"
 #include "tests/bench/bench_main.h"
 #include "tests/bench/report.h"
 #include "tests/support/requests.h"

@@ -21,14 +21,6 @@ class Report {
   std::vector<std::pair<std::string, double>> numbers_;
 };
 
-// The machine in words: CPU model and cores.
-std::string MachineName();
-// Read bandwidth of memory in GB/s with one thread per core, median of some passes over 512 MiB.
-double MeasureReadBandwidth();
-
-// Sum of the words, read at the speed of memory. `count` is a multiple of 8.
-uint64_t SumWords(const uint64_t* data, size_t count);
-
 // Nearest-rank quantile, q in [0, 1]; sorts `samples`.
 double Quantile(std::vector<double>* samples, double q);
 

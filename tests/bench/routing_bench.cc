@@ -14,6 +14,7 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/machine_limits.h"
 #include "common/shm/ring.h"
 #include "router/index/index_fixture.h"
 #include "router/index/select.h"

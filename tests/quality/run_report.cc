@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/machine_limits.h"
 #include "common/base/status.h"
 #include "tests/bench/report.h"
 #include "tests/quality/bench.h"
