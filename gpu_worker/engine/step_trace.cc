@@ -41,8 +41,9 @@ bool WriteAll(int file, const char* data, size_t size) {
 absl::StatusOr<std::unique_ptr<StepTrace>> StepTrace::Open(const std::string& path, uint64_t max_bytes) {
   const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
   if (file < 0) return absl::UnavailableError(absl::StrCat("--trace ", path, ": ", std::strerror(errno)));
-  // A file that was there before may be readable by others.
-  if (::fchmod(file, 0600) != 0) {
+  // A file that was there before may be readable by others. A device or a pipe keeps its mode.
+  struct stat info;
+  if (::fstat(file, &info) != 0 || (S_ISREG(info.st_mode) && ::fchmod(file, 0600) != 0)) {
     const int error = errno;
     ::close(file);
     return absl::UnavailableError(absl::StrCat("--trace ", path, ": ", std::strerror(error)));

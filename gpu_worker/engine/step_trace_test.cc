@@ -103,7 +103,7 @@ TEST_F(StepTraceTest, ALinkIsNotFollowed) {
 
 TEST_F(StepTraceTest, AFullDiskEndsTheTraceOnly) {
   auto trace = StepTrace::Open("/dev/full", kPlenty);
-  if (!trace.ok()) GTEST_SKIP() << trace.status();  // not ours to change
+  ASSERT_TRUE(trace.ok()) << trace.status();
   { const StepTrace::Span span(trace->get(), "step"); }
   (*trace)->Write();
   { const StepTrace::Span span(trace->get(), "step"); }
