@@ -27,6 +27,7 @@ StoreLoopOptions LoopOptions(const KvStoreOptions& o) {
   loop.read_threads = o.read_threads;
   loop.store.writeback_queue_chunks = o.writeback_queue_chunks;
   loop.store.disk_bytes = o.disk_bytes;
+  loop.store.pin_bytes = o.pin_bytes;
   loop.store.pinned_sessions.insert(o.pin.begin(), o.pin.end());
   // Packed blocks take a byte and a 32nd per value instead of two.
   if (o.kv_dtype != "bf16") loop.store.disk_bytes = o.disk_bytes / 33 * 64;

@@ -118,6 +118,8 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, KvStoreOption
   app.add_option("--pin", o->pin,
                  "Sessions, system prompts for one, that leave RAM last and keep their K/V under --disk_bytes")
       ->delimiter(',');
+  AddBytes(&app, "--pin_bytes", &o->pin_bytes,
+           "K/V, as it is in RAM, that sessions pinned by requests may have; 0: half of what --disk_bytes has for blocks");
   app.add_option("--record_trace", o->record_trace,
                  "File to record accesses in, for tests/bench/replay_trace; empty: none");
   AddBytes(&app, "--record_trace_bytes", &o->record_trace_bytes, "The recording ends at this size");

@@ -33,6 +33,7 @@ struct KvStoreOptions {
   std::string kv_dtype = "bf16";
   uint64_t packed_ram_bytes = 0;  // 0: none
   std::vector<std::string> pin;  // names of sessions
+  uint64_t pin_bytes = 0;  // 0: half of what disk_bytes has for blocks
   std::string record_trace;  // file; empty: none
   uint64_t record_trace_bytes = 256ull << 20;
 

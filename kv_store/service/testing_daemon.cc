@@ -7,6 +7,7 @@
 
 #include "common/base/check.h"
 #include "common/base/status.h"
+#include "kv_store/tier/packed_tier.h"
 #include "kv_store/tier/rocks_tier.h"
 
 namespace hga {
@@ -23,11 +24,14 @@ TestingDaemon::~TestingDaemon() {
   std::filesystem::remove_all(dir_, ignored);
 }
 
-absl::Status TestingDaemon::Start(uint64_t arena_bytes, bool commit_waits_for_disk) {
+absl::Status TestingDaemon::Start(uint64_t arena_bytes, bool commit_waits_for_disk, KvDtype kv_dtype,
+                                  uint64_t packed_ram_bytes) {
   registry_ = std::make_shared<prometheus::Registry>();
   RocksTierOptions rocks;
   rocks.data_dir = dir_ + "/data";
+  rocks.kv_dtype = kv_dtype;
   HGA_ASSIGN_OR_RETURN(auto tier, OpenRocksTier(rocks));
+  if (packed_ram_bytes > 0) tier = std::make_unique<PackedTier>(std::move(tier), packed_ram_bytes);
   StoreLoopOptions options;
   options.arena_path = dir_ + "/arena";
   options.arena_bytes = arena_bytes;

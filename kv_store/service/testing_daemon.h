@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "common/kv/kv_dtype.h"
 #include "common/rpc/daemon.h"
 #include "kv_store/service/kv_service.h"
 #include "kv_store/store/store_loop.h"
@@ -18,7 +19,8 @@ class TestingDaemon {
   ~TestingDaemon();  // removes the folder
 
   // Starts, or starts again on the same data.
-  absl::Status Start(uint64_t arena_bytes, bool commit_waits_for_disk = false);
+  absl::Status Start(uint64_t arena_bytes, bool commit_waits_for_disk = false, KvDtype kv_dtype = KvDtype::kBf16,
+                     uint64_t packed_ram_bytes = 0);
   // `flush`: as SIGTERM does; otherwise what is not durable is lost.
   void Stop(bool flush);
 

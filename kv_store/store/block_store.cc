@@ -66,6 +66,7 @@ void BlockStore::Pinned(const ChunkHash& hash, int change) {
   const bool before = chunk->pinned > 0;
   chunk->pinned += change;
   if (before == (chunk->pinned > 0)) return;
+  chunks_pinned_ += before ? -1 : 1;
   Record(before ? TraceEvent::kUnpin : TraceEvent::kPin, hash);
   if (chunk->ram == nullptr) return;
   for (uint32_t slot : chunk->ram->slots) {

@@ -168,6 +168,9 @@ struct BlockStoreOptions {
   // Budget of the disk, counted in bytes of blocks as they are in RAM; 0: none. Seven tenths are for blocks, the rest for
   // dead blocks not collected yet, the index and the log.
   uint64_t disk_bytes = 0;
+  // K/V, counted in the same way, that sessions pinned by requests may keep from the disk budget, those of `pinned_sessions`
+  // counted in; 0: half of what the budget has for blocks, without a budget no bound.
+  uint64_t pin_bytes = 0;
   // Sessions, system prompts for one, whose blocks are evicted last and whose K/V is never given up for the budget.
   absl::flat_hash_set<std::string> pinned_sessions;
   std::shared_ptr<TraceRecorder> trace;  // nullptr: nothing is recorded
@@ -216,7 +219,8 @@ class BlockStore {
   absl::Status DeleteSession(const std::string& name);
   // Copies the manifest as it was last written, no block. ALREADY_EXISTS: `to` is taken.
   absl::Status ForkSession(const std::string& from, const std::string& to);
-  // Whether its blocks leave RAM last and stay on disk. NOT_FOUND; FAILED_PRECONDITION: `pinned_sessions` has it.
+  // Whether its blocks leave RAM last and stay on disk. NOT_FOUND; FAILED_PRECONDITION: `pinned_sessions` has it;
+  // RESOURCE_EXHAUSTED: pinned sessions would have more than `pin_bytes`.
   absl::Status PinSession(const std::string& name, bool pinned);
   // Calls back when all changes of sessions made so far are durable, maybe at once.
   void WhenSaved(std::function<void(absl::Status)> done);
@@ -315,6 +319,8 @@ class BlockStore {
   // refers to it; their token ids stay. True if something went.
   bool KeepDiskBudget();
   uint64_t GiveUpBlocks(const std::string& name, Session* session);
+  uint64_t PinQuota() const;  // chunks
+  absl::Status CheckPinQuota(const std::string& name, const Session& session) const;
 
   // block_store.cc
   // Counts a pinned session's reference in or out.
@@ -366,6 +372,7 @@ class BlockStore {
   uint64_t next_nameless_ = 1;
   uint64_t chunks_durable_ = 0;
   uint64_t chunks_lost_ = 0;
+  uint64_t chunks_pinned_ = 0;
 
   // Write-back: what is to be written, and the one step under way.
   std::deque<std::pair<ChunkHash, uint64_t>> dirty_;  // (chunk, serial), in order of commit

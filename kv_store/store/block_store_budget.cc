@@ -3,7 +3,10 @@
 #include <tuple>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
 #include "common/base/log.h"
+#include "common/base/status.h"
 #include "kv_store/store/block_store.h"
 
 namespace hga {
@@ -13,18 +16,40 @@ bool BlockStore::KeepDiskBudget() {
   if (options_.disk_bytes == 0 || chunk_bytes == 0 || dirty_.empty()) return false;
   const uint64_t allowed = options_.disk_bytes / 10 * 7 / chunk_bytes;
   if (chunks_.size() - chunks_lost_ <= allowed) return false;
-  std::vector<std::tuple<int64_t, std::string, Session*>> by_last_use;
+  // Those pinned by requests last, and only while they have more than their quota: they may have grown since.
+  std::vector<std::tuple<bool, int64_t, std::string, Session*>> by_last_use;
   for (auto& [name, session] : sessions_) {
-    if (session.named && !session.pinned && session.writer == 0 && !session.chunks.empty())
-      by_last_use.emplace_back(session.last_used_unix_s, name, &session);
+    if (session.named && session.writer == 0 && !session.chunks.empty() && !options_.pinned_sessions.contains(name))
+      by_last_use.emplace_back(session.pinned, session.last_used_unix_s, name, &session);
   }
   std::sort(by_last_use.begin(), by_last_use.end());
   uint64_t freed = 0;
-  for (const auto& [last_used, name, session] : by_last_use) {
+  for (const auto& [pinned, last_used, name, session] : by_last_use) {
     if (chunks_.size() - chunks_lost_ <= allowed - allowed / 10) break;  // some at once, so that not each chunk asks again
+    if (pinned && chunks_pinned_ <= PinQuota()) break;
+    if (pinned) {
+      LogWarning("--pin_bytes: session ", name, " is not pinned any more: pinned ones have grown past what they may have");
+      HGA_CHECK(PinSession(name, false).ok());
+    }
     freed += GiveUpBlocks(name, session);
   }
   return freed > 0;
+}
+
+uint64_t BlockStore::PinQuota() const {
+  const uint64_t chunk_bytes = geometry_.block_bytes() * geometry_.layers;
+  const uint64_t bytes = options_.pin_bytes != 0 ? options_.pin_bytes : options_.disk_bytes / 20 * 7;
+  return bytes == 0 || chunk_bytes == 0 ? ~uint64_t{0} : bytes / chunk_bytes;
+}
+
+absl::Status BlockStore::CheckPinQuota(const std::string& name, const Session& session) const {
+  uint64_t chunks = chunks_pinned_;
+  for (const ChunkHash& hash : session.chunks) chunks += FindChunk(hash)->pinned == 0;
+  const uint64_t quota = PinQuota();
+  if (chunks <= quota && (chunks < quota || !session.chunks.empty())) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("cannot pin session '", name, "': pinned sessions would have ", chunks, " chunks, --pin_bytes allows ",
+                   quota, "; unpin another first"));
 }
 
 // The chunks that only this session has are its last ones: whoever has one has those before it as well. The manifest and

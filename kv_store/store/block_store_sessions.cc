@@ -254,6 +254,7 @@ absl::Status BlockStore::PinSession(const std::string& name, bool pinned) {
     return absl::FailedPreconditionError(absl::StrCat("session '", name, "' is pinned by kv_store's --pin"));
   }
   Session& session = found->second;
+  if (pinned && !session.pinned) HGA_RETURN_IF_ERROR(CheckPinQuota(name, session));
   if (session.pinned != pinned) {
     for (const ChunkHash& hash : session.chunks) Pinned(hash, pinned ? 1 : -1);
     session.pinned = pinned;

@@ -3,131 +3,12 @@
 #include <cstring>
 
 #include "gtest/gtest.h"
-#include "kv_store/tier/memory_tier.h"
-#include "kv_store/tier/small_geometry.h"
+#include "kv_store/store/testing_block_store.h"
 
 namespace hga {
 namespace {
 
 using absl::StatusCode;
-
-// A BlockStore with its disk work done by hand, at the moment the test chooses.
-class BlockStoreTest : public ::testing::Test {
- protected:
-  static constexpr uint32_t kSlots = 8;
-  static constexpr ClientId kA = 11, kB = 22;
-
-  void SetUp() override { Restart(); }
-
-  void Restart() {
-    store_ = std::make_unique<BlockStore>(options_);
-    ASSERT_TRUE(store_->Load(&tier_).ok());
-    ASSERT_TRUE(tier_.SetGeometry(g_).ok());
-    memory_.assign(kSlots, std::vector<uint8_t>(g_.block_bytes()));
-    store_->SetSlots(g_, kSlots, [this](uint32_t slot) { return memory_[slot].data(); });
-    store_->AddClient(kA);
-    store_->AddClient(kB);
-  }
-
-  OpenOutcome Open(ClientId client, const std::string& name, const std::vector<ChunkHash>& chunks = {}) {
-    auto opened = store_->OpenSession(client, name, model_, chunks);
-    EXPECT_TRUE(opened.ok()) << opened.status();
-    return opened.ok() ? *opened : OpenOutcome();
-  }
-
-  absl::StatusOr<StoredTokens> Tokens(const std::string& session) {
-    const auto stored = store_->GetSession(session);
-    if (!stored.ok()) return stored.status();
-    return ReadTokens(*stored, &tier_);
-  }
-
-  // Chunk number i of the sequence 0, 0, 0, 0, 1, 1, 1, 1, ...
-  ChunkHash Hash(uint32_t i) const { return HashesUpTo(i + 1).back(); }
-  std::vector<ChunkHash> HashesUpTo(uint32_t chunks) const {
-    std::vector<uint32_t> tokens;
-    for (uint32_t t = 0; t < chunks * g_.chunk_tokens; ++t) tokens.push_back(t / g_.chunk_tokens);
-    return ChunkHashes(model_, g_, tokens);
-  }
-
-  CommitArgs Args(const OpenOutcome& session, uint32_t i, const std::vector<uint32_t>& slots) {
-    CommitArgs args;
-    args.session_id = session.session_id;
-    args.epoch = session.epoch;
-    args.parent = i == 0 ? SeedHash(model_, g_) : Hash(i - 1);
-    args.token_ids.assign(g_.chunk_tokens, i);
-    args.hash = Hash(i);
-    args.slots = slots;
-    for (uint32_t slot : slots) {
-      if (slot >= kSlots) {
-        args.checksums.push_back(0);
-        continue;
-      }
-      args.checksums.push_back(BlockChecksum(memory_[slot].data(), g_.block_bytes()));
-    }
-    args.summary = {"mean", "summary"};
-    return args;
-  }
-
-  // Reserves, writes, commits chunk i.
-  std::vector<uint32_t> Commit(ClientId client, const OpenOutcome& session, uint32_t i) {
-    const auto slots = store_->Reserve(client, g_.layers);
-    EXPECT_TRUE(slots.ok()) << slots.status();
-    if (!slots.ok()) return {};
-    for (uint32_t layer = 0; layer < g_.layers; ++layer) {
-      std::memset(memory_[(*slots)[layer]].data(), Pattern(i, layer), g_.block_bytes());
-    }
-    const auto outcome = store_->Commit(client, Args(session, i, *slots));
-    EXPECT_TRUE(outcome.ok()) << outcome.status();
-    return outcome.ok() ? outcome->slots : std::vector<uint32_t>();
-  }
-  static uint8_t Pattern(uint32_t chunk, uint32_t layer) {
-    return static_cast<uint8_t>(chunk * 16 + layer + 1);
-  }
-
-  void WriteAll() {
-    while (auto job = store_->TakeWrite()) {
-      ASSERT_TRUE(tier_.Write(job->step).ok());
-      store_->FinishWrite({});
-    }
-  }
-
-  std::vector<FetchOutcome> Fetch(ClientId client, const std::vector<BlockName>& names) {
-    std::vector<FetchOutcome> out;
-    const auto reads = store_->Fetch(client, names, [&](std::vector<FetchOutcome> r) { out = std::move(r); });
-    EXPECT_TRUE(reads.ok()) << reads.status();
-    if (reads.ok()) FinishReads(*reads);
-    EXPECT_EQ(out.size(), names.size());
-    out.resize(names.size());
-    return out;
-  }
-  void FinishReads(const std::vector<DiskRead>& reads) {
-    for (const DiskRead& read : reads) {
-      BlockRead r{read.name, memory_[read.slot].data(), absl::OkStatus(), 0};
-      tier_.ReadBlocks(absl::MakeSpan(&r, 1));
-      store_->FinishRead(read.slot, r.status, r.checksum);
-    }
-  }
-
-  // A session of `chunks` chunks, durable, closed, held by nobody.
-  void MakeSession(const std::string& name, uint32_t chunks) {
-    const OpenOutcome session = Open(kA, name, HashesUpTo(chunks));
-    for (uint32_t i = session.matched; i < chunks; ++i) {
-      ASSERT_TRUE(store_->Release(kA, Commit(kA, session, i)).ok());
-      WriteAll();
-    }
-    ASSERT_TRUE(store_->UpdateSession(kA, name, session.epoch, HashesUpTo(chunks), {}).ok());
-    ASSERT_TRUE(store_->CloseSession(kA, name, session.epoch).ok());
-    WriteAll();
-  }
-
-  const KvGeometry g_ = SmallGeometry();
-  const ModelFingerprint model_ = HashBytes("model");
-  BlockStoreOptions options_;
-  bool disk_ = false;  // the last use read from disk
-  MemoryTier tier_;
-  std::vector<std::vector<uint8_t>> memory_;
-  std::unique_ptr<BlockStore> store_;
-};
 
 TEST_F(BlockStoreTest, FetchFindsInRamThenOnDisk) {
   MakeSession("s", 2);
@@ -378,43 +259,6 @@ TEST_F(BlockStoreTest, DurableCallbackComesWithTheWrite) {
   EXPECT_EQ(called, 1);
 }
 
-TEST_F(BlockStoreTest, DiskBudgetTakesBlocksOfSessionsNotUsedForLongest) {
-  const uint64_t chunk_bytes = g_.block_bytes() * g_.layers;
-  options_.disk_bytes = 5 * chunk_bytes * 10 / 7 + 10;  // five chunks
-  Restart();
-  MakeSession("a", 2);  // chunks 0 and 1, shared with b
-  MakeSession("b", 4);
-  // Another sequence, of three chunks.
-  const OpenOutcome other = Open(kA, "c");
-  std::vector<ChunkHash> hashes;
-  for (uint32_t i = 0; i < 3; ++i) {
-    const auto slots = store_->Reserve(kA, g_.layers);
-    ASSERT_TRUE(slots.ok()) << slots.status();
-    CommitArgs args = Args(other, 0, *slots);
-    args.parent = i == 0 ? SeedHash(model_, g_) : hashes.back();
-    args.token_ids.assign(g_.chunk_tokens, 77);
-    args.hash = NextChunkHash(args.parent, args.token_ids);
-    hashes.push_back(args.hash);
-    const auto committed = store_->Commit(kA, args);
-    ASSERT_TRUE(committed.ok()) << committed.status();
-    ASSERT_TRUE(store_->Release(kA, committed->slots).ok());
-    WriteAll();
-  }
-  // b lost what only it had; a and b keep what they share; all token ids are there, also after a restart.
-  const StoreStats stats = store_->stats();
-  EXPECT_EQ(stats.budget_evicted_sessions, 1u);
-  EXPECT_EQ(stats.budget_evicted_chunks, 2u);
-  EXPECT_FALSE(tier_.HasChunk(Hash(3)));
-  EXPECT_TRUE(tier_.HasChunk(Hash(1)));
-  EXPECT_EQ(Tokens("b")->token_ids.size(), 4 * g_.chunk_tokens);
-  ASSERT_TRUE(store_->UpdateSession(kA, "c", other.epoch, hashes, {}).ok());
-  WriteAll();
-  Restart();
-  EXPECT_EQ(Tokens("a")->token_ids.size(), 2 * g_.chunk_tokens);
-  EXPECT_EQ(Tokens("b")->token_ids, (std::vector<uint32_t>{0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3}));
-  EXPECT_EQ(Open(kA, "b", HashesUpTo(4)).matched, 2u);
-}
-
 TEST_F(BlockStoreTest, WhatComesBackSoonAfterItsEvictionIsProtected) {
   MakeSession("hot", 1);  // two blocks
   const std::vector<BlockName> hot = {{Hash(0), 0}, {Hash(0), 1}};
@@ -440,46 +284,6 @@ TEST_F(BlockStoreTest, WhatComesBackSoonAfterItsEvictionIsProtected) {
   scan(5, 9);
   use(hot);
   EXPECT_FALSE(disk_);
-}
-
-TEST_F(BlockStoreTest, PinsByRequestSurviveARestart) {
-  EXPECT_EQ(store_->PinSession("s", true).code(), StatusCode::kNotFound);
-  MakeSession("s", 1);
-  ASSERT_TRUE(store_->PinSession("s", true).ok());
-  WriteAll();
-  Restart();
-  EXPECT_TRUE(store_->ListSessions()[0].pinned);
-}
-
-TEST_F(BlockStoreTest, PinnedSessionsStayInRamAndOnDisk) {
-  options_.pinned_sessions = {"system"};
-  options_.disk_bytes = 5 * g_.block_bytes() * g_.layers * 10 / 7 + 10;  // five chunks
-  Restart();
-  MakeSession("system", 1);
-  // Sequences of their own, so that nothing is shared.
-  std::vector<uint32_t> tokens(g_.chunk_tokens * 4, 50);
-  const OpenOutcome other = Open(kA, "other");
-  std::vector<ChunkHash> hashes = ChunkHashes(model_, g_, tokens);
-  for (size_t i = 0; i < hashes.size(); ++i) {
-    const auto slots = store_->Reserve(kA, g_.layers);
-    ASSERT_TRUE(slots.ok()) << slots.status();
-    CommitArgs args = Args(other, 0, *slots);
-    args.parent = i == 0 ? SeedHash(model_, g_) : hashes[i - 1];
-    args.token_ids.assign(g_.chunk_tokens, 50);
-    args.hash = hashes[i];
-    const auto committed = store_->Commit(kA, args);
-    ASSERT_TRUE(committed.ok()) << committed.status();
-    ASSERT_TRUE(store_->Release(kA, committed->slots).ok());
-    WriteAll();
-  }
-  const auto got = Fetch(kA, {{Hash(0), 0}, {Hash(0), 1}});
-  EXPECT_FALSE(got[0].from_disk || got[1].from_disk);
-  ASSERT_TRUE(store_->UpdateSession(kA, "other", other.epoch, hashes, {}).ok());
-  ASSERT_TRUE(store_->CloseSession(kA, "other", other.epoch).ok());
-  MakeSession("third", 3);  // shares its first chunk with the system prompt
-  EXPECT_EQ(store_->stats().budget_evicted_sessions, 1u);
-  EXPECT_TRUE(tier_.HasChunk(Hash(0)));
-  EXPECT_FALSE(tier_.HasChunk(hashes.back()));
 }
 
 TEST_F(BlockStoreTest, WrittenDroppedCommittedAndDroppedAgainLeavesNothingOnDisk) {

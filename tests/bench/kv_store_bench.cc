@@ -21,18 +21,20 @@
 #include "kv_store/client/grpc_kv_client.h"
 #include "kv_store/service/testing_daemon.h"
 #include "tests/bench/kv_store_disk.h"
+#include "tests/bench/kv_store_packed.h"
 #include "tests/bench/bench_main.h"
 #include "tests/bench/report.h"
 
 ABSL_FLAG(std::string, reader_of, "", "internal: this is the second process, a client of that store");
 ABSL_FLAG(bool, quick, false, "fewer chunks");
-ABSL_FLAG(std::string, part, "", "only this part: ram, disk or index");
+ABSL_FLAG(std::string, part, "", "only this part: ram, packed, disk or index");
 
 namespace hga {
 namespace {
 
 // Takes a row of the report, here or in the other process.
-using AddRow = std::function<void(const std::string& key, const std::string& what, double value, const std::string& unit)>;
+using AddRow =
+    std::function<void(const std::string& key, const std::string& what, double value, const std::string& unit)>;
 
 // Samples of one operation.
 class Stopwatch {
@@ -194,8 +196,8 @@ void ReadInPlace(GrpcKvClient* client, const AddRow& add) {
       static_cast<double>(client->rpc_count() - messages), "");
 }
 
-// The second process. One fetch after the other, as when a sequence comes back; then with pauses in which both sides fall
-// asleep, as between the layers of a step; then without the ring.
+// The second process. One fetch after the other, as when a sequence comes back; then with pauses in which both sides
+// fall asleep, as between the layers of a step; then without the ring.
 int RunReader() {
   const AddRow add = [](const std::string& key, const std::string& what, double value, const std::string& unit) {
     std::printf("%s\t%s\t%.9g\t%s\n", key.c_str(), what.c_str(), value, unit.c_str());
@@ -231,6 +233,7 @@ int Run() {
     bench.ReadFromAnotherProcess(add);
     bench.FetchFromDisk(add);
   }
+  if (wanted("packed")) BenchPacked(absl::GetFlag(FLAGS_quick), &report);
   if (wanted("disk")) BenchDisk(absl::GetFlag(FLAGS_quick), &report);
   if (wanted("index")) BenchIndex(absl::GetFlag(FLAGS_quick), &report);
   return ExitCode(WriteNumbers(report));

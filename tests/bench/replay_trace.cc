@@ -1,5 +1,6 @@
 // Replays a trace of kv_store --record_trace under several eviction policies and arena sizes:
 //   replay_trace TRACE [--slots=N,N,...]
+//   replay_trace TRACE --packed=0.5,0.75    of the same bytes of RAM, these shares as packed level behind the arena
 // `hga` runs the store's own SlotTable and GhostList; `min` is Belady's optimum, which knows the future.
 #include <algorithm>
 #include <cstdio>
@@ -18,8 +19,10 @@
 #include "kv_store/store/ghost_list.h"
 #include "kv_store/store/slot_table.h"
 #include "kv_store/store/trace.h"
+#include "kv_store/tier/packed_cache.h"
 
 ABSL_FLAG(std::vector<std::string>, slots, {}, "arena sizes; default: shares of all blocks of the trace");
+ABSL_FLAG(std::vector<std::string>, packed, {}, "compare the arena alone with these shares of its RAM packed to 8 bits");
 
 namespace hga {
 namespace {
@@ -35,7 +38,8 @@ class Policy {
   virtual bool Has(Block block) const = 0;
   // Brings a block in, held once. `now`: number of the event.
   virtual void Insert(Block block, uint64_t now) = 0;
-  virtual void Hit(Block block, uint64_t now) = 0;  // holds it
+  virtual void Commit(Block block, uint64_t now) { Insert(block, now); }  // it is new
+  virtual void Hit(Block block, uint64_t now) = 0;                        // holds it
   virtual void Release(Block block) = 0;
   virtual void Erase(Block block) = 0;
   virtual void Pin(Block, bool) {}
@@ -163,6 +167,52 @@ class Store : public Policy {
   std::set<Block> pinned_;
 };
 
+// The arena and, behind it, the packed level (kv_store/tier/packed_tier.h): filled by what is written back, which here is
+// at once, and by what is read from the disk. `arena` has whatever is in both.
+class TwoLevels : public Policy {
+ public:
+  TwoLevels(size_t slots, uint64_t packed_bytes, size_t blocks, uint64_t block_bytes)
+      : arena_(slots, blocks), cache_(packed_bytes) {
+    std::string value;
+    value.reserve(16 + block_bytes / 64 * 33);  // header, scales, bytes
+    value_ = std::make_shared<const std::string>(std::move(value));
+  }
+
+  bool Has(Block block) const override { return arena_.Has(block); }
+  void Insert(Block block, uint64_t now) override {
+    packed_hits_ += Find(block);
+    if (!found_) cache_.Put(Name(block), value_);
+    arena_.Insert(block, now);
+  }
+  void Commit(Block block, uint64_t now) override {
+    cache_.Put(Name(block), value_);
+    arena_.Insert(block, now);
+  }
+  void Hit(Block block, uint64_t now) override { arena_.Hit(block, now); }
+  void Release(Block block) override { arena_.Release(block); }
+  void Erase(Block block) override {
+    arena_.Erase(block);
+    cache_.Erase(Name(block));
+  }
+  void Pin(Block block, bool pinned) override { arena_.Pin(block, pinned); }
+
+  uint64_t packed_hits() const { return packed_hits_; }
+
+ private:
+  static BlockName Name(Block block) {
+    BlockName name;
+    name.layer = block;
+    return name;
+  }
+  bool Find(Block block) { return found_ = cache_.Get(Name(block)) != nullptr; }
+
+  Store arena_;
+  PackedCache cache_;
+  PackedCache::Value value_;
+  bool found_ = false;
+  uint64_t packed_hits_ = 0;
+};
+
 struct Hits {
   uint64_t fetches = 0, hits = 0;
   double rate() const { return fetches == 0 ? 0 : static_cast<double>(hits) / static_cast<double>(fetches); }
@@ -189,7 +239,7 @@ Hits Replay(const Trace& trace, Policy* policy) {
           if (entry.event == TraceEvent::kPin) policy->Pin(b, true);
           if (entry.event == TraceEvent::kUnpin) policy->Pin(b, false);
           if (entry.event != TraceEvent::kCommit) continue;
-          policy->Has(b) ? policy->Hit(b, i) : policy->Insert(b, i);
+          policy->Has(b) ? policy->Hit(b, i) : policy->Commit(b, i);
         }
     }
   }
@@ -213,6 +263,29 @@ std::vector<uint64_t> NextUses(const Trace& trace) {
   return next;
 }
 
+// Hit rates at equal bytes of RAM: all of it arena, or a share of it packed.
+void ComparePacked(const Trace& trace, const std::vector<size_t>& sizes, size_t blocks) {
+  const std::vector<std::string> shares = absl::GetFlag(FLAGS_packed);
+  std::printf("| RAM, of all blocks | arena alone |");
+  for (const std::string& share : shares) std::printf(" %s packed: arena + packed |", share.c_str());
+  std::printf("\n|---|---|");
+  for (size_t i = 0; i < shares.size(); ++i) std::printf("---|");
+  for (const size_t slots : sizes) {
+    Store alone(slots, blocks);
+    std::printf("\n| %.0f%% | %.1f%% |", 100.0 * static_cast<double>(slots) / static_cast<double>(blocks),
+                100 * Replay(trace, &alone).rate());
+    for (const std::string& text : shares) {
+      const double share = std::stod(text);
+      const size_t arena = std::max<size_t>(1, static_cast<size_t>(slots * (1 - share)));
+      TwoLevels both(arena, (slots - arena) * trace.header.block_bytes, blocks, trace.header.block_bytes);
+      const Hits hits = Replay(trace, &both);
+      const double packed = static_cast<double>(both.packed_hits()) / std::max<double>(1, hits.fetches);
+      std::printf(" %.1f%% (%.1f + %.1f) |", 100 * (hits.rate() + packed), 100 * hits.rate(), 100 * packed);
+    }
+  }
+  std::printf("\n");
+}
+
 int Run(const std::string& path) {
   const auto trace = ReadTrace(path);
   if (!trace.ok()) {
@@ -229,6 +302,10 @@ int Run(const std::string& path) {
   std::printf("%s: %zu events, %u chunks of %u blocks of %llu bytes, recorded with %u slots\n", path.c_str(),
               trace->entries.size(), chunks, trace->header.layers,
               static_cast<unsigned long long>(trace->header.block_bytes), trace->header.slots);
+  if (!absl::GetFlag(FLAGS_packed).empty()) {
+    ComparePacked(*trace, sizes, blocks);
+    return 0;
+  }
   std::printf("| slots | of all blocks | hga | lru | fifo | min |\n|---|---|---|---|---|---|\n");
   for (size_t slots : sizes) {
     Store store(slots, blocks);
@@ -248,7 +325,7 @@ int Run(const std::string& path) {
 int main(int argc, char** argv) {
   const std::vector<char*> arguments = absl::ParseCommandLine(argc, argv);
   if (arguments.size() != 2) {
-    std::fprintf(stderr, "usage: replay_trace TRACE [--slots=N,N,...]\n");
+    std::fprintf(stderr, "usage: replay_trace TRACE [--slots=N,N,...] [--packed=SHARE,SHARE,...]\n");
     return 2;
   }
   return hga::Run(arguments[1]);

@@ -15,6 +15,8 @@
 #include "absl/strings/str_cat.h"
 #include "kv_store/store/block_store.h"
 #include "kv_store/tier/memory_tier.h"
+#include "kv_store/tier/packed_tier.h"
+#include "tests/fault/simulated_client.h"
 #include "tests/fault/store_model.h"
 
 namespace hga {
@@ -23,6 +25,7 @@ namespace {
 constexpr uint32_t kSlots = 20;
 constexpr int kClients = 3;
 constexpr size_t kMaxReadsWaiting = 12;
+constexpr uint64_t kPackedBytes = 4000, kBudgetChunks = 3;  // some ten blocks
 
 class Simulation {
  public:
@@ -42,27 +45,12 @@ class Simulation {
   }
 
  private:
-  struct Hold {
-    ChunkHash chunk;
-    uint32_t layer = 0;
-    bool spoiled = false;  // its bytes were changed behind the store's back
-  };
-  struct Client {
-    ClientId id = 0;
-    std::multimap<uint32_t, Hold> holds;  // slot -> what must be in it for as long
-    std::vector<std::string> sessions;    // open, by id
-  };
-  struct Departed {
-    ClientId id = 0;
-    std::multimap<uint32_t, Hold> holds;
-  };
-
+  using Hold = SimulatedHold;
+  using Client = SimulatedClient;
   // --- Bits ---
   uint32_t Pick(uint32_t n) { return static_cast<uint32_t>(random_() % n); }
   bool Chance(uint32_t percent) { return Pick(100) < percent; }
-  void Fail(const std::string& what) {
-    if (error_.empty()) error_ = what;
-  }
+  void Fail(const std::string& what) { error_ = error_.empty() ? what : error_; }
   template <typename... Args>
   void Trace(const Args&... args) {
     if (options_.trace) std::fprintf(stderr, "%u: %s\n", step_, absl::StrCat(args...).c_str());
@@ -86,13 +74,17 @@ class Simulation {
     options.write_step_bytes = model_.geometry().block_bytes() * model_.geometry().layers * 2;
     options.verify_ram_every = 3;
     options.now_unix_s = [this] { return now_; };
+    if (has_budget_) options.disk_bytes = kBudgetChunks * ChunkBytes() * 10 / 7 + 10;
     store_ = std::make_unique<BlockStore>(options);
-    if (const absl::Status status = store_->Load(&tier_); !status.ok()) return Fail(absl::StrCat("Load: ", status.message()));
-    if (!tier_.SetGeometry(model_.geometry()).ok()) return Fail("SetGeometry");
+    if (has_packed_) packed_ = std::make_unique<PackedTier>(disk_, kPackedBytes);
+    if (const absl::Status status = store_->Load(tier()); !status.ok()) return Fail(absl::StrCat("Load: ", status.message()));
+    if (!tier()->SetGeometry(model_.geometry()).ok()) return Fail("SetGeometry");
     for (auto& slot : memory_) std::fill(slot.begin(), slot.end(), 0xee);
     store_->SetSlots(model_.geometry(), kSlots, [this](uint32_t slot) { return memory_[slot].data(); });
     for (Client& client : clients_) Attach(&client);
   }
+  KvTier* tier() { return packed_ != nullptr ? static_cast<KvTier*>(packed_.get()) : disk_.get(); }
+  uint64_t ChunkBytes() const { return model_.geometry().block_bytes() * model_.geometry().layers; }
   void Attach(Client* client) {
     *client = Client{next_client_++, {}, {}};
     store_->AddClient(client->id);
@@ -124,7 +116,10 @@ class Simulation {
   // --- The disk ---
   void TakeWrite() {
     if (job_.has_value()) return;
+    const bool looks = store_->stats().chunks_dirty > 0;
+    const size_t pinned = model_.PinnedChunks();
     job_ = store_->TakeWrite();
+    if (has_budget_) CheckBudget(pinned, looks);
     if (!job_.has_value()) return;
     rejected_ = RejectDamaged(model_.geometry(), &job_->step);
     for (const ChunkHash& hash : rejected_) {
@@ -133,10 +128,35 @@ class Simulation {
     Trace("take write: ", job_->step.put_chunks.size(), " chunks, ", job_->step.put_sessions.size(), " sessions, ",
           job_->step.delete_chunks.size(), " deleted");
   }
+  // After a step was taken, which `looked` at the budget: K/V was given up only of sessions that may lose it, and where
+  // there is still too much, of every one of those.
+  void CheckBudget(size_t pinned, bool looked) {
+    for (const SessionView& view : store_->ListSessions()) {
+      if (view.pinned || !model_.IsPinned(view.name)) continue;
+      if (pinned <= kBudgetChunks / 2) return Fail("a pin lapsed within the quota");
+      model_.Pinned(view.name, false);
+      ++counts_->lapsed_pins;
+    }
+    uint64_t whole = 0;
+    for (const ChunkHash& hash : model_.Referred()) {
+      if (store_->FindSummary(hash).ok()) {
+        ++whole;
+      } else if (model_.MayBeWhole(hash)) {
+        if (!model_.MayBeGivenUp(hash)) return Fail("the budget took K/V of a session that is open, pinned or not alone");
+        model_.Lost(hash);
+        ++counts_->given_up;
+      }
+    }
+    if (!looked || whole <= kBudgetChunks) return;
+    for (const ChunkHash& hash : model_.NextToGiveUp()) {
+      if (store_->FindSummary(hash).ok()) return Fail("over its budget with K/V that could have been given up");
+    }
+  }
   // What the medium does with a step: all of it, and now and then it lies about a block.
   void ApplyStep() {
-    if (!tier_.Write(job_->step).ok()) return Fail("the tier refused a step");
+    if (!tier()->Write(job_->step).ok()) return Fail("the tier refused a step");
     for (const ChunkHash& hash : job_->step.delete_chunks) model_.NotDamagedOnDisk(hash);
+    for (const ChunkHash& hash : job_->step.drop_blocks) model_.NotDamagedOnDisk(hash);
     for (const ChunkWrite& write : job_->step.put_chunks) {
       model_.NotDamagedOnDisk(write.record->hash);
       if (Chance(3)) DamageOnDisk(write.record->hash);
@@ -145,7 +165,7 @@ class Simulation {
   void DamageOnDisk(const ChunkHash& hash) {
     static constexpr MemoryTier::Damage kKinds[] = {MemoryTier::Damage::kFlippedBit, MemoryTier::Damage::kShort,
                                                     MemoryTier::Damage::kDropped};
-    if (!tier_.DamageBlock({hash, Pick(model_.geometry().layers)}, kKinds[Pick(3)])) return;
+    if (!disk_->DamageBlock({hash, Pick(model_.geometry().layers)}, kKinds[Pick(3)])) return;
     ++counts_->damaged_blocks;
     model_.DamagedOnDisk(hash);
     Trace("damage ", hash.ToHex());
@@ -155,6 +175,9 @@ class Simulation {
     const uint32_t fate = Pick(100);
     if (fate < 15) {  // fails; sometimes it is on the disk all the same
       if (fate < 5) ApplyStep();
+      disk_->FailWrites(absl::ResourceExhaustedError("disk full"));
+      if (tier()->Write(job_->step).ok()) Fail("a write of a full disk did not fail");
+      disk_->FailWrites(absl::OkStatus());
       ++counts_->failed_writes;
       Trace("write fails");
       const WriteJob job = *std::move(job_);
@@ -166,17 +189,20 @@ class Simulation {
     store_->FinishWrite(rejected_);
     for (const ChunkHash& hash : rejected_) NoteLoss(hash);
   }
+  BlockRead ReadFromTier(const DiskRead& read) {
+    BlockRead block{read.name, memory_[read.slot].data(), absl::OkStatus()};
+    tier()->ReadBlocks(absl::MakeSpan(&block, 1));
+    return block;
+  }
   void FinishRead() {
     if (reads_.empty()) return;
     const size_t i = Pick(static_cast<uint32_t>(reads_.size()));
     const DiskRead read = reads_[i];
     reads_.erase(reads_.begin() + i);
-    BlockRead block;
-    block.name = read.name;
-    block.out = memory_[read.slot].data();
-    tier_.ReadBlocks(absl::MakeSpan(&block, 1));
+    BlockRead block = ReadFromTier(read);
     if (Chance(5)) block.status = absl::UnavailableError("the disk does not answer");
-    store_->FinishRead(read.slot, block.status, block.checksum);
+    counts_->fetched_packed += block.from_ram && block.status.ok();
+    store_->FinishRead(read.slot, block.status, block.checksum, block.from_ram);
     NoteLoss(read.name.chunk);
   }
   // A chunk that the store has given up was damaged by somebody.
@@ -389,13 +415,16 @@ class Simulation {
   }
   void PinSession() {
     const std::string name = RandomName();
-    const absl::Status status = store_->PinSession(name, Chance(50));
+    const bool pinned = Chance(50);
+    const absl::Status status = store_->PinSession(name, pinned);
+    if (has_budget_ && absl::IsResourceExhausted(status)) return;  // the quota's own tests say when
     if (status.ok() != model_.Exists(name)) Fail(absl::StrCat("PinSession ", name, ": ", status.message()));
+    if (status.ok()) model_.Pinned(name, pinned);
   }
   absl::StatusOr<StoredTokens> Tokens(const std::string& name) {
     const auto stored = store_->GetSession(name);
     if (!stored.ok()) return stored.status();
-    return ReadTokens(*stored, &tier_);
+    return ReadTokens(*stored, tier());
   }
   void GetSession() {
     const std::string name = RandomName();
@@ -407,7 +436,7 @@ class Simulation {
     Trace("client ", client->id, " dies");
     store_->QuarantineClient(client->id);
     for (const std::string& id : client->sessions) model_.Closed(id);
-    departed_.push_back({client->id, std::move(client->holds)});
+    departed_.push_back({client->id, std::move(client->holds), {}});
     Attach(client);
   }
   void FreeDeparted() {
@@ -460,7 +489,7 @@ class Simulation {
     for (const Client& client : clients_) {
       for (const auto& [slot, hold] : client.holds) visit(slot, hold);
     }
-    for (const Departed& client : departed_) {
+    for (const Client& client : departed_) {
       for (const auto& [slot, hold] : client.holds) visit(slot, hold);
     }
   }
@@ -488,16 +517,16 @@ class Simulation {
   // With nothing under way: the disk has what the sessions refer to, and nothing else.
   void CheckDisk() {
     const std::set<ChunkHash> referred = model_.Referred();
-    for (const ChunkHash& chunk : tier_.ChunksWithBlocks()) {
+    for (const ChunkHash& chunk : disk_->ChunksWithBlocks()) {
       if (referred.count(chunk) == 0) return Fail("blocks of a chunk that no session refers to stay on disk");
     }
-    for (const ChunkHash& chunk : tier_.ChunkRecords()) {
+    for (const ChunkHash& chunk : disk_->ChunkRecords()) {
       if (referred.count(chunk) == 0) return Fail("the record of a chunk that no session refers to stays on disk");
     }
     for (const ChunkHash& chunk : referred) {
-      if (model_.MustBeWhole(chunk) && !tier_.HasChunk(chunk)) return Fail("a chunk of a session is not on disk");
+      if (model_.MustBeWhole(chunk) && !disk_->HasChunk(chunk)) return Fail("a chunk of a session is not on disk");
     }
-    const auto names = tier_.SessionNames();
+    const auto names = disk_->SessionNames();
     if (std::set<std::string>(names.begin(), names.end()) != model_.SavedNames()) Fail("other sessions on disk than there are");
   }
   void CheckRecovered() {
@@ -514,6 +543,7 @@ class Simulation {
       if (!wrong.empty()) return Fail(wrong);
     }
     model_.FinishRecovery();
+    for (const SessionView& view : store_->ListSessions()) model_.Pinned(view.name, view.pinned);
     ReadAllBack();
   }
   // Each chunk that was acknowledged durable and that a session has comes back, in its own bytes.
@@ -526,11 +556,8 @@ class Simulation {
             store_->Fetch(client->id, {{chunk, layer}}, [&](std::vector<FetchOutcome> out) { got = std::move(out[0]); });
         if (!reads.ok()) return Fail(absl::StrCat("Fetch: ", reads.status().message()));
         for (const DiskRead& read : *reads) {
-          BlockRead block;
-          block.name = read.name;
-          block.out = memory_[read.slot].data();
-          tier_.ReadBlocks(absl::MakeSpan(&block, 1));
-          store_->FinishRead(read.slot, block.status, block.checksum);
+          const BlockRead block = ReadFromTier(read);
+          store_->FinishRead(read.slot, block.status, block.checksum, block.from_ram);
         }
         if (got.status.ok()) {
           if (memory_[got.slot] != model_.Bytes(chunk, layer)) return Fail("wrong bytes after a restart");
@@ -547,11 +574,13 @@ class Simulation {
   SimulationCounts* const counts_;
   std::mt19937_64 random_;
   StoreModel model_;
-  MemoryTier tier_;
+  const bool has_packed_ = options_.seed % 2 == 0, has_budget_ = options_.seed % 3 == 0;
+  const std::shared_ptr<MemoryTier> disk_ = std::make_shared<MemoryTier>(has_packed_ ? KvDtype::kInt8 : KvDtype::kBf16);
+  std::unique_ptr<PackedTier> packed_;  // as long as the store runs
   std::vector<std::vector<uint8_t>> memory_;
   std::unique_ptr<BlockStore> store_;
   Client clients_[kClients];
-  std::vector<Departed> departed_;
+  std::vector<Client> departed_;
   ClientId next_client_ = 1;
   int64_t now_ = 1700000000;
   std::optional<WriteJob> job_;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "common/kv/kv_dtype.h"
 #include "kv_store/tier/small_geometry.h"
 
 namespace hga {
@@ -34,6 +35,10 @@ std::vector<uint8_t> StoreModel::Bytes(const ChunkHash& chunk, uint32_t layer) c
   for (size_t i = 0; i < bytes.size(); ++i) {
     bytes[i] = static_cast<uint8_t>(chunk.bytes[i % chunk.bytes.size()] * 31 + i * 7 + layer * 101);
   }
+  if (chunk.bytes[0] % 4 == 0) return bytes;  // as from a worker that does not round
+  bf16* const values = reinterpret_cast<bf16*>(bytes.data());
+  for (size_t row = 0; row < geometry_.block_elements(); row += geometry_.head_dim)
+    RoundKvRow(KvDtype::kInt8, values + row, geometry_.head_dim);
   return bytes;
 }
 
@@ -62,6 +67,33 @@ void StoreModel::Lost(const ChunkHash& hash) {
   if (chunk == chunks_.end()) return;
   chunk->second = Chunk();
   chunk->second.may = false;
+}
+
+bool StoreModel::MayBeGivenUp(const ChunkHash& hash) const {
+  const Session* only = nullptr;
+  for (const auto& [id, session] : sessions_) {
+    const bool has = std::count(session.chunks.begin(), session.chunks.end(), hash) > 0 || session.pins.count(hash) > 0;
+    if (!has) continue;
+    if (only != nullptr) return false;
+    only = &session;
+  }
+  return only != nullptr && !only->open && !only->pinned;
+}
+
+std::vector<ChunkHash> StoreModel::NextToGiveUp() const {
+  std::vector<ChunkHash> next;
+  for (const auto& [id, session] : sessions_) {
+    if (!session.chunks.empty() && MayBeGivenUp(session.chunks.back())) next.push_back(session.chunks.back());
+  }
+  return next;
+}
+
+size_t StoreModel::PinnedChunks() const {
+  std::set<ChunkHash> pinned;
+  for (const auto& [id, session] : sessions_) {
+    if (session.pinned) pinned.insert(session.chunks.begin(), session.chunks.end());
+  }
+  return pinned.size();
 }
 
 void StoreModel::Scribbled(const ChunkHash& hash) {
@@ -150,7 +182,7 @@ void StoreModel::Deleted(const std::string& name) {
 
 void StoreModel::Forked(const std::string& from, const std::string& to) {
   Session fork = sessions_.at(from);
-  fork.open = false;
+  fork.open = fork.pinned = false;
   fork.pins.clear();
   sessions_[to] = std::move(fork);
   Note(to);

@@ -34,6 +34,10 @@ class StoreModel {
   uint64_t CommitVersion(const ChunkHash& chunk) const;  // changes with each commit that is no duplicate
   void Durable(const ChunkHash& chunk, uint64_t version);
   void Lost(const ChunkHash& chunk);       // the store has said so
+  // Whether a disk budget may take its blocks: one session alone has it, one that is neither open nor pinned.
+  bool MayBeGivenUp(const ChunkHash& chunk) const;
+  // The last chunk of each session that the budget may take from.
+  std::vector<ChunkHash> NextToGiveUp() const;
   void Scribbled(const ChunkHash& chunk);  // its bytes in RAM were changed behind the store's back
   void DamagedOnDisk(const ChunkHash& chunk) { damaged_on_disk_.insert(chunk); }
   void NotDamagedOnDisk(const ChunkHash& chunk) { damaged_on_disk_.erase(chunk); }
@@ -52,6 +56,9 @@ class StoreModel {
   void Closed(const std::string& id);
   void Deleted(const std::string& name);
   void Forked(const std::string& from, const std::string& to);
+  void Pinned(const std::string& name, bool pinned) { sessions_.at(name).pinned = pinned; }
+  bool IsPinned(const std::string& name) const { return sessions_.at(name).pinned; }
+  size_t PinnedChunks() const;
   bool Exists(const std::string& id) const { return sessions_.count(id) > 0; }
   bool IsOpen(const std::string& id) const;
   bool HasTokens(const std::string& id) const { return !SessionTokens(id).empty(); }
@@ -80,7 +87,7 @@ class StoreModel {
     bool suspect = false;  // was scribbled when the store crashed
   };
   struct Session {
-    bool named = false, open = false;
+    bool named = false, open = false, pinned = false;
     uint64_t epoch = 0;
     std::vector<ChunkHash> chunks;
     std::vector<uint32_t> tail;
