@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Where the steps' time goes: trace_table.py FILE [--step decode|prefill] [--skip N] [--markdown]
+"""Where the steps' time goes: trace_table.py FILE [--step decode|prefill] [--skip N] [--from N] [--to N] [--markdown]
 
 Reads what gpu_worker --trace FILE wrote, also of a worker that was killed, and prints one row per span: the median of
 its time in one layer or step, and its share of the time from the beginning of one step to the beginning of the next. The
-first N steps of the kind are left out (default 2: what they touch for the first time is slow).
+first N steps of the kind are left out (default 2: what they touch for the first time is slow), and those outside the
+positions that --from and --to name.
 """
 import argparse
 import bisect
@@ -20,7 +21,7 @@ def read_events(path):
     return [e for e in json.loads(text if text.endswith("]") else text + "]") if e["ph"] == "X"]
 
 
-def steps_of(events, kind, skip):
+def steps_of(events, kind):
     """The steps that another of the kind follows, each with the time and the spans until then."""
     steps = sorted((e for e in events if e["name"] in ("decode", "prefill")), key=lambda e: e["ts"])
     begins = [e["ts"] for e in steps]
@@ -31,7 +32,7 @@ def steps_of(events, kind, skip):
             spans[at].append(event)
     pairs = [(i, steps[i + 1]["ts"] - steps[i]["ts"]) for i in range(len(steps) - 1)
              if steps[i]["name"] == kind and steps[i + 1]["name"] == kind]
-    return [(steps[i], period, spans[i]) for i, period in pairs][skip:]
+    return [(steps[i], period, spans[i]) for i, period in pairs]
 
 
 def rows_of(steps):
@@ -59,9 +60,12 @@ def main():
     parser.add_argument("file")
     parser.add_argument("--step", choices=["decode", "prefill"], default="decode")
     parser.add_argument("--skip", type=int, default=2)
+    parser.add_argument("--from", type=int, default=0, dest="first")
+    parser.add_argument("--to", type=int, default=1 << 62)
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
-    steps = steps_of(read_events(options.file), options.step, options.skip)
+    steps = steps_of(read_events(options.file), options.step)
+    steps = [s for s in steps if options.first <= s[0]["args"]["position"] <= options.to][options.skip:]
     if not steps:
         raise SystemExit("no two %s steps in a row after the first %d" % (options.step, options.skip))
     rows, period = rows_of(steps)
