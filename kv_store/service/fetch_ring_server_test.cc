@@ -3,12 +3,12 @@
 
 #include <sys/stat.h>
 
-#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <functional>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "common/rpc/channel.h"
 #include "gtest/gtest.h"
@@ -22,15 +22,6 @@ namespace pb = kv_store::v1;
 using absl::StatusCode;
 
 constexpr size_t kState = 64;  // offset of the ring's state, as ring.h documents it
-
-bool Eventually(const std::function<bool()>& condition) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
-  return true;
-}
 
 class FetchRingServerTest : public ::testing::Test {
  protected:

@@ -2,8 +2,6 @@
 
 #include <chrono>
 #include <cstring>
-#include <functional>
-#include <thread>
 
 #include "common/rpc/channel.h"
 #include "gtest/gtest.h"
@@ -22,16 +20,6 @@ KvGeometry SmallGeometry() {
   g.kv_heads = 1;
   g.head_dim = 16;
   return g;
-}
-
-// Waits for something that happens on another thread; false after 10 s.
-bool Eventually(const std::function<bool()>& condition) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
-  return true;
 }
 
 class KvServiceTest : public ::testing::Test {

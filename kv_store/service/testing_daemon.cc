@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <thread>
 
 #include "common/base/check.h"
 #include "common/base/status.h"
@@ -11,6 +12,15 @@
 #include "kv_store/tier/rocks_tier.h"
 
 namespace hga {
+
+bool Eventually(const std::function<bool()>& condition) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  return true;
+}
 
 TestingDaemon::TestingDaemon() {
   char dir[] = "/tmp/hga.XXXXXX";

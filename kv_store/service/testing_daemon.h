@@ -2,6 +2,7 @@
 #ifndef HGA_KV_STORE_SERVICE_TESTING_DAEMON_H_
 #define HGA_KV_STORE_SERVICE_TESTING_DAEMON_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -11,6 +12,9 @@
 #include "kv_store/store/store_loop.h"
 
 namespace hga {
+
+// Waits for something that happens on another thread; false after 10 s.
+bool Eventually(const std::function<bool()>& condition);
 
 class TestingDaemon {
  public:

@@ -1,7 +1,6 @@
 #include "tests/bench/kv_store_disk.h"
 
 #include <malloc.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <atomic>
@@ -25,14 +24,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 double Since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-// Seconds of CPU that this process has used: what does not depend on who else runs.
-double CpuSeconds() {
-  rusage usage;
-  HGA_CHECK(::getrusage(RUSAGE_SELF, &usage) == 0);
-  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + t.tv_usec / 1e6; };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
 
 // Sessions of chunks written straight to a tier, as the store's write-back does it.
 class Writer {

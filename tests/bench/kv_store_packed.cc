@@ -1,7 +1,5 @@
 #include "tests/bench/kv_store_packed.h"
 
-#include <sys/resource.h>
-
 #include <chrono>
 #include <cstring>
 #include <memory>
@@ -25,13 +23,6 @@ using Clock = std::chrono::steady_clock;
 constexpr KvDtype kDtype = KvDtype::kInt8;
 
 double Since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-double CpuSeconds() {
-  rusage usage;
-  HGA_CHECK(::getrusage(RUSAGE_SELF, &usage) == 0);
-  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + t.tv_usec / 1e6; };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
 
 // Chunks of SmolLM2's shape with the bytes of a few blocks that a worker with --kv_dtype int8 could have made.
 class Chunks {

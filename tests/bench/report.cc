@@ -1,5 +1,7 @@
 #include "tests/bench/report.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -10,6 +12,13 @@
 #include "nlohmann/json.hpp"
 
 namespace hga {
+
+double CpuSeconds() {
+  rusage usage = {};
+  ::getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + t.tv_usec / 1e6; };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
 
 void Report::Add(const std::string& key, const std::string& what, double value, const std::string& unit) {
   std::printf("  %-58s %12.4g %s\n", what.c_str(), value, unit.c_str());

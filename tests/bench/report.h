@@ -21,6 +21,9 @@ class Report {
   std::vector<std::pair<std::string, double>> numbers_;
 };
 
+// Seconds of CPU that this process has used: what does not depend on who else runs.
+double CpuSeconds();
+
 // Nearest-rank quantile, q in [0, 1]; sorts `samples`.
 double Quantile(std::vector<double>* samples, double q);
 
