@@ -8,10 +8,9 @@
 #include "absl/strings/str_format.h"
 #include "common/base/status.h"
 #include "common/kv/summary.h"
-#include "gpu_worker/model/memory_plan.h"
+#include "gpu_worker/memory_plan.h"
 #include "gpu_worker/model/model_headers.h"
 #include "gpu_worker/model/tensor_list.h"
-#include "gpu_worker/plan_options.h"
 #include "nlohmann/json.hpp"
 
 namespace hga {
@@ -44,8 +43,7 @@ absl::StatusOr<Inspection> Examine(const InspectOptions& options, const EngineOp
   x.context_tokens = options.context_tokens > 0 ? options.context_tokens : config.context_tokens;
   x.device_memory = options.device_memory;
   x.summary_bytes_per_token = static_cast<double>(method->chunk_bytes(x.geometry)) / x.geometry.chunk_tokens;
-  x.plan = PlanMemory(config, x.geometry, *method,
-                      PlanOptions(engine, x.context_tokens, CountWeightBytes(x.headers.weights)));
+  x.plan = PlanMemory(x.headers.weights, *method, engine, x.context_tokens);
   return x;
 }
 
@@ -70,7 +68,7 @@ std::string Verdict(const Inspection& x) {
   }
   const uint64_t left = x.device_memory - x.plan.required();
   return absl::StrCat("Fits into ", Human(x.device_memory), "; ", Human(left),
-                      " are left to cache K/V groups, one step selects up to ", Human(x.plan.routed_set), "\n");
+                      " are left for a tier of K/V, a step attends up to ", Human(x.plan.step_kv), "\n");
 }
 
 std::string Table(const Inspection& x) {
@@ -95,8 +93,7 @@ std::string Table(const Inspection& x) {
   out += Cost("weights", x.plan.weights);
   out += Cost("runtime (allowance)", x.plan.runtime);
   out += Cost("workspace", x.plan.workspace);
-  out += Cost("sink, window and tail K/V", x.plan.window);
-  out += Cost("routed K/V in flight", x.plan.staging);
+  out += Cost("K/V on its way", x.plan.window);
   out += Cost("together", x.plan.required());
   absl::StrAppend(&out, "Host memory for one sequence of that length\n");
   out += Cost("K/V, in RAM or on disk", x.plan.kv_store);
@@ -129,8 +126,7 @@ ordered_json Json(const Inspection& x) {
       {"context_tokens", x.context_tokens},
       {"device",
        {{"weights", x.plan.weights}, {"runtime", x.plan.runtime}, {"workspace", x.plan.workspace},
-        {"window", x.plan.window}, {"staging", x.plan.staging}, {"required", x.plan.required()},
-        {"routed_set", x.plan.routed_set}}},
+        {"window", x.plan.window}, {"required", x.plan.required()}, {"step_kv", x.plan.step_kv}}},
       {"host", {{"kv_store", x.plan.kv_store}, {"router", x.plan.router}}},
   };
   if (x.device_memory > 0) {

@@ -128,6 +128,8 @@ absl::Status Serve(const GpuWorkerOptions& o) {
   backend_options.threads = o.threads;
   backend_options.max_rows = std::max(o.engine.prefill_batch_tokens, o.engine.max_sequences);
   backend_options.device_memory_limit = o.device_memory_limit;
+  backend_options.device_graphs = o.device_graphs;
+  backend_options.device_f8_gemm = o.device_f8_gemm;
   if (o.device_tier > 0) backend_options.device_tier_bytes = o.device_tier;
   HGA_ASSIGN_OR_RETURN(auto backend, CreateBackend(o.backend, model->weights, geometry, backend_options));
   HGA_ASSIGN_OR_RETURN(const KvDtype kv_dtype, ParseKvDtype(o.kv_dtype));

@@ -42,6 +42,8 @@ void AddEngineOptions(CLI::App* app, EngineOptions* e) {
   app->add_option("--max_waiting", e->max_waiting, "Requests that may wait beyond those");
   app->add_option("--max_dense_tokens", e->max_dense_tokens,
                   "Longest sequence that goes on without a router; 0: the model's context");
+  app->add_option("--early_selection", e->early_selection,
+                  "Guess each layer's selection while the one before is computed, and fetch for it; changes no token");
   app->add_option("--summary_method", e->summary_method,
                   "How keys are summed up for the router: sketch, or mean, cuboid, box, gauss or kmeans, followed by the "
                   "tokens of a unit (8, 16 or 32) and by -int8 if so wanted, e.g. cuboid8-int8");
@@ -121,6 +123,10 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
   app.add_option("--device_tier", o->device_tier,
                  "cuda: device memory for copies of K/V, e.g. 1GiB; 0: what the rest leaves of the limit")
       ->transform(CLI::AsSizeValue(false));
+  app.add_option("--device_graphs", o->device_graphs,
+                 "cuda: work that is the same in each decode step is recorded once and launched as a whole");
+  app.add_option("--device_f8_gemm", o->device_f8_gemm,
+                 "cuda: FP8 weights are multiplied as they are with a prompt in FP8, where the device can; false: as bf16");
   app.add_option("--kv_dtype", o->kv_dtype, "bf16, fp8_e4m3 or int8: what K/V is rounded to; for kv_store --kv_dtype");
   app.add_option("--threads", o->threads, "Threads of the backend; 0: one per core");
   app.add_option("--trace", o->trace,

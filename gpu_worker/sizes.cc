@@ -4,13 +4,12 @@
 #include "absl/strings/str_format.h"
 #include "common/base/status.h"
 #include "common/kv/summary.h"
-#include "gpu_worker/plan_options.h"
+#include "gpu_worker/memory_plan.h"
 
 namespace hga {
 namespace {
 
 constexpr uint64_t kKi = 1024;
-constexpr uint64_t kScaleTile = 128 * 128;  // FP8 weights that share one f32 scale
 
 struct Shape {
   uint32_t layers, hidden, ffn, query_heads, kv_heads, head_dim, vocab_size;
@@ -63,9 +62,38 @@ uint64_t KnownModel::parameters() const {
   return embedding * (tied_output ? 1 : 2) + MatrixParameters(c) + c.layers * (norms + gate) + c.hidden;
 }
 
-uint64_t KnownModel::weight_bytes() const {
-  const uint64_t matrices = MatrixParameters(config);
-  return fp8 ? 2 * (parameters() - matrices) + matrices + matrices / kScaleTile * sizeof(float) : 2 * parameters();
+// Nobody reads through the views.
+ModelWeights KnownModel::shapes() const {
+  static const uint8_t nothing = 0;
+  const ModelConfig& c = config;
+  const uint32_t q = c.query_heads * c.head_dim, kv = c.kv_heads * c.head_dim;
+  const auto rounded = [&](uint32_t rows, uint32_t cols) {
+    return TensorView{TensorType::kBF16, rows, cols, &nothing, nullptr};
+  };
+  const auto matrix = [&](uint32_t rows, uint32_t cols) {
+    return TensorView{fp8 ? TensorType::kF8E4M3 : TensorType::kBF16, rows, cols, &nothing, nullptr};
+  };
+  ModelWeights weights;
+  weights.config = c;
+  weights.embedding = weights.output = rounded(c.vocab_size, c.hidden);
+  weights.output_norm = rounded(1, c.hidden);
+  LayerWeights w;
+  w.attn_norm = w.ffn_norm = rounded(1, c.hidden);
+  if (c.qk_norm) w.q_norm = w.k_norm = rounded(1, c.head_dim);
+  w.q = matrix(q, c.hidden);
+  w.k = w.v = matrix(kv, c.hidden);
+  w.attn_output = matrix(c.hidden, q);
+  if (c.experts > 0) {
+    w.expert_router = rounded(c.experts, c.hidden);
+    w.expert_gate.assign(c.experts, matrix(c.expert_ffn, c.hidden));
+    w.expert_up = w.expert_gate;
+    w.expert_down.assign(c.experts, matrix(c.hidden, c.expert_ffn));
+  } else {
+    w.ffn_gate = w.ffn_up = matrix(c.ffn, c.hidden);
+    w.ffn_down = matrix(c.hidden, c.ffn);
+  }
+  weights.layers.assign(c.layers, w);
+  return weights;
 }
 
 const std::vector<KnownModel>& KnownModels() {
@@ -83,9 +111,8 @@ absl::Status WriteSizes(const EngineOptions& engine, std::ostream& out) {
          "|---|---|---|---|---|---|---|\n";
   for (const KnownModel& model : KnownModels()) {
     for (const uint64_t context : model.contexts) {
-      const MemoryPlan plan = PlanMemory(model.config, model.config.Geometry(), *method,
-                                         PlanOptions(engine, context, model.weight_bytes()));
-      const uint64_t dense = plan.weights + plan.runtime + plan.workspace + plan.kv_store;
+      const MemoryPlan plan = PlanMemory(model.shapes(), *method, engine, context);
+      const uint64_t dense = plan.required() - plan.window + plan.kv_store;
       out << absl::StrFormat("| %s | %dK | %s | %s | %s | %s | %s |\n", model.config.name, context / kKi,
                              GiB(plan.weights), GiB(plan.kv_store), GiB(plan.router), GiB(plan.required()), GiB(dense));
     }

@@ -9,7 +9,7 @@
 
 #include "absl/status/status.h"
 #include "gpu_worker/engine/engine_options.h"
-#include "gpu_worker/model/config.h"
+#include "gpu_worker/model/weights.h"
 
 namespace hga {
 
@@ -20,7 +20,7 @@ struct KnownModel {
   std::vector<uint64_t> contexts;
 
   uint64_t parameters() const;
-  uint64_t weight_bytes() const;
+  ModelWeights shapes() const;
 };
 
 const std::vector<KnownModel>& KnownModels();

@@ -17,6 +17,7 @@
 #include "common/kv/bf16.h"
 #include "common/kv/geometry.h"
 #include "common/kv/ids.h"
+#include "gpu_worker/backend/token_logit.h"
 #include "gpu_worker/model/weights.h"
 
 namespace hga {
@@ -72,6 +73,7 @@ class Backend {
   virtual std::string name() const = 0;
   // Most rows a step may have.
   virtual uint32_t max_rows() const = 0;
+  virtual uint32_t vocab_size() const = 0;
 
   // Embeds the rows. INVALID_ARGUMENT for a token id outside the vocabulary or too many rows.
   virtual absl::Status Begin(absl::Span<const BatchRow> rows) = 0;
@@ -83,9 +85,14 @@ class Backend {
   virtual const bf16* queries() const = 0;
   // Exact attention of the plan's rows over the plan's runs, merged into the layer's partials (o, log-sum-exp).
   virtual absl::Status Attend(const AttendPlan& plan) = 0;
+  // What queries() will likely be in `layer`, the one after the layer at hand, as a hint for Prefetch: its projection of
+  // what the rows hold now. nullptr: cannot tell. Valid until PostAttention.
+  virtual const bf16* GuessQueries(uint32_t layer) { return nullptr; }
   // A hint: a later layer of this step will likely attend these runs. May bring them near the device; changes no bit of
   // any result. The K/V must stay readable until the next PreAttention has returned.
   virtual absl::Status Prefetch(uint32_t layer, const AttendPlan& plan) { return absl::OkStatus(); }
+  // Whether Prefetch does anything.
+  virtual bool can_prefetch() const { return false; }
   // Of what the rows have attended in this layer so far: log of the sum of exp(q.k / sqrt(head_dim)), natural,
   // [rows][query_heads]; -infinity where it is nothing. Valid until the next call of Attend or PreAttention.
   virtual const float* LogSumExp() = 0;
@@ -97,6 +104,9 @@ class Backend {
   virtual absl::Status PostAttention(uint32_t layer) = 0;
   // Final norm and output projection for the rows with want_logits, in order: [n][vocab_size].
   virtual absl::Status Logits(std::vector<float>* logits) = 0;
+  // Instead of Logits, of the same rows: the `count` largest, largest first, equal ones by id: [n][min(count, vocab)],
+  // from the same bits. count: 1 to kMaxTopLogits. Logits that are infinite or not a number come before all others.
+  virtual absl::Status TopLogits(uint32_t count, std::vector<TokenLogit>* top);
 
   // The caller rewrites what PreAttention writes to kv_rows: from now on it is there when that returns, and attended
   // from there alone.
@@ -118,6 +128,11 @@ struct BackendOptions {
   uint64_t device_memory_limit = 0;
   // cuda: of it, for copies of K/V; UINT64_MAX: what the rest leaves.
   uint64_t device_tier_bytes = UINT64_MAX;
+  // cuda: work of decode steps that is the same in each is recorded once and given to the device as a whole.
+  bool device_graphs = true;
+  // cuda: prompts are multiplied with FP8 weights as they are, activations rounded to FP8 in groups of 128, where the
+  // device has it; else such weights are made bf16.
+  bool device_f8_gemm = true;
 };
 
 // kind: "reference", "cpu" or "cuda". The weights must outlive the backend. "cuda" falls back to "cpu", with a warning,

@@ -65,6 +65,8 @@ class ConformanceTest : public testing::TestWithParam<std::tuple<const char*, Sh
   void SetUp() override { HGA_SKIP_WITHOUT_DEVICE(); }
   const char* kind() const { return std::get<0>(GetParam()); }
   // The cpu backend multiplies few rows by the weights as they are; on the device they are bf16.
+  // Each emulated thread costs as much as a loop over many rows elsewhere.
+  bool emulated() const { return std::string(kind()).rfind("emulated", 0) == 0; }
   float few_tolerance() const { return kind() == std::string("cpu") ? kGemvTolerance : kBf16WeightsTolerance; }
 
   std::unique_ptr<LoadedModel> Model() {
@@ -82,7 +84,9 @@ class ConformanceTest : public testing::TestWithParam<std::tuple<const char*, Sh
 
 TEST_P(ConformanceTest, MatchesTheReferenceOnOddSizes) {
   const auto model = Model();
-  for (const uint32_t rows : {1u, 15u, 16u, 17u, 63u, 64u, 65u}) {
+  const std::vector<uint32_t> sizes = emulated() ? std::vector<uint32_t>{1, 17, 65}
+                                                 : std::vector<uint32_t>{1, 15, 16, 17, 63, 64, 65};
+  for (const uint32_t rows : sizes) {
     SequenceRunner reference("reference", model->weights), tested(kind(), model->weights);
     const auto tokens = Tokens(rows, rows);
     const float tolerance = rows <= 8 ? few_tolerance() : kGemmTolerance;
@@ -97,7 +101,7 @@ TEST_P(ConformanceTest, MatchesTheReferenceOnOddSizes) {
 TEST_P(ConformanceTest, DecodeMatchesTheReferenceClosely) {
   const auto model = Model();
   SequenceRunner reference("reference", model->weights), tested(kind(), model->weights);
-  for (uint32_t token : Tokens(20, 3)) {
+  for (uint32_t token : Tokens(emulated() ? 6 : 20, 3)) {
     ExpectClose(tested.Step({token}), reference.Step({token}), 0.02f, "logits");  // K/V are bf16 on both sides
   }
 }
@@ -105,7 +109,7 @@ TEST_P(ConformanceTest, DecodeMatchesTheReferenceClosely) {
 TEST_P(ConformanceTest, AnyPartitionOfTheRunsMergesToTheSame) {
   const auto model = Model();
   SequenceRunner whole(kind(), model->weights), parted(kind(), model->weights);
-  const auto tokens = Tokens(100, 5);
+  const auto tokens = Tokens(emulated() ? 66 : 100, 5);
   ExpectClose(parted.Step(tokens, 3), whole.Step(tokens, 1), 0.02f, "logits");
   ExpectClose(parted.log_sum_exp(), whole.log_sum_exp(), 0.02f, "log-sum-exp");
 }
@@ -124,8 +128,9 @@ TEST_P(ConformanceTest, HiddenRunsAreNotSeen) {
 
 TEST_P(ConformanceTest, AResidualIsOneKeyMore) {
   const auto model = Model();
-  const auto tokens = Tokens(80, 7);
+  const auto tokens = Tokens(emulated() ? 66 : 80, 7);
   for (const int parts : {1, 3}) {
+    if (emulated() && parts == 1) continue;
     SequenceRunner reference("reference", model->weights), tested(kind(), model->weights), plain(kind(), model->weights);
     reference.AddResidual(1.5f);
     tested.AddResidual(1.5f);
@@ -137,12 +142,14 @@ TEST_P(ConformanceTest, AResidualIsOneKeyMore) {
   // One of no size changes nothing.
   SequenceRunner with(kind(), model->weights), without(kind(), model->weights);
   with.AddResidual(-std::numeric_limits<float>::infinity());
-  EXPECT_EQ(with.Step(tokens), without.Step(tokens));
+  const auto few = Tokens(20, 7);
+  EXPECT_EQ(with.Step(few), without.Step(few));
 }
 
 TEST_P(ConformanceTest, SameBitsForAnyNumberOfThreads) {
   const auto model = Model();
-  const auto tokens = Tokens(70, 8);
+  if (kind() == std::string("emulated")) GTEST_SKIP() << "its threads run in one order";
+  const auto tokens = Tokens(66, 8);
   std::vector<std::vector<float>> results;
   for (int threads : {1, 2, 3}) {
     SequenceRunner runner(kind(), model->weights, threads);
@@ -173,23 +180,36 @@ TEST_P(ConformanceTest, LaterRowsDoNotChangeEarlierOnes) {
 }
 
 #ifdef HGA_TEST_ON_GPU
-const char* const kKinds[] = {"cuda"};
+const char* const kDeviceKinds[] = {"cuda"};
 #else
-const char* const kKinds[] = {"cpu", "emulated", "emulated_tight"};
+const char* const kDeviceKinds[] = {"emulated", "emulated_tight"};
 #endif
 
+#ifndef HGA_TEST_ON_GPU
 const Shape kShapes[] = {
     {4, 4, 8, 32, TensorType::kF32},     {4, 2, 16, 64, TensorType::kQ4_1},   {9, 3, 64, 288, TensorType::kQ4_0},
     {4, 1, 24, 64, TensorType::kF16},    {8, 1, 128, 64, TensorType::kQ8_0},  {2, 2, 128, 256, TensorType::kQ6_K},
     {4, 2, 64, 256, TensorType::kQ5_K},  {2, 1, 128, 256, TensorType::kQ4_K}, {4, 2, 16, 64, TensorType::kQ5_0},
     {2, 2, 32, 64, TensorType::kQ5_1},   {4, 4, 256, 64, TensorType::kBF16},
 };
+#endif
 
-INSTANTIATE_TEST_SUITE_P(Shapes, ConformanceTest,
-                         testing::Combine(testing::ValuesIn(kKinds), testing::ValuesIn(kShapes)),
-                         [](const auto& info) {
-                           return std::get<0>(info.param) + std::string("_") + std::to_string(info.index % std::size(kShapes));
-                         });
+// Every path of the kernels; weights of other types are made bf16 on the host.
+const Shape kDeviceShapes[] = {
+    {4, 4, 8, 32, TensorType::kF32},      {9, 3, 64, 288, TensorType::kQ4_0}, {4, 1, 24, 64, TensorType::kF16},
+    {8, 1, 128, 64, TensorType::kQ8_0},   {4, 4, 256, 64, TensorType::kBF16},
+};
+
+std::string NameOf(const testing::TestParamInfo<ConformanceTest::ParamType>& info) {
+  return std::get<0>(info.param) + std::string("_") + std::to_string(info.index);
+}
+
+#ifndef HGA_TEST_ON_GPU
+INSTANTIATE_TEST_SUITE_P(Cpu, ConformanceTest, testing::Combine(testing::Values("cpu"), testing::ValuesIn(kShapes)),
+                         NameOf);
+#endif
+INSTANTIATE_TEST_SUITE_P(Device, ConformanceTest,
+                         testing::Combine(testing::ValuesIn(kDeviceKinds), testing::ValuesIn(kDeviceShapes)), NameOf);
 
 TEST(RealModelTest, AnswersAsTheReferenceDoes) {
   const char* folder = std::getenv("HGA_MODEL_DIR");

@@ -17,6 +17,7 @@ class RoundedKvBackend : public Backend {
 
   std::string name() const override { return inner_->name(); }
   uint32_t max_rows() const override { return inner_->max_rows(); }
+  uint32_t vocab_size() const override { return inner_->vocab_size(); }
   absl::Status Begin(absl::Span<const BatchRow> rows) override { return inner_->Begin(rows); }
   absl::Status PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) override {
     HGA_RETURN_IF_ERROR(inner_->PreAttention(layer, kv_rows));
@@ -30,11 +31,16 @@ class RoundedKvBackend : public Backend {
   }
   const bf16* queries() const override { return inner_->queries(); }
   absl::Status Attend(const AttendPlan& plan) override { return inner_->Attend(plan); }
+  const bf16* GuessQueries(uint32_t layer) override { return inner_->GuessQueries(layer); }
+  bool can_prefetch() const override { return inner_->can_prefetch(); }
   absl::Status Prefetch(uint32_t layer, const AttendPlan& plan) override { return inner_->Prefetch(layer, plan); }
   const float* LogSumExp() override { return inner_->LogSumExp(); }
   absl::Status AddResidual(const float* missed) override { return inner_->AddResidual(missed); }
   absl::Status PostAttention(uint32_t layer) override { return inner_->PostAttention(layer); }
   absl::Status Logits(std::vector<float>* logits) override { return inner_->Logits(logits); }
+  absl::Status TopLogits(uint32_t count, std::vector<TokenLogit>* top) override {
+    return inner_->TopLogits(count, top);
+  }
   DeviceTierUse device_tier_use() const override { return inner_->device_tier_use(); }
   absl::Status RegisterKv(const void* memory, size_t bytes) override { return inner_->RegisterKv(memory, bytes); }
   void UnregisterKv(const void* memory) override { inner_->UnregisterKv(memory); }

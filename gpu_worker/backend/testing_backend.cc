@@ -11,8 +11,9 @@ namespace hga {
 absl::StatusOr<std::unique_ptr<Backend>> CreateTestBackend(const std::string& kind, const ModelWeights& weights,
                                                            const KvGeometry& geometry, const BackendOptions& options) {
   const bool tight = kind == "emulated_tight";
-  if (!tight && kind != "emulated") return CreateBackend(kind, weights, geometry, options);
+  if (!tight && kind != "emulated" && kind != "emulated_mapped") return CreateBackend(kind, weights, geometry, options);
   SimulatedDeviceOptions device;
+  device.maps_all_memory = kind == "emulated_mapped";
   CudaBackendOptions cuda;
   cuda.max_rows = options.max_rows;
   cuda.gemm_bytes = 1 << 20;

@@ -146,6 +146,18 @@ std::vector<uint32_t> SelectedChunks(const std::vector<HeadSelection>& selection
   return chunks;
 }
 
+uint64_t KeysInCommon(const std::vector<HeadSelection>& a, const std::vector<HeadSelection>& b) {
+  uint64_t keys = 0;
+  for (size_t head = 0; head < std::min(a.size(), b.size()); ++head) {
+    auto other = b[head].begin();
+    for (const SelectedChunk& s : a[head]) {
+      while (other != b[head].end() && other->chunk < s.chunk) ++other;
+      for (auto at = other; at != b[head].end() && at->chunk == s.chunk; ++at) keys += absl::popcount(s.mask & at->mask);
+    }
+  }
+  return keys;
+}
+
 uint64_t SelectedKeys(uint32_t rows, const std::vector<HeadSelection>& selection) {
   uint64_t keys = 0;
   for (const HeadSelection& head : selection) {

@@ -65,6 +65,8 @@ void PlanRouted(const AttendShape& shape, uint32_t first_row, uint32_t rows,
 
 // Distinct chunks of a selection, ascending.
 std::vector<uint32_t> SelectedChunks(const std::vector<HeadSelection>& selection);
+// Keys of one query that both select, summed over the KV heads.
+uint64_t KeysInCommon(const std::vector<HeadSelection>& a, const std::vector<HeadSelection>& b);
 // Keys that `rows` queries attend by a selection, summed over the KV heads.
 uint64_t SelectedKeys(uint32_t rows, const std::vector<HeadSelection>& selection);
 

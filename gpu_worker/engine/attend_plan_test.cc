@@ -149,5 +149,14 @@ TEST(AttendPlanTest, SelectedChunksAreDistinctAndAscend) {
             (std::vector<uint32_t>{0, 1, 10}));
 }
 
+TEST(KeysInCommonTest, CountsWhatBothSelect) {
+  const std::vector<HeadSelection> a = {{{1, 0, 0b0111}, {4, 0, 0b1}, {9, 0, ~uint64_t{0}}}, {}};
+  const std::vector<HeadSelection> b = {{{1, 0, 0b1100}, {5, 0, 0b1}, {9, 0, 0xff}}, {{1, 0, 0b1}}};
+  EXPECT_EQ(KeysInCommon(a, b), 1u + 8u);
+  EXPECT_EQ(KeysInCommon(b, a), 1u + 8u);
+  EXPECT_EQ(KeysInCommon(a, a), 3u + 1u + 64u);
+  EXPECT_EQ(KeysInCommon(a, {}), 0u);
+}
+
 }  // namespace
 }  // namespace hga

@@ -33,7 +33,8 @@ class DeviceEngineTest : public testing::Test {
   }
 
   // An answer that is sampled: the likeliest token of a random model hardly ever changes.
-  std::vector<uint32_t> Answer(const std::string& kind, float fraction, DeviceTierUse* use = nullptr) {
+  std::vector<uint32_t> Answer(const std::string& kind, float fraction, DeviceTierUse* use = nullptr,
+                               bool early_selection = false) {
     const KvGeometry g = described_.geometry;
     auto backend = CreateTestBackend(kind, model_->weights, g, BackendOptions());
     HGA_CHECK(backend.ok());
@@ -43,6 +44,7 @@ class DeviceEngineTest : public testing::Test {
     });
     EngineOptions options;
     options.dense_prefill_tokens = 0;
+    options.early_selection = early_selection;
     auto engine = Engine::Start(described_, options, backend->get(), &store, &link, nullptr);
     HGA_CHECK(engine.ok());
     EngineRequest request;
@@ -51,6 +53,7 @@ class DeviceEngineTest : public testing::Test {
     request.max_tokens = kAnswerTokens;
     request.ignore_eos = true;
     request.sampling.temperature = 1;
+    if (fraction < 1) request.sampling.top_k = 40;  // picked on the device
     request.sampling.seed = 9;
     request.budget.fraction = fraction;
     request.budget.min_tokens = 16;
@@ -81,11 +84,15 @@ TEST_F(DeviceEngineTest, AnswersAsTheCpuDoes) {
 }
 
 TEST_F(DeviceEngineTest, RoutedStepsFindWhatEarlierOnesBrought) {
-  DeviceTierUse use;
-  const auto roomy = Answer("emulated", 0.1f, &use);
+  DeviceTierUse use, early;
+  const auto roomy = Answer("emulated_mapped", 0.1f, &use);
   EXPECT_EQ(roomy.size(), kAnswerTokens);
   EXPECT_GT(use.hit_bytes, use.fetched_bytes);
   EXPECT_GT(use.fetched_bytes, 0u);
+  // Selections asked early bring K/V earlier, and change no token.
+  EXPECT_EQ(Answer("emulated_mapped", 0.1f, &early, true), roomy);
+  EXPECT_GT(early.hit_bytes, use.hit_bytes);
+  EXPECT_EQ(Answer("emulated_tight", 0.1f, nullptr, true), Answer("emulated_tight", 0.1f));
 }
 
 }  // namespace

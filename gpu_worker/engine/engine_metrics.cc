@@ -78,6 +78,15 @@ void EngineMetrics::DeclareSteps(MetricFactory* make) {
   }
   device_fetched_ = make->AddCounter("hga_worker_device_fetched_bytes_total",
                                      "Bytes of K/V brought to a GPU's memory, those that are not kept there included");
+  for (int used = 0; used < 2; ++used) {
+    const MetricLabels label = {{"used", used != 0 ? "yes" : "no"}};
+    early_keys_[used] = make->AddCounter("hga_worker_early_keys_total",
+                                         "Keys that a layer was guessed to select (--early_selection), by whether it did",
+                                         label);
+    early_blocks_[used] = make->AddCounter("hga_worker_early_blocks_total",
+                                           "Blocks fetched for keys that were guessed, by whether they were needed; "
+                                           "those then count as held", label);
+  }
   route_wait_ = make->AddHistogram("hga_worker_route_wait_seconds",
                                    "Wait for the router's selection after the window was attended, per layer",
                                    ShortSeconds());
@@ -163,6 +172,14 @@ void EngineMetrics::CountKeys(bool decode, uint64_t attended, uint64_t dense) {
   if (!on_ || dense == 0) return;
   attended_keys_[decode]->Increment(static_cast<double>(attended));
   dense_keys_[decode]->Increment(static_cast<double>(dense));
+}
+
+void EngineMetrics::CountEarly(uint64_t keys, uint64_t used_keys, uint64_t blocks, uint64_t used_blocks) {
+  if (!on_ || keys == 0) return;
+  early_keys_[0]->Increment(static_cast<double>(keys - used_keys));
+  early_keys_[1]->Increment(static_cast<double>(used_keys));
+  early_blocks_[0]->Increment(static_cast<double>(blocks - used_blocks));
+  early_blocks_[1]->Increment(static_cast<double>(used_blocks));
 }
 
 void EngineMetrics::ObserveRouteWait(double seconds) {

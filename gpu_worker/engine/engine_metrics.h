@@ -46,6 +46,8 @@ class EngineMetrics {
   void CountDevice(uint64_t hit_bytes, uint64_t fetched_bytes);
   // Keys that were attended, and those a dense model would have.
   void CountKeys(bool decode, uint64_t attended, uint64_t dense);
+  // Of what was guessed a layer ahead, by whether it then was selected: keys, and blocks that were fetched for it.
+  void CountEarly(uint64_t keys, uint64_t used_keys, uint64_t blocks, uint64_t used_blocks);
   void ObserveRouteWait(double seconds);
   void ObserveFetch(double seconds);
 
@@ -76,6 +78,7 @@ class EngineMetrics {
   prometheus::Counter *attended_keys_[2], *dense_keys_[2];
   std::array<prometheus::Counter*, 5> blocks_, bytes_;  // by Tier
   prometheus::Counter *fallback_steps_, *given_back_, *cut_backs_, *device_fetched_;
+  prometheus::Counter *early_keys_[2], *early_blocks_[2];  // [not used, used]
 };
 
 }  // namespace hga

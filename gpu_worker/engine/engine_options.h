@@ -59,6 +59,9 @@ struct EngineOptions {
   uint32_t max_waiting = 16;
   // Longest sequence that goes on densely while the router is away; 0: the model's context.
   uint32_t max_dense_tokens = 0;
+  // An answer's token asks the router a layer ahead, with queries guessed from what it holds by then, and brings what is
+  // selected from the store and to the device before it is needed. Never changes a token (decision 25).
+  bool early_selection = false;
   // How keys are summed up for the router (common/kv/summary.h).
   std::string summary_method = "sketch";
 

@@ -68,6 +68,19 @@ class MortalRouter : public LocalRouteClient {
   const std::shared_ptr<std::atomic<uint64_t>> posts_;
 };
 
+double CounterValue(const prometheus::Registry& registry, const std::string& name, const std::string& used) {
+  for (const prometheus::MetricFamily& family : registry.Collect()) {
+    if (family.name != name) continue;
+    for (const prometheus::ClientMetric& metric : family.metric) {
+      for (const auto& label : metric.label) {
+        if (label.name == "used" && label.value == used) return metric.counter.value;
+      }
+    }
+  }
+  ADD_FAILURE() << "no " << name;
+  return 0;
+}
+
 struct Answer {
   absl::Status status;
   std::vector<uint32_t> tokens;
@@ -101,8 +114,8 @@ class EngineTest : public testing::Test {
       };
     }
     link_ = std::make_unique<RouterLink>(factory, absl::Milliseconds(5));
-    engine_ = *Engine::Start(model_, options, backend_.get(), store_.get(), link_.get(),
-                             std::make_shared<prometheus::Registry>());
+    registry_ = std::make_shared<prometheus::Registry>();
+    engine_ = *Engine::Start(model_, options, backend_.get(), store_.get(), link_.get(), registry_);
   }
 
   EngineRequest Request(std::vector<uint32_t> tokens, uint32_t max_tokens, float fraction = 1.0f) {
@@ -164,6 +177,7 @@ class EngineTest : public testing::Test {
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<RouterLink> link_;
   std::unique_ptr<Engine> engine_;
+  std::shared_ptr<prometheus::Registry> registry_;
 };
 
 TEST_F(EngineTest, FullBudgetEqualsDense) {
@@ -289,6 +303,50 @@ TEST_F(EngineTest, TightStoreChangesNoToken) {
   ASSERT_TRUE(tight.status.ok()) << tight.status;
   EXPECT_EQ(tight.tokens, roomy.tokens);
   EXPECT_GT(tight.stats.tiers.ram + tight.stats.tiers.disk, 0u);
+}
+
+// A hint asks the router and the store ahead of time and changes nothing else: every token, and what is attended.
+TEST_F(EngineTest, EarlySelectionsChangeNoToken) {
+  const auto first = InSession(Request(RandomTokens(2000, 6), 10, 0.01f), "doc");
+  auto second = InSession(Request(RandomTokens(20, 7), 60, 0.01f), "doc", true);
+  second.sampling.temperature = 1;
+  std::vector<Answer> answers;
+  for (const uint32_t slots : {0u, 56u}) {
+    for (const bool early : {false, true}) {
+      EngineOptions options = Routed();
+      options.early_selection = early;
+      Start(true, slots, options);
+      ASSERT_TRUE(Run(first).status.ok());
+      store_->DropRam();
+      answers.push_back(Run(second));
+      ASSERT_TRUE(answers.back().status.ok()) << answers.back().status;
+      const double keys = CounterValue(*registry_, "hga_worker_early_keys_total", "yes");
+      const double blocks = CounterValue(*registry_, "hga_worker_early_blocks_total", "yes");
+      EXPECT_EQ(keys > 0, early);
+      EXPECT_EQ(blocks > 0, early);
+    }
+  }
+  for (const Answer& answer : answers) {
+    EXPECT_EQ(answer.tokens, answers[0].tokens);
+    EXPECT_EQ(answer.stats.attended_keys[1], answers[0].stats.attended_keys[1]);
+    EXPECT_EQ(answer.stats.ring_exchanges, answers[0].stats.ring_exchanges);
+  }
+}
+
+TEST_F(EngineTest, RouterThatDiesOverAHintLeavesDenseAttention) {
+  EngineOptions options = Routed();
+  options.early_selection = true;
+  for (const int64_t exchanges : {20, 21, 22, 23}) {
+    Start(true, 0, options);
+    const auto request = Request(RandomTokens(900, 10), 20);
+    *exchanges_left_ = exchanges;
+    const Answer answer = Run(request);
+    ASSERT_TRUE(answer.status.ok()) << answer.status;
+    EXPECT_GT(answer.stats.dense_fallback_steps, 0u);
+    *exchanges_left_ = INT64_MAX;
+    Start(false);
+    EXPECT_EQ(Run(Dense(request)).tokens, answer.tokens);
+  }
 }
 
 TEST_F(EngineTest, HopelesslySmallStoreSaysSo) {

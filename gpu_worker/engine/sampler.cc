@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "gpu_worker/backend/top_logits.h"
 
 namespace hga {
 namespace {
@@ -28,21 +28,21 @@ uint32_t ArgMax(absl::Span<const float> logits) {
   return best;
 }
 
+absl::Status NotFinite(size_t token, float logit) {
+  return absl::InternalError(absl::StrCat("the model's logit of token ", token, " is ", logit,
+                                          ": its weights or the K/V it attended are damaged"));
+}
+
 }  // namespace
 
 absl::Status CheckLogits(absl::Span<const float> logits) {
-  // On bits and without a branch, so that the compiler makes it a few microseconds of vector code.
-  constexpr uint32_t kMagnitude = 0x7fffffff, kInfinity = 0x7f800000;
-  uint32_t largest = 0;
-  for (const float logit : logits) {
-    uint32_t bits;
-    std::memcpy(&bits, &logit, sizeof(bits));
-    largest = std::max(largest, bits & kMagnitude);
-  }
-  if (largest < kInfinity) return absl::OkStatus();
-  const auto bad = std::find_if(logits.begin(), logits.end(), [](float logit) { return !std::isfinite(logit); });
-  return absl::InternalError(absl::StrCat("the model's logit of token ", bad - logits.begin(), " is ", *bad,
-                                          ": its weights or the K/V it attended are damaged"));
+  const size_t odd = FirstNotFinite(logits);
+  return odd == logits.size() ? absl::OkStatus() : NotFinite(odd, logits[odd]);
+}
+
+absl::Status CheckTopLogits(absl::Span<const TokenLogit> top) {
+  if (top.empty()) return absl::InternalError("a row without logits");
+  return std::isfinite(top[0].logit) ? absl::OkStatus() : NotFinite(top[0].id, top[0].logit);
 }
 
 absl::Status SamplingOptions::Validate() const {
@@ -61,7 +61,24 @@ uint32_t Sampler::Sample(absl::Span<float> logits, absl::Span<const uint32_t> hi
   for (uint32_t i = 0; i < logits.size(); ++i) {
     if (std::isfinite(logits[i])) candidates_.push_back({logits[i], i});
   }
-  if (candidates_.empty()) return ArgMax(logits);
+  return candidates_.empty() ? ArgMax(logits) : Draw();
+}
+
+uint32_t Sampler::top_needed() const {
+  if (options_.repetition_penalty != 1) return 0;
+  if (options_.temperature <= 0) return 1;
+  return options_.top_k <= kMaxTopLogits ? options_.top_k : 0;
+}
+
+uint32_t Sampler::SampleTop(absl::Span<const TokenLogit> top) {
+  if (options_.temperature <= 0) return top[0].id;
+  candidates_.clear();
+  for (const TokenLogit& t : top) candidates_.push_back({t.logit, t.id});
+  return Draw();
+}
+
+// One of the candidates.
+uint32_t Sampler::Draw() {
   Truncate();
   double total = 0;
   for (const Candidate& c : candidates_) total += c.weight;

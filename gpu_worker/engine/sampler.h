@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "gpu_worker/backend/token_logit.h"
 
 namespace hga {
 
@@ -25,6 +26,8 @@ struct SamplingOptions {
 // INTERNAL where a logit is infinite or not a number: no token of such a step may be handed out. The causes are damaged
 // weights that the sample at loading missed, or K/V made with such weights.
 absl::Status CheckLogits(absl::Span<const float> logits);
+// The same of a row's best (Backend::TopLogits).
+absl::Status CheckTopLogits(absl::Span<const TokenLogit> top);
 
 // One per sequence; not thread-safe. The n-th call depends on the seed, n and its arguments only.
 class Sampler {
@@ -33,12 +36,17 @@ class Sampler {
 
   // logits: [vocab]; changed where a repetition penalty applies. history: the tokens of the sequence so far.
   uint32_t Sample(absl::Span<float> logits, absl::Span<const uint32_t> history);
+  // How many of a row's best tokens are enough; 0: all logits are needed. Does not change.
+  uint32_t top_needed() const;
+  // As Sample, from as many at least, best first: the same token.
+  uint32_t SampleTop(absl::Span<const TokenLogit> top);
 
  private:
   struct Candidate {
     float weight;  // logit, then probability without its norm
     uint32_t id;
   };
+  uint32_t Draw();
   void Penalize(absl::Span<float> logits, absl::Span<const uint32_t> history);
   void Truncate();
   double NextUniform();

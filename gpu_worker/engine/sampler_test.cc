@@ -1,7 +1,9 @@
 #include "gpu_worker/engine/sampler.h"
 
 #include <cmath>
+#include <random>
 
+#include "gpu_worker/backend/top_logits.h"
 #include "gtest/gtest.h"
 
 namespace hga {
@@ -93,6 +95,48 @@ TEST(SamplerTest, AbsurdValuesAreRefused) {
     EXPECT_EQ(options.Validate().code(), absl::StatusCode::kInvalidArgument);
   }
   EXPECT_TRUE(SamplingOptions().Validate().ok());
+}
+
+// What is left of the vocabulary decides alone: the same tokens, draw by draw.
+TEST(SamplerTest, TheBestLogitsGiveTheSameTokensAsAll) {
+  std::mt19937 random(6);
+  std::normal_distribution<float> normal;
+  std::vector<SamplingOptions> kinds(4);
+  kinds[1].temperature = 0.8f;
+  kinds[1].top_k = 20;
+  kinds[2] = kinds[1];
+  kinds[2].top_p = 0.7f;
+  kinds[3] = kinds[1];
+  kinds[3].top_k = kMaxTopLogits;
+  kinds[3].min_p = 0.05f;
+  for (SamplingOptions& options : kinds) {
+    options.seed = 3;
+    Sampler whole(options), few(options);
+    ASSERT_GT(whole.top_needed(), 0u);
+    for (int i = 0; i < 50; ++i) {
+      std::vector<float> logits(300);
+      for (float& x : logits) x = std::round(normal(random) * 4);
+      std::vector<TokenLogit> top;
+      AppendTopLogits(logits, std::min(whole.top_needed() + i % 2, kMaxTopLogits), &top);
+      EXPECT_EQ(few.SampleTop(top), whole.Sample(absl::MakeSpan(logits), {}));
+    }
+  }
+}
+
+TEST(SamplerTest, SaysWhenAllLogitsAreNeeded) {
+  SamplingOptions penalty, warm, wide;
+  penalty.repetition_penalty = 1.1f;
+  warm.temperature = 1;
+  wide.temperature = 1;
+  wide.top_k = kMaxTopLogits + 1;
+  for (const SamplingOptions& options : {penalty, warm, wide}) EXPECT_EQ(Sampler(options).top_needed(), 0u);
+}
+
+TEST(SamplerTest, BestLogitsThatAreNotNumbersAreRefused) {
+  const TokenLogit good[] = {{3, 1.0f}}, bad[] = {{3, NAN}};
+  EXPECT_TRUE(CheckTopLogits(good).ok());
+  EXPECT_EQ(CheckTopLogits(bad).code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(CheckTopLogits({}).code(), absl::StatusCode::kInternal);
 }
 
 }  // namespace

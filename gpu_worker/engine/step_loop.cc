@@ -30,7 +30,7 @@ StepLoop::StepLoop(const EngineModel& model, const EngineOptions& options, Backe
     : model_(model), options_(options), shapes_(ShapesOf(model, options)), backend_(backend), store_(store),
       link_(link), metrics_(metrics), trace_(trace) {
   runner_ = std::make_unique<StepRunner>(
-      backend, store, link, metrics, trace, shapes_,
+      backend, store, link, metrics, trace, shapes_, options.early_selection,
       [this](uint64_t tick, uint32_t wanted) { return MakeRoom(tick, wanted); });
   SealerOptions sealer;
   sealer.shape = shapes_.prefill;
@@ -243,16 +243,29 @@ bool StepLoop::RunStep() {
   const StepTrace::Span finish(trace_, "finish");
   for (StepPart& part : parts) {
     if (!status.ok()) part.status = status;
-    const size_t vocab = model_.vocab_size;
-    const size_t at = part.logits_row * vocab;
-    const bool has_logits = part.want_logits && logits_.size() >= at + vocab;
-    if (part.status.ok() && part.want_logits && !has_logits) part.status = absl::InternalError("logits are missing");
-    FinishPart(part, has_logits ? absl::MakeSpan(logits_).subspan(at, vocab) : absl::Span<float>());
+    FinishPart(part);
   }
   return true;
 }
 
-void StepLoop::FinishPart(const StepPart& part, absl::Span<float> logits) {
+// The part's next token, of the step's logits.
+absl::StatusOr<uint32_t> StepLoop::Sample(const StepPart& part) {
+  Sequence* s = part.sequence;
+  const size_t width = logits_.top_count > 0 ? logits_.top_count : model_.vocab_size, at = part.logits_row * width;
+  if ((logits_.top_count > 0 ? logits_.top.size() : logits_.all.size()) < at + width) {
+    return absl::InternalError("logits are missing");
+  }
+  if (logits_.top_count > 0) {
+    const auto top = absl::MakeConstSpan(logits_.top).subspan(at, width);
+    HGA_RETURN_IF_ERROR(CheckTopLogits(top));
+    return s->sampler.SampleTop(top);
+  }
+  const auto logits = absl::MakeSpan(logits_.all).subspan(at, width);
+  HGA_RETURN_IF_ERROR(CheckLogits(logits));
+  return s->sampler.Sample(logits, s->tokens);
+}
+
+void StepLoop::FinishPart(const StepPart& part) {
   Sequence* s = part.sequence;
   if (part.lost_chunk.has_value()) {
     s->cut_to = part.lost_chunk;
@@ -265,9 +278,12 @@ void StepLoop::FinishPart(const StepPart& part, absl::Span<float> logits) {
     return SealComplete(s);
   }
   if (!part.status.ok()) return End(s, part.status);
-  if (absl::Status status = part.want_logits ? CheckLogits(logits) : absl::OkStatus(); !status.ok()) {
-    return End(s, status);  // before anything of this step is sealed
+  absl::StatusOr<uint32_t> token = 0;
+  if (part.want_logits) {
+    StepTrace::Span span(trace_, "sample");
+    token = Sample(part);
   }
+  if (!token.ok()) return End(s, token.status());  // before anything of this step is sealed
   const uint32_t last_chunk = (s->computed + part.rows - 1) / model_.geometry.chunk_tokens;
   const bool routes = !RoutedChunks(ShapeOf(*s), last_chunk).empty();
   if (s->fallback) Warn(s, "the router is away: attention was dense");
@@ -289,10 +305,8 @@ void StepLoop::FinishPart(const StepPart& part, absl::Span<float> logits) {
     if (!s->answering()) s->events->Push(std::move(progress));
   }
   if (part.want_logits) {
-    StepTrace::Span span(trace_, "sample");
-    const uint32_t token = s->sampler.Sample(logits, s->tokens);
-    span.Next("hand_out");
-    TakeToken(s, token);
+    StepTrace::Span span(trace_, "hand_out");
+    TakeToken(s, *token);
   } else if (NextRows(*s) == 0) {
     End(s, absl::OkStatus(), FinishReason::kPrefillOnly);
   }

@@ -63,7 +63,8 @@ class StepLoop {
   uint32_t NextRows(const Sequence& s) const;
   std::vector<StepPart> PickPrefill();
   std::vector<StepPart> PickDecode();
-  void FinishPart(const StepPart& part, absl::Span<float> logits);
+  absl::StatusOr<uint32_t> Sample(const StepPart& part);
+  void FinishPart(const StepPart& part);
   void SealComplete(Sequence* s);
   bool Checkpoint(const Sequence& s, uint32_t chunk) const;
   void TakeToken(Sequence* s, uint32_t token);
@@ -100,7 +101,7 @@ class StepLoop {
   uint64_t next_id_ = 1;
   uint64_t prefill_turn_ = 0;  // id of the sequence that was prefilled last
   bool prefilled_last_ = false;
-  std::vector<float> logits_;
+  StepLogits logits_;
 
   std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<Sealer> sealer_;

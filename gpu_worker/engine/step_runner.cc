@@ -15,15 +15,17 @@
 
 namespace hga {
 StepRunner::StepRunner(Backend* backend, KvClient* store, RouterLink* link, EngineMetrics* metrics,
-                       StepTrace* trace, const AttendShapes& shapes,
+                       StepTrace* trace, const AttendShapes& shapes, bool early_selection,
                        std::function<uint32_t(uint64_t, uint32_t)> make_room)
     : backend_(backend), store_(store), link_(link), metrics_(metrics), trace_(trace), shapes_(shapes),
-      geometry_(shapes_.prefill.geometry), make_room_(std::move(make_room)), dense_(geometry_) {}
+      geometry_(shapes_.prefill.geometry), make_room_(std::move(make_room)), dense_(geometry_),
+      early_(early_selection ? std::make_unique<EarlyFetch>(store) : nullptr) {}
 
-absl::Status StepRunner::Run(std::vector<StepPart>* parts, std::vector<float>* logits) {
+absl::Status StepRunner::Run(std::vector<StepPart>* parts, StepLogits* logits) {
   StepTrace::Span span(trace_, "lay_out");
   ++step_;
   counts_ = {};
+  DropGuess();  // of a step that failed
   router_ = link_->current();
   LayOut(parts);
   span.Next("embedding");
@@ -34,9 +36,25 @@ absl::Status StepRunner::Run(std::vector<StepPart>* parts, std::vector<float>* l
   router_ = {};
   Report();
   span.Next("logits");
-  logits->clear();
-  const bool wanted = std::any_of(parts->begin(), parts->end(), [](const StepPart& p) { return p.want_logits; });
-  return wanted ? backend_->Logits(logits) : absl::OkStatus();
+  return TakeLogits(*parts, logits);
+}
+
+absl::Status StepRunner::TakeLogits(const std::vector<StepPart>& parts, StepLogits* logits) {
+  logits->all.clear();
+  logits->top.clear();
+  logits->top_count = 0;
+  bool wanted = false, all = false;
+  for (const StepPart& part : parts) {
+    if (!part.want_logits) continue;
+    const uint32_t needed = part.sequence->sampler.top_needed();
+    wanted = true;
+    all |= needed == 0;
+    logits->top_count = std::max(logits->top_count, std::min(needed, backend_->vocab_size()));
+  }
+  if (!wanted) return absl::OkStatus();
+  if (!all) return backend_->TopLogits(logits->top_count, &logits->top);
+  logits->top_count = 0;
+  return backend_->Logits(&logits->all);
 }
 
 void StepRunner::LayOut(std::vector<StepPart>* parts) {
@@ -106,25 +124,28 @@ absl::Status StepRunner::RunLayer(uint32_t layer) {
   stage.Next("wait_selection");
   WaitRoutes();
   stage.Next("fetch");
+  TakeEarlyBlocks(layer);
   FetchMissing(layer);
   stage.Next("count_keys");
   AnswerProbes(layer);
   CountKeys();
+  PostGuess(layer + 1);
   stage.Next("routed_attention");
   HGA_RETURN_IF_ERROR(AttendSelected(layer));
   if (plan_.sum_values) HGA_RETURN_IF_ERROR(AddResidual());
   stage.Next("post_attention");
-  return backend_->PostAttention(layer);
+  HGA_RETURN_IF_ERROR(backend_->PostAttention(layer));
+  return FollowGuess(layer + 1);
 }
 
-RouteBlock StepRunner::RouteOf(uint32_t layer, const float* attended, Block* block) const {
+RouteBlock StepRunner::RouteOf(uint32_t layer, const bf16* queries, const float* attended, Block* block) const {
   RouteBlock route;
   route.sequence_id = block->part->sequence->id;
   route.tokens = block->rows;
   route.first_key = block->shape->sink_tokens;
   route.route_upto = block->routed.end;
   const size_t first_head = size_t{block->first_row} * geometry_.query_heads;
-  route.queries = backend_->queries() + first_head * geometry_.head_dim;
+  route.queries = queries + first_head * geometry_.head_dim;
   block->budget->FillRoute(layer, attended == nullptr ? nullptr : attended + first_head, &route);
   return route;
 }
@@ -137,15 +158,16 @@ void StepRunner::PostRoutes(uint32_t layer) {
   }
   router_blocks_.clear();
   dense_blocks_.clear();
-  const float* attended = nullptr;  // of all rows; only a router asks for it
+  attended_ = nullptr;
   for (Block& block : blocks_) {
     block.selection = nullptr;
     block.missed = nullptr;
     if (block.routed.empty() || !block.part->status.ok()) continue;
     const Sequence& s = *block.part->sequence;
     const bool by_router = s.request->routed && !block.dense && !s.fallback && router_.client != nullptr;
-    if (by_router && attended == nullptr) attended = backend_->LogSumExp();
-    (by_router ? router_request_ : dense_request_).blocks.push_back(RouteOf(layer, attended, &block));
+    if (by_router && attended_ == nullptr) attended_ = backend_->LogSumExp();
+    (by_router ? router_request_ : dense_request_)
+        .blocks.push_back(RouteOf(layer, backend_->queries(), attended_, &block));
     (by_router ? router_blocks_ : dense_blocks_).push_back(&block);
   }
   posted_ = false;
@@ -262,6 +284,7 @@ void StepRunner::Report() {
   for (const bool decode : {false, true}) {
     metrics_->CountKeys(decode, counts_.attended_keys[decode], counts_.dense_keys[decode]);
   }
+  metrics_->CountEarly(counts_.early_keys, counts_.early_used_keys, counts_.early_blocks, counts_.early_used_blocks);
 }
 
 bool StepRunner::Probed(const Block& block, uint32_t layer) {

@@ -4,12 +4,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "gpu_worker/backend/backend.h"
 #include "gpu_worker/engine/attend_plan.h"
+#include "gpu_worker/engine/early_fetch.h"
 #include "gpu_worker/engine/engine_metrics.h"
 #include "gpu_worker/engine/router_link.h"
 #include "gpu_worker/engine/sequence.h"
@@ -32,15 +34,24 @@ struct StepPart {
   uint32_t logits_row = 0;
 };
 
+// What a step's wanting rows give, [parts with want_logits]: all logits, or the best, as the parts' samplers need.
+struct StepLogits {
+  uint32_t top_count = 0;        // for each row; 0: all were made
+  std::vector<float> all;        // [rows][vocab]
+  std::vector<TokenLogit> top;   // [rows][top_count]
+};
+
 // Step thread only.
 class StepRunner {
  public:
-  // make_room(tick, wanted): releases blocks that were not used at `tick`; returns how many.
+  // make_room(tick, wanted): releases blocks that were not used at `tick`; returns how many. early_selection: see
+  // EngineOptions.
   StepRunner(Backend* backend, KvClient* store, RouterLink* link, EngineMetrics* metrics, StepTrace* trace,
-             const AttendShapes& shapes, std::function<uint32_t(uint64_t tick, uint32_t wanted)> make_room);
+             const AttendShapes& shapes, bool early_selection,
+             std::function<uint32_t(uint64_t tick, uint32_t wanted)> make_room);
 
-  // logits: [parts with want_logits][vocab]. An error is the backend's and ends all parts.
-  absl::Status Run(std::vector<StepPart>* parts, std::vector<float>* logits);
+  // An error is the backend's and ends all parts.
+  absl::Status Run(std::vector<StepPart>* parts, StepLogits* logits);
 
   // Counts layers of all steps so far; blocks used in the current layer carry it.
   uint64_t tick() const { return tick_; }
@@ -63,6 +74,17 @@ class StepRunner {
   struct StepCounts {
     uint64_t held = 0, ram = 0, disk = 0;
     uint64_t attended_keys[2] = {0, 0}, dense_keys[2] = {0, 0};  // [prefill, decode]
+    uint64_t early_keys = 0, early_used_keys = 0, early_blocks = 0, early_used_blocks = 0;
+  };
+
+  // What the router was asked a layer ahead. The request points into the rest.
+  struct Guess {
+    bool posted = false;
+    std::vector<bf16> queries;
+    std::vector<float> attended;
+    RouteRequest request;
+    RouteResponse response;   // empty: nothing was guessed for the layer at hand
+    std::vector<Block*> blocks;
   };
 
   void LayOut(std::vector<StepPart>* parts);
@@ -75,7 +97,18 @@ class StepRunner {
   void PostRoutes(uint32_t layer);
   void WaitRoutes();
   void LoseRouter(const absl::Status& why);
-  RouteBlock RouteOf(uint32_t layer, const float* attended, Block* block) const;
+  RouteBlock RouteOf(uint32_t layer, const bf16* queries, const float* attended, Block* block) const;
+  absl::Status TakeLogits(const std::vector<StepPart>& parts, StepLogits* logits);
+
+  // --- Selections asked early: step_runner_early.cc ---
+  void PostGuess(uint32_t layer);
+  // Once the layer before is on its way.
+  absl::Status FollowGuess(uint32_t layer);
+  void WaitGuess();
+  void FetchForGuess(uint32_t layer);
+  absl::Status PrefetchForGuess(uint32_t layer);
+  void TakeEarlyBlocks(uint32_t layer);
+  void DropGuess();
   void CountKeys();
   void AnswerProbes(uint32_t layer);
   // What was asked for the block in the layer at hand; nullptr: nothing.
@@ -113,6 +146,9 @@ class StepRunner {
   RouteRequest router_request_, dense_request_;
   std::vector<Block*> router_blocks_, dense_blocks_;
   bool posted_ = false;
+  const float* attended_ = nullptr;  // of all rows of the layer at hand; only a router asks for it
+  const std::unique_ptr<EarlyFetch> early_;  // nullptr: nothing is asked early
+  Guess guess_;
   RouteResponse router_response_, dense_response_;
   AttendPlan plan_;
   std::vector<float> missed_;  // [rows][query_heads]

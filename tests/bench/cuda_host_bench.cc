@@ -55,9 +55,14 @@ class NoDevice : public Device {
   absl::Status Wait(DeviceStream, DeviceEvent) override { return absl::OkStatus(); }
   absl::Status Synchronize(DeviceEvent) override { return absl::OkStatus(); }
   absl::Status Synchronize(DeviceStream) override { return absl::OkStatus(); }
+  absl::Status BeginCapture(DeviceStream) override { return absl::OkStatus(); }
+  absl::StatusOr<DeviceGraph> EndCapture() override { return DeviceGraph{}; }
+  absl::Status LaunchGraph(DeviceStream, DeviceGraph) override { return absl::OkStatus(); }
   bool has_gemm() const override { return false; }
   void SetGemmWorkspace(void*, size_t) override {}
   absl::Status Gemm(DeviceStream, const GemmCall&) override { return absl::OkStatus(); }
+  bool has_f8_gemm() const override { return false; }
+  absl::Status F8Gemm(DeviceStream, const F8GemmCall&) override { return absl::OkStatus(); }
 
  protected:
   absl::Status LaunchKernel(DeviceStream, KernelId, const LaunchShape&, const void*, size_t) override {

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "gpu_worker/backend/cuda/cuda_linear.h"
+#include "gpu_worker/backend/cuda/f8_probe.h"
 #include "gpu_worker/backend/cuda/kernels/shared_layout.h"
 
 namespace hga {
@@ -158,10 +159,18 @@ absl::Status MeasureGemm(Device* device, const LayerWeights& weights, bool quick
   HGA_ASSIGN_OR_RETURN(DeviceBuffer blas, memory.Allocate(DeviceUse::kWorkspace, cols < 512 ? 1 << 16 : 32 << 20));
   HGA_ASSIGN_OR_RETURN(DeviceBuffer x, OnDevice(device, &memory, std::vector<bf16>(size_t{most} * cols, ToBf16(0.5f))));
   HGA_ASSIGN_OR_RETURN(DeviceBuffer y, memory.Allocate(DeviceUse::kWorkspace, size_t{most} * outputs * 4));
+  HGA_ASSIGN_OR_RETURN(DeviceBuffer f8, memory.Allocate(DeviceUse::kWorkspace, size_t{most} * cols));
+  HGA_ASSIGN_OR_RETURN(DeviceBuffer f8_scales, memory.Allocate(DeviceUse::kWorkspace, size_t{most} * cols / 32));
+  HGA_ASSIGN_OR_RETURN(DeviceBuffer probe, memory.Allocate(DeviceUse::kWorkspace, kF8ProbeBytes));
   if (device->has_gemm()) device->SetGemmWorkspace(blas.as(), blas.bytes());
+  GemmScratch scratch;
+  scratch.rounded_weights = rounded.as<bf16>();
+  const bool as_f8 = device->has_f8_gemm() && ProbeF8Gemm(device, probe.as()).ok();
+  if (as_f8) scratch = {rounded.as<bf16>(), f8.as(), f8_scales.as<float>(), most};
+  report->Add("f8_gemm", "FP8 is multiplied as it is", as_f8 ? 1 : 0, "");
   for (uint32_t rows = 16; rows <= most; rows *= 4) {
     HGA_ASSIGN_OR_RETURN(const double ours, Seconds(device, DeviceStream::kCompute, quick, [&] {
-                           return linear.Apply(device, rounded.as<bf16>(), {nullptr, x.as<bf16>()}, rows, y.as<float>());
+                           return linear.Apply(device, scratch, {nullptr, x.as<bf16>()}, rows, y.as<float>());
                          }));
     const double flops = 2.0 * rows * outputs * cols;
     report->Add(absl::StrCat("fp8_gemm_tflops_", rows), absl::StrCat("FP8 GEMM, ", rows, " rows"), flops / ours / 1e12,

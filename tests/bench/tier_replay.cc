@@ -48,6 +48,7 @@ class TracingBackend : public Backend {
 
   std::string name() const override { return inner_->name(); }
   uint32_t max_rows() const override { return inner_->max_rows(); }
+  uint32_t vocab_size() const override { return inner_->vocab_size(); }
   absl::Status Begin(absl::Span<const BatchRow> rows) override {
     if (rows.size() == 1) steps_.emplace_back();
     noted_ = rows.size() == 1;

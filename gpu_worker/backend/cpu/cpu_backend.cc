@@ -147,6 +147,20 @@ absl::Status CpuBackend::Attend(const AttendPlan& plan) {
   return absl::OkStatus();
 }
 
+const bf16* CpuBackend::GuessQueries(uint32_t layer) {
+  const int rows = static_cast<int>(rows_.size());
+  const size_t hidden = config_.hidden, d = config_.head_dim;
+  const size_t q_width = config_.query_heads * d, width = q_width + 2 * config_.kv_heads * d;
+  for (int r = 0; r < rows; ++r) Norm(&x_[r * hidden], layers_[layer].attn_norm, &normed_[r * hidden]);
+  if (!layers_[layer].qkv.Apply(normed_.data(), rows, qkv_.data()).ok()) return nullptr;
+  guessed_queries_.resize(rows * q_width);
+  for (int r = 0; r < rows; ++r) {
+    FinishHeads(layers_[layer], rows_[r].position, &qkv_[r * width]);
+    FloatsToBf16(&qkv_[r * width], q_width, &guessed_queries_[r * q_width]);
+  }
+  return guessed_queries_.data();
+}
+
 const float* CpuBackend::LogSumExp() {
   attention_.LogSumExp(log_sum_exp_.data());
   return log_sum_exp_.data();

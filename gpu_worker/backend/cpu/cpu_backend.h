@@ -21,10 +21,12 @@ class CpuBackend : public Backend {
 
   std::string name() const override { return "cpu"; }
   uint32_t max_rows() const override { return max_rows_; }
+  uint32_t vocab_size() const override { return config_.vocab_size; }
   absl::Status Begin(absl::Span<const BatchRow> rows) override;
   absl::Status PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) override;
   const bf16* queries() const override { return rounded_queries_.data(); }
   absl::Status Attend(const AttendPlan& plan) override;
+  const bf16* GuessQueries(uint32_t layer) override;
   const float* LogSumExp() override;
   absl::Status AddResidual(const float* missed) override;
   absl::Status PostAttention(uint32_t layer) override;
@@ -67,7 +69,7 @@ class CpuBackend : public Backend {
   std::vector<uint32_t> positions_;
   std::vector<float> x_, normed_, qkv_, q_, attended_, projected_, log_sum_exp_;
   MlpScratch mlp_scratch_;
-  std::vector<bf16> rounded_queries_;
+  std::vector<bf16> rounded_queries_, guessed_queries_;
 };
 
 }  // namespace hga

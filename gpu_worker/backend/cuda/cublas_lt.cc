@@ -79,16 +79,25 @@ void CublasLt::SetWorkspace(void* memory, size_t bytes) {
 }
 
 // cuBLASLt thinks in columns: y [rows][outputs] is its outputs x rows matrix, w [outputs][cols] its cols x outputs one.
-absl::Status CublasLt::MakePlan(const GemmCall& call, Plan* plan) {
+absl::Status CublasLt::MakePlan(const Key& key, Plan* plan) {
+  const cudaDataType_t type = key.f8 ? CUDA_R_8F_E4M3 : CUDA_R_16BF;
   HGA_RETURN_IF_ERROR(Check(call_.DescCreate(&plan->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F), "a description"));
   const cublasOperation_t transpose = CUBLAS_OP_T;
   HGA_RETURN_IF_ERROR(Check(
       call_.DescSet(plan->desc, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof(transpose)), "a description"));
-  HGA_RETURN_IF_ERROR(Check(call_.LayoutCreate(&plan->w, CUDA_R_16BF, call.cols, call.outputs, call.cols), "a layout"));
-  HGA_RETURN_IF_ERROR(Check(call_.LayoutCreate(&plan->x, CUDA_R_16BF, call.cols, call.rows, call.cols), "a layout"));
-  HGA_RETURN_IF_ERROR(Check(call_.LayoutCreate(&plan->y, CUDA_R_32F, call.outputs, call.rows,
-                                               static_cast<int64_t>(call.y_stride)), "a layout"));
+  if (key.f8) HGA_RETURN_IF_ERROR(SetBlockScales(*plan));
+  HGA_RETURN_IF_ERROR(Check(call_.LayoutCreate(&plan->w, type, key.cols, key.outputs, key.cols), "a layout"));
+  HGA_RETURN_IF_ERROR(Check(call_.LayoutCreate(&plan->x, type, key.cols, key.rows, key.cols), "a layout"));
+  HGA_RETURN_IF_ERROR(Check(call_.LayoutCreate(&plan->y, CUDA_R_32F, key.outputs, key.rows,
+                                               static_cast<int64_t>(key.y_stride)), "a layout"));
   return ChooseAlgorithm(plan);
+}
+
+absl::Status CublasLt::SetBlockScales(const Plan& plan) {
+  const int32_t of_w = CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F, of_x = CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
+  HGA_RETURN_IF_ERROR(
+      Check(call_.DescSet(plan.desc, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &of_w, sizeof(of_w)), "block scales"));
+  return Check(call_.DescSet(plan.desc, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &of_x, sizeof(of_x)), "block scales");
 }
 
 absl::Status CublasLt::ChooseAlgorithm(Plan* plan) {
@@ -108,22 +117,38 @@ absl::Status CublasLt::ChooseAlgorithm(Plan* plan) {
   return status;
 }
 
-absl::Status CublasLt::Gemm(cudaStream_t stream, const GemmCall& call) {
-  const Key key{call.rows, call.outputs, call.cols, call.y_stride};
+absl::StatusOr<const CublasLt::Plan*> CublasLt::PlanFor(const Key& key) {
   auto found = plans_.find(key);
   if (found == plans_.end()) {
     if (plans_.size() >= kMaxPlans) DropPlans();
     found = plans_.emplace(key, Plan()).first;
-    if (absl::Status status = MakePlan(call, &found->second); !status.ok()) {
+    if (absl::Status status = MakePlan(key, &found->second); !status.ok()) {
       DropPlans();
       return status;
     }
   }
-  const Plan& plan = found->second;
+  return &found->second;
+}
+
+absl::Status CublasLt::Multiply(cudaStream_t stream, const Plan& plan, const void* w, const void* x, float* y) {
   const float one = 1, zero = 0;
-  return Check(call_.Matmul(handle_, plan.desc, &one, call.w, plan.w, call.x, plan.x, &zero, call.y, plan.y, call.y,
-                            plan.y, &plan.algorithm, workspace_, workspace_bytes_, stream),
+  return Check(call_.Matmul(handle_, plan.desc, &one, w, plan.w, x, plan.x, &zero, y, plan.y, y, plan.y,
+                            &plan.algorithm, workspace_, workspace_bytes_, stream),
                "cublasLtMatmul");
+}
+
+absl::Status CublasLt::Gemm(cudaStream_t stream, const GemmCall& call) {
+  HGA_ASSIGN_OR_RETURN(const Plan* plan, PlanFor({false, call.rows, call.outputs, call.cols, call.y_stride}));
+  return Multiply(stream, *plan, call.w, call.x, call.y);
+}
+
+absl::Status CublasLt::F8Gemm(cudaStream_t stream, const F8GemmCall& call) {
+  HGA_ASSIGN_OR_RETURN(const Plan* plan, PlanFor({true, call.rows, call.outputs, call.cols, call.y_stride}));
+  HGA_RETURN_IF_ERROR(Check(call_.DescSet(plan->desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &call.w_scales,
+                                          sizeof(call.w_scales)), "block scales"));
+  HGA_RETURN_IF_ERROR(Check(call_.DescSet(plan->desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &call.x_scales,
+                                          sizeof(call.x_scales)), "block scales"));
+  return Multiply(stream, *plan, call.w, call.x, call.y);
 }
 
 }  // namespace hga

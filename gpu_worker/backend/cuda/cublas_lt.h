@@ -26,6 +26,7 @@ class CublasLt {
   void SetWorkspace(void* memory, size_t bytes);
   // INTERNAL: no algorithm for these sizes, or it failed.
   absl::Status Gemm(cudaStream_t stream, const GemmCall& call);
+  absl::Status F8Gemm(cudaStream_t stream, const F8GemmCall& call);
 
  private:
   struct Functions {
@@ -48,11 +49,21 @@ class CublasLt {
     cublasLtMatrixLayout_t w = nullptr, x = nullptr, y = nullptr;
     cublasLtMatmulAlgo_t algorithm;
   };
-  using Key = std::tuple<uint32_t, uint32_t, uint32_t, size_t>;  // rows, outputs, cols, y_stride
+  struct Key {
+    bool f8;
+    uint32_t rows, outputs, cols;
+    size_t y_stride;
+    bool operator<(const Key& o) const {
+      return std::tie(f8, rows, outputs, cols, y_stride) < std::tie(o.f8, o.rows, o.outputs, o.cols, o.y_stride);
+    }
+  };
 
   CublasLt() = default;
   absl::Status Find(void* library);
-  absl::Status MakePlan(const GemmCall& call, Plan* plan);
+  absl::StatusOr<const Plan*> PlanFor(const Key& key);
+  absl::Status MakePlan(const Key& key, Plan* plan);
+  absl::Status SetBlockScales(const Plan& plan);
+  absl::Status Multiply(cudaStream_t stream, const Plan& plan, const void* w, const void* x, float* y);
   absl::Status ChooseAlgorithm(Plan* plan);
   void DropPlans();
 

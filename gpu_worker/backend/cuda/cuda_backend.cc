@@ -9,6 +9,8 @@
 #include "common/base/log.h"
 #include "common/base/status.h"
 #include "gpu_worker/backend/check_rows.h"
+#include "gpu_worker/backend/cuda/f8_probe.h"
+#include "gpu_worker/backend/cuda/kernels/shared_layout.h"
 #include "gpu_worker/backend/rope.h"
 #include "gpu_worker/model/tensor_row.h"
 
@@ -16,6 +18,10 @@ namespace hga {
 namespace {
 
 constexpr uint32_t kNormThreads = 256, kHeadWarps = 4, kStateThreads = 64;
+
+DeviceTraits TraitsOf(const Device& device) {
+  return {device.has_gemm(), device.has_f8_gemm(), device.free_bytes()};
+}
 
 LaunchShape NormShape(uint32_t rows, uint32_t width) {
   const uint32_t threads = std::min(kNormThreads, (width + 31) / 32 * 32);
@@ -33,13 +39,15 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Create(std::unique_ptr
   }
   if (weights.config.experts > 1024) return absl::InvalidArgumentError("cuda backend: at most 1024 experts work");
   HGA_ASSIGN_OR_RETURN(const DevicePlan plan,
-                       PlanDevice(weights, geometry, options, device->has_gemm(), device->free_bytes()));
+                       PlanDevice(weights, geometry, options, TraitsOf(*device)));
   LogInfo("cuda backend", {{"device", device->name()}, {"limit_bytes", plan.limit}, {"weights_bytes", plan.weights},
                            {"workspace_bytes", plan.workspace}, {"window_bytes", plan.window},
                            {"device_tier_bytes", plan.tier}});
   std::unique_ptr<CudaBackend> backend(new CudaBackend(std::move(device), weights, geometry, options, plan));
   HGA_RETURN_IF_ERROR(backend->Load(weights));
   HGA_RETURN_IF_ERROR(backend->Allocate(weights));
+  backend->TryF8();
+  backend->graphs_.assign(kGemvRows, std::vector<std::optional<DeviceGraph>>(weights.config.layers + 1));
   return backend;
 }
 
@@ -75,7 +83,7 @@ absl::Status CudaBackend::Load(const ModelWeights& weights) {
 absl::Status CudaBackend::Allocate(const ModelWeights& weights) {
   const size_t rows = options_.max_rows, q = rows * config_.query_heads * config_.head_dim;
   const size_t kv = rows * config_.kv_heads * config_.head_dim * 2;
-  const WorkspaceShape shape = WorkspaceShapeOf(weights, options_, device_->has_gemm());
+  const WorkspaceShape shape = WorkspaceShapeOf(weights, options_, TraitsOf(*device_));
   HGA_ASSIGN_OR_RETURN(workspace_, MakeWorkspace(shape, &memory_));
   if (shape.gemm_bytes > 0) device_->SetGemmWorkspace(workspace_.gemm, shape.gemm_bytes);
   HGA_ASSIGN_OR_RETURN(attention_, CudaAttention::Create(device_.get(), &memory_, geometry_,
@@ -85,6 +93,9 @@ absl::Status CudaBackend::Allocate(const ModelWeights& weights) {
   HGA_ASSIGN_OR_RETURN(positions_, pinned(rows * sizeof(uint32_t)));
   HGA_ASSIGN_OR_RETURN(cos_sin_, pinned(rows * config_.rope_dims * sizeof(float)));
   HGA_ASSIGN_OR_RETURN(queries_, pinned(q * sizeof(bf16)));
+  const size_t few = std::min<size_t>(rows, kGemvRows);
+  HGA_ASSIGN_OR_RETURN(guessed_, pinned(q / rows * few * sizeof(bf16)));
+  HGA_ASSIGN_OR_RETURN(top_, pinned(size_t{kLogitRows} * kMaxTopLogits * sizeof(TokenLogit)));
   HGA_ASSIGN_OR_RETURN(kv_, pinned(kv * sizeof(bf16)));
   HGA_ASSIGN_OR_RETURN(log_sum_exp_, pinned(rows * config_.query_heads * sizeof(float)));
   HGA_ASSIGN_OR_RETURN(missed_, pinned(rows * config_.query_heads * sizeof(float)));
@@ -93,6 +104,19 @@ absl::Status CudaBackend::Allocate(const ModelWeights& weights) {
   HGA_ASSIGN_OR_RETURN(kv_read_, device_->NewEvent());
   HGA_ASSIGN_OR_RETURN(logits_, pinned(size_t{kLogitRows} * config_.vocab_size * sizeof(float)));
   return absl::OkStatus();
+}
+
+// FP8 weights are multiplied as they are only where that has just given the right numbers.
+void CudaBackend::TryF8() {
+  if (workspace_.f8_probe == nullptr) return;
+  const absl::Status status = ProbeF8Gemm(device_.get(), workspace_.f8_probe);
+  if (status.ok()) {
+    LogInfo("prompts are multiplied in FP8 with block scales");
+    return;
+  }
+  LogWarning("no FP8 GEMM with block scales: FP8 weights are made bf16 for prompts",
+             {{"error", std::string(status.message())}});
+  workspace_.scratch.f8 = nullptr;
 }
 
 // Embeddings, positions and their sines, for the device.
@@ -116,6 +140,7 @@ absl::Status CudaBackend::Begin(absl::Span<const BatchRow> rows_in) {
   HGA_RETURN_IF_ERROR(device_->Synchronize(DeviceStream::kCompute));
   HGA_RETURN_IF_ERROR(device_->Synchronize(DeviceStream::kToHost));
   kv_rows_.clear();  // of a step that was given up
+  started_ = kNoLayer;
   rows_.assign(rows_in.begin(), rows_in.end());
   attention_->BeginStep();
   FillRows();
@@ -137,7 +162,14 @@ absl::Status CudaBackend::Norm(const DeviceBuffer& scale, uint32_t n, bool exact
                   few ? nullptr : workspace_.normed_bf16, config_.hidden, config_.rms_epsilon});
 }
 
-absl::Status CudaBackend::FinishHeads(const Layer& w, uint32_t n) {
+// Norm and projections of x: queries, keys and values as they come.
+absl::Status CudaBackend::Project(const Layer& w) {
+  HGA_RETURN_IF_ERROR(Norm(w.attn_norm, rows(), false, nullptr));
+  return w.qkv.Apply(device_.get(), workspace_.scratch, {workspace_.normed, workspace_.normed_bf16}, rows(),
+                     workspace_.qkv);
+}
+
+FinishHeadsArgs CudaBackend::HeadsArgs(const Layer& w) const {
   const Workspace& ws = workspace_;
   FinishHeadsArgs a{};
   a.qkv = ws.qkv;
@@ -153,17 +185,21 @@ absl::Status CudaBackend::FinishHeads(const Layer& w, uint32_t n) {
   a.o = ws.o;
   a.sums = ws.value_sums;
   a.counts = ws.value_counts;
-  a.rows = n;
+  a.rows = rows();
   a.query_heads = config_.query_heads;
   a.kv_heads = config_.kv_heads;
   a.head_dim = config_.head_dim;
   a.rope_dims = static_cast<uint32_t>(2 * rope_frequencies_.size());
   a.adjacent = config_.rope_style == RopeStyle::kAdjacentPairs;
   a.epsilon = config_.rms_epsilon;
-  const uint32_t heads = n * (config_.query_heads + 2 * config_.kv_heads);
+  return a;
+}
+
+absl::Status CudaBackend::LaunchHeads(const FinishHeadsArgs& args) {
+  const uint32_t heads = args.rows * (config_.query_heads + 2 * config_.kv_heads);
   return device_->Launch(DeviceStream::kCompute,
                          {(heads + kHeadWarps - 1) / kHeadWarps, 1, kHeadWarps * 32, kHeadWarps * config_.head_dim * 4},
-                         a);
+                         args);
 }
 
 absl::Status CudaBackend::ReadQueries() {
@@ -190,16 +226,9 @@ void CudaBackend::StoreKv() {
   kv_rows_.clear();
 }
 
-absl::Status CudaBackend::PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) {
-  HGA_RETURN_IF_ERROR(CheckKvRows(geometry_, layer, kv_rows, rows_.size()));
-  layer_ = layer;
-  const Layer& w = layers_[layer];
-  HGA_RETURN_IF_ERROR(Norm(w.attn_norm, rows(), false, nullptr));
-  HGA_RETURN_IF_ERROR(w.qkv.Apply(device_.get(), workspace_.rounded_weights,
-                                  {workspace_.normed, workspace_.normed_bf16}, rows(), workspace_.qkv));
-  HGA_RETURN_IF_ERROR(FinishHeads(w, rows()));
-  kv_rows_.assign(kv_rows.begin(), kv_rows.end());
-  attention_->SetOwnRows(kv_is_rewritten_ ? absl::Span<const KvRow>() : kv_rows, workspace_.kv);
+absl::Status CudaBackend::StartLayer(uint32_t layer) {
+  HGA_RETURN_IF_ERROR(Project(layers_[layer]));
+  HGA_RETURN_IF_ERROR(LaunchHeads(HeadsArgs(layers_[layer])));
   if (StreamsKv()) {
     HGA_RETURN_IF_ERROR(device_->Record(heads_done_, DeviceStream::kCompute));
     HGA_RETURN_IF_ERROR(device_->Wait(DeviceStream::kToHost, heads_done_));
@@ -208,7 +237,36 @@ absl::Status CudaBackend::PreAttention(uint32_t layer, absl::Span<const KvRow> k
   } else {
     HGA_RETURN_IF_ERROR(ReadKv(DeviceStream::kCompute));
   }
-  HGA_RETURN_IF_ERROR(ReadQueries());
+  return ReadQueries();
+}
+
+absl::Status CudaBackend::CrossBoundary(uint32_t boundary) {
+  if (boundary > 0) HGA_RETURN_IF_ERROR(EndLayer(boundary - 1));
+  return boundary < layers_.size() ? StartLayer(boundary) : absl::OkStatus();
+}
+
+// The same launches with the same arguments in every step of so many rows: recorded once where rows are few.
+absl::Status CudaBackend::LaunchBoundary(uint32_t boundary) {
+  started_ = boundary;
+  if (!options_.graphs || !IsFewRows(rows())) return CrossBoundary(boundary);
+  std::optional<DeviceGraph>& graph = graphs_[rows() - 1][boundary];
+  if (!graph.has_value()) {
+    HGA_RETURN_IF_ERROR(device_->BeginCapture(DeviceStream::kCompute));
+    const absl::Status status = CrossBoundary(boundary);
+    const absl::StatusOr<DeviceGraph> recorded = device_->EndCapture();
+    HGA_RETURN_IF_ERROR(status);
+    HGA_RETURN_IF_ERROR(recorded.status());
+    graph = *recorded;
+  }
+  return device_->LaunchGraph(DeviceStream::kCompute, *graph);
+}
+
+absl::Status CudaBackend::PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) {
+  HGA_RETURN_IF_ERROR(CheckKvRows(geometry_, layer, kv_rows, rows_.size()));
+  layer_ = layer;
+  if (started_ != layer) HGA_RETURN_IF_ERROR(layer == 0 ? LaunchBoundary(0) : StartLayer(layer));
+  kv_rows_.assign(kv_rows.begin(), kv_rows.end());
+  attention_->SetOwnRows(kv_is_rewritten_ ? absl::Span<const KvRow>() : kv_rows, workspace_.kv);
   HGA_RETURN_IF_ERROR(device_->Synchronize(DeviceStream::kCompute));
   if (!StreamsKv()) StoreKv();
   return attention_->WaitForPrefetch();  // what it reads may be let go in this layer
@@ -250,7 +308,23 @@ absl::Status CudaBackend::AddResidual(const float* missed) {
                                          config_.query_heads, geometry_.queries_per_kv_head(), config_.head_dim});
 }
 
-absl::Status CudaBackend::PostAttention(uint32_t layer) {
+const bf16* CudaBackend::GuessQueries(uint32_t layer) {
+  if (!IsFewRows(rows())) return nullptr;
+  const Layer& w = layers_[layer];
+  FinishHeadsArgs args = HeadsArgs(w);
+  args.q_bf16 = workspace_.guessed_queries;
+  args.only_queries = 1;
+  absl::Status status = Project(w);
+  if (status.ok()) status = LaunchHeads(args);
+  const size_t bytes = size_t{rows()} * config_.query_heads * config_.head_dim * sizeof(bf16);
+  if (status.ok()) {
+    status = device_->CopyToHost(DeviceStream::kCompute, guessed_.as(), workspace_.guessed_queries, bytes);
+  }
+  if (status.ok()) status = device_->Synchronize(DeviceStream::kCompute);
+  return status.ok() ? guessed_.as<bf16>() : nullptr;  // the device keeps the error, and the next call returns it
+}
+
+absl::Status CudaBackend::EndLayer(uint32_t layer) {
   const Layer& w = layers_[layer];
   const Workspace& ws = workspace_;
   const uint32_t n = rows();
@@ -259,44 +333,85 @@ absl::Status CudaBackend::PostAttention(uint32_t layer) {
       DeviceStream::kCompute, {n * config_.query_heads, 1, kStateThreads, 0},
       FinishAttentionArgs{ws.l, ws.o, few ? ws.attended : nullptr, few ? nullptr : ws.attended_bf16, config_.head_dim}));
   HGA_RETURN_IF_ERROR(
-      w.attn_output.Apply(device_.get(), ws.rounded_weights, {ws.attended, ws.attended_bf16}, n, ws.projected));
+      w.attn_output.Apply(device_.get(), ws.scratch, {ws.attended, ws.attended_bf16}, n, ws.projected));
   HGA_RETURN_IF_ERROR(AddTo(device_.get(), ws.x, ws.projected, uint64_t{n} * config_.hidden));
   HGA_RETURN_IF_ERROR(Norm(w.ffn_norm, n, config_.experts > 0, nullptr));
-  HGA_RETURN_IF_ERROR(w.mlp.Apply(device_.get(), config_, n, ws));
-  if (StreamsKv()) {  // while the device works on the layer
-    HGA_RETURN_IF_ERROR(device_->Synchronize(kv_read_));
-    StoreKv();
-  }
-  // After the last layer the step's K/V may be let go.
-  return layer + 1 < layers_.size() ? absl::OkStatus() : device_->Synchronize(DeviceStream::kCompute);
+  return w.mlp.Apply(device_.get(), config_, n, ws);
 }
 
-absl::Status CudaBackend::Logits(std::vector<float>* logits) {
+absl::Status CudaBackend::PostAttention(uint32_t layer) {
+  if (StreamsKv()) {
+    HGA_RETURN_IF_ERROR(EndLayer(layer));
+    HGA_RETURN_IF_ERROR(device_->Synchronize(kv_read_));  // while the device works on the layer
+    StoreKv();
+    started_ = layer + 1;
+    if (started_ < layers_.size()) HGA_RETURN_IF_ERROR(StartLayer(started_));
+  } else {
+    HGA_RETURN_IF_ERROR(LaunchBoundary(layer + 1));
+  }
+  // After the last layer the step's K/V may be let go.
+  return started_ < layers_.size() ? absl::OkStatus() : device_->Synchronize(DeviceStream::kCompute);
+}
+
+absl::Status CudaBackend::ForLogits(const std::function<absl::Status(uint32_t n)>& use) {
   std::vector<uint32_t> wanted;
   for (uint32_t r = 0; r < rows(); ++r) {
     if (rows_[r].want_logits) wanted.push_back(r);
   }
-  logits->resize(wanted.size() * config_.vocab_size);
-  for (size_t first = 0; first < wanted.size(); first += kLogitRows) {
-    const auto begin = wanted.begin() + first, end = begin + std::min<size_t>(kLogitRows, wanted.size() - first);
-    HGA_RETURN_IF_ERROR(LogitsOf({begin, end}, logits->data() + first * config_.vocab_size));
+  for (size_t at = 0; at < wanted.size(); at += kLogitRows) {
+    const auto n = static_cast<uint32_t>(std::min<size_t>(kLogitRows, wanted.size() - at));
+    std::copy_n(wanted.begin() + at, n, take_.as<uint32_t>());
+    HGA_RETURN_IF_ERROR(
+        device_->CopyToDevice(DeviceStream::kCompute, workspace_.take, take_.as(), n * sizeof(uint32_t)));
+    HGA_RETURN_IF_ERROR(Norm(output_norm_, n, true, workspace_.take));
+    HGA_RETURN_IF_ERROR(output_.ApplyExactly(device_.get(), workspace_.normed, n, workspace_.logits));
+    HGA_RETURN_IF_ERROR(use(n));
   }
   return absl::OkStatus();
 }
 
-// At most kLogitRows rows.
-absl::Status CudaBackend::LogitsOf(const std::vector<uint32_t>& which, float* logits) {
-  const auto n = static_cast<uint32_t>(which.size());
-  const size_t bytes = size_t{n} * config_.vocab_size * sizeof(float);
-  std::copy(which.begin(), which.end(), take_.as<uint32_t>());
-  HGA_RETURN_IF_ERROR(
-      device_->CopyToDevice(DeviceStream::kCompute, workspace_.take, take_.as(), n * sizeof(uint32_t)));
-  HGA_RETURN_IF_ERROR(Norm(output_norm_, n, true, workspace_.take));
-  HGA_RETURN_IF_ERROR(output_.ApplyExactly(device_.get(), workspace_.normed, n, workspace_.logits));
-  HGA_RETURN_IF_ERROR(device_->CopyToHost(DeviceStream::kCompute, logits_.as(), workspace_.logits, bytes));
-  HGA_RETURN_IF_ERROR(device_->Synchronize(DeviceStream::kCompute));
-  std::memcpy(logits, logits_.as(), bytes);
-  return absl::OkStatus();
+absl::Status CudaBackend::Logits(std::vector<float>* logits) {
+  logits->clear();
+  return ForLogits([&](uint32_t n) {
+    const size_t count = size_t{n} * config_.vocab_size;
+    HGA_RETURN_IF_ERROR(
+        device_->CopyToHost(DeviceStream::kCompute, logits_.as(), workspace_.logits, count * sizeof(float)));
+    HGA_RETURN_IF_ERROR(device_->Synchronize(DeviceStream::kCompute));
+    logits->insert(logits->end(), logits_.as<float>(), logits_.as<float>() + count);
+    return absl::OkStatus();
+  });
+}
+
+// Of the logits in the workspace; top: [rows][count] on the device.
+absl::Status CudaBackend::PickTop(uint32_t n, uint32_t count, const TokenLogit** top) {
+  TopLogitsArgs args{workspace_.logits, nullptr, workspace_.top, config_.vocab_size, count};
+  for (;;) {
+    const uint32_t slices = (args.count + kTopSlice - 1) / kTopSlice;
+    HGA_RETURN_IF_ERROR(device_->Launch(DeviceStream::kCompute, {slices, n, kTopThreads, kTopSharedBytes}, args));
+    *top = args.out;
+    if (slices == 1) return absl::OkStatus();
+    args.logits = nullptr;
+    args.candidates = args.out;
+    args.out = args.out == workspace_.top ? workspace_.top_of_top : workspace_.top;
+    args.count = slices * count;
+  }
+}
+
+absl::Status CudaBackend::TopLogits(uint32_t count, std::vector<TokenLogit>* top) {
+  if (count == 0 || count > kMaxTopLogits) {
+    return absl::InvalidArgumentError(absl::StrCat("the best ", count, " of a row, must be 1 to ", kMaxTopLogits));
+  }
+  count = std::min(count, config_.vocab_size);
+  top->clear();
+  return ForLogits([&](uint32_t n) {
+    const TokenLogit* picked = nullptr;
+    HGA_RETURN_IF_ERROR(PickTop(n, count, &picked));
+    HGA_RETURN_IF_ERROR(
+        device_->CopyToHost(DeviceStream::kCompute, top_.as(), picked, size_t{n} * count * sizeof(TokenLogit)));
+    HGA_RETURN_IF_ERROR(device_->Synchronize(DeviceStream::kCompute));
+    top->insert(top->end(), top_.as<TokenLogit>(), top_.as<TokenLogit>() + size_t{n} * count);
+    return absl::OkStatus();
+  });
 }
 
 }  // namespace hga

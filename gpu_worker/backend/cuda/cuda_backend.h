@@ -5,8 +5,9 @@
 #define HGA_GPU_WORKER_BACKEND_CUDA_CUDA_BACKEND_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
-#include <ostream>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,29 +15,10 @@
 #include "gpu_worker/backend/cuda/cuda_attention.h"
 #include "gpu_worker/backend/cuda/cuda_linear.h"
 #include "gpu_worker/backend/cuda/cuda_mlp.h"
+#include "gpu_worker/backend/cuda/device_plan.h"
 #include "gpu_worker/backend/cuda/workspace.h"
 
 namespace hga {
-
-struct CudaBackendOptions {
-  uint32_t max_rows = 256;
-  uint64_t device_memory_limit = 0;          // 0: what is free but for kDeviceReserve
-  uint64_t device_tier_bytes = UINT64_MAX;   // UINT64_MAX: what the rest leaves of the limit
-  uint64_t window_bytes = uint64_t{16} << 20;  // see CudaAttentionOptions
-  uint32_t tier_unit_tokens = 4;             // see CudaAttentionOptions
-  uint32_t part_states = 8192;
-  uint64_t gemm_bytes = uint64_t{32} << 20;  // of cuBLASLt
-};
-
-// Left free where no limit is given: for what the driver takes later.
-inline constexpr uint64_t kDeviceReserve = uint64_t{512} << 20;
-
-// What the backend will allocate on the device, in bytes, known before anything is.
-struct DevicePlan {
-  uint64_t limit = 0;
-  uint64_t weights = 0, workspace = 0, window = 0, tier = 0;
-  uint64_t total() const { return weights + workspace + window + tier; }
-};
 
 class CudaBackend : public Backend {
  public:
@@ -48,16 +30,20 @@ class CudaBackend : public Backend {
 
   std::string name() const override { return "cuda"; }
   uint32_t max_rows() const override { return options_.max_rows; }
+  uint32_t vocab_size() const override { return config_.vocab_size; }
   absl::Status Begin(absl::Span<const BatchRow> rows) override;
   absl::Status PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) override;
   const bf16* queries() const override { return queries_.as<bf16>(); }
   absl::Status Attend(const AttendPlan& plan) override;
+  const bf16* GuessQueries(uint32_t layer) override;
   absl::Status Prefetch(uint32_t layer, const AttendPlan& plan) override;
+  bool can_prefetch() const override { return plan_.tier > 0; }
   const float* LogSumExp() override;
   absl::Status AddResidual(const float* missed) override;
   absl::Status PostAttention(uint32_t layer) override;
   void KvIsRewritten() override { kv_is_rewritten_ = true; }
   absl::Status Logits(std::vector<float>* logits) override;
+  absl::Status TopLogits(uint32_t count, std::vector<TokenLogit>* top) override;
   DeviceTierUse device_tier_use() const override { return attention_->use(); }
   absl::Status RegisterKv(const void* memory, size_t bytes) override { return device_->RegisterHost(memory, bytes); }
   void UnregisterKv(const void* memory) override { device_->UnregisterHost(memory); }
@@ -76,15 +62,28 @@ class CudaBackend : public Backend {
               const CudaBackendOptions& options, const DevicePlan& plan);
   absl::Status Allocate(const ModelWeights& weights);
   absl::Status Load(const ModelWeights& weights);
+  void TryF8();
   absl::Status Norm(const DeviceBuffer& scale, uint32_t rows, bool exactly, const uint32_t* take);
-  absl::Status FinishHeads(const Layer& w, uint32_t rows);
+  absl::Status Project(const Layer& w);
+  FinishHeadsArgs HeadsArgs(const Layer& w) const;
+  absl::Status LaunchHeads(const FinishHeadsArgs& args);
+  // What the device does of PreAttention, and of PostAttention.
+  absl::Status StartLayer(uint32_t layer);
+  absl::Status EndLayer(uint32_t layer);
+  // The end of layer `boundary` - 1 and the start of layer `boundary`, as far as there are such: all that the device does
+  // between two attentions.
+  absl::Status CrossBoundary(uint32_t boundary);
+  absl::Status LaunchBoundary(uint32_t boundary);
   absl::Status ReadQueries();
   absl::Status ReadKv(DeviceStream stream);
   void StoreKv();
   // Whether K and V go to the host behind the layer's back: worth it where they are many.
   bool StreamsKv() const { return !kv_is_rewritten_ && !IsFewRows(rows()); }
   void FillRows();
-  absl::Status LogitsOf(const std::vector<uint32_t>& rows, float* logits);
+  // Calls use(n) with the logits of the next n rows that want them in the workspace.
+  absl::Status ForLogits(const std::function<absl::Status(uint32_t n)>& use);
+  absl::Status PickTop(uint32_t rows, uint32_t count, const TokenLogit** top);
+  static constexpr uint32_t kNoLayer = UINT32_MAX;
   uint32_t rows() const { return static_cast<uint32_t>(rows_.size()); }
 
   // Constant after construction.
@@ -105,23 +104,16 @@ class CudaBackend : public Backend {
   Workspace workspace_{};
   std::unique_ptr<CudaAttention> attention_;
   PinnedBuffer x_, positions_, cos_sin_;                    // to the device
-  PinnedBuffer queries_, kv_, log_sum_exp_, logits_;         // from there
+  PinnedBuffer queries_, guessed_, kv_, log_sum_exp_, logits_, top_;  // from there
   PinnedBuffer take_, missed_;                              // to it
   DeviceEvent heads_done_, kv_read_;
   std::vector<BatchRow> rows_;
   std::vector<KvRow> kv_rows_;  // of the layer at hand, while their K and V are on the way
   uint32_t layer_ = 0;
+  uint32_t started_ = kNoLayer;  // the layer that the device has begun, ahead of PreAttention
+  std::vector<std::vector<std::optional<DeviceGraph>>> graphs_;  // [kGemvRows][layers + 1], for rows - 1 and boundary
   bool kv_is_rewritten_ = false;
 };
-
-// RESOURCE_EXHAUSTED as Create. free_bytes: of the device, where no limit is given.
-absl::StatusOr<DevicePlan> PlanDevice(const ModelWeights& weights, const KvGeometry& geometry,
-                                      const CudaBackendOptions& options, bool has_gemm, uint64_t free_bytes);
-CudaAttentionOptions AttentionOptionsOf(const ModelConfig& config, const CudaBackendOptions& options,
-                                        uint64_t tier_bytes);
-WorkspaceShape WorkspaceShapeOf(const ModelWeights& weights, const CudaBackendOptions& options, bool has_gemm);
-// A table of the plan, one use a line.
-std::string DescribePlan(const DevicePlan& plan);
 
 }  // namespace hga
 

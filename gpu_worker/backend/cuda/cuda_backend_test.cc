@@ -8,6 +8,7 @@
 #include "common/base/temporary_folder.h"
 #include "gpu_worker/backend/cuda/testing_device.h"
 #include "gpu_worker/backend/reference/reference_backend.h"
+#include "gpu_worker/backend/top_logits.h"
 #include "gpu_worker/model/hf_model.h"
 #include "gpu_worker/model/random_checkpoint.h"
 #include "gtest/gtest.h"
@@ -334,6 +335,75 @@ TEST_F(CudaBackendTest, OwnRowsAreAttendedWhereTheyAreMade) {
     EXPECT_EQ(results[0], results[2]);
     EXPECT_NE(results[0], results[3]);
   }
+}
+
+TEST_F(CudaBackendTest, GraphsChangeNoBitAndTakeMostLaunches) {
+  if (kOnGpu) GTEST_SKIP() << "counts what the simulated device is given";
+  std::vector<std::vector<float>> results;
+  for (const bool graphs : {false, true}) {
+    CudaBackendOptions options = SmallOptions();
+    options.graphs = graphs;
+    auto device = std::make_unique<SimulatedDevice>(SimulatedDeviceOptions());
+    const SimulatedDevice* counts = device.get();
+    auto backend = CudaBackend::Create(std::move(device), weights(), g_, options);
+    ASSERT_TRUE(backend.ok());
+    std::vector<float>& all = results.emplace_back();
+    uint64_t launches = 0;
+    for (const uint32_t rows : {1u, 2u, 1u, 20u, 1u}) {
+      launches = counts->kernel_launches();
+      const Result result = Step(backend->get(), g_, &history_, rows, {Ragged(g_, history_, rows, rows)});
+      launches = counts->kernel_launches() - launches;
+      all.insert(all.end(), result.logits.begin(), result.logits.end());
+    }
+    EXPECT_EQ(counts->graph_launches(), graphs ? 4 * (g_.layers + 1) : 0);
+    // Left of each layer: gather, attention, merge, log-sum-exp. And two for the logits.
+    if (graphs) EXPECT_LE(launches, 4 * g_.layers + 2);
+  }
+  EXPECT_EQ(results[0], results[1]);
+}
+
+TEST_F(CudaBackendTest, TheBestLogitsAreThoseOfAllLogits) {
+  const auto all = Make(weights(), SmallOptions()), best = Make(weights(), SmallOptions());
+  const uint32_t vocab = weights().config.vocab_size;
+  for (const uint32_t rows : {1u, 11u}) {
+    const std::vector<AttendPlan> plans = {Ragged(g_, history_, rows, 2)};
+    const Result expected = Step(all.get(), g_, &history_, rows, plans);
+    Step(best.get(), g_, &history_, rows, plans);
+    for (const uint32_t count : {1u, 5u, kMaxTopLogits}) {
+      std::vector<TokenLogit> top, reference;
+      ASSERT_TRUE(best->TopLogits(count, &top).ok());
+      for (uint32_t r = 0; r < rows; ++r) {
+        AppendTopLogits(absl::MakeConstSpan(expected.logits).subspan(size_t{r} * vocab, vocab), count, &reference);
+      }
+      ASSERT_EQ(top.size(), reference.size());
+      for (size_t i = 0; i < top.size(); ++i) {
+        EXPECT_EQ(top[i].id, reference[i].id) << i;
+        EXPECT_EQ(top[i].logit, reference[i].logit) << i;
+      }
+    }
+    std::vector<TokenLogit> top;
+    for (const uint32_t count : {0u, kMaxTopLogits + 1}) EXPECT_FALSE(best->TopLogits(count, &top).ok());
+  }
+}
+
+// As if the rows were in that layer now.
+TEST_F(CudaBackendTest, GuessedQueriesAreTheNextLayersOfWhatIsThere) {
+  CudaBackendOptions options = SmallOptions();
+  const auto cuda = Make(weights(), options);
+  auto cpu = CreateBackend("cpu", weights(), g_, BackendOptions());
+  ASSERT_TRUE(cpu.ok());
+  std::vector<std::vector<float>> guessed;
+  for (Backend* backend : {static_cast<Backend*>(cuda.get()), cpu->get()}) {
+    ASSERT_TRUE(backend->Begin({BatchRow{5, kHistory, true}}).ok());
+    ASSERT_TRUE(backend->PreAttention(0, {history_.Row(kHistory)}).ok());
+    const bf16* queries = backend->GuessQueries(1);
+    ASSERT_NE(queries, nullptr);
+    std::vector<float>& values = guessed.emplace_back();
+    for (uint32_t i = 0; i < g_.query_heads * g_.head_dim; ++i) values.push_back(ToFloat(queries[i]));
+    ASSERT_TRUE(backend->Attend(Ragged(g_, history_, 1, 1)).ok());
+    ASSERT_TRUE(backend->PostAttention(0).ok());
+  }
+  ExpectClose(guessed[0], guessed[1], 0.02);
 }
 
 TEST_F(CudaBackendTest, BlocksOfTheSameRowsAreAllAttended) {

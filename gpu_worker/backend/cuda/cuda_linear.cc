@@ -36,6 +36,9 @@ absl::Status Gemv(Device* device, const MatrixParts& w, const float* x, const ui
   return device->Launch(DeviceStream::kCompute, shape, GemvArgs{w, x, y, expert_of, rows, share});
 }
 
+// Scales of a row of tiles in whole 16 bytes, as the library wants them.
+bool F8GemmTakes(uint32_t outputs, uint32_t cols) { return outputs % 16 == 0 && cols % (4 * kF8Group) == 0; }
+
 }  // namespace
 
 absl::StatusOr<CudaLinear> CudaLinear::Create(WeightLoader* loader, const std::vector<TensorView>& parts) {
@@ -69,7 +72,44 @@ absl::Status CudaLinear::ApplyExactly(Device* device, const float* x, uint32_t r
   return Gemv(device, parts_, x, nullptr, rows, 1, y);
 }
 
-absl::Status CudaLinear::Apply(Device* device, bf16* rounded_weights, const Activations& x, uint32_t rows,
+uint32_t CudaLinear::F8Cols(const std::vector<TensorView>& parts) {
+  uint32_t most = 0;
+  for (const TensorView& part : parts) {
+    if (part.type == TensorType::kF8E4M3 && F8GemmTakes(part.rows, part.cols)) most = std::max(most, part.cols);
+  }
+  return most;
+}
+
+absl::Status CudaLinear::Quantize(Device* device, const GemmScratch& scratch, const bf16* x, uint32_t rows,
+                                  uint32_t padded) const {
+  const uint32_t warps = kDequantizeThreads / 32, groups = padded * (parts_.cols / kF8Group);
+  return device->Launch(DeviceStream::kCompute, {Blocks(groups, warps), 1, kDequantizeThreads, 0},
+                        QuantizeRowsArgs{x, scratch.f8, scratch.f8_scales, rows, padded, parts_.cols});
+}
+
+// By the library, from bf16; FP8 weights are made bf16 first.
+absl::Status CudaLinear::ApplyPart(Device* device, const GemmScratch& scratch, const MatrixPart& part, const bf16* x,
+                                   uint32_t rows, float* y) const {
+  const bf16* weights = static_cast<const bf16*>(part.data);
+  if (part.type == MatrixType::kF8E4M3) {
+    const uint32_t blocks =
+        std::min(kDequantizeBlocks, Blocks(uint64_t{part.outputs} * parts_.cols, kDequantizeThreads));
+    HGA_RETURN_IF_ERROR(device->Launch(DeviceStream::kCompute, {blocks, 1, kDequantizeThreads, 0},
+                                       DequantizeArgs{part, scratch.rounded_weights, parts_.cols}));
+    weights = scratch.rounded_weights;
+  }
+  GemmCall call;
+  call.x = x;
+  call.w = weights;
+  call.y = y;
+  call.rows = rows;
+  call.outputs = part.outputs;
+  call.cols = parts_.cols;
+  call.y_stride = parts_.outputs;
+  return device->Gemm(DeviceStream::kCompute, call);
+}
+
+absl::Status CudaLinear::Apply(Device* device, const GemmScratch& scratch, const Activations& x, uint32_t rows,
                                float* y) const {
   if (IsFewRows(rows)) return ApplyExactly(device, x.floats, rows, y);
   if (!device->has_gemm() || !GemmTakes()) {
@@ -77,27 +117,21 @@ absl::Status CudaLinear::Apply(Device* device, bf16* rounded_weights, const Acti
     return device->Launch(DeviceStream::kCompute, shape,
                           TileGemmArgs{parts_, x.rounded, y, nullptr, nullptr, nullptr, rows, 1});
   }
+  const uint32_t padded = Blocks(rows, kF8Rows) * kF8Rows;
+  bool quantized = false;
   uint32_t offset = 0;
-  for (uint32_t p = 0; p < parts_.count; ++p) {
+  for (uint32_t p = 0; p < parts_.count; offset += parts_.part[p++].outputs) {
     const MatrixPart& part = parts_.part[p];
-    const bf16* weights = static_cast<const bf16*>(part.data);
-    if (part.type == MatrixType::kF8E4M3) {
-      const uint32_t blocks =
-          std::min(kDequantizeBlocks, Blocks(uint64_t{part.outputs} * parts_.cols, kDequantizeThreads));
-      HGA_RETURN_IF_ERROR(device->Launch(DeviceStream::kCompute, {blocks, 1, kDequantizeThreads, 0},
-                                         DequantizeArgs{part, rounded_weights, parts_.cols}));
-      weights = rounded_weights;
+    const bool f8 = part.type == MatrixType::kF8E4M3 && scratch.f8 != nullptr && padded <= scratch.f8_rows &&
+                    F8GemmTakes(part.outputs, parts_.cols);
+    if (!f8) {
+      HGA_RETURN_IF_ERROR(ApplyPart(device, scratch, part, x.rounded, rows, y + offset));
+      continue;
     }
-    GemmCall call;
-    call.x = x.rounded;
-    call.w = weights;
-    call.y = y + offset;
-    call.rows = rows;
-    call.outputs = part.outputs;
-    call.cols = parts_.cols;
-    call.y_stride = parts_.outputs;
-    HGA_RETURN_IF_ERROR(device->Gemm(DeviceStream::kCompute, call));
-    offset += part.outputs;
+    if (!std::exchange(quantized, true)) HGA_RETURN_IF_ERROR(Quantize(device, scratch, x.rounded, rows, padded));
+    HGA_RETURN_IF_ERROR(device->F8Gemm(
+        DeviceStream::kCompute, {scratch.f8, scratch.f8_scales, static_cast<const uint8_t*>(part.data), part.scales,
+                                 y + offset, padded, part.outputs, parts_.cols, parts_.outputs}));
   }
   return absl::OkStatus();
 }

@@ -15,7 +15,18 @@ struct Activations {
   const float* floats = nullptr;
   const bf16* rounded = nullptr;
 };
+// Room for what Apply makes of weights or activations on its way. All pointers may be nullptr.
+struct GemmScratch {
+  bf16* rounded_weights = nullptr;  // the largest FP8 part as bf16, with has_gemm
+  uint8_t* f8 = nullptr;            // [f8_rows][most columns]: FP8 parts are multiplied as they are; else made bf16
+  float* f8_scales = nullptr;       // [most columns / kF8Group][f8_rows]
+  uint32_t f8_rows = 0;
+};
+
 inline bool IsFewRows(uint32_t rows) { return rows <= kGemvRows; }
+
+// Rows of an F8Gemm come in multiples of so many.
+inline constexpr uint32_t kF8Rows = 16;
 
 // One to three matrices over the same input, outputs side by side. Step thread only.
 class CudaLinear {
@@ -24,17 +35,23 @@ class CudaLinear {
   // RESOURCE_EXHAUSTED.
   static absl::StatusOr<CudaLinear> Create(WeightLoader* loader, const std::vector<TensorView>& parts);
 
-  // x: [rows][cols], y: [rows][outputs]. rounded_weights: room for the largest FP8 part as bf16, with has_gemm.
-  absl::Status Apply(Device* device, bf16* rounded_weights, const Activations& x, uint32_t rows, float* y) const;
+  // x: [rows][cols], y: [rows][outputs]; with scratch.f8, up to a multiple of kF8Rows more rows of it are overwritten, but
+  // no more than f8_rows in all.
+  absl::Status Apply(Device* device, const GemmScratch& scratch, const Activations& x, uint32_t rows, float* y) const;
   // The same in float whatever the number of rows, without the bf16 input.
   absl::Status ApplyExactly(Device* device, const float* x, uint32_t rows, float* y) const;
 
   uint32_t outputs() const { return parts_.outputs; }
   // Bytes that Apply needs for rounded weights: 0 without FP8.
   static uint64_t RoundedBytes(const std::vector<TensorView>& parts);
+  // Columns of the widest part that F8Gemm takes; 0: none.
+  static uint32_t F8Cols(const std::vector<TensorView>& parts);
 
  private:
   bool GemmTakes() const;
+  absl::Status Quantize(Device* device, const GemmScratch& scratch, const bf16* x, uint32_t rows, uint32_t padded) const;
+  absl::Status ApplyPart(Device* device, const GemmScratch& scratch, const MatrixPart& part, const bf16* x,
+                         uint32_t rows, float* y) const;
 
   std::vector<LoadedMatrix> loaded_;
   MatrixParts parts_;

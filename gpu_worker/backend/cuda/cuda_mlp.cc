@@ -46,9 +46,9 @@ absl::Status CudaMlp::Apply(Device* device, const ModelConfig& config, uint32_t 
 }
 
 absl::Status CudaMlp::ApplyDense(Device* device, const ModelConfig& config, uint32_t rows, const Workspace& w) const {
-  HGA_RETURN_IF_ERROR(gate_up_.Apply(device, w.rounded_weights, {w.normed, w.normed_bf16}, rows, w.gate_up));
+  HGA_RETURN_IF_ERROR(gate_up_.Apply(device, w.scratch, {w.normed, w.normed_bf16}, rows, w.gate_up));
   HGA_RETURN_IF_ERROR(SwiGlu(device, rows, config.ffn, IsFewRows(rows), w));
-  HGA_RETURN_IF_ERROR(down_.Apply(device, w.rounded_weights, {w.activated, w.activated_bf16}, rows, w.projected));
+  HGA_RETURN_IF_ERROR(down_.Apply(device, w.scratch, {w.activated, w.activated_bf16}, rows, w.projected));
   return AddTo(device, w.x, w.projected, uint64_t{rows} * config.hidden);
 }
 

@@ -22,6 +22,11 @@ namespace hga {
 enum class DeviceStream : uint8_t { kCompute, kCopy, kToHost };
 inline constexpr int kDeviceStreams = 3;
 
+// Work that was recorded, to be done again. From Device::EndCapture; lives as long as the device.
+struct DeviceGraph {
+  uint32_t id = 0;
+};
+
 // A place in a stream that another stream, or the host, can wait for. From Device::NewEvent.
 struct DeviceEvent {
   uint32_t id = 0;
@@ -32,6 +37,18 @@ struct GemmCall {
   const bf16* x = nullptr;  // [rows][cols]
   const bf16* w = nullptr;  // [outputs][cols]
   float* y = nullptr;       // [rows][outputs], y_stride elements from row to row
+  uint32_t rows = 0, outputs = 0, cols = 0;
+  size_t y_stride = 0;
+};
+
+// The same of FP8 (E4M3) with scales: of x for each row and 128 columns, of w for each 128 x 128. cols: a multiple of 512;
+// rows and outputs: of 16.
+struct F8GemmCall {
+  const uint8_t* x = nullptr;       // [rows][cols]
+  const float* x_scales = nullptr;  // [cols / 128][rows]
+  const uint8_t* w = nullptr;       // [outputs][cols]
+  const float* w_scales = nullptr;  // [ceil(outputs / 128)][cols / 128]
+  float* y = nullptr;
   uint32_t rows = 0, outputs = 0, cols = 0;
   size_t y_stride = 0;
 };
@@ -73,6 +90,12 @@ class Device {
   virtual absl::Status Synchronize(DeviceEvent event) = 0;
   virtual absl::Status Synchronize(DeviceStream stream) = 0;
 
+  // What `stream` is given up to EndCapture, kernels and copies only, is recorded and not done. LaunchGraph does all of it,
+  // with the arguments of then. One at a time.
+  virtual absl::Status BeginCapture(DeviceStream stream) = 0;
+  virtual absl::StatusOr<DeviceGraph> EndCapture() = 0;
+  virtual absl::Status LaunchGraph(DeviceStream stream, DeviceGraph graph) = 0;
+
   template <typename Args>
   absl::Status Launch(DeviceStream stream, const LaunchShape& shape, const Args& args) {
     return LaunchKernel(stream, KernelOf<Args>::id, shape, &args, sizeof(Args));
@@ -82,6 +105,9 @@ class Device {
   // Device memory that Gemm may use, for good.
   virtual void SetGemmWorkspace(void* memory, size_t bytes) = 0;
   virtual absl::Status Gemm(DeviceStream stream, const GemmCall& call) = 0;
+  // Whether F8Gemm may be tried. Only trying it tells whether the library and the device have it: see f8_probe.h.
+  virtual bool has_f8_gemm() const = 0;
+  virtual absl::Status F8Gemm(DeviceStream stream, const F8GemmCall& call) = 0;
 
  protected:
   // args: the kernel's struct of arguments, copied.

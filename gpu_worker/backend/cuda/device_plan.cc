@@ -1,9 +1,9 @@
-// What the CUDA backend allocates, added up beforehand.
+#include "gpu_worker/backend/cuda/device_plan.h"
+
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "gpu_worker/backend/cuda/cuda_backend.h"
 #include "gpu_worker/backend/cuda/weight_loader.h"
 
 namespace hga {
@@ -42,29 +42,37 @@ CudaAttentionOptions AttentionOptionsOf(const ModelConfig& config, const CudaBac
   return attention;
 }
 
-WorkspaceShape WorkspaceShapeOf(const ModelWeights& weights, const CudaBackendOptions& o, bool has_gemm) {
+WorkspaceShape WorkspaceShapeOf(const ModelWeights& weights, const CudaBackendOptions& o,
+                                const DeviceTraits& traits) {
   WorkspaceShape shape;
   shape.config = weights.config;
   shape.max_rows = o.max_rows;
   shape.part_states = o.part_states;
-  if (!has_gemm) return shape;
+  if (!traits.has_gemm) return shape;
   shape.gemm_bytes = o.gemm_bytes;
   for (const LayerWeights& w : weights.layers) {
-    shape.rounded_weight_bytes =
-        std::max(shape.rounded_weight_bytes,
-                 CudaLinear::RoundedBytes({w.q, w.k, w.v, w.attn_output, w.ffn_gate, w.ffn_up, w.ffn_down}));
+    const std::vector<TensorView> dense = {w.q, w.k, w.v, w.attn_output, w.ffn_gate, w.ffn_up, w.ffn_down};
+    shape.rounded_weight_bytes = std::max(shape.rounded_weight_bytes, CudaLinear::RoundedBytes(dense));
+    if (o.f8_gemm && traits.has_f8_gemm) shape.f8_cols = std::max(shape.f8_cols, CudaLinear::F8Cols(dense));
   }
   return shape;
 }
 
-absl::StatusOr<DevicePlan> PlanDevice(const ModelWeights& weights, const KvGeometry& geometry,
-                                      const CudaBackendOptions& o, bool has_gemm, uint64_t free_bytes) {
+DevicePlan PlanWithoutTier(const ModelWeights& weights, const KvGeometry& geometry, const CudaBackendOptions& o,
+                           const DeviceTraits& traits) {
   DevicePlan plan;
-  plan.limit = o.device_memory_limit > 0 ? o.device_memory_limit : free_bytes - std::min(free_bytes, kDeviceReserve);
   for (const LayerWeights& w : weights.layers) plan.weights += LayerBytes(w);
   plan.weights += VectorDeviceBytes(weights.output_norm) + MatrixDeviceBytes(weights.output);
-  plan.workspace = WorkspaceBytes(WorkspaceShapeOf(weights, o, has_gemm));
+  plan.workspace = WorkspaceBytes(WorkspaceShapeOf(weights, o, traits));
   plan.window = CudaAttention::WindowBytes(geometry, AttentionOptionsOf(weights.config, o, 0));
+  return plan;
+}
+
+absl::StatusOr<DevicePlan> PlanDevice(const ModelWeights& weights, const KvGeometry& geometry,
+                                      const CudaBackendOptions& o, const DeviceTraits& traits) {
+  DevicePlan plan = PlanWithoutTier(weights, geometry, o, traits);
+  plan.limit = o.device_memory_limit > 0 ? o.device_memory_limit
+                                         : traits.free_bytes - std::min(traits.free_bytes, kDeviceReserve);
   const uint64_t left = plan.limit - std::min(plan.limit, plan.total());
   // Whole slots and whole units of the allocator.
   const uint64_t tier = o.device_tier_bytes == UINT64_MAX ? left / 256 * 256 : o.device_tier_bytes;

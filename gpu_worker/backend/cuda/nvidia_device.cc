@@ -45,11 +45,16 @@ class NvidiaDevice : public Device {
   absl::Status Wait(DeviceStream stream, DeviceEvent event) override;
   absl::Status Synchronize(DeviceEvent event) override;
   absl::Status Synchronize(DeviceStream stream) override;
+  absl::Status BeginCapture(DeviceStream stream) override;
+  absl::StatusOr<DeviceGraph> EndCapture() override;
+  absl::Status LaunchGraph(DeviceStream stream, DeviceGraph graph) override;
   bool has_gemm() const override { return blas_ != nullptr; }
   void SetGemmWorkspace(void* memory, size_t bytes) override {
     if (blas_ != nullptr) blas_->SetWorkspace(memory, bytes);
   }
   absl::Status Gemm(DeviceStream stream, const GemmCall& call) override { return blas_->Gemm(At(stream), call); }
+  bool has_f8_gemm() const override { return blas_ != nullptr && block_scales_; }
+  absl::Status F8Gemm(DeviceStream stream, const F8GemmCall& call) override { return blas_->F8Gemm(At(stream), call); }
 
  protected:
   absl::Status LaunchKernel(DeviceStream stream, KernelId kernel, const LaunchShape& shape, const void* args,
@@ -67,8 +72,11 @@ class NvidiaDevice : public Device {
   int number_ = 0;
   std::string name_;
   uint32_t multiprocessors_ = 0;
+  bool block_scales_ = false;
   cudaStream_t streams_[kDeviceStreams] = {};
   std::vector<cudaEvent_t> events_;
+  DeviceStream capturing_ = DeviceStream::kCompute;
+  std::vector<cudaGraphExec_t> graphs_;
   std::unique_ptr<CublasLt> blas_;
   mutable std::mutex mu_;
   std::map<uintptr_t, Range> ranges_;  // guarded by mu_: host memory that kernels can read
@@ -82,6 +90,7 @@ absl::Status NvidiaDevice::Open(int number) {
   name_ = absl::StrCat(properties.name, " (sm_", properties.major, properties.minor, ")");
   multiprocessors_ = properties.multiProcessorCount;
   if (properties.major < 8) return absl::FailedPreconditionError(absl::StrCat(name_, " is too old; sm_80 at least"));
+  block_scales_ = properties.major >= 9;  // sm_89 multiplies FP8, but with one scale for a whole matrix
   for (cudaStream_t& stream : streams_) {
     HGA_RETURN_IF_ERROR(Check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate"));
   }
@@ -99,6 +108,7 @@ absl::Status NvidiaDevice::Open(int number) {
 NvidiaDevice::~NvidiaDevice() {
   (void)cudaDeviceSynchronize();
   blas_.reset();
+  for (cudaGraphExec_t graph : graphs_) (void)cudaGraphExecDestroy(graph);
   for (cudaEvent_t event : events_) (void)cudaEventDestroy(event);
   for (cudaStream_t stream : streams_) {
     if (stream != nullptr) (void)cudaStreamDestroy(stream);
@@ -202,6 +212,27 @@ absl::Status NvidiaDevice::Synchronize(DeviceEvent event) {
 
 absl::Status NvidiaDevice::Synchronize(DeviceStream stream) {
   return Check(cudaStreamSynchronize(At(stream)), "waiting for a stream");
+}
+
+// Other threads may register memory meanwhile.
+absl::Status NvidiaDevice::BeginCapture(DeviceStream stream) {
+  capturing_ = stream;
+  return Check(cudaStreamBeginCapture(At(stream), cudaStreamCaptureModeThreadLocal), "recording a graph");
+}
+
+absl::StatusOr<DeviceGraph> NvidiaDevice::EndCapture() {
+  cudaGraph_t graph = nullptr;
+  HGA_RETURN_IF_ERROR(Check(cudaStreamEndCapture(At(capturing_), &graph), "recording a graph"));
+  cudaGraphExec_t ready = nullptr;
+  const absl::Status status = Check(cudaGraphInstantiate(&ready, graph, 0), "cudaGraphInstantiate");
+  (void)cudaGraphDestroy(graph);
+  HGA_RETURN_IF_ERROR(status);
+  graphs_.push_back(ready);
+  return DeviceGraph{static_cast<uint32_t>(graphs_.size() - 1)};
+}
+
+absl::Status NvidiaDevice::LaunchGraph(DeviceStream stream, DeviceGraph graph) {
+  return Check(cudaGraphLaunch(graphs_[graph.id], At(stream)), "cudaGraphLaunch");
 }
 
 absl::Status NvidiaDevice::LaunchKernel(DeviceStream stream, KernelId kernel, const LaunchShape& shape,

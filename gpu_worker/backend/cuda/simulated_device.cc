@@ -11,6 +11,7 @@
 #include "common/base/status.h"
 #include "gpu_worker/backend/cuda/device_memory.h"
 #include "gpu_worker/backend/cuda/emulator/kernels.h"
+#include "gpu_worker/backend/cuda/kernels/dialect.h"
 
 namespace hga {
 namespace {
@@ -89,6 +90,7 @@ void SimulatedDevice::UnregisterHost(const void* memory) {
 }
 
 const void* SimulatedDevice::Mapped(const void* memory, size_t bytes) const {
+  if (options_.maps_all_memory) return memory;
   const auto address = reinterpret_cast<uintptr_t>(memory);
   auto found = mapped_.upper_bound(address);
   if (found == mapped_.begin()) return nullptr;
@@ -110,6 +112,10 @@ absl::Status SimulatedDevice::CheckOnDevice(const void* memory, size_t bytes) co
 
 absl::Status SimulatedDevice::Give(DeviceStream stream, std::function<absl::Status()> work) {
   HGA_RETURN_IF_ERROR(error_);
+  if (capturing_ == stream) {
+    graphs_.back().push_back(std::move(work));
+    return absl::OkStatus();
+  }
   At(stream).work.push_back(std::move(work));
   if (!options_.early_copies || stream != DeviceStream::kCopy) return absl::OkStatus();
   return RunUntil({stream, At(stream).given()});
@@ -154,18 +160,42 @@ absl::StatusOr<DeviceEvent> SimulatedDevice::NewEvent() {
 }
 
 absl::Status SimulatedDevice::Record(DeviceEvent event, DeviceStream stream) {
+  if (capturing_ == stream) return absl::InternalError("simulated device: an event in a capture");
   events_[event.id] = {stream, At(stream).given()};
   return error_;
 }
 
 absl::Status SimulatedDevice::Wait(DeviceStream stream, DeviceEvent event) {
+  if (capturing_ == stream) return absl::InternalError("simulated device: an event in a capture");
   const Mark mark = events_[event.id];
   return Give(stream, [this, mark] { return RunUntil(mark); });
 }
 
 absl::Status SimulatedDevice::Synchronize(DeviceEvent event) { return RunUntil(events_[event.id]); }
 
-absl::Status SimulatedDevice::Synchronize(DeviceStream stream) { return RunUntil({stream, At(stream).given()}); }
+absl::Status SimulatedDevice::Synchronize(DeviceStream stream) {
+  if (capturing_ == stream) return absl::InternalError("simulated device: a wait in a capture");
+  return RunUntil({stream, At(stream).given()});
+}
+
+absl::Status SimulatedDevice::BeginCapture(DeviceStream stream) {
+  if (capturing_.has_value()) return absl::InternalError("simulated device: a capture within a capture");
+  capturing_ = stream;
+  graphs_.emplace_back();
+  return error_;
+}
+
+absl::StatusOr<DeviceGraph> SimulatedDevice::EndCapture() {
+  if (!capturing_.has_value()) return absl::InternalError("simulated device: no capture to end");
+  capturing_.reset();
+  return DeviceGraph{static_cast<uint32_t>(graphs_.size() - 1)};
+}
+
+absl::Status SimulatedDevice::LaunchGraph(DeviceStream stream, DeviceGraph graph) {
+  ++graph_launches_;
+  for (const Work& work : graphs_[graph.id]) HGA_RETURN_IF_ERROR(Give(stream, work));
+  return absl::OkStatus();
+}
 
 absl::Status SimulatedDevice::Gemm(DeviceStream stream, const GemmCall& call) {
   return Give(stream, [call] {
@@ -174,6 +204,29 @@ absl::Status SimulatedDevice::Gemm(DeviceStream stream, const GemmCall& call) {
         float sum = 0;
         const bf16 *x = call.x + size_t{r} * call.cols, *w = call.w + size_t{o} * call.cols;
         for (uint32_t c = 0; c < call.cols; ++c) sum += ToFloat(x[c]) * ToFloat(w[c]);
+        call.y[r * call.y_stride + o] = sum;
+      }
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::Status SimulatedDevice::F8Gemm(DeviceStream stream, const F8GemmCall& call) {
+  if (options_.f8_gemm == SimulatedF8Gemm::kRefused) return absl::InternalError("simulated device: no FP8 GEMM");
+  ++f8_gemms_;
+  const bool wrong = options_.f8_gemm == SimulatedF8Gemm::kWrong;
+  return Give(stream, [call, wrong] {
+    for (uint32_t r = 0; r < call.rows; ++r) {
+      for (uint32_t o = 0; o < call.outputs; ++o) {
+        float sum = 0;
+        for (uint32_t group = 0; group < call.cols / kF8Group; ++group) {
+          float of_group = 0;
+          for (uint32_t c = group * kF8Group; c < (group + 1) * kF8Group; ++c) {
+            of_group += WidenF8(call.x[size_t{r} * call.cols + c]) * WidenF8(call.w[size_t{o} * call.cols + c]);
+          }
+          const uint32_t scale = o / 128 * (call.cols / kF8Group) + group;
+          sum += of_group * call.x_scales[size_t{group} * call.rows + r] * call.w_scales[wrong ? 0 : scale];
+        }
         call.y[r * call.y_stride + o] = sum;
       }
     }
@@ -197,6 +250,7 @@ absl::Status SimulatedDevice::CheckGather(const GatherArgs& args) const {
 
 absl::Status SimulatedDevice::LaunchKernel(DeviceStream stream, KernelId kernel, const LaunchShape& shape,
                                            const void* args, size_t bytes) {
+  kernel_launches_ += capturing_ != stream;
   const auto* begin = static_cast<const uint8_t*>(args);
   auto copy = std::make_shared<std::vector<uint8_t>>(begin, begin + bytes);
   return Give(stream, [this, kernel, shape, copy] {

@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,11 +17,15 @@
 
 namespace hga {
 
+enum class SimulatedF8Gemm { kNone, kRight, kRefused, kWrong };
+
 struct SimulatedDeviceOptions {
   uint64_t bytes = uint64_t{256} << 20;
   uint64_t seed = 0;          // order of a kernel's threads, see emulator::RunGrid
   bool early_copies = false;  // the copy stream's work is done at once where it may be; else when somebody waits for it
   bool has_gemm = true;
+  SimulatedF8Gemm f8_gemm = SimulatedF8Gemm::kNone;
+  bool maps_all_memory = false;  // as if all of the host's memory were registered
   uint32_t multiprocessors = 4;
 };
 
@@ -48,12 +53,21 @@ class SimulatedDevice : public Device {
   absl::Status Wait(DeviceStream stream, DeviceEvent event) override;
   absl::Status Synchronize(DeviceEvent event) override;
   absl::Status Synchronize(DeviceStream stream) override;
+  absl::Status BeginCapture(DeviceStream stream) override;
+  absl::StatusOr<DeviceGraph> EndCapture() override;
+  absl::Status LaunchGraph(DeviceStream stream, DeviceGraph graph) override;
   bool has_gemm() const override { return options_.has_gemm; }
   void SetGemmWorkspace(void*, size_t) override {}
   absl::Status Gemm(DeviceStream stream, const GemmCall& call) override;
+  bool has_f8_gemm() const override { return options_.f8_gemm != SimulatedF8Gemm::kNone; }
+  absl::Status F8Gemm(DeviceStream stream, const F8GemmCall& call) override;
 
   // Most that was allocated at a time.
   uint64_t peak_bytes() const { return peak_; }
+  // Graphs that were launched so far, and kernels outside of graphs.
+  uint64_t graph_launches() const { return graph_launches_; }
+  uint64_t kernel_launches() const { return kernel_launches_; }
+  uint64_t f8_gemms() const { return f8_gemms_; }
 
  protected:
   absl::Status LaunchKernel(DeviceStream stream, KernelId kernel, const LaunchShape& shape, const void* args,
@@ -86,6 +100,10 @@ class SimulatedDevice : public Device {
   std::map<void*, std::unique_ptr<uint8_t[]>> pinned_;
   std::array<Stream, kDeviceStreams> streams_;
   std::vector<Mark> events_;
+  using Work = std::function<absl::Status()>;
+  std::optional<DeviceStream> capturing_;
+  std::vector<std::vector<Work>> graphs_;  // the last one is being recorded while something is
+  uint64_t graph_launches_ = 0, kernel_launches_ = 0, f8_gemms_ = 0;
   absl::Status error_;
 };
 

@@ -87,6 +87,27 @@ TEST_F(SimulatedDeviceTest, OverwritingWhatIsStillReadShows) {
   EXPECT_NE(ReadA(), 3);
 }
 
+TEST_F(SimulatedDeviceTest, AGraphIsDoneEachTimeItIsLaunched) {
+  Make(false);
+  Fill();
+  ASSERT_TRUE(device_->Wait(DeviceStream::kCompute, event_).ok());
+  ASSERT_TRUE(device_->BeginCapture(DeviceStream::kCompute).ok());
+  ASSERT_TRUE(Add().ok());
+  ASSERT_TRUE(Add().ok());
+  EXPECT_EQ(device_->Record(event_, DeviceStream::kCompute).code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(device_->Synchronize(DeviceStream::kCompute).code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(device_->BeginCapture(DeviceStream::kCompute).code(), absl::StatusCode::kInternal);
+  const auto graph = device_->EndCapture();
+  ASSERT_TRUE(graph.ok());
+  EXPECT_EQ(device_->EndCapture().status().code(), absl::StatusCode::kInternal);
+  const float before = ReadA();  // nothing was added yet
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(device_->LaunchGraph(DeviceStream::kCompute, *graph).ok());
+  ASSERT_TRUE(Add().ok());
+  const float step = (ReadA() - before) / 7;
+  EXPECT_NE(step, 0);
+  EXPECT_EQ(ReadA(), before + 7 * step);
+}
+
 TEST_F(SimulatedDeviceTest, WrongAccessesAreErrors) {
   Make(false);
   std::vector<float> plain(kCount);

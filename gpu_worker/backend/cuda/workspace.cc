@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "common/base/status.h"
-#include "gpu_worker/backend/cuda/cuda_linear.h"
+#include "gpu_worker/backend/cuda/f8_probe.h"
 
 namespace hga {
 namespace {
@@ -25,6 +25,7 @@ void ForEachBuffer(const WorkspaceShape& s, Workspace* w, const Place& place) {
   place(&w->take, rows);
   place(&w->q, rows * q);
   place(&w->q_bf16, rows * q);
+  place(&w->guessed_queries, few * q);
   place(&w->kv, rows * 2 * kv);
   place(&w->m, states);
   place(&w->l, states);
@@ -40,6 +41,9 @@ void ForEachBuffer(const WorkspaceShape& s, Workspace* w, const Place& place) {
   place(&w->activated, few * per_row * width);
   place(&w->activated_bf16, pairs * width);
   place(&w->logits, uint64_t{kLogitRows} * c.vocab_size);
+  const uint64_t slices = (c.vocab_size + kTopSlice - 1) / kTopSlice;
+  place(&w->top, kLogitRows * slices * kMaxTopLogits);
+  place(&w->top_of_top, kLogitRows * ((slices * kMaxTopLogits + kTopSlice - 1) / kTopSlice) * kMaxTopLogits);
   place(&w->router, moe ? rows * c.experts : 0);
   place(&w->chosen, moe ? pairs : 0);
   place(&w->shares, moe ? pairs : 0);
@@ -47,7 +51,12 @@ void ForEachBuffer(const WorkspaceShape& s, Workspace* w, const Place& place) {
   place(&w->tiles, moe ? MaxExpertTiles(static_cast<uint32_t>(pairs), c.experts) : 0);
   place(&w->tile_count, moe ? 1 : 0);
   place(&w->expert_out, moe ? pairs * c.hidden : 0);
-  place(&w->rounded_weights, s.rounded_weight_bytes / sizeof(bf16));
+  place(&w->scratch.rounded_weights, s.rounded_weight_bytes / sizeof(bf16));
+  const uint32_t f8_rows = s.f8_cols > 0 ? s.max_rows / kF8Rows * kF8Rows : 0;
+  w->scratch.f8_rows = f8_rows;
+  place(&w->scratch.f8, uint64_t{f8_rows} * s.f8_cols);
+  place(&w->scratch.f8_scales, uint64_t{f8_rows} * (s.f8_cols / kF8Group));
+  place(&w->f8_probe, f8_rows > 0 ? kF8ProbeBytes : 0);
   place(&w->gemm, s.gemm_bytes);
 }
 

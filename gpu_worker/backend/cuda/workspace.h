@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "absl/status/statusor.h"
+#include "gpu_worker/backend/cuda/cuda_linear.h"
 #include "gpu_worker/backend/cuda/device_memory.h"
 #include "gpu_worker/model/config.h"
 
@@ -18,6 +19,7 @@ struct WorkspaceShape {
   uint32_t max_rows = 0;
   uint32_t part_states = 0;         // states behind those of the rows, for parts of a decoding row
   uint64_t rounded_weight_bytes = 0;
+  uint32_t f8_cols = 0;  // most columns that are multiplied as FP8
   uint64_t gemm_bytes = 0;
 };
 
@@ -30,6 +32,7 @@ struct Workspace {
   uint32_t *positions, *take;  // [rows]
   float* q;                    // [rows][query_heads][head_dim]
   bf16* q_bf16;                // the same
+  bf16* guessed_queries;       // [few rows][query_heads][head_dim]
   bf16* kv;                    // [kv_heads][2][rows of the step][head_dim]
   float *m, *l, *o;            // attention states
   float* log_sum_exp;          // [rows][query_heads]
@@ -42,6 +45,7 @@ struct Workspace {
   float* activated;            // [few pairs][width]
   bf16* activated_bf16;        // [pairs][width]
   float* logits;               // [kLogitRows][vocab_size]
+  TokenLogit *top, *top_of_top;  // [kLogitRows][slices of the vocabulary][kMaxTopLogits], taking turns
   // With experts; pairs = rows * experts_per_token.
   float* router;      // [rows][experts]
   uint32_t* chosen;   // [pairs]
@@ -51,7 +55,8 @@ struct Workspace {
   uint32_t* tile_count;
   float* expert_out;  // [pairs][hidden]
 
-  bf16* rounded_weights;
+  GemmScratch scratch;
+  uint8_t* f8_probe;  // [kF8ProbeBytes], if there is scratch for FP8
   uint8_t* gemm;
   DeviceBuffer memory;
 };

@@ -16,6 +16,7 @@ class ReferenceBackend : public Backend {
 
   std::string name() const override { return "reference"; }
   uint32_t max_rows() const override { return max_rows_; }
+  uint32_t vocab_size() const override { return config_.vocab_size; }
   absl::Status Begin(absl::Span<const BatchRow> rows) override;
   absl::Status PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) override;
   const bf16* queries() const override { return rounded_queries_.data(); }

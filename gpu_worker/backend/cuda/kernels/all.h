@@ -9,8 +9,10 @@
 #include "gpu_worker/backend/cuda/kernels/heads.h"
 #include "gpu_worker/backend/cuda/kernels/kernel_list.h"
 #include "gpu_worker/backend/cuda/kernels/matrix.h"
+#include "gpu_worker/backend/cuda/kernels/quantize.h"
 #include "gpu_worker/backend/cuda/kernels/residual.h"
 #include "gpu_worker/backend/cuda/kernels/rows.h"
 #include "gpu_worker/backend/cuda/kernels/states.h"
+#include "gpu_worker/backend/cuda/kernels/top_logits.h"
 
 #endif  // HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_ALL_H_

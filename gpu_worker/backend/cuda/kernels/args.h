@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "common/kv/bf16.h"
+#include "gpu_worker/backend/token_logit.h"
 
 namespace hga {
 
@@ -76,6 +77,7 @@ struct FinishHeadsArgs {
   float *sums, *counts;  // see SumValuesArgs
   uint32_t rows, query_heads, kv_heads, head_dim, rope_dims;
   uint32_t adjacent;  // pairs are (2i, 2i+1), else halves
+  uint32_t only_queries;  // nothing is written but q_bf16
   float epsilon;
 };
 
@@ -93,6 +95,16 @@ struct DequantizeArgs {
   MatrixPart w;
   bf16* out;  // [outputs][cols]
   uint32_t cols;
+};
+
+// Rows as FP8 (E4M3), each group of kF8Group columns by its own scale: x = out * scale. Rows from `rows` to `padded` are
+// zeros. A warp for each group.
+inline constexpr uint32_t kF8Group = 128;
+struct QuantizeRowsArgs {
+  const bf16* x;   // [rows][cols]
+  uint8_t* out;    // [padded][cols]
+  float* scales;   // [cols / kF8Group][padded]
+  uint32_t rows, padded, cols;
 };
 
 // Rows of one expert that are multiplied together.
@@ -235,6 +247,17 @@ struct LogSumExpArgs {
   const float *m, *l;
   float* out;  // [count]
   uint32_t count;
+};
+
+// The best of each slice of a row, in the order of Backend::TopLogits; those that are missing have the id kNoToken. A
+// block (grid x) for each slice of kTopSlice, a column of blocks (grid y) for each row. Again over what is left, until
+// that is one slice.
+inline constexpr uint32_t kTopSlice = 2048, kTopThreads = 128, kNoToken = UINT32_MAX;
+struct TopLogitsArgs {
+  const float* logits;           // [rows][count]; nullptr: candidates are given
+  const TokenLogit* candidates;  // [rows][count]
+  TokenLogit* out;               // [rows][slices][keep]
+  uint32_t count, keep;
 };
 
 }  // namespace hga

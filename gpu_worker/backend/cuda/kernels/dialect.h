@@ -79,6 +79,18 @@ HGA_DEVICE float WidenF8(uint32_t byte) {
   return (byte & 0x80) != 0 ? -magnitude : magnitude;
 }
 
+// To FP8 E4M3, the nearest, of two the even one; beyond the largest: that. Not for what is not a number.
+HGA_DEVICE uint8_t NarrowF8(float f) {
+  const uint32_t bits = __float_as_uint(f), sign = bits >> 24 & 0x80;
+  const float magnitude = fabsf(f);
+  if (magnitude < 0.015625f) {  // below the smallest normal: in steps of 2^-9
+    return static_cast<uint8_t>(sign | static_cast<uint32_t>(rintf(magnitude * 512)));
+  }
+  if (!(magnitude < 448)) return static_cast<uint8_t>(sign | 0x7e);
+  const uint32_t rounded = (bits & 0x7fffffffu) + 0x7ffffu + (bits >> 20 & 1);
+  return static_cast<uint8_t>(sign | Least((rounded >> 20) - (120u << 3), 0x7e));
+}
+
 // Sixteen bytes in one access.
 struct alignas(16) Bytes16 {
   uint32_t word[4];

@@ -23,9 +23,10 @@ HGA_DEVICE void TurnHead(const FinishHeadsArgs& a, uint32_t row, float* head) {
 
 HGA_DEVICE void StoreQuery(const FinishHeadsArgs& a, uint32_t state, const float* head) {
   const size_t to = size_t{state} * a.head_dim;
+  for (uint32_t i = Lane(); i < a.head_dim; i += kWarp) a.q_bf16[to + i] = Narrow(head[i]);
+  if (a.only_queries) return;
   for (uint32_t i = Lane(); i < a.head_dim; i += kWarp) {
     a.q[to + i] = head[i];
-    a.q_bf16[to + i] = Narrow(head[i]);
     a.o[to + i] = 0;
   }
   if (Lane() == 0) {
@@ -58,6 +59,7 @@ HGA_DEVICE void Run(const FinishHeadsArgs& a) {
     StoreQuery(a, row * a.query_heads + head, x);
     return;
   }
+  if (a.only_queries) return;
   const uint32_t kv_head = (head - a.query_heads) % a.kv_heads;
   if (is_value) {
     const size_t sum = size_t{row} * a.kv_heads + kv_head;

@@ -13,6 +13,7 @@
   X(FinishHeads)            \
   X(Gemv)                   \
   X(Dequantize)             \
+  X(QuantizeRows)           \
   X(TileGemm)               \
   X(ChooseExperts)          \
   X(GroupExperts)           \
@@ -24,7 +25,8 @@
   X(SumValues)              \
   X(AddResidual)            \
   X(FinishAttention)        \
-  X(LogSumExp)
+  X(LogSumExp)              \
+  X(TopLogits)
 
 namespace hga {
 

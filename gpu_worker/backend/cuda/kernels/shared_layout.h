@@ -19,6 +19,9 @@ inline constexpr uint32_t kGemmInBytes = (kGemmTileRows + kGemmTileOutputs) * kG
 inline constexpr uint32_t kGemmOutBytes = kGemmTileRows * kGemmTileOutputs * 4;
 inline constexpr uint32_t kTileGemmSharedBytes = kGemmInBytes > kGemmOutBytes ? kGemmInBytes : kGemmOutBytes;
 
+// --- TopLogits ---
+inline constexpr uint32_t kTopSharedBytes = (kTopSlice + kTopThreads / 32) * sizeof(TokenLogit);
+
 // --- Attention ---
 // Where the keys of a tile lie and who sees them. keys[i] nullptr: there is no such key.
 template <uint32_t kKeys>
