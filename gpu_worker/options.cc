@@ -126,7 +126,7 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
   app.add_option("--device_graphs", o->device_graphs,
                  "cuda: work that is the same in each decode step is recorded once and launched as a whole");
   app.add_option("--device_f8_gemm", o->device_f8_gemm,
-                 "cuda: FP8 weights are multiplied as they are with a prompt in FP8, where the device can; false: as bf16");
+                 "cuda: prompts are multiplied in FP8 with FP8 weights, where the device can; false: as bf16");
   app.add_option("--kv_dtype", o->kv_dtype, "bf16, fp8_e4m3 or int8: what K/V is rounded to; for kv_store --kv_dtype");
   app.add_option("--threads", o->threads, "Threads of the backend; 0: one per core");
   app.add_option("--trace", o->trace,

@@ -81,8 +81,8 @@ void EngineMetrics::DeclareSteps(MetricFactory* make) {
   for (int used = 0; used < 2; ++used) {
     const MetricLabels label = {{"used", used != 0 ? "yes" : "no"}};
     early_keys_[used] = make->AddCounter("hga_worker_early_keys_total",
-                                         "Keys that a layer was guessed to select (--early_selection), by whether it did",
-                                         label);
+                                         "Keys that a layer was guessed to select (--early_selection), by whether it "
+                                         "did", label);
     early_blocks_[used] = make->AddCounter("hga_worker_early_blocks_total",
                                            "Blocks fetched for keys that were guessed, by whether they were needed; "
                                            "those then count as held", label);

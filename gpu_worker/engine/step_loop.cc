@@ -248,23 +248,6 @@ bool StepLoop::RunStep() {
   return true;
 }
 
-// The part's next token, of the step's logits.
-absl::StatusOr<uint32_t> StepLoop::Sample(const StepPart& part) {
-  Sequence* s = part.sequence;
-  const size_t width = logits_.top_count > 0 ? logits_.top_count : model_.vocab_size, at = part.logits_row * width;
-  if ((logits_.top_count > 0 ? logits_.top.size() : logits_.all.size()) < at + width) {
-    return absl::InternalError("logits are missing");
-  }
-  if (logits_.top_count > 0) {
-    const auto top = absl::MakeConstSpan(logits_.top).subspan(at, width);
-    HGA_RETURN_IF_ERROR(CheckTopLogits(top));
-    return s->sampler.SampleTop(top);
-  }
-  const auto logits = absl::MakeSpan(logits_.all).subspan(at, width);
-  HGA_RETURN_IF_ERROR(CheckLogits(logits));
-  return s->sampler.Sample(logits, s->tokens);
-}
-
 void StepLoop::FinishPart(const StepPart& part) {
   Sequence* s = part.sequence;
   if (part.lost_chunk.has_value()) {

@@ -29,6 +29,23 @@ void LogEnd(const Sequence& s) {
 
 }  // namespace
 
+// The part's next token, of the step's logits.
+absl::StatusOr<uint32_t> StepLoop::Sample(const StepPart& part) {
+  Sequence* s = part.sequence;
+  const size_t width = logits_.top_count > 0 ? logits_.top_count : model_.vocab_size, at = part.logits_row * width;
+  if ((logits_.top_count > 0 ? logits_.top.size() : logits_.all.size()) < at + width) {
+    return absl::InternalError("logits are missing");
+  }
+  if (logits_.top_count > 0) {
+    const auto top = absl::MakeConstSpan(logits_.top).subspan(at, width);
+    HGA_RETURN_IF_ERROR(CheckTopLogits(top));
+    return s->sampler.SampleTop(top);
+  }
+  const auto logits = absl::MakeSpan(logits_.all).subspan(at, width);
+  HGA_RETURN_IF_ERROR(CheckLogits(logits));
+  return s->sampler.Sample(logits, s->tokens);
+}
+
 void StepLoop::Handle(SealerEvent event) {
   const auto found = std::find_if(active_.begin(), active_.end(),
                                   [&](const SequencePtr& s) { return s->id == event.sequence_id; });

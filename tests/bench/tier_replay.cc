@@ -63,6 +63,7 @@ class TracingBackend : public Backend {
     if (noted_) Note(plan);
     return inner_->Attend(plan);
   }
+  const bf16* GuessQueries(uint32_t layer) override { return inner_->GuessQueries(layer); }
   const float* LogSumExp() override { return inner_->LogSumExp(); }
   absl::Status AddResidual(const float* missed) override { return inner_->AddResidual(missed); }
   absl::Status PostAttention(uint32_t layer) override { return inner_->PostAttention(layer); }
@@ -199,6 +200,20 @@ void Compare(const std::vector<StepTrace>& steps, const KvGeometry& g, Report* r
   }
 }
 
+double EarlyUsedShare(const prometheus::Registry& registry) {
+  double all = 0, used = 0;
+  for (const prometheus::MetricFamily& family : registry.Collect()) {
+    if (family.name != "hga_worker_early_keys_total") continue;
+    for (const prometheus::ClientMetric& metric : family.metric) {
+      all += metric.counter.value;
+      for (const auto& label : metric.label) {
+        if (label.name == "used" && label.value == "yes") used = metric.counter.value;
+      }
+    }
+  }
+  return used / all;
+}
+
 absl::Status Run() {
   HGA_ASSIGN_OR_RETURN(const auto model, LoadModel(absl::GetFlag(FLAGS_model)));
   std::ifstream file(absl::GetFlag(FLAGS_document));
@@ -220,10 +235,14 @@ absl::Status Run() {
   RouterLink link([g]() -> absl::StatusOr<std::unique_ptr<RouteClient>> {
     return std::make_unique<LocalRouteClient>(g, *FindSummaryMethod("sketch"));
   });
-  HGA_ASSIGN_OR_RETURN(auto engine, Engine::Start(described, EngineOptions(), &backend, &store, &link, nullptr));
+  EngineOptions options;
+  options.early_selection = true;  // changes nothing of what is noted here
+  const auto registry = std::make_shared<prometheus::Registry>();
+  HGA_ASSIGN_OR_RETURN(auto engine, Engine::Start(described, options, &backend, &store, &link, registry));
   HGA_RETURN_IF_ERROR(Answer(engine.get(), std::move(prompt)));
   engine.reset();
   Report report;
+  report.Add("early_used_share", "of the keys guessed a layer ahead, selected", EarlyUsedShare(*registry), "");
   Compare(backend.steps(), g, &report);
   return WriteNumbers(report);
 }

@@ -11,7 +11,8 @@ case "${1:-}" in -h|--help) sed -n '2,6s/^# //p' tests/gpu/bundle.sh; exit 0 ;; 
 folder="$(realpath -m "${1:-.hga/gpu_bundle}")"
 most_bytes=60000000
 tests=(//gpu_worker/backend:backend_conformance_gpu_test //gpu_worker/backend:families_gpu_test
-       //gpu_worker/backend/cuda:cuda_backend_gpu_test //gpu_worker/backend/cuda:top_logits_kernel_gpu_test)
+       //gpu_worker/backend/cuda:cuda_backend_gpu_test //gpu_worker/backend/cuda:cuda_steps_gpu_test
+       //gpu_worker/backend/cuda:top_logits_kernel_gpu_test)
 programs=(//tests/bench:cuda_bench //gpu_worker //kv_store //router //client:hga //gpu_worker/model:make_checkpoint)
 
 bazel build -c opt --config=cuda "${tests[@]}" "${programs[@]}"

@@ -70,8 +70,8 @@ class CudaBackend : public Backend {
   // What the device does of PreAttention, and of PostAttention.
   absl::Status StartLayer(uint32_t layer);
   absl::Status EndLayer(uint32_t layer);
-  // The end of layer `boundary` - 1 and the start of layer `boundary`, as far as there are such: all that the device does
-  // between two attentions.
+  // The end of layer `boundary` - 1 and the start of layer `boundary`, as far as there are such: all that the device
+  // does between two attentions.
   absl::Status CrossBoundary(uint32_t boundary);
   absl::Status LaunchBoundary(uint32_t boundary);
   absl::Status ReadQueries();

@@ -35,8 +35,8 @@ class CudaLinear {
   // RESOURCE_EXHAUSTED.
   static absl::StatusOr<CudaLinear> Create(WeightLoader* loader, const std::vector<TensorView>& parts);
 
-  // x: [rows][cols], y: [rows][outputs]; with scratch.f8, up to a multiple of kF8Rows more rows of it are overwritten, but
-  // no more than f8_rows in all.
+  // x: [rows][cols], y: [rows][outputs]; with scratch.f8 rows of y up to a multiple of kF8Rows are overwritten, but no
+  // more than f8_rows in all.
   absl::Status Apply(Device* device, const GemmScratch& scratch, const Activations& x, uint32_t rows, float* y) const;
   // The same in float whatever the number of rows, without the bf16 input.
   absl::Status ApplyExactly(Device* device, const float* x, uint32_t rows, float* y) const;

@@ -41,8 +41,8 @@ struct GemmCall {
   size_t y_stride = 0;
 };
 
-// The same of FP8 (E4M3) with scales: of x for each row and 128 columns, of w for each 128 x 128. cols: a multiple of 512;
-// rows and outputs: of 16.
+// The same of FP8 (E4M3) with scales: of x for each row and 128 columns, of w for each 128 x 128. cols: a multiple of
+// 512; rows and outputs: of 16.
 struct F8GemmCall {
   const uint8_t* x = nullptr;       // [rows][cols]
   const float* x_scales = nullptr;  // [cols / 128][rows]
@@ -90,8 +90,8 @@ class Device {
   virtual absl::Status Synchronize(DeviceEvent event) = 0;
   virtual absl::Status Synchronize(DeviceStream stream) = 0;
 
-  // What `stream` is given up to EndCapture, kernels and copies only, is recorded and not done. LaunchGraph does all of it,
-  // with the arguments of then. One at a time.
+  // What `stream` is given up to EndCapture, kernels and copies only, is recorded and not done. LaunchGraph does all of
+  // it, with the arguments of then. One at a time.
   virtual absl::Status BeginCapture(DeviceStream stream) = 0;
   virtual absl::StatusOr<DeviceGraph> EndCapture() = 0;
   virtual absl::Status LaunchGraph(DeviceStream stream, DeviceGraph graph) = 0;
