@@ -13,6 +13,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateTestBackend(const std::string& ki
   const bool tight = kind == "emulated_tight";
   if (!tight && kind != "emulated" && kind != "emulated_mapped") return CreateBackend(kind, weights, geometry, options);
   SimulatedDeviceOptions device;
+  device.bytes = uint64_t{1} << 30;  // SmolLM2 as bf16 fits
   device.maps_all_memory = kind == "emulated_mapped";
   CudaBackendOptions cuda;
   cuda.max_rows = options.max_rows;
