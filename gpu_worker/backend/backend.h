@@ -120,7 +120,7 @@ class Backend {
 };
 
 struct BackendOptions {
-  // Worker threads; 0: one per core for prefill, one fewer for decode.
+  // Worker threads; 0: one per core.
   int threads = 0;
   // Most rows of a step, prefill and decode alike. 256: GEMM is at its best from there on, activations stay small.
   uint32_t max_rows = 256;

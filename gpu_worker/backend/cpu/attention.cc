@@ -1,7 +1,5 @@
 #include "gpu_worker/backend/cpu/attention.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -15,6 +13,8 @@ namespace {
 
 // Keys of one part of a decoding row, enough to outweigh the merge.
 constexpr uint32_t kPartKeys = 512;
+// Of a cache line.
+constexpr size_t kLineElements = 64 / sizeof(bf16);
 
 // End of the part of a row's runs that begins at `first`.
 size_t PartEnd(const std::vector<KvRun>& runs, size_t first) {
@@ -34,11 +34,12 @@ struct CpuAttention::Tile {
   uint32_t first_row = 0;      // the latest row from which on all its runs are seen
 };
 
-CpuAttention::CpuAttention(const KvGeometry& geometry, uint32_t max_rows)
+CpuAttention::CpuAttention(const KvGeometry& geometry, uint32_t max_rows, Workers* workers)
     : geometry_(geometry),
       max_rows_(max_rows),
       head_pad_((geometry.head_dim + kHeadPad - 1) / kHeadPad * kHeadPad),
-      scale_(1 / std::sqrt(static_cast<float>(geometry.head_dim))) {
+      scale_(1 / std::sqrt(static_cast<float>(geometry.head_dim))),
+      workers_(workers) {
   const size_t states = size_t{max_rows} * geometry.query_heads;
   q_.resize(states * head_pad_);
   o_.resize(states * head_pad_);
@@ -46,7 +47,7 @@ CpuAttention::CpuAttention(const KvGeometry& geometry, uint32_t max_rows)
   l_.resize(states);
   value_sum_.resize(size_t{max_rows} * geometry.kv_heads * head_pad_);
   value_count_.resize(size_t{max_rows} * geometry.kv_heads);
-  scratch_.resize(omp_get_max_threads());
+  scratch_.resize(workers->threads());
   for (Scratch& s : scratch_) {
     s.keys.resize(size_t{head_pad_} * kTileKeys);
     s.values.resize(size_t{head_pad_} * kTileKeys);
@@ -152,24 +153,40 @@ void CpuAttention::ClearValueSums() {
 void CpuAttention::Attend(const AttendPlan& plan) {
   if (plan.sum_values && !sums_values_) ClearValueSums();
   PlanTasks(plan);
-  const int tasks = static_cast<int>(tasks_.size());
-#pragma omp parallel for schedule(dynamic)
-  for (int task = 0; task < tasks; ++task) AttendRuns(tasks_[task], &scratch_[omp_get_thread_num()]);
+  workers_->Run(static_cast<uint32_t>(tasks_.size()),
+                [&](uint32_t task, uint32_t thread) { AttendRuns(tasks_[task], &scratch_[thread]); });
   MergeParts();
+}
+
+CpuAttention::Tile CpuAttention::TileAt(const std::vector<KvRun>& runs, size_t i, size_t end) {
+  Tile tile;
+  tile.runs = runs.data() + i;
+  for (; i < end && tile.keys + runs[i].tokens <= kTileKeys; ++i, ++tile.run_count) {
+    tile.keys += runs[i].tokens;
+    tile.last_position = std::max(tile.last_position, runs[i].position + runs[i].tokens - 1);
+    tile.first_row = std::max<uint32_t>(tile.first_row, runs[i].first_row);
+  }
+  return tile;
+}
+
+void CpuAttention::Prefetch(const Tile& tile) const {
+  for (uint32_t r = 0; r < tile.run_count; ++r) {
+    const size_t elements = size_t{tile.runs[r].tokens} * geometry_.head_dim;
+    for (size_t i = 0; i < elements; i += kLineElements) {
+      __builtin_prefetch(tile.runs[r].k + i);
+      __builtin_prefetch(tile.runs[r].v + i);
+    }
+  }
 }
 
 void CpuAttention::AttendRuns(const Task& task, Scratch* scratch) {
   const std::vector<KvRun>& runs = task.block->runs[task.kv_head];
+  Tile next = TileAt(runs, task.first_run, task.end_run);
   for (size_t i = task.first_run; i < task.end_run;) {
-    Tile tile;
-    tile.runs = &runs[i];
-    while (i < task.end_run && tile.keys + runs[i].tokens <= kTileKeys) {
-      tile.keys += runs[i].tokens;
-      tile.last_position = std::max(tile.last_position, runs[i].position + runs[i].tokens - 1);
-      tile.first_row = std::max<uint32_t>(tile.first_row, runs[i].first_row);
-      ++tile.run_count;
-      ++i;
-    }
+    const Tile tile = next;
+    i += tile.run_count;
+    next = TileAt(runs, i, task.end_run);
+    Prefetch(next);
     if (task.block->rows == 1) {
       AttendTileInPlace(task, tile, scratch);
     } else {

@@ -7,13 +7,15 @@
 #include <vector>
 
 #include "gpu_worker/backend/backend.h"
+#include "gpu_worker/backend/cpu/workers.h"
 
 namespace hga {
 
 // The partials of one layer of one step. Step thread only; parallel inside.
 class CpuAttention {
  public:
-  CpuAttention(const KvGeometry& geometry, uint32_t max_rows);
+  // The workers outlive it.
+  CpuAttention(const KvGeometry& geometry, uint32_t max_rows, Workers* workers);
 
   // Empty partials. q: [rows][query_heads][head_dim]; positions: [rows].
   void Begin(const float* q, const uint32_t* positions, uint32_t rows);
@@ -48,6 +50,10 @@ class CpuAttention {
   void PlanTasks(const AttendPlan& plan);
   void MergeParts();
   void ClearValueSums();
+  // The runs from i on that make one tile; none: an empty one.
+  static Tile TileAt(const std::vector<KvRun>& runs, size_t i, size_t end);
+  // What a query selects lies scattered over the arena: the next tile's rows are asked for while this one is computed.
+  void Prefetch(const Tile& tile) const;
   void AttendRuns(const Task& task, Scratch* scratch);
   void AttendTile(const Task& task, const Tile& tile, Scratch* scratch);
   void AttendTileInPlace(const Task& task, const Tile& tile, Scratch* scratch);
@@ -66,6 +72,7 @@ class CpuAttention {
   const uint32_t max_rows_;
   const uint32_t head_pad_;
   const float scale_;
+  Workers* const workers_;
 
   // Step thread only.
   uint32_t rows_ = 0;

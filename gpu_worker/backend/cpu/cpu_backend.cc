@@ -1,10 +1,9 @@
 #include "gpu_worker/backend/cpu/cpu_backend.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
@@ -22,6 +21,10 @@ std::vector<float> Dequantized(const TensorView& vector) {
   return out;
 }
 
+uint32_t ThreadsOf(const BackendOptions& options) {
+  return options.threads > 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Backend>> CpuBackend::Create(const ModelWeights& weights, const KvGeometry& geometry,
@@ -31,23 +34,20 @@ absl::StatusOr<std::unique_ptr<Backend>> CpuBackend::Create(const ModelWeights& 
     return absl::InvalidArgumentError(
         absl::StrCat("cpu backend: groups of ", geometry.group_tokens, " tokens, at most ", kTileKeys, " work"));
   }
-  omp_set_dynamic(0);
-  omp_set_num_threads(options.threads > 0 ? options.threads : omp_get_num_procs());
   std::unique_ptr<CpuBackend> backend(new CpuBackend(weights, geometry, options));
   HGA_RETURN_IF_ERROR(backend->LoadLayers(weights));
   return std::unique_ptr<Backend>(std::move(backend));
 }
 
 CpuBackend::CpuBackend(const ModelWeights& weights, const KvGeometry& geometry, const BackendOptions& options)
-    : config_(weights.config),
+    : workers_(std::make_unique<Workers>(ThreadsOf(options))),
+      config_(weights.config),
       geometry_(geometry),
       max_rows_(options.max_rows),
-      threads_(omp_get_max_threads()),
-      decode_threads_(options.threads > 0 ? threads_ : std::max(1, threads_ - 1)),
       embedding_(weights.embedding),
       output_norm_(Dequantized(weights.output_norm)),
-      rope_(config_),
-      attention_(geometry, options.max_rows) {
+      ropes_(workers_->threads(), Rope(config_)),
+      attention_(geometry, options.max_rows, workers_.get()) {
   const size_t q = size_t{config_.query_heads} * config_.head_dim, kv = size_t{config_.kv_heads} * config_.head_dim;
   x_.resize(max_rows_ * size_t{config_.hidden});
   normed_.resize(x_.size());
@@ -60,7 +60,7 @@ CpuBackend::CpuBackend(const ModelWeights& weights, const KvGeometry& geometry, 
 }
 
 absl::Status CpuBackend::LoadLayers(const ModelWeights& weights) {
-  const auto context = NewGemmContext();
+  const auto context = std::make_shared<LinearContext>(workers_.get());
   size_t packed = 0;
   for (const LayerWeights& w : weights.layers) {
     Layer layer;
@@ -79,8 +79,7 @@ absl::Status CpuBackend::LoadLayers(const ModelWeights& weights) {
   }
   // Only rows that want logits get there: never enough of them for GEMM to pay.
   HGA_ASSIGN_OR_RETURN(output_, Linear::Create(context, {weights.output}, false));
-  LogInfo("cpu backend",
-          {{"prefill_threads", threads_}, {"decode_threads", decode_threads_}, {"packed_bytes", packed}});
+  LogInfo("cpu backend", {{"threads", workers_->threads()}, {"packed_bytes", packed}});
   return absl::OkStatus();
 }
 
@@ -91,20 +90,18 @@ void CpuBackend::Norm(const float* x, const std::vector<float>& scale, float* ou
   for (size_t i = 0; i < scale.size(); ++i) out[i] = x[i] * factor * scale[i];
 }
 
-void CpuBackend::FinishHeads(const Layer& w, uint32_t position, float* row) {
+void CpuBackend::FinishHeads(const Layer& w, Rope* rope, float* row) const {
   for (size_t i = 0; i < w.qkv_bias.size(); ++i) row[i] += w.qkv_bias[i];
-  rope_.SetPosition(position);
   for (uint32_t h = 0; h < config_.query_heads + config_.kv_heads; ++h, row += config_.head_dim) {
     const std::vector<float>& norm = h < config_.query_heads ? w.q_norm : w.k_norm;
     if (!norm.empty()) Norm(row, norm, row);
-    rope_.Apply(row);
+    rope->Apply(row);
   }
 }
 
 absl::Status CpuBackend::Begin(absl::Span<const BatchRow> rows) {
   HGA_RETURN_IF_ERROR(CheckRows(rows, max_rows_, config_));
-  // OpenMP keeps the number for each calling thread: the step's need not be the one that created the backend.
-  omp_set_num_threads(rows.size() > kGemvRowsMax ? threads_ : decode_threads_);
+  workers_->BeginStep(rows.size() <= kGemvRowsMax);
   rows_.assign(rows.begin(), rows.end());
   positions_.clear();
   for (size_t r = 0; r < rows_.size(); ++r) {
@@ -117,23 +114,24 @@ absl::Status CpuBackend::Begin(absl::Span<const BatchRow> rows) {
 absl::Status CpuBackend::PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) {
   HGA_RETURN_IF_ERROR(CheckKvRows(geometry_, layer, kv_rows, rows_.size()));
   Layer& w = layers_[layer];
-  const int rows = static_cast<int>(rows_.size());
+  const auto rows = static_cast<uint32_t>(rows_.size());
   const size_t hidden = config_.hidden, d = config_.head_dim;
   const size_t q_width = config_.query_heads * d, kv_width = config_.kv_heads * d, width = q_width + 2 * kv_width;
-  for (int r = 0; r < rows; ++r) Norm(&x_[r * hidden], w.attn_norm, &normed_[r * hidden]);
+  workers_->RunRows(rows, [&](uint32_t r, uint32_t) { Norm(&x_[r * hidden], w.attn_norm, &normed_[r * hidden]); });
   HGA_RETURN_IF_ERROR(w.qkv.Apply(normed_.data(), rows, qkv_.data()));
-  for (int r = 0; r < rows; ++r) {
+  workers_->RunRows(rows, [&](uint32_t r, uint32_t thread) {
     float* row = &qkv_[r * width];
-    FinishHeads(w, rows_[r].position, row);
+    ropes_[thread].SetPosition(rows_[r].position);
+    FinishHeads(w, &ropes_[thread], row);
     std::memcpy(&q_[r * q_width], row, q_width * sizeof(float));
     FloatsToBf16(row, q_width, &rounded_queries_[r * q_width]);
-    StoreKv(r, row + q_width, row + q_width + kv_width, kv_rows[r]);
-  }
+    StoreKv(row + q_width, row + q_width + kv_width, kv_rows[r]);
+  });
   attention_.Begin(q_.data(), positions_.data(), rows);
   return absl::OkStatus();
 }
 
-void CpuBackend::StoreKv(uint32_t row, const float* k, const float* v, const KvRow& to) {
+void CpuBackend::StoreKv(const float* k, const float* v, const KvRow& to) const {
   const uint32_t d = config_.head_dim;
   for (uint32_t h = 0; h < config_.kv_heads; ++h) {
     FloatsToBf16(k + size_t{h} * d, d, to.block + geometry_.k_row(h, to.token_in_chunk));
@@ -173,12 +171,15 @@ absl::Status CpuBackend::AddResidual(const float* missed) {
 
 absl::Status CpuBackend::PostAttention(uint32_t layer) {
   Layer& w = layers_[layer];
-  const int rows = static_cast<int>(rows_.size());
+  const auto rows = static_cast<uint32_t>(rows_.size());
   const size_t hidden = config_.hidden;
   attention_.Finish(attended_.data());
   HGA_RETURN_IF_ERROR(w.attn_output.Apply(attended_.data(), rows, projected_.data()));
-  for (size_t i = 0; i < rows * hidden; ++i) x_[i] += projected_[i];
-  for (int r = 0; r < rows; ++r) Norm(&x_[r * hidden], w.ffn_norm, &normed_[r * hidden]);
+  workers_->RunRows(rows, [&](uint32_t r, uint32_t) {
+    float* x = &x_[r * hidden];
+    for (size_t i = 0; i < hidden; ++i) x[i] += projected_[r * hidden + i];
+    Norm(x, w.ffn_norm, &normed_[r * hidden]);
+  });
   HGA_RETURN_IF_ERROR(w.mlp.Apply(config_, normed_.data(), rows, &mlp_scratch_, projected_.data()));
   for (size_t i = 0; i < rows * hidden; ++i) x_[i] += projected_[i];
   return absl::OkStatus();

@@ -1,5 +1,4 @@
-// The CPU backend: oneDNN for prefill GEMM, Highway kernels for GEMV and attention, OpenMP threads (one team, shared
-// with oneDNN, so that nothing is oversubscribed).
+// The CPU backend: quantised weights multiplied in integers and attention by Highway kernels, other weights by oneDNN.
 #ifndef HGA_GPU_WORKER_BACKEND_CPU_CPU_BACKEND_H_
 #define HGA_GPU_WORKER_BACKEND_CPU_CPU_BACKEND_H_
 
@@ -10,6 +9,7 @@
 #include "gpu_worker/backend/cpu/attention.h"
 #include "gpu_worker/backend/cpu/linear.h"
 #include "gpu_worker/backend/cpu/mlp.h"
+#include "gpu_worker/backend/cpu/workers.h"
 #include "gpu_worker/backend/rope.h"
 
 namespace hga {
@@ -46,24 +46,21 @@ class CpuBackend : public Backend {
   // One row, or one head; x may be out.
   void Norm(const float* x, const std::vector<float>& scale, float* out) const;
   // Bias, norms and RoPE of one row of `qkv_`.
-  void FinishHeads(const Layer& w, uint32_t position, float* row);
-  void StoreKv(uint32_t row, const float* k, const float* v, const KvRow& to);
+  void FinishHeads(const Layer& w, Rope* rope, float* row) const;
+  void StoreKv(const float* k, const float* v, const KvRow& to) const;
 
   // Constant after construction.
+  const std::unique_ptr<Workers> workers_;
   const ModelConfig config_;
   const KvGeometry geometry_;
   const uint32_t max_rows_;
-  const int threads_;
-  // A decode step is bound by memory, which one thread fewer reads as fast, and is made of many short parallel parts: a
-  // core that the router, gRPC and the client can have to themselves saves more than it gives.
-  const int decode_threads_;
   const TensorView embedding_;
   std::vector<Layer> layers_;
   std::vector<float> output_norm_;
   Linear output_;
 
   // Step thread only. Buffers of max_rows rows, reused.
-  Rope rope_;
+  std::vector<Rope> ropes_;  // one for each thread
   CpuAttention attention_;
   std::vector<BatchRow> rows_;
   std::vector<uint32_t> positions_;

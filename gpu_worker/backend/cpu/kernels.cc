@@ -95,107 +95,6 @@ void DotRowsT(const float* row, uint32_t cols, const float* x, size_t x_stride, 
   }
 }
 
-// Two halves at the start of a block; every block has the eight bytes that are read.
-HWY_INLINE void TwoHalves(const uint8_t* block, float* first, float* second) {
-#if HWY_TARGET == HWY_SCALAR
-  *first = Half(block);
-  *second = Half(block + 2);
-#else
-  const hn::CappedTag<float, 4> d4;
-  const hn::Rebind<hwy::float16_t, decltype(d4)> d16;
-  float wide[4];
-  hn::StoreU(hn::PromoteTo(d4, hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(block))), d4, wide);
-  *first = wide[0];
-  *second = wide[1];
-#endif
-}
-
-// A block of 32 weights as vectors, in order.
-constexpr int kMaxBlockVectors = 32 / hn::MaxLanes(F());
-
-struct NibbleBlock {
-  template <bool kHasMinimum>
-  static HWY_INLINE void Decode(const uint8_t* block, VF* w) {
-    const F df;
-    const hn::Rebind<uint8_t, F> du8;
-    const hn::Rebind<int32_t, F> di32;
-    const size_t n = hn::Lanes(df);
-    float scale, offset;
-    TwoHalves(block, &scale, &offset);
-    if (!kHasMinimum) offset = -8 * scale;
-    const uint8_t* packed = block + (kHasMinimum ? 4 : 2);
-    const VF vscale = hn::Set(df, scale), voffset = hn::Set(df, offset);
-    for (size_t i = 0; i < 16 / n; ++i) {
-      const auto bytes = hn::PromoteTo(di32, hn::LoadU(du8, packed + i * n));
-      w[i] = hn::MulAdd(hn::ConvertTo(df, hn::And(bytes, hn::Set(di32, 15))), vscale, voffset);
-      w[i + 16 / n] = hn::MulAdd(hn::ConvertTo(df, hn::ShiftRight<4>(bytes)), vscale, voffset);
-    }
-  }
-};
-struct Q4_0Block {
-  static constexpr size_t kBytes = 18;
-  static HWY_INLINE void Decode(const uint8_t* block, VF* w) { NibbleBlock::Decode<false>(block, w); }
-};
-struct Q4_1Block {
-  static constexpr size_t kBytes = 20;
-  static HWY_INLINE void Decode(const uint8_t* block, VF* w) { NibbleBlock::Decode<true>(block, w); }
-};
-struct Q8_0Block {
-  static constexpr size_t kBytes = 34;
-  static HWY_INLINE void Decode(const uint8_t* block, VF* w) {
-    const F df;
-    const hn::Rebind<int8_t, F> di8;
-    const hn::Rebind<int32_t, F> di32;
-    const size_t n = hn::Lanes(df);
-    float scale, unused;
-    TwoHalves(block, &scale, &unused);
-    const VF vscale = hn::Set(df, scale);
-    const int8_t* bytes = reinterpret_cast<const int8_t*>(block + 2);
-    for (size_t i = 0; i < 32 / n; ++i) {
-      w[i] = hn::Mul(hn::ConvertTo(df, hn::PromoteTo(di32, hn::LoadU(di8, bytes + i * n))), vscale);
-    }
-  }
-};
-
-// The order of DotRowsT: vectors go to four sums in turn, those behind the last whole four to the first sum.
-template <class Block>
-HWY_INLINE float BlockDot(const uint8_t* row, uint32_t cols, const float* x) {
-  const F df;
-  const size_t n = hn::Lanes(df), per_block = 32 / n;
-  VF sums[4] = {hn::Zero(df), hn::Zero(df), hn::Zero(df), hn::Zero(df)};
-  uint32_t i = 0;
-  for (; i + 64 <= cols; i += 64, row += 2 * Block::kBytes) {
-    VF w[2 * kMaxBlockVectors];
-    Block::Decode(row, w);
-    Block::Decode(row + Block::kBytes, w + per_block);
-    for (size_t v = 0; v < 2 * per_block; ++v) sums[v % 4] = hn::MulAdd(w[v], hn::LoadU(df, x + i + v * n), sums[v % 4]);
-  }
-  if (i < cols) {
-    VF w[kMaxBlockVectors];
-    Block::Decode(row, w);
-    for (size_t v = 0; v < per_block; ++v) {
-      const size_t sum = per_block % 4 == 0 ? v % 4 : 0;
-      sums[sum] = hn::MulAdd(w[v], hn::LoadU(df, x + i + v * n), sums[sum]);
-    }
-  }
-  return hn::GetLane(hn::SumOfLanes(df, hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3]))));
-}
-
-template <class Block>
-HWY_INLINE void BlockGemv(const uint8_t* w, uint32_t rows, uint32_t cols, const float* x, float* y) {
-  const size_t row_bytes = size_t{cols} / 32 * Block::kBytes;
-  for (uint32_t r = 0; r < rows; ++r) y[r] = BlockDot<Block>(w + r * row_bytes, cols, x);
-}
-
-bool QuantizedGemvT(TensorType type, const uint8_t* w, uint32_t rows, uint32_t cols, const float* x, float* y) {
-  switch (type) {
-    case TensorType::kQ4_0: BlockGemv<Q4_0Block>(w, rows, cols, x, y); return true;
-    case TensorType::kQ4_1: BlockGemv<Q4_1Block>(w, rows, cols, x, y); return true;
-    case TensorType::kQ8_0: BlockGemv<Q8_0Block>(w, rows, cols, x, y); return true;
-    default: return false;
-  }
-}
-
 void FloatsToBf16T(const float* in, size_t count, bf16* out) {
   const hn::ScalableTag<uint32_t> du32;
   const hn::Rebind<uint16_t, decltype(du32)> du16;
@@ -237,30 +136,30 @@ void SiluMultiplyT(const float* gate, const float* up, size_t count, float* out)
   for (; i < count; ++i) out[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
 }
 
-// Q queries against 4 vectors of keys at a time: 4 Q accumulators, no horizontal sums.
+// Vectors of a tile's row at a time: with four queries each, as many accumulators as there are registers for.
+constexpr int kTileVectors = HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3 ? 2 : 4;
+
+// Q queries against some vectors of keys at a time: no horizontal sums.
 template <int Q>
 HWY_INLINE void Scores(const float* queries, const float* keys, uint32_t head_pad, float* scores) {
   const F df;
   const size_t n = hn::Lanes(df);
-  for (size_t key = 0; key < kTileKeys; key += 4 * n) {
-    VF acc[Q][4];
+  for (size_t key = 0; key < kTileKeys; key += kTileVectors * n) {
+    VF acc[Q][kTileVectors];
     for (int q = 0; q < Q; ++q) {
-      for (int v = 0; v < 4; ++v) acc[q][v] = hn::Zero(df);
+      for (int v = 0; v < kTileVectors; ++v) acc[q][v] = hn::Zero(df);
     }
     for (uint32_t d = 0; d < head_pad; ++d) {
       const float* row = keys + size_t{d} * kTileKeys + key;
-      const VF k0 = hn::LoadU(df, row), k1 = hn::LoadU(df, row + n), k2 = hn::LoadU(df, row + 2 * n),
-               k3 = hn::LoadU(df, row + 3 * n);
+      VF k[kTileVectors];
+      for (int v = 0; v < kTileVectors; ++v) k[v] = hn::LoadU(df, row + v * n);
       for (int q = 0; q < Q; ++q) {
         const VF x = hn::Set(df, queries[size_t{static_cast<uint32_t>(q)} * head_pad + d]);
-        acc[q][0] = hn::MulAdd(x, k0, acc[q][0]);
-        acc[q][1] = hn::MulAdd(x, k1, acc[q][1]);
-        acc[q][2] = hn::MulAdd(x, k2, acc[q][2]);
-        acc[q][3] = hn::MulAdd(x, k3, acc[q][3]);
+        for (int v = 0; v < kTileVectors; ++v) acc[q][v] = hn::MulAdd(x, k[v], acc[q][v]);
       }
     }
     for (int q = 0; q < Q; ++q) {
-      for (int v = 0; v < 4; ++v) hn::StoreU(acc[q][v], df, scores + q * kTileKeys + key + v * n);
+      for (int v = 0; v < kTileVectors; ++v) hn::StoreU(acc[q][v], df, scores + q * kTileKeys + key + v * n);
     }
   }
 }
@@ -307,26 +206,23 @@ HWY_INLINE void Values(const float* weights, const float* keep, const float* val
                        float* o) {
   const F df;
   const size_t n = hn::Lanes(df);
-  for (uint32_t d = 0; d < head_pad; d += 4 * n) {
-    VF acc[Q][4];
+  for (uint32_t d = 0; d < head_pad; d += kTileVectors * n) {
+    VF acc[Q][kTileVectors];
     for (int q = 0; q < Q; ++q) {
       const VF k = hn::Set(df, keep[q]);
-      for (int v = 0; v < 4; ++v) acc[q][v] = hn::Mul(k, hn::LoadU(df, o + size_t(q) * head_pad + d + v * n));
+      for (int v = 0; v < kTileVectors; ++v) acc[q][v] = hn::Mul(k, hn::LoadU(df, o + size_t(q) * head_pad + d + v * n));
     }
     for (uint32_t j = 0; j < keys; ++j) {
       const float* row = values + size_t{j} * head_pad + d;
-      const VF v0 = hn::LoadU(df, row), v1 = hn::LoadU(df, row + n), v2 = hn::LoadU(df, row + 2 * n),
-               v3 = hn::LoadU(df, row + 3 * n);
+      VF value[kTileVectors];
+      for (int v = 0; v < kTileVectors; ++v) value[v] = hn::LoadU(df, row + v * n);
       for (int q = 0; q < Q; ++q) {
         const VF p = hn::Set(df, weights[q * kTileKeys + j]);
-        acc[q][0] = hn::MulAdd(p, v0, acc[q][0]);
-        acc[q][1] = hn::MulAdd(p, v1, acc[q][1]);
-        acc[q][2] = hn::MulAdd(p, v2, acc[q][2]);
-        acc[q][3] = hn::MulAdd(p, v3, acc[q][3]);
+        for (int v = 0; v < kTileVectors; ++v) acc[q][v] = hn::MulAdd(p, value[v], acc[q][v]);
       }
     }
     for (int q = 0; q < Q; ++q) {
-      for (int v = 0; v < 4; ++v) hn::StoreU(acc[q][v], df, o + size_t(q) * head_pad + d + v * n);
+      for (int v = 0; v < kTileVectors; ++v) hn::StoreU(acc[q][v], df, o + size_t(q) * head_pad + d + v * n);
     }
   }
 }
@@ -349,19 +245,35 @@ HWY_INLINE hn::Vec<D> LoadBf16(D d, const bf16* from) {
   return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du32, bits)));
 }
 
+// J keys at a time, whose sums do not wait for each other.
+template <int Q, int J, class D>
+HWY_INLINE void RowScoresAt(D df, const float* queries, const bf16* const* k, uint32_t head_dim, uint32_t head_pad,
+                            float* scores) {
+  const uint32_t n = static_cast<uint32_t>(hn::Lanes(df));
+  hn::Vec<D> acc[Q][J];
+  for (int q = 0; q < Q; ++q) {
+    for (int j = 0; j < J; ++j) acc[q][j] = hn::Zero(df);
+  }
+  for (uint32_t i = 0; i < head_dim; i += n) {
+    hn::Vec<D> key[J];
+    for (int j = 0; j < J; ++j) key[j] = LoadBf16(df, k[j] + i);
+    for (int q = 0; q < Q; ++q) {
+      const auto query = hn::LoadU(df, queries + size_t(q) * head_pad + i);
+      for (int j = 0; j < J; ++j) acc[q][j] = hn::MulAdd(key[j], query, acc[q][j]);
+    }
+  }
+  for (int q = 0; q < Q; ++q) {
+    for (int j = 0; j < J; ++j) scores[q * kTileKeys + j] = hn::GetLane(hn::SumOfLanes(df, acc[q][j]));
+  }
+}
+
 template <int Q, class D>
 HWY_INLINE void RowScoresOf(D df, const float* queries, const bf16* const* k, uint32_t tokens, uint32_t head_dim,
                             uint32_t head_pad, float* scores) {
-  const uint32_t n = static_cast<uint32_t>(hn::Lanes(df));
-  for (uint32_t j = 0; j < tokens; ++j) {
-    hn::Vec<D> acc[Q];
-    for (int q = 0; q < Q; ++q) acc[q] = hn::Zero(df);
-    for (uint32_t i = 0; i < head_dim; i += n) {
-      const auto key = LoadBf16(df, k[j] + i);
-      for (int q = 0; q < Q; ++q) acc[q] = hn::MulAdd(key, hn::LoadU(df, queries + size_t(q) * head_pad + i), acc[q]);
-    }
-    for (int q = 0; q < Q; ++q) scores[q * kTileKeys + j] = hn::GetLane(hn::SumOfLanes(df, acc[q]));
-  }
+  constexpr uint32_t kKeys = Q <= 2 ? 4 : 2;
+  uint32_t j = 0;
+  for (; j + kKeys <= tokens; j += kKeys) RowScoresAt<Q, kKeys>(df, queries, k + j, head_dim, head_pad, scores + j);
+  for (; j < tokens; ++j) RowScoresAt<Q, 1>(df, queries, k + j, head_dim, head_pad, scores + j);
 }
 
 // V vectors of each row at a time, from channel `first` on: V * Q accumulators.
@@ -443,7 +355,6 @@ namespace hga {
 
 HWY_EXPORT(DequantizeRowT);
 HWY_EXPORT(DotRowsT);
-HWY_EXPORT(QuantizedGemvT);
 HWY_EXPORT(FloatsToBf16T);
 HWY_EXPORT(Bf16ToFloatsT);
 HWY_EXPORT(SiluMultiplyT);
@@ -462,9 +373,6 @@ void FastDequantizeTensorRow(const TensorView& tensor, uint32_t row, float* out)
 }
 void DotRows(const float* row, uint32_t cols, const float* x, size_t x_stride, uint32_t rows, float* dots) {
   HWY_DYNAMIC_DISPATCH(DotRowsT)(row, cols, x, x_stride, rows, dots);
-}
-bool QuantizedGemv(TensorType type, const uint8_t* w, uint32_t rows, uint32_t cols, const float* x, float* y) {
-  return HWY_DYNAMIC_DISPATCH(QuantizedGemvT)(type, w, rows, cols, x, y);
 }
 void FloatsToBf16(const float* in, size_t count, bf16* out) { HWY_DYNAMIC_DISPATCH(FloatsToBf16T)(in, count, out); }
 void Bf16ToFloats(const bf16* in, size_t count, float* out) { HWY_DYNAMIC_DISPATCH(Bf16ToFloatsT)(in, count, out); }

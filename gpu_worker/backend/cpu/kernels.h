@@ -26,10 +26,6 @@ void FastDequantizeRow(TensorType type, const uint8_t* row, uint32_t cols, float
 // dots[r] = row . x[r] for `rows` vectors x, r-th at x + r * x_stride.
 void DotRows(const float* row, uint32_t cols, const float* x, size_t x_stride, uint32_t rows, float* dots);
 
-// y[i] = w[i] . x straight from quantised rows, without a copy; the same bits as FastDequantizeRow and DotRows.
-// False, and y untouched, for types that have no such kernel.
-bool QuantizedGemv(TensorType type, const uint8_t* w, uint32_t rows, uint32_t cols, const float* x, float* y);
-
 void FloatsToBf16(const float* in, size_t count, bf16* out);
 void Bf16ToFloats(const bf16* in, size_t count, float* out);
 

@@ -51,29 +51,6 @@ TEST(KernelsTest, DotsDoNotDependOnTheNumberOfRows) {
   }
 }
 
-TEST(KernelsTest, QuantizedGemvHasTheBitsOfDequantizationAndDot) {
-  for (TensorType type : {TensorType::kQ4_0, TensorType::kQ4_1, TensorType::kQ8_0}) {
-    for (uint32_t cols : {32u, 64u, 96u, 576u, 1536u}) {
-      const auto x = Random(cols, 6);
-      std::vector<uint8_t> rows;
-      for (uint32_t seed = 0; seed < 3; ++seed) {
-        const auto row = QuantizeRow(type, Random(cols, seed));
-        rows.insert(rows.end(), row.begin(), row.end());
-      }
-      float y[3], expected;
-      ASSERT_TRUE(QuantizedGemv(type, rows.data(), 3, cols, x.data(), y));
-      std::vector<float> weights(cols);
-      for (int r = 0; r < 3; ++r) {
-        FastDequantizeRow(type, rows.data() + r * TensorRowBytes(type, cols), cols, weights.data());
-        DotRows(weights.data(), cols, x.data(), cols, 1, &expected);
-        EXPECT_EQ(y[r], expected) << TensorTypeName(type) << " " << cols << " row " << r;
-      }
-    }
-  }
-  float unused;
-  EXPECT_FALSE(QuantizedGemv(TensorType::kF16, nullptr, 0, 32, nullptr, &unused));
-}
-
 TEST(KernelsTest, RowKernelsMatchPlainLoops) {
   for (uint32_t d : {8u, 24u, 64u, 80u, 256u}) {
     const uint32_t pad = (d + kHeadPad - 1) / kHeadPad * kHeadPad, tokens = 15;

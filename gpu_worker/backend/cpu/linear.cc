@@ -1,238 +1,117 @@
 #include "gpu_worker/backend/cpu/linear.h"
 
-#include <omp.h>
-
 #include <algorithm>
-#include <cstring>
-#include <map>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "dnnl.h"
-#include "dnnl.hpp"
+#include "common/base/status.h"
 #include "gpu_worker/backend/cpu/kernels.h"
 
 namespace hga {
 namespace {
 
-// Outputs that one thread multiplies at a time in f32: few enough to share a layer's matrix out evenly.
-constexpr uint32_t kF32Block = 128;
+// Outputs of a piece: few enough to share a matrix out evenly, many enough for a panel's slice of x to stay cached.
+constexpr uint32_t kPieceOutputs = 128;
+// GEMV takes a piece in so many parts: it reads each weight once, and the last thread is done sooner.
+constexpr uint32_t kPieceParts = 4;
 
-// Rows [begin, end) of one matrix times `rows` vectors x; y has `stride` elements for each.
-void GemvOfPart(const TensorView& part, uint32_t begin, uint32_t end, const float* x, uint32_t rows, size_t stride,
+// Rows [first, first + count) of one matrix times `rows` vectors x; y has `stride` elements for each.
+void GemvOfPart(const TensorView& part, uint32_t first, uint32_t count, const float* x, uint32_t rows, size_t stride,
                 float* y) {
   thread_local std::vector<float> weights, dots;
   weights.resize(part.cols);
   dots.resize(rows);
-  for (uint32_t r = begin; r < end; ++r) {
-    FastDequantizeTensorRow(part, r, weights.data());
+  for (uint32_t o = 0; o < count; ++o) {
+    FastDequantizeTensorRow(part, first + o, weights.data());
     DotRows(weights.data(), part.cols, x, part.cols, rows, dots.data());
-    for (uint32_t i = 0; i < rows; ++i) y[i * stride + r] = dots[i];
+    for (uint32_t i = 0; i < rows; ++i) y[i * stride + o] = dots[i];
   }
 }
 
 }  // namespace
 
-class GemmContext {
- public:
-  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
-  dnnl::stream stream{engine};
-  // Elsewhere oneDNN imitates bf16 slowly (AVX-512) or cannot multiply it (AVX2): GEMM is in f32 there.
-  const bool bf16_gemm = HasBf16();
-
-  struct Gemm {
-    dnnl::matmul::primitive_desc desc;
-    dnnl::matmul primitive;
-  };
-  // Throws dnnl::error; called inside Create's guard.
-  const Gemm& For(uint32_t cols, uint32_t outputs) {
-    auto& gemm = gemms_[{cols, outputs}];
-    if (gemm == nullptr) {
-      using dnnl::memory;
-      const memory::desc src({kGemmRows, cols}, memory::data_type::bf16, memory::format_tag::ab);
-      const memory::desc weights({cols, outputs}, memory::data_type::bf16, memory::format_tag::any);
-      const memory::desc dst({kGemmRows, outputs}, memory::data_type::f32, memory::format_tag::ab);
-      const dnnl::matmul::primitive_desc desc(dnnl::matmul::desc(src, weights, dst), engine);
-      gemm = std::make_unique<Gemm>(Gemm{desc, dnnl::matmul(desc)});
-    }
-    return *gemm;
-  }
-
- private:
-  // oneDNN's ISA values are masks: each has the bits of what it includes.
-  static bool HasBf16() {
-    const auto need = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
-    return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & need) == need;
-  }
-
-  std::map<std::pair<uint32_t, uint32_t>, std::unique_ptr<Gemm>> gemms_;
-};
-
-std::shared_ptr<GemmContext> NewGemmContext() {
-  try {
-    return std::make_shared<GemmContext>();
-  } catch (const dnnl::error&) {
-    return nullptr;
-  }
-}
-
-struct Linear::State {
-  std::shared_ptr<GemmContext> context;
-  std::vector<TensorView> parts;
-  uint32_t cols = 0, outputs = 0;
-  bool packed = false;
-  std::vector<float> dst;  // [kGemmRows][outputs], for tiles that are not full
-  // GEMM in bf16.
-  const GemmContext::Gemm* gemm = nullptr;
-  dnnl::memory weights;
-  std::vector<bf16> rounded;  // [kGemmRows][cols]
-  // GEMM in f32.
-  std::vector<float> plain;   // [outputs][cols]
-  std::vector<float> padded;  // [kGemmRows][cols], for tiles that are not full
-
-  void Pack() {
-    if (context->bf16_gemm) {
-      PackBf16();
-    } else {
-      plain.resize(size_t{cols} * outputs);
-      ForEachRow([&](uint32_t r, const float* row) { std::memcpy(&plain[size_t{r} * cols], row, cols * sizeof(float)); });
-      padded.resize(size_t{kGemmRows} * cols);
-    }
-    dst.resize(size_t{kGemmRows} * outputs);
-    packed = true;
-  }
-
-  // x: [rows][cols], y: [rows][outputs]; rows at most kGemmRows.
-  void GemmTile(const float* x, uint32_t rows, float* y) {
-    float* out = rows == kGemmRows ? y : dst.data();
-    context->bf16_gemm ? GemmBf16(x, rows, out) : GemmF32(x, rows, out);
-    if (out != y) std::memcpy(y, out, size_t{rows} * outputs * sizeof(float));
-  }
-
-  size_t packed_bytes() const {
-    if (!packed) return 0;
-    return context->bf16_gemm ? gemm->desc.weights_desc().get_size() : plain.size() * sizeof(float);
-  }
-
- private:
-  // use(output, its weights [cols]), in any order, in any thread.
-  template <typename Use>
-  void ForEachRow(const Use& use) {
-#pragma omp parallel
-    {
-      std::vector<float> row(cols);
-      uint32_t first = 0;
-      for (const TensorView& part : parts) {
-#pragma omp for nowait
-        for (uint32_t r = 0; r < part.rows; ++r) {
-          FastDequantizeTensorRow(part, r, row.data());
-          use(first + r, row.data());
-        }
-        first += part.rows;
-      }
-    }
-  }
-
-  void PackBf16() {
-    gemm = &context->For(cols, outputs);
-    std::vector<bf16> unpacked(size_t{cols} * outputs);  // [outputs][cols]: W as it is, seen transposed by oneDNN
-    ForEachRow([&](uint32_t r, const float* row) { FloatsToBf16(row, cols, &unpacked[size_t{r} * cols]); });
-    using dnnl::memory;
-    const memory::desc transposed({cols, outputs}, memory::data_type::bf16, memory::format_tag::ba);
-    memory from(transposed, context->engine, unpacked.data());
-    weights = memory(gemm->desc.weights_desc(), context->engine);
-    dnnl::reorder(from, weights).execute(context->stream, from, weights);
-    context->stream.wait();
-    rounded.resize(size_t{kGemmRows} * cols);
-  }
-
-  void GemmBf16(const float* x, uint32_t rows, float* out) {
-    FloatsToBf16(x, size_t{rows} * cols, rounded.data());
-    std::memset(rounded.data() + size_t{rows} * cols, 0, size_t{kGemmRows - rows} * cols * sizeof(bf16));
-    const dnnl::memory a(gemm->desc.src_desc(), context->engine, rounded.data());
-    const dnnl::memory c(gemm->desc.dst_desc(), context->engine, out);
-    gemm->primitive.execute(context->stream, {{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, weights}, {DNNL_ARG_DST, c}});
-    context->stream.wait();
-  }
-
-  // In blocks of outputs, each by one thread: cut by oneDNN the order of additions would depend on their number.
-  void GemmF32(const float* x, uint32_t rows, float* out) {
-    if (rows < kGemmRows) {
-      std::copy_n(x, size_t{rows} * cols, padded.begin());
-      std::fill(padded.begin() + size_t{rows} * cols, padded.end(), 0.0f);
-      x = padded.data();
-    }
-    const int blocks = static_cast<int>((outputs + kF32Block - 1) / kF32Block);
-#pragma omp parallel for schedule(dynamic)
-    for (int b = 0; b < blocks; ++b) {
-      const uint32_t first = b * kF32Block, count = std::min(kF32Block, outputs - first);
-      dnnl_sgemm('N', 'T', kGemmRows, count, cols, 1.0f, x, cols, &plain[size_t{first} * cols], cols, 0.0f, out + first,
-                 outputs);
-    }
-  }
-};
-
-Linear::Linear() = default;
-Linear::~Linear() = default;
-Linear::Linear(Linear&&) noexcept = default;
-Linear& Linear::operator=(Linear&&) noexcept = default;
-
-absl::StatusOr<Linear> Linear::Create(std::shared_ptr<GemmContext> context, std::vector<TensorView> parts, bool pack) {
+absl::StatusOr<Linear> Linear::Create(std::shared_ptr<LinearContext> context, std::vector<TensorView> parts,
+                                      bool gemm) {
   Linear linear;
-  linear.state_ = std::make_unique<State>();
-  State& state = *linear.state_;
-  state.context = std::move(context);
-  state.cols = parts[0].cols;
-  for (const TensorView& part : parts) state.outputs += part.rows;
-  state.parts = std::move(parts);
-  if (!pack || state.context == nullptr) return linear;
-  try {
-    state.Pack();
-  } catch (const dnnl::error& error) {
-    return absl::InternalError(absl::StrCat("oneDNN cannot multiply ", state.cols, " x ", state.outputs,
-                                            " on this CPU: ", error.message));
+  linear.gemm_ = gemm;
+  linear.context_ = std::move(context);
+  linear.parts_ = std::move(parts);
+  linear.integer_ = true;
+  for (const TensorView& part : linear.parts_) {
+    linear.outputs_ += part.rows;
+    linear.integer_ &= HasIntegerGemm(part.type, part.cols);
+  }
+  linear.CutPieces();
+  const auto& floats = linear.context_->floats;
+  if (gemm && floats != nullptr && (!linear.integer_ || MultipliesBf16(*floats))) {
+    HGA_ASSIGN_OR_RETURN(linear.packed_, FloatGemm::Create(floats, linear.parts_));
   }
   return linear;
 }
 
+void Linear::CutPieces() {
+  uint32_t output = 0;
+  for (const TensorView& part : parts_) {
+    for (uint32_t first = 0; first < part.rows; first += kPieceOutputs) {
+      const uint32_t count = std::min(kPieceOutputs, part.rows - first);
+      pieces_.push_back({&part, first, count, output});
+      output += count;
+    }
+  }
+}
+
 absl::Status Linear::Apply(const float* x, uint32_t rows, float* y) {
+  if (integer_ && packed_ == nullptr) {
+    IntegerApply(x, rows, y);
+    return absl::OkStatus();
+  }
   for (uint32_t r = 0; r < rows; r += kGemmRows) {
     const uint32_t tile = std::min(kGemmRows, rows - r);
-    const float* tile_x = x + size_t{r} * state_->cols;
-    float* tile_y = y + size_t{r} * state_->outputs;
-    if (!state_->packed || tile <= kGemvRowsMax) {
-      Gemv(tile_x, tile, tile_y);
-      continue;
-    }
-    try {
-      state_->GemmTile(tile_x, tile, tile_y);
-    } catch (const dnnl::error& error) {
-      return absl::InternalError(absl::StrCat("oneDNN: ", error.message));
+    const float* tile_x = x + size_t{r} * cols();
+    float* tile_y = y + size_t{r} * outputs_;
+    if (packed_ != nullptr && tile > kGemvRowsMax) {
+      HGA_RETURN_IF_ERROR(packed_->Apply(tile_x, tile, tile_y));
+    } else if (integer_) {
+      IntegerApply(tile_x, tile, tile_y);
+    } else {
+      FloatGemv(tile_x, tile, tile_y);
     }
   }
   return absl::OkStatus();
 }
 
-// Weight rows are shared out over the threads; each is read once for all rows of x.
-void Linear::Gemv(const float* x, uint32_t rows, float* y) const {
-  const State& s = *state_;
-#pragma omp parallel
-  {
-    const uint64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
-    uint32_t first = 0;
-    for (const TensorView& part : s.parts) {
-      const auto begin = static_cast<uint32_t>(part.rows * thread / threads);
-      const auto end = static_cast<uint32_t>(part.rows * (thread + 1) / threads);
-      const bool done =
-          rows == 1 && QuantizedGemv(part.type, part.row(begin), end - begin, s.cols, x, y + first + begin);
-      if (!done) GemvOfPart(part, begin, end, x, rows, s.outputs, y + first);
-      first += part.rows;
-    }
-  }
+void Linear::IntegerApply(const float* x, uint32_t rows, float* y) {
+  RoundedRows& rounded = context_->rounded;
+  rounded.Resize(rows, cols());
+  context_->workers->RunRows(rows, [&](uint32_t r, uint32_t) { rounded.SetRow(r, x + size_t{r} * cols()); });
+  const uint32_t rest = rows % kGemmRows, gemv = !gemm_ ? rows : rest <= kGemvRowsMax ? rest : 0;
+  if (gemv < rows) IntegerPieces(0, rows - gemv, true, y);
+  if (gemv > 0) IntegerPieces(rows - gemv, gemv, false, y + size_t{rows - gemv} * outputs_);
 }
 
-uint32_t Linear::cols() const { return state_->cols; }
-uint32_t Linear::outputs() const { return state_->outputs; }
-size_t Linear::packed_bytes() const { return state_->packed_bytes(); }
+void Linear::IntegerPieces(uint32_t first_row, uint32_t rows, bool as_gemm, float* y) {
+  const IntegerProduct product{&context_->rounded, first_row, rows, outputs_};
+  RunPieces(as_gemm, [&](const Piece& piece) {
+    (as_gemm ? IntegerGemm : IntegerGemv)(*piece.part, piece.first, piece.count, product, y + piece.output);
+  });
+}
+
+// Each weight is read once for all rows of x.
+void Linear::FloatGemv(const float* x, uint32_t rows, float* y) {
+  RunPieces(false, [&](const Piece& piece) {
+    GemvOfPart(*piece.part, piece.first, piece.count, x, rows, outputs_, y + piece.output);
+  });
+}
+
+void Linear::RunPieces(bool whole, absl::FunctionRef<void(const Piece&)> use) {
+  const uint32_t parts = whole ? 1 : kPieceParts;
+  context_->workers->Run(static_cast<uint32_t>(pieces_.size()) * parts, [&](uint32_t i, uint32_t) {
+    Piece piece = pieces_[i / parts];
+    const uint32_t outputs = kPieceOutputs / parts, skip = std::min(i % parts * outputs, piece.count);
+    piece.first += skip;
+    piece.output += skip;
+    piece.count = std::min(outputs, piece.count - skip);
+    if (piece.count > 0) use(piece);
+  });
+}
 
 }  // namespace hga

@@ -22,27 +22,28 @@ struct ExpertRows {
 
 }  // namespace
 
-absl::StatusOr<CpuMlp::Gated> CpuMlp::CreateGated(const std::shared_ptr<GemmContext>& context, const TensorView& gate,
-                                                  const TensorView& up, const TensorView& down, bool pack) {
+absl::StatusOr<CpuMlp::Gated> CpuMlp::CreateGated(const TensorView& gate, const TensorView& up, const TensorView& down,
+                                                  bool gemm) const {
   Gated mlp;
   mlp.width = gate.rows;
-  HGA_ASSIGN_OR_RETURN(mlp.gate_up, Linear::Create(context, {gate, up}, pack));
-  HGA_ASSIGN_OR_RETURN(mlp.down, Linear::Create(context, {down}, pack));
+  HGA_ASSIGN_OR_RETURN(mlp.gate_up, Linear::Create(context_, {gate, up}, gemm));
+  HGA_ASSIGN_OR_RETURN(mlp.down, Linear::Create(context_, {down}, gemm));
   return mlp;
 }
 
-absl::StatusOr<CpuMlp> CpuMlp::Create(std::shared_ptr<GemmContext> context, const ModelConfig& config,
+absl::StatusOr<CpuMlp> CpuMlp::Create(std::shared_ptr<LinearContext> context, const ModelConfig& config,
                                       const LayerWeights& w) {
   CpuMlp mlp;
+  mlp.context_ = std::move(context);
   if (config.experts == 0) {
-    HGA_ASSIGN_OR_RETURN(Gated dense, CreateGated(context, w.ffn_gate, w.ffn_up, w.ffn_down, true));
+    HGA_ASSIGN_OR_RETURN(Gated dense, mlp.CreateGated(w.ffn_gate, w.ffn_up, w.ffn_down, true));
     mlp.gated_.push_back(std::move(dense));
     return mlp;
   }
-  HGA_ASSIGN_OR_RETURN(mlp.router_, Linear::Create(context, {w.expert_router}, false));
+  HGA_ASSIGN_OR_RETURN(mlp.router_, Linear::Create(mlp.context_, {w.expert_router}, false));
   for (uint32_t e = 0; e < config.experts; ++e) {
     HGA_ASSIGN_OR_RETURN(Gated expert,
-                         CreateGated(context, w.expert_gate[e], w.expert_up[e], w.expert_down[e], false));
+                         mlp.CreateGated(w.expert_gate[e], w.expert_up[e], w.expert_down[e], false));
     mlp.gated_.push_back(std::move(expert));
   }
   return mlp;
@@ -58,12 +59,10 @@ absl::Status CpuMlp::ApplyGated(Gated* mlp, const float* x, uint32_t rows, MlpSc
   Grow(&s->gate_up, rows * 2 * width);
   Grow(&s->activated, rows * width);
   HGA_RETURN_IF_ERROR(mlp->gate_up.Apply(x, rows, s->gate_up.data()));
-  const int count = static_cast<int>(rows);
-#pragma omp parallel for if (count > 8)
-  for (int r = 0; r < count; ++r) {
+  context_->workers->RunRows(rows, [&](uint32_t r, uint32_t) {
     const float* gate = &s->gate_up[r * 2 * width];
     SiluMultiply(gate, gate + width, width, &s->activated[r * width]);
-  }
+  });
   return mlp->down.Apply(s->activated.data(), rows, out);
 }
 

@@ -22,9 +22,8 @@ struct MlpScratch {
 // Step thread only.
 class CpuMlp {
  public:
-  // Experts are not packed for GEMM: few rows of a batch go to any one of them, and the copy would be as large as the
-  // model. Each weight row is dequantised once for all rows of its expert.
-  static absl::StatusOr<CpuMlp> Create(std::shared_ptr<GemmContext> context, const ModelConfig& config,
+  // Experts do without GEMM: few rows of a batch go to any one of them, and a row's bits must not depend on how many.
+  static absl::StatusOr<CpuMlp> Create(std::shared_ptr<LinearContext> context, const ModelConfig& config,
                                        const LayerWeights& weights);
 
   // x, out: [rows][hidden], not the same. A row's result does not depend on the other rows where there are experts.
@@ -37,11 +36,12 @@ class CpuMlp {
     Linear gate_up, down;
     uint32_t width = 0;
   };
-  static absl::StatusOr<Gated> CreateGated(const std::shared_ptr<GemmContext>& context, const TensorView& gate,
-                                           const TensorView& up, const TensorView& down, bool pack);
-  static absl::Status ApplyGated(Gated* mlp, const float* x, uint32_t rows, MlpScratch* scratch, float* out);
+  absl::StatusOr<Gated> CreateGated(const TensorView& gate, const TensorView& up, const TensorView& down,
+                                    bool gemm) const;
+  absl::Status ApplyGated(Gated* mlp, const float* x, uint32_t rows, MlpScratch* scratch, float* out);
   absl::Status ApplyExperts(const ModelConfig& config, const float* x, uint32_t rows, MlpScratch* scratch, float* out);
 
+  std::shared_ptr<LinearContext> context_;
   Linear router_;              // with experts
   std::vector<Gated> gated_;   // the dense MLP, or the experts
 };

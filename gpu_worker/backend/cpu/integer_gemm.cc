@@ -1,0 +1,330 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "gpu_worker/backend/cpu/integer_gemm.cc"
+#include "hwy/foreach_target.h"
+// Highway's headers come after foreach_target.
+#include "hwy/highway.h"
+
+#include "gpu_worker/backend/cpu/integer_gemm.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "gpu_worker/backend/cpu/weight_blocks-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace hga {
+namespace HWY_NAMESPACE {
+#if HWY_TARGET == HWY_SCALAR  // one lane cannot hold two neighbours; every CPU that matters has more
+
+bool HasBlocksT(TensorType) { return false; }
+void RoundRowT(const float*, uint32_t, int16_t*, float*, float*) {}
+void IntegerGemvT(const TensorView&, uint32_t, uint32_t, const IntegerProduct&, float*) {}
+void IntegerGemmT(const TensorView&, uint32_t, uint32_t, const IntegerProduct&, float*) {}
+
+#else
+
+// Largest rounded activation: 4096 (the largest weight, of Q6_K) * 16383 * 32 fits 32 bits.
+constexpr float kLargest = 16383;
+
+void RoundRowT(const float* x, uint32_t cols, int16_t* values, float* scales, float* sums) {
+  const hn::CappedTag<float, 8> df;
+  const hn::Rebind<int16_t, decltype(df)> d16;
+  const hn::Rebind<int32_t, decltype(df)> d32;
+  const size_t n = hn::Lanes(df);
+  for (uint32_t i = 0; i < cols; i += kIntegerBlock, ++scales, ++sums) {
+    auto largest = hn::Zero(df);
+    for (size_t j = 0; j < kIntegerBlock; j += n) largest = hn::Max(largest, hn::Abs(hn::LoadU(df, x + i + j)));
+    const float top = hn::GetLane(hn::MaxOfLanes(df, largest));
+    const auto inverse = hn::Set(df, top > 0 ? kLargest / top : 0.0f);
+    auto sum = hn::Zero(d32);
+    for (size_t j = 0; j < kIntegerBlock; j += n) {
+      const auto rounded = hn::NearestInt(hn::Mul(hn::LoadU(df, x + i + j), inverse));
+      sum = hn::Add(sum, rounded);
+      hn::StoreU(hn::DemoteTo(d16, rounded), d16, values + i + j);
+    }
+    *scales = top / kLargest;
+    *sums = *scales * static_cast<float>(hn::GetLane(hn::SumOfLanes(d32, sum)));
+  }
+}
+
+using I32 = hn::Repartition<int32_t, I16>;
+using F32 = hn::Rebind<float, I32>;
+
+// Sums of the products of neighbouring 16-bit lanes, one for each two of them.
+template <class D>
+class PairSums {
+ public:
+  using V = hn::Vec<hn::Repartition<int16_t, D>>;
+  HWY_INLINE PairSums() : a_(hn::Zero(D())), b_(a_) {}
+  HWY_INLINE void Add(V x, V y) {
+    a_ = hn::ReorderWidenMulAccumulate(D(), x, y, a_, b_);
+#if HWY_ARCH_X86
+    // gcc would make all products first, and add them in an order of its own, from memory.
+    asm("" : "+v"(a_.raw));
+#endif
+  }
+  HWY_INLINE hn::Vec<D> Get() const { return hn::RearrangeToOddPlusEven(a_, b_); }
+
+ private:
+  hn::Vec<D> a_, b_;  // the second is not used on x86
+};
+
+// R rows of x at a time. Blocks go to two sums in turn, since one would wait for its own additions.
+template <class Type, int R>
+HWY_INLINE void GemvRows(const uint8_t* row, const RoundedRows& x, uint32_t first_row, float* dots) {
+  const I16 d16;
+  const F32 df;
+  constexpr uint32_t kPerBlock = Type::kElements / kIntegerBlock;
+  hn::Vec<F32> sums[R][2];
+  float offsets[R] = {};
+  const int16_t* values[R];
+  const float* scales[R];
+  for (int r = 0; r < R; ++r) {
+    sums[r][0] = sums[r][1] = hn::Zero(df);
+    values[r] = x.values(first_row + r);
+    scales[r] = x.scales(first_row + r);
+  }
+  const auto add = [&](uint32_t b, int sum) HWY_ATTR {
+    Block w;
+    Type::Get(row + size_t{b / kPerBlock} * Type::kBytes, b % kPerBlock, &w);
+    for (int r = 0; r < R; ++r) {
+      PairSums<I32> dot;
+      for (size_t v = 0; v < kBlockVectors; ++v) {
+        dot.Add(w.q[v], hn::LoadU(d16, values[r] + size_t{b} * kIntegerBlock + Start(v)));
+      }
+      sums[r][sum] = hn::MulAdd(hn::ConvertTo(df, dot.Get()), hn::Set(df, w.scale * scales[r][b]), sums[r][sum]);
+      if (Type::kHasOffset) offsets[r] += w.offset * x.sums(first_row + r)[b];
+    }
+  };
+  const uint32_t blocks = x.blocks();
+  uint32_t b = 0;
+  for (; b + 2 <= blocks; b += 2) {
+    add(b, 0);
+    add(b + 1, 1);
+  }
+  if (b < blocks) add(b, 0);
+  for (int r = 0; r < R; ++r) {
+    dots[r] = hn::GetLane(hn::SumOfLanes(df, hn::Add(sums[r][0], sums[r][1]))) + offsets[r];
+  }
+}
+
+template <class Type>
+void GemvOf(const TensorView& w, uint32_t first, uint32_t count, const IntegerProduct& product, float* y) {
+  const RoundedRows& x = *product.x;
+  const size_t row_bytes = w.row_bytes();
+  const uint8_t* row = w.row(first);
+  for (uint32_t o = 0; o < count; ++o, row += row_bytes) {
+    float dots[4];
+    for (uint32_t r = 0; r < product.rows; r += 4) {
+      const uint32_t some = std::min(4u, product.rows - r), at = product.first_row + r;
+      switch (some) {
+        case 1: GemvRows<Type, 1>(row, x, at, dots); break;
+        case 2: GemvRows<Type, 2>(row, x, at, dots); break;
+        case 3: GemvRows<Type, 3>(row, x, at, dots); break;
+        default: GemvRows<Type, 4>(row, x, at, dots);
+      }
+      for (uint32_t i = 0; i < some; ++i) y[(r + i) * product.stride + o] = dots[i];
+    }
+  }
+}
+
+void IntegerGemvT(const TensorView& w, uint32_t first, uint32_t count, const IntegerProduct& product, float* y) {
+  WithBlocks(w.type, [&](auto type) { GemvOf<decltype(type)>(w, first, count, product, y); });
+}
+
+// GEMM. Lanes are outputs: a lane has two neighbours of the inner dimension of one output, and is multiplied with the
+// same two of a row of x.
+using WI32 = hn::ScalableTag<int32_t>;
+using WI16 = hn::Repartition<int16_t, WI32>;
+using WF32 = hn::Rebind<float, WI32>;
+constexpr size_t kMaxLanes = hn::MaxLanes(WI32());
+constexpr size_t kMaxPanel = 2 * kMaxLanes;
+// Rows of x of one call of the innermost loops: with two vectors of outputs each, what 16 registers hold.
+constexpr uint32_t kTileRows = 4;
+// Blocks of a panel that are unpacked at a time: 16 KiB of them with AVX2, half of the first cache.
+constexpr uint32_t kSliceBlocks = 16;
+constexpr uint32_t kPairs = kIntegerBlock / 2;
+
+// Some blocks of a panel of outputs.
+struct Panel {
+  alignas(64) int32_t pairs[kSliceBlocks * kPairs * kMaxPanel];  // [block][pair][output]
+  alignas(64) float scales[kSliceBlocks * kMaxPanel];            // [block][output]
+  alignas(64) float offsets[kSliceBlocks * kMaxPanel];           // likewise
+};
+
+// Four outputs' blocks of 16 pairs, turned: out[pair * width + output].
+HWY_INLINE void Transpose4(const int32_t (&in)[4][kPairs], size_t width, int32_t* out) {
+  const hn::Full128<int32_t> d;
+  const hn::Repartition<int64_t, decltype(d)> d64;
+  for (size_t p = 0; p < kPairs; p += 4) {
+    const auto a = hn::Load(d, in[0] + p), b = hn::Load(d, in[1] + p), c = hn::Load(d, in[2] + p), e = hn::Load(d, in[3] + p);
+    const auto ab0 = hn::BitCast(d64, hn::InterleaveLower(d, a, b)), ab1 = hn::BitCast(d64, hn::InterleaveUpper(d, a, b));
+    const auto ce0 = hn::BitCast(d64, hn::InterleaveLower(d, c, e)), ce1 = hn::BitCast(d64, hn::InterleaveUpper(d, c, e));
+    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d64, ab0, ce0)), d, out + p * width);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d64, ab0, ce0)), d, out + (p + 1) * width);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d64, ab1, ce1)), d, out + (p + 2) * width);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d64, ab1, ce1)), d, out + (p + 3) * width);
+  }
+}
+
+// Outputs behind `count` are zero.
+template <class Type>
+HWY_INLINE void Unpack(const TensorView& w, uint32_t first, uint32_t count, uint32_t first_block, uint32_t blocks,
+                       size_t width, Panel* panel) {
+  constexpr uint32_t kPerBlock = Type::kElements / kIntegerBlock;
+  const size_t row_bytes = w.row_bytes();
+  for (uint32_t o = 0; o < width; o += 4) {
+    for (uint32_t b = 0; b < blocks; ++b) {
+      alignas(64) int32_t q[4][kPairs] = {};
+      for (uint32_t i = 0; i < 4; ++i) {
+        Block block;
+        block.scale = block.offset = 0;
+        if (o + i < count) {
+          const uint32_t at = first_block + b;
+          Type::Get(w.data + (first + o + i) * row_bytes + size_t{at / kPerBlock} * Type::kBytes, at % kPerBlock, &block);
+          for (size_t v = 0; v < kBlockVectors; ++v) {
+            hn::Store(block.q[v], I16(), reinterpret_cast<int16_t*>(q[i]) + Start(v));
+          }
+        }
+        panel->scales[b * width + o + i] = block.scale;
+        panel->offsets[b * width + o + i] = block.offset;
+      }
+      Transpose4(q, width, &panel->pairs[size_t{b} * kPairs * width + o]);
+    }
+  }
+}
+
+// R rows by two vectors of outputs over the panel's blocks. sums: [R][panel], added to.
+template <bool kHasOffset, int R>
+HWY_INLINE void Tile(const Panel& panel, const RoundedRows& x, uint32_t row, uint32_t first_block, uint32_t blocks,
+                     float* sums) {
+  const WI32 d32;
+  const WI16 d16;
+  const WF32 df;
+  const size_t n = hn::Lanes(d32), width = 2 * n;
+  const int32_t* w = panel.pairs;
+  for (uint32_t b = 0; b < blocks; ++b) {
+    PairSums<WI32> dots[R][2];
+    const int16_t* values[R];
+    for (int r = 0; r < R; ++r) values[r] = x.values(row + r) + size_t{first_block + b} * kIntegerBlock;
+#pragma GCC unroll 16
+    for (uint32_t p = 0; p < kPairs; ++p) {
+      const int32_t* at = w + p * width;
+      const auto w0 = hn::BitCast(d16, hn::Load(d32, at)), w1 = hn::BitCast(d16, hn::Load(d32, at + n));
+      for (int r = 0; r < R; ++r) {
+        int32_t pair;
+        std::memcpy(&pair, values[r] + 2 * p, sizeof(pair));
+        const auto both = hn::BitCast(d16, hn::Set(d32, pair));
+        dots[r][0].Add(w0, both);
+        dots[r][1].Add(w1, both);
+      }
+    }
+    w += kPairs * width;
+    const float* scales = panel.scales + b * width;
+    const float* offsets = panel.offsets + b * width;
+    for (int r = 0; r < R; ++r) {
+      const auto scale = hn::Set(df, x.scales(row + r)[first_block + b]);
+      for (int v = 0; v < 2; ++v) {
+        float* sum = sums + r * width + v * n;
+        auto s = hn::MulAdd(hn::ConvertTo(df, dots[r][v].Get()), hn::Mul(hn::Load(df, scales + v * n), scale), hn::LoadU(df, sum));
+        if (kHasOffset) {
+          s = hn::MulAdd(hn::Load(df, offsets + v * n), hn::Set(df, x.sums(row + r)[first_block + b]), s);
+        }
+        hn::StoreU(s, df, sum);
+      }
+    }
+  }
+}
+
+// Not inlined: one copy for all types.
+template <bool kHasOffset>
+HWY_NOINLINE void TileOf(uint32_t rows, const Panel& panel, const RoundedRows& x, uint32_t row, uint32_t first_block,
+                       uint32_t blocks, float* sums) {
+  switch (rows) {
+    case 1: return Tile<kHasOffset, 1>(panel, x, row, first_block, blocks, sums);
+    case 2: return Tile<kHasOffset, 2>(panel, x, row, first_block, blocks, sums);
+    case 3: return Tile<kHasOffset, 3>(panel, x, row, first_block, blocks, sums);
+    default: return Tile<kHasOffset, 4>(panel, x, row, first_block, blocks, sums);
+  }
+}
+
+template <class Type>
+void GemmOf(const TensorView& w, uint32_t first, uint32_t count, const IntegerProduct& product, float* y) {
+  const RoundedRows& x = *product.x;
+  const uint32_t rows = product.rows;
+  const size_t width = 2 * hn::Lanes(WI32());
+  thread_local Panel panel;
+  thread_local std::vector<float> sums;  // [panel of outputs][row][width]
+  const size_t panels = (count + width - 1) / width;
+  sums.assign(panels * rows * width, 0.0f);
+  // A slice of x passes all panels before the next one is taken, so that it stays in the second cache.
+  for (uint32_t b = 0; b < x.blocks(); b += kSliceBlocks) {
+    const uint32_t blocks = std::min(kSliceBlocks, x.blocks() - b);
+    for (size_t p = 0; p < panels; ++p) {
+      const auto o = static_cast<uint32_t>(p * width);
+      Unpack<Type>(w, first + o, count - o, b, blocks, width, &panel);
+      for (uint32_t r = 0; r < rows; r += kTileRows) {
+        TileOf<Type::kHasOffset>(std::min(kTileRows, rows - r), panel, x, product.first_row + r, b, blocks,
+                                 &sums[(p * rows + r) * width]);
+      }
+    }
+  }
+  for (size_t p = 0; p < panels; ++p) {
+    const size_t some = std::min<size_t>(width, count - p * width);
+    for (uint32_t r = 0; r < rows; ++r) {
+      std::copy_n(&sums[(p * rows + r) * width], some, y + r * product.stride + p * width);
+    }
+  }
+}
+
+void IntegerGemmT(const TensorView& w, uint32_t first, uint32_t count, const IntegerProduct& product, float* y) {
+  WithBlocks(w.type, [&](auto type) { GemmOf<decltype(type)>(w, first, count, product, y); });
+}
+
+bool HasBlocksT(TensorType type) {
+  return WithBlocks(type, [](auto) {});
+}
+
+#endif  // HWY_TARGET == HWY_SCALAR
+}  // namespace HWY_NAMESPACE
+}  // namespace hga
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace hga {
+
+HWY_EXPORT(RoundRowT);
+HWY_EXPORT(IntegerGemvT);
+HWY_EXPORT(IntegerGemmT);
+HWY_EXPORT(HasBlocksT);
+
+bool HasIntegerGemm(TensorType type, uint32_t cols) {
+  return cols % kIntegerBlock == 0 && HWY_DYNAMIC_DISPATCH(HasBlocksT)(type);
+}
+
+void RoundedRows::Resize(uint32_t rows, uint32_t cols) {
+  rows_ = rows;
+  cols_ = cols;
+  const auto grow = [](auto* buffer, size_t size) {
+    if (buffer->size() < size) buffer->resize(size);
+  };
+  grow(&values_, size_t{rows} * cols);
+  grow(&scales_, size_t{rows} * blocks());
+  grow(&sums_, size_t{rows} * blocks());
+}
+
+void RoundedRows::SetRow(uint32_t row, const float* x) {
+  const size_t first_block = size_t{row} * blocks();
+  HWY_DYNAMIC_DISPATCH(RoundRowT)(x, cols_, &values_[size_t{row} * cols_], &scales_[first_block], &sums_[first_block]);
+}
+
+void IntegerGemv(const TensorView& w, uint32_t first, uint32_t count, const IntegerProduct& product, float* y) {
+  HWY_DYNAMIC_DISPATCH(IntegerGemvT)(w, first, count, product, y);
+}
+
+void IntegerGemm(const TensorView& w, uint32_t first, uint32_t count, const IntegerProduct& product, float* y) {
+  HWY_DYNAMIC_DISPATCH(IntegerGemmT)(w, first, count, product, y);
+}
+
+}  // namespace hga
+#endif  // HWY_ONCE
