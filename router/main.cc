@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <iostream>
 #include <memory>
 #include <string>
+#include <thread>
 
 #include "common/base/log.h"
 #include "common/base/status.h"
@@ -14,6 +16,10 @@ namespace {
 
 constexpr int kDrainMs = 2000;
 
+uint32_t SelectThreads(const RouterOptions& o) {
+  return o.threads > 0 ? o.threads : std::clamp(std::thread::hardware_concurrency(), 1u, 8u);
+}
+
 absl::Status Serve(const RouterOptions& o) {
   const auto registry = std::make_shared<prometheus::Registry>();
   RouterMetrics metrics(registry);
@@ -24,7 +30,7 @@ absl::Status Serve(const RouterOptions& o) {
   metrics.SetCacheLimit(o.cache_bytes);
   SummaryIndex index({o.cache_bytes, o.max_sequences},
                      o.kv_store.empty() ? SummarySource() : KvSummarySource(AttachKvStore(o.kv_store)));
-  RouterService service({o.ring_dir, o.spin_us, o.select}, &index, &metrics);
+  RouterService service({o.ring_dir, o.spin_us, o.select, SelectThreads(o)}, &index, &metrics);
   const DaemonOptions daemon_options{"router", o.listen, o.metrics_listen, kDrainMs, {"OpenSequence"}};
   HGA_ASSIGN_OR_RETURN(auto daemon, Daemon::Start(daemon_options, {&service}, registry));
   daemon->SetServing(true);

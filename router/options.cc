@@ -36,6 +36,7 @@ absl::Status RouterOptions::Validate() const {
     return absl::InvalidArgumentError("--ring_dir must be an absolute path; workers map files in it");
   }
   if (spin_us < 0 || spin_us > 100000) return absl::InvalidArgumentError("--spin_us must be 0 to 100000");
+  if (threads > 64) return absl::InvalidArgumentError("--threads must be 0 to 64");
   if (select.overprovision < 1 || select.overprovision > 64) {
     return absl::InvalidArgumentError("--overprovision must be 1 to 64");
   }
@@ -56,6 +57,8 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, RouterOptions
   app.add_option("--kv_store", o->kv_store, "Address of kv_store, to rebuild the index from; empty: none");
   app.add_option("--ring_dir", o->ring_dir, "Folder of the shared-memory rings; workers must see the same one");
   app.add_option("--spin_us", o->spin_us, "How long a ring's thread polls before it sleeps; 0: never");
+  app.add_option("--threads", o->threads,
+                 "Threads that select at a time for a worker, which waits meanwhile; 0: one per core, 8 at most");
   app.add_option("--overprovision", o->select.overprovision,
                  "Chunks kept by the first level, in multiples of what the budget needs");
   app.add_option("--scan_chunks", o->select.scan_chunks, "Chunks kept by the first level at least");

@@ -21,6 +21,7 @@ struct RouterOptions {
   std::string kv_store;  // empty: summaries come from workers only
   std::string ring_dir = "/dev/shm";
   int spin_us;  // 0 on 4 cores or fewer, else 50
+  uint32_t threads = 0;  // that select at a time for a worker; 0: one per core, 8 at most
   SelectOptions select;
   uint64_t cache_bytes = uint64_t{256} << 20;
   uint32_t max_sequences = 1024;

@@ -1,5 +1,7 @@
 #include "router/index/route_answerer.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 
@@ -18,13 +20,26 @@ absl::Status RouteAnswerer::Answer(const RouteRequest& request, RouteResponse* r
   response->layer = request.layer;
   response->blocks.resize(request.blocks.size());
   response->missed.resize(request.blocks.size());
-  for (size_t b = 0; b < request.blocks.size(); ++b) {
-    HGA_RETURN_IF_ERROR(AnswerBlock(request.layer, request.blocks[b], &response->blocks[b], &response->missed[b]));
-  }
+  const auto blocks = static_cast<uint32_t>(request.blocks.size());
+  const auto answer = [&](uint32_t b, SelectScratch* scratch, Helpers* helpers) {
+    return AnswerBlock(request.layer, request.blocks[b], scratch, helpers, &response->blocks[b], &response->missed[b]);
+  };
+  // One block's KV heads are shared out over the threads (decode), or several blocks (prefill).
+  if (blocks == 1) return answer(0, &scratch_[0], &helpers_);
+  statuses_.assign(blocks, absl::OkStatus());
+  helpers_.Run(blocks, [&](uint32_t b, uint32_t thread) { statuses_[b] = answer(b, &scratch_[thread], nullptr); });
+  for (const absl::Status& status : statuses_) HGA_RETURN_IF_ERROR(status);
   return absl::OkStatus();
 }
 
-absl::Status RouteAnswerer::AnswerBlock(uint32_t layer, const RouteBlock& block, std::vector<HeadSelection>* heads,
+SelectTimes RouteAnswerer::TakeTimes() {
+  SelectTimes times;
+  for (SelectScratch& scratch : scratch_) times += std::exchange(scratch.times, SelectTimes());
+  return times;
+}
+
+absl::Status RouteAnswerer::AnswerBlock(uint32_t layer, const RouteBlock& block, SelectScratch* scratch,
+                                        Helpers* helpers, std::vector<HeadSelection>* heads,
                                         std::vector<float>* missed) {
   const auto sequence = index_->Find(worker_id_, block.sequence_id);
   if (sequence == nullptr) return absl::NotFoundError(absl::StrCat("sequence ", block.sequence_id, " is not open"));
@@ -34,7 +49,7 @@ absl::Status RouteAnswerer::AnswerBlock(uint32_t layer, const RouteBlock& block,
   }
   heads->resize(geometry_.kv_heads);
   missed->resize(block.residual ? size_t{block.tokens} * geometry_.query_heads : 0);
-  Select(*sequence, layer, block, options_, &scratch_, heads->data(), missed->data());
+  Select(*sequence, layer, block, options_, scratch, heads->data(), missed->data(), helpers);
   return absl::OkStatus();
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <utility>
 
 #include "absl/numeric/bits.h"
 #include "common/kv/sketch.h"
@@ -39,15 +40,16 @@ class StageClock {
 class LayerSelect {
  public:
   LayerSelect(const SequenceIndex& index, uint32_t layer, const RouteBlock& block, const SelectOptions& options,
-              SelectScratch* scratch, HeadSelection* out, float* missed)
+              SelectScratch* scratch, HeadSelection* out, float* missed, Helpers* helpers)
       : index_(index), g_(index.geometry()), layer_(layer), block_(block), options_(options), s_(*scratch), out_(out),
-        missed_(missed),
+        missed_(missed), helpers_(helpers),
         first_chunk_(block.first_chunk(g_)), chunks_(block.route_upto - first_chunk_),
         unit_tokens_(index.method().unit_tokens(g_)), units_per_chunk_(g_.chunk_tokens / unit_tokens_),
         skipped_units_((block.first_key % g_.chunk_tokens) / unit_tokens_),
         coarse_layout_(index.method().coarse_layout(g_)), fine_layout_(index.method().fine_layout(g_)),
         fine_bytes_(index.method().fine_bytes(g_)) {
     s_.heads.resize(g_.kv_heads);
+    s_.scorers.resize(std::max<size_t>(s_.scorers.size(), helpers == nullptr ? 1 : helpers->threads()));
     for (Head& head : s_.heads) {
       head.taken.assign(chunks_, 0);
       // A unit may begin before the range.
@@ -77,6 +79,7 @@ class LayerSelect {
 
  private:
   using Head = SelectScratch::Head;
+  using Scorer = SelectScratch::Scorer;
 
   void TakeEverything(uint32_t token) {
     for (uint32_t h = 0; h < g_.kv_heads; ++h) {
@@ -113,12 +116,7 @@ class LayerSelect {
       if (missed_ != nullptr) ScoreCoarseOfAll(token);
       return;
     }
-    size_t units = 0;
-    for (uint32_t h = 0; h < g_.kv_heads; ++h) {
-      s_.heads[h].first = units;
-      ScoreHead(token, h, budget);
-      units += s_.heads[h].units;
-    }
+    const size_t part = ScoreHeads(token, budget), units = part * g_.kv_heads;
     StageClock clock;
     TopCut cut;
     if (block_.shared) cut = Cut(0, units, g_.kv_heads, shared);
@@ -133,7 +131,7 @@ class LayerSelect {
   // What to take of the shares [first, first + count), which belong to `heads` KV heads.
   TopCut Cut(size_t first, size_t count, uint32_t heads, uint32_t wanted) {
     const float* shares = s_.shares.data() + first;
-    TopCut cut = CutTop(shares, static_cast<uint32_t>(count), wanted, &s_.work);
+    TopCut cut = CutTop(shares, static_cast<uint32_t>(count), wanted, &s_.scorers[0].work);
     if (block_.top_p < 1) CutShare(shares, count, heads, &cut);
     if (!(cut.score >= block_.least_share)) cut = {std::nextafter(block_.least_share, 0.0f), 0};
     return cut;
@@ -161,11 +159,12 @@ class LayerSelect {
 
   void TakeBest(uint32_t token, uint32_t kv_head, TopCut* cut) {
     const Head& head = s_.heads[kv_head];
-    s_.masks.resize(head.chunks.size());
+    std::vector<uint64_t>& masks = s_.scorers[0].masks;
+    masks.resize(head.chunks.size());
     TakeTop(s_.shares.data() + head.first, static_cast<uint32_t>(head.chunks.size()), units_per_chunk_, cut,
-            s_.masks.data());
+            masks.data());
     for (size_t i = 0; i < head.chunks.size(); ++i) {
-      if (s_.masks[i] != 0) Take(kv_head, head.chunks[i], KeysOf(s_.masks[i]), token);
+      if (masks[i] != 0) Take(kv_head, head.chunks[i], KeysOf(masks[i]), token);
     }
   }
 
@@ -180,112 +179,137 @@ class LayerSelect {
     return keys;
   }
 
-  // Shares of the units of the chunks that the first level keeps, from head->first on.
-  void ScoreHead(uint32_t token, uint32_t kv_head, uint32_t budget) {
-    Head* head = &s_.heads[kv_head];
-    StageClock clock;
-    LoadQueries(token, kv_head);
-    clock.Add(&s_.times.prepare);
+  // Shares of the units of all KV heads' chunks that the first level keeps; returns how many each may have.
+  size_t ScoreHeads(uint32_t token, uint32_t budget) {
     const uint64_t best = (uint64_t{budget} * options_.overprovision + g_.chunk_tokens - 1) / g_.chunk_tokens;
-    ChooseChunks(kv_head, std::max<uint64_t>(best, options_.scan_chunks), &head->chunks);
-    clock.Add(&s_.times.coarse);
-    ScoreFine(kv_head, head);
-    DropTaken(*head);
-    clock.Add(&s_.times.fine);
+    const uint64_t kept = std::min<uint64_t>(std::max<uint64_t>(best, options_.scan_chunks), chunks_);
+    const size_t part = FineStride(kept);
+    Grow(&s_.coarse, Stride(chunks_) * g_.query_heads);
+    Grow(&s_.shares, part * g_.kv_heads);
+    const auto score = [&](uint32_t h, uint32_t thread) {
+      s_.heads[h].first = part * h;
+      ScoreHead(&s_.scorers[thread], token, h, kept);
+      const Head& head = s_.heads[h];
+      std::fill_n(s_.shares.begin() + head.first + head.units, part - head.units, 0.0f);
+    };
+    if (helpers_ != nullptr) {
+      helpers_->Run(g_.kv_heads, score);
+    } else {
+      for (uint32_t h = 0; h < g_.kv_heads; ++h) score(h, 0);
+    }
+    return part;
   }
 
-  void LoadQueries(uint32_t token, uint32_t kv_head) {
+  // From s_.heads[kv_head].first on.
+  void ScoreHead(Scorer* s, uint32_t token, uint32_t kv_head, uint64_t kept) {
+    Head* head = &s_.heads[kv_head];
+    StageClock clock;
+    LoadQueries(s, token, kv_head);
+    clock.Add(&s->times.prepare);
+    ChooseChunks(s, kv_head, kept, &head->chunks);
+    clock.Add(&s->times.coarse);
+    ScoreFine(s, kv_head, head);
+    DropTaken(*head);
+    clock.Add(&s->times.fine);
+  }
+
+  void LoadQueries(Scorer* s, uint32_t token, uint32_t kv_head) const {
     const uint32_t heads = g_.queries_per_kv_head();
     const size_t count = size_t{heads} * g_.head_dim, first = size_t{token} * g_.query_heads + size_t{kv_head} * heads;
-    s_.queries.resize(count);
-    s_.weights.resize(count * coarse_layout_.vectors);
+    s->queries_of_head.resize(count);
+    s->weights.resize(count * coarse_layout_.vectors);
     ToFloats(block_.queries + first * g_.head_dim, count, 1.0f / std::sqrt(static_cast<float>(g_.head_dim)),
-             s_.queries.data());
-    WeighQueries(s_.queries.data(), heads, coarse_layout_, SecondWeightOf(index_.method().form), s_.weights.data());
-    queries_ = {s_.weights.data(), heads, g_.head_dim, coarse_layout_.vectors};
-    if (index_.method().form == SummaryForm::kSketch) MakeSketchTables(queries_, &s_.tables);
-    attended_ = block_.attended != nullptr ? block_.attended + first : nullptr;
+             s->queries_of_head.data());
+    WeighQueries(s->queries_of_head.data(), heads, coarse_layout_, SecondWeightOf(index_.method().form), s->weights.data());
+    s->queries = {s->weights.data(), heads, g_.head_dim, coarse_layout_.vectors};
+    if (index_.method().form == SummaryForm::kSketch) MakeSketchTables(s->queries, &s->tables);
+    s->attended = block_.attended != nullptr ? block_.attended + first : nullptr;
   }
 
   // Fills `chunks`, ascending, with the best `wanted` of the range; s_.coarse where the second level needs it.
-  void ChooseChunks(uint32_t kv_head, uint64_t wanted, std::vector<uint32_t>* chunks) {
+  void ChooseChunks(Scorer* s, uint32_t kv_head, uint64_t wanted, std::vector<uint32_t>* chunks) {
     chunks->clear();
     const bool all = wanted >= chunks_;
-    if (!all || missed_ != nullptr || index_.method().form == SummaryForm::kSketch) ScoreCoarse(kv_head);
+    if (!all || missed_ != nullptr || index_.method().form == SummaryForm::kSketch) ScoreCoarse(*s, kv_head);
     if (all) {
       for (uint32_t chunk = 0; chunk < chunks_; ++chunk) chunks->push_back(chunk);
       return;
     }
     const size_t stride = Stride(chunks_);
     // The softmax destroys its scores; these are needed again.
-    Grow(&s_.scores, stride * queries_.heads);
-    Grow(&s_.pooled, stride);
-    std::copy_n(CoarseOf(kv_head), stride * queries_.heads, s_.scores.data());
-    PoolHeads(options_.pooling, s_.scores.data(), queries_.heads, chunks_, stride, AttendedPerChunk(),
-              s_.pooled.data());
-    TopCut cut = CutTop(s_.pooled.data(), chunks_, static_cast<uint32_t>(wanted), &s_.work);
+    Grow(&s->scores, stride * s->queries.heads);
+    Grow(&s->pooled, stride);
+    std::copy_n(CoarseOf(kv_head), stride * s->queries.heads, s->scores.data());
+    PoolHeads(options_.pooling, s->scores.data(), s->queries.heads, chunks_, stride, AttendedPerChunk(s),
+              s->pooled.data());
+    TopCut cut = CutTop(s->pooled.data(), chunks_, static_cast<uint32_t>(wanted), &s->work);
     // The row is padded to whole blocks; what lies behind the last chunk is not one.
-    std::fill(s_.pooled.begin() + chunks_, s_.pooled.begin() + stride, 0.0f);
-    s_.masks.resize(stride / 64);
-    TakeTop(s_.pooled.data(), static_cast<uint32_t>(stride / 64), 64, &cut, s_.masks.data());
-    for (uint32_t b = 0; b < s_.masks.size(); ++b) {
-      for (uint64_t kept = s_.masks[b]; kept != 0; kept &= kept - 1) {
+    std::fill(s->pooled.begin() + chunks_, s->pooled.begin() + stride, 0.0f);
+    s->masks.resize(stride / 64);
+    TakeTop(s->pooled.data(), static_cast<uint32_t>(stride / 64), 64, &cut, s->masks.data());
+    for (uint32_t b = 0; b < s->masks.size(); ++b) {
+      for (uint64_t kept = s->masks[b]; kept != 0; kept &= kept - 1) {
         chunks->push_back(b * 64 + absl::countr_zero(kept));
       }
     }
   }
 
   // A chunk's score stands for each of its tokens.
-  const float* AttendedPerChunk() {
-    if (attended_ == nullptr) return nullptr;
-    s_.attended.resize(queries_.heads);
+  const float* AttendedPerChunk(Scorer* s) const {
+    if (s->attended == nullptr) return nullptr;
+    s->per_chunk.resize(s->queries.heads);
     const float per_chunk = std::log(static_cast<float>(g_.chunk_tokens));
-    for (uint32_t h = 0; h < queries_.heads; ++h) s_.attended[h] = attended_[h] - per_chunk;
-    return s_.attended.data();
+    for (uint32_t h = 0; h < s->queries.heads; ++h) s->per_chunk[h] = s->attended[h] - per_chunk;
+    return s->per_chunk.data();
   }
 
-  float* CoarseOf(uint32_t kv_head) { return s_.coarse.data() + kv_head * queries_.heads * Stride(chunks_); }
+  float* CoarseOf(uint32_t kv_head) { return s_.coarse.data() + kv_head * g_.queries_per_kv_head() * Stride(chunks_); }
 
-  void ScoreCoarse(uint32_t kv_head) {
+  void ScoreCoarse(const Scorer& s, uint32_t kv_head) {
     const size_t stride = Stride(chunks_);
-    Grow(&s_.coarse, stride * g_.query_heads);
     for (uint32_t i = 0; i < chunks_;) {
       const uint32_t chunk = first_chunk_ + i;
       const uint32_t count = std::min(SequenceIndex::SegmentEnd(chunk), block_.route_upto) - chunk;
-      ScoreUnits(queries_, coarse_layout_, index_.Coarse(layer_, kv_head, chunk), count, CoarseOf(kv_head) + i, stride);
+      ScoreUnits(s.queries, coarse_layout_, index_.Coarse(layer_, kv_head, chunk), count, CoarseOf(kv_head) + i, stride);
       i += count;
     }
   }
 
   // For a token that selects nothing.
   void ScoreCoarseOfAll(uint32_t token) {
+    Grow(&s_.coarse, Stride(chunks_) * g_.query_heads);
     for (uint32_t h = 0; h < g_.kv_heads; ++h) {
-      LoadQueries(token, h);
-      ScoreCoarse(h);
+      LoadQueries(&s_.scorers[0], token, h);
+      ScoreCoarse(s_.scorers[0], h);
     }
   }
 
   // Of the keys that are left of each chunk, by the chunk's coarse score.
   void SumUpMissed(uint32_t token) {
     const size_t stride = Stride(chunks_);
+    const uint32_t query_heads = g_.queries_per_kv_head();
     Grow(&s_.left, stride);
     const uint64_t all = ~uint64_t{0} >> (64 - g_.chunk_tokens);
     for (uint32_t h = 0; h < g_.kv_heads; ++h) {
       for (uint32_t c = 0; c < chunks_; ++c) s_.left[c] = static_cast<float>(absl::popcount(all & ~s_.heads[h].taken[c]));
       std::fill(s_.left.begin() + chunks_, s_.left.begin() + stride, 0.0f);
-      for (uint32_t q = 0; q < queries_.heads; ++q) {
-        missed_[size_t{token} * g_.query_heads + h * queries_.heads + q] =
+      for (uint32_t q = 0; q < query_heads; ++q) {
+        missed_[size_t{token} * g_.query_heads + h * query_heads + q] =
             LogSumExp(CoarseOf(h) + q * stride, s_.left.data(), chunks_);
       }
     }
   }
 
-  void ScoreFine(uint32_t kv_head, Head* head) {
+  // Of the scores of so many chunks' units. Sketches are scored 64 tokens at a time, in shorter chunks, too.
+  size_t FineStride(size_t chunks) const {
+    return Stride(chunks * units_per_chunk_ + kSketchTokens - g_.chunk_tokens);
+  }
+
+  void ScoreFine(Scorer* s, uint32_t kv_head, Head* head) {
     const std::vector<uint32_t>& chunks = head->chunks;
     const size_t count = chunks.size() * units_per_chunk_;
-    // Sketches are scored 64 tokens at a time, in shorter chunks, too.
-    const size_t stride = Stride(count + kSketchTokens - g_.chunk_tokens);
-    Grow(&s_.scores, stride * queries_.heads);
+    const size_t stride = FineStride(chunks.size());
+    Grow(&s->scores, stride * s->queries.heads);
     for (size_t i = 0; i < chunks.size();) {
       // Chunks that follow each other in one segment are scored together.
       const uint32_t first = chunks[i], end = SequenceIndex::SegmentEnd(first_chunk_ + first) - first_chunk_;
@@ -294,18 +318,16 @@ class LayerSelect {
         ++together;
       }
       if (i + together < chunks.size()) Prefetch(kv_head, chunks[i + together]);
-      ScoreChunks(kv_head, first, together, s_.scores.data() + i * units_per_chunk_, stride);
+      ScoreChunks(*s, kv_head, first, together, s->scores.data() + i * units_per_chunk_, stride);
       i += together;
     }
     if (skipped_units_ > 0 && !chunks.empty() && chunks[0] == 0) {
-      for (uint32_t h = 0; h < queries_.heads; ++h) {
-        std::fill_n(s_.scores.begin() + h * stride, skipped_units_, kOutOfRange);
+      for (uint32_t h = 0; h < s->queries.heads; ++h) {
+        std::fill_n(s->scores.begin() + h * stride, skipped_units_, kOutOfRange);
       }
     }
     head->units = static_cast<uint32_t>(count);
-    // What is written behind the last unit belongs to the next head, which is scored later.
-    Grow(&s_.shares, head->first + stride);
-    PoolHeads(options_.pooling, s_.scores.data(), queries_.heads, head->units, stride, attended_,
+    PoolHeads(options_.pooling, s->scores.data(), s->queries.heads, head->units, stride, s->attended,
               s_.shares.data() + head->first);
   }
 
@@ -315,14 +337,14 @@ class LayerSelect {
     for (size_t line = 0; line < fine_bytes_; line += 64) __builtin_prefetch(parts + line);
   }
 
-  void ScoreChunks(uint32_t kv_head, uint32_t first, uint32_t count, float* scores, size_t stride) {
+  void ScoreChunks(const Scorer& s, uint32_t kv_head, uint32_t first, uint32_t count, float* scores, size_t stride) {
     const uint32_t chunk = first_chunk_ + first;
     const uint8_t* parts = index_.Fine(layer_, kv_head, chunk);
     if (index_.method().form == SummaryForm::kSketch) {
-      ScoreTokens(queries_, s_.tables, index_.Coarse(layer_, kv_head, chunk), parts, count, g_.chunk_tokens,
+      ScoreTokens(s.queries, s.tables, index_.Coarse(layer_, kv_head, chunk), parts, count, g_.chunk_tokens,
                   CoarseOf(kv_head) + first, Stride(chunks_), scores, stride);
     } else {
-      ScoreUnits(queries_, fine_layout_, parts, count * units_per_chunk_, scores, stride);
+      ScoreUnits(s.queries, fine_layout_, parts, count * units_per_chunk_, scores, stride);
     }
   }
 
@@ -344,19 +366,18 @@ class LayerSelect {
   SelectScratch& s_;
   HeadSelection* const out_;
   float* const missed_;  // nullptr: not asked for
+  Helpers* const helpers_;  // nullptr: none
   const uint32_t first_chunk_, chunks_;  // of the range
   const uint32_t unit_tokens_, units_per_chunk_;
   const uint32_t skipped_units_;  // of the first chunk, before first_key
   const UnitLayout coarse_layout_, fine_layout_;
   const size_t fine_bytes_;       // of a chunk
-  ScoreQueries queries_;          // of the token and KV head at hand
-  const float* attended_ = nullptr;
 };
 
 }  // namespace
 
 void Select(const SequenceIndex& index, uint32_t layer, const RouteBlock& block, const SelectOptions& options,
-            SelectScratch* scratch, HeadSelection* heads, float* missed) {
+            SelectScratch* scratch, HeadSelection* heads, float* missed, Helpers* helpers) {
   const KvGeometry& g = index.geometry();
   for (uint32_t h = 0; h < g.kv_heads; ++h) heads[h].clear();
   if (block.residual) {
@@ -364,7 +385,8 @@ void Select(const SequenceIndex& index, uint32_t layer, const RouteBlock& block,
   }
   if (block.empty(g)) return;
   const bool sums = block.residual && EstimatesMass(index.method().form);
-  LayerSelect(index, layer, block, options, scratch, heads, sums ? missed : nullptr).Run();
+  LayerSelect(index, layer, block, options, scratch, heads, sums ? missed : nullptr, helpers).Run();
+  for (SelectScratch::Scorer& s : scratch->scorers) scratch->times += std::exchange(s.times, SelectTimes());
 }
 
 }  // namespace hga

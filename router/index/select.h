@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/base/helpers.h"
 #include "common/kv/route_message.h"
 #include "router/index/sequence_index.h"
 #include "router/index/sketch_score.h"
@@ -28,44 +29,60 @@ struct SelectOptions {
   Pooling pooling = Pooling::kMeanSoftmax;
 };
 
-// Where the time of selecting goes; counts up.
+// Where the time of selecting goes, of all threads; counts up.
 struct SelectTimes {
   std::chrono::nanoseconds prepare{0};  // queries to floats and tables
   std::chrono::nanoseconds coarse{0};   // scoring and choosing chunks
   std::chrono::nanoseconds fine{0};     // scoring what is in them
   std::chrono::nanoseconds pick{0};     // taking the best until the budget is reached
+
+  SelectTimes& operator+=(const SelectTimes& other) {
+    prepare += other.prepare;
+    coarse += other.coarse;
+    fine += other.fine;
+    pick += other.pick;
+    return *this;
+  }
 };
 
-// Work space, kept between calls so that a call allocates nothing once it has grown. One thread at a time.
+// Work space, kept between calls so that a call allocates nothing once it has grown. One call at a time.
 struct SelectScratch {
   struct Head {
     std::vector<uint32_t> chunks;  // kept by the first level, relative to the range
     std::vector<uint64_t> taken;   // [chunks of the range] keys
-    size_t first = 0;              // of its units in `shares`
+    size_t first = 0;              // of its units in `shares`; zeros fill the rest of its part
     uint32_t units = 0;
     uint32_t held = 0;             // keys taken
   };
+  // Of a thread that scores one KV head.
+  struct Scorer {
+    std::vector<float> queries_of_head;  // [query heads of a KV head][head_dim]
+    std::vector<float> weights;          // of units' vectors, [query heads][vectors][head_dim]
+    SketchTables tables;
+    std::vector<float> per_chunk;        // [query heads of a KV head] attended
+    std::vector<float> scores;           // [query heads][stride]
+    std::vector<float> pooled;           // [stride], of chunks
+    std::vector<int32_t> work;           // of CutTop
+    std::vector<uint64_t> masks;         // of TakeTop
+    SelectTimes times;
+    // The token and KV head at hand.
+    ScoreQueries queries;
+    const float* attended = nullptr;     // nullptr: nothing
+  };
   std::vector<Head> heads;
-  std::vector<float> shares;         // of all heads' units, one head after the other
-  std::vector<float> queries;        // [query heads of a KV head][head_dim]
-  std::vector<float> weights;        // of units' vectors, [query heads][vectors][head_dim]
-  SketchTables tables;
-  std::vector<float> attended;       // [query heads of a KV head]
+  std::vector<Scorer> scorers;       // [threads]
+  std::vector<float> shares;         // of all heads' units, [kv_heads][part]
   std::vector<float> coarse;         // [all query heads][stride], of chunks
   std::vector<float> left;           // [stride] keys of chunks that are not taken
-  std::vector<float> scores;         // [query heads][stride]
-  std::vector<float> pooled;         // [stride], of chunks
-  std::vector<int32_t> work;         // of CutTop
   std::vector<float> best;           // of CutShare
-  std::vector<uint64_t> masks;       // of TakeTop
-  SelectTimes times;
+  SelectTimes times;                 // of all threads
 };
 
 // heads: [kv_heads], overwritten; missed, where the block asks for it: [tokens][query_heads], as RouteResponse::missed.
 // Needs block.route_upto <= index.chunks() and overprovision >= 1. Not finite queries give some selection within the
-// budget.
+// budget. helpers: KV heads are scored by several threads; the result is the same.
 void Select(const SequenceIndex& index, uint32_t layer, const RouteBlock& block, const SelectOptions& options,
-            SelectScratch* scratch, HeadSelection* heads, float* missed = nullptr);
+            SelectScratch* scratch, HeadSelection* heads, float* missed = nullptr, Helpers* helpers = nullptr);
 
 // The same in plain loops and double precision, for tests.
 std::vector<HeadSelection> SelectReference(const SequenceIndex& index, uint32_t layer, const RouteBlock& block,

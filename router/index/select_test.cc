@@ -85,6 +85,24 @@ TEST_P(SelectMethodTest, FastEqualsPlainLoops) {
   EXPECT_LE(apart, GetParam() == "sketch" ? selected / 25 : selected / 500);
 }
 
+TEST_P(SelectMethodTest, HelpersChangeNothing) {
+  const KvGeometry g = SmallGeometry(3, 24);
+  const auto index = MakeIndex(g, GetParam(), 131);
+  Helpers helpers(3);
+  SelectScratch scratch;
+  std::vector<HeadSelection> heads(g.kv_heads);
+  for (const uint32_t tokens : {1, 5}) {
+    for (const bool share : {false, true}) {
+      QueryBlock q(g, tokens, 144, 130, 640, tokens);
+      if (share) q.Share(g, 0.0005f, 0.9f, tokens);
+      for (const SelectOptions& options : {SelectOptions(), SelectOptions{4, 0}}) {
+        Select(*index, 1, q.block, options, &scratch, heads.data(), nullptr, &helpers);
+        EXPECT_EQ(heads, RunSelect(*index, 1, q.block, options));
+      }
+    }
+  }
+}
+
 TEST_P(SelectMethodTest, BudgetHoldsAndKeysLieInTheRange) {
   const KvGeometry g = SmallGeometry(3, 24, 3);
   const auto index = MakeIndex(g, GetParam(), 90);

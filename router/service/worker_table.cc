@@ -88,7 +88,8 @@ absl::StatusOr<std::shared_ptr<const Worker>> WorkerTable::Find(uint64_t worker_
 }
 
 std::unique_ptr<RouteAnswerer> WorkerTable::NewAnswerer(const Worker& worker) const {
-  return std::make_unique<RouteAnswerer>(index_, worker.id, worker.geometry, options_.select);
+  return std::make_unique<RouteAnswerer>(index_, worker.id, worker.geometry, options_.select,
+                                         options_.threads);
 }
 
 }  // namespace hga

@@ -19,6 +19,7 @@ struct RouterServiceOptions {
   std::string ring_dir = "/dev/shm";
   int spin_us = 0;
   SelectOptions select;
+  uint32_t threads = 1;  // that select at a time, for each worker
 };
 
 struct Worker {

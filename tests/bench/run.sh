@@ -3,7 +3,7 @@
 # Builds what it needs, prints a table with units and the machine's limits, writes a flat JSON object of numbers.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-names="path backend kv_store disk_unit routing models quality deploy cuda"
+names="path backend cpu kv_store disk_unit routing models quality deploy cuda"
 
 usage() {
   echo "usage: tests/bench/run.sh NAME [--quick] [--json FILE]"
@@ -60,6 +60,10 @@ model=.hga/models/SmolLM2-135M-Instruct.Q4_1.gguf
 if [ "$name" = quality ]; then
   run_quality
   exit
+fi
+if [ "$name" = cpu ]; then
+  bazel build -c opt //kv_store //router //gpu_worker //client:hga
+  exec python3 tests/bench/cpu.py "${common[@]}" $([ -n "$quick" ] || echo --plot=docs/images/cpu.svg)
 fi
 bazel build -c opt "//tests/bench:${name}_bench"
 

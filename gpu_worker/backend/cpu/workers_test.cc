@@ -52,18 +52,6 @@ TEST_P(WorkersTest, AJobSeesWhatTheOneBeforeItWrote) {
   EXPECT_EQ(before, expected);
 }
 
-// The caller does not wait for helpers that have taken nothing.
-TEST(WorkersTest, AnItemMayTakeLongerThanAllOthers) {
-  Workers workers(3);
-  workers.BeginStep(true);
-  std::atomic<uint32_t> sum{0};
-  workers.Run(50, [&](uint32_t item, uint32_t) {
-    if (item == 0) absl::SleepFor(absl::Milliseconds(20));
-    sum += item;
-  });
-  EXPECT_EQ(sum, 49u * 50 / 2);
-}
-
 INSTANTIATE_TEST_SUITE_P(Teams, WorkersTest, testing::Bool(),
                          [](const auto& info) { return info.param ? "Decode" : "Prefill"; });
 
