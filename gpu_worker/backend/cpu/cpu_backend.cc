@@ -111,23 +111,29 @@ absl::Status CpuBackend::Begin(absl::Span<const BatchRow> rows) {
   return absl::OkStatus();
 }
 
-absl::Status CpuBackend::PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) {
-  HGA_RETURN_IF_ERROR(CheckKvRows(geometry_, layer, kv_rows, rows_.size()));
+absl::Status CpuBackend::Project(uint32_t layer, absl::FunctionRef<void(uint32_t r, float* row)> use) {
   Layer& w = layers_[layer];
   const auto rows = static_cast<uint32_t>(rows_.size());
-  const size_t hidden = config_.hidden, d = config_.head_dim;
-  const size_t q_width = config_.query_heads * d, kv_width = config_.kv_heads * d, width = q_width + 2 * kv_width;
+  const size_t hidden = config_.hidden, width = w.qkv.outputs();
   workers_->RunRows(rows, [&](uint32_t r, uint32_t) { Norm(&x_[r * hidden], w.attn_norm, &normed_[r * hidden]); });
   HGA_RETURN_IF_ERROR(w.qkv.Apply(normed_.data(), rows, qkv_.data()));
   workers_->RunRows(rows, [&](uint32_t r, uint32_t thread) {
-    float* row = &qkv_[r * width];
     ropes_[thread].SetPosition(rows_[r].position);
-    FinishHeads(w, &ropes_[thread], row);
+    FinishHeads(w, &ropes_[thread], &qkv_[r * width]);
+    use(r, &qkv_[r * width]);
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) {
+  HGA_RETURN_IF_ERROR(CheckKvRows(geometry_, layer, kv_rows, rows_.size()));
+  const size_t d = config_.head_dim, q_width = config_.query_heads * d, kv_width = config_.kv_heads * d;
+  HGA_RETURN_IF_ERROR(Project(layer, [&](uint32_t r, float* row) {
     std::memcpy(&q_[r * q_width], row, q_width * sizeof(float));
     FloatsToBf16(row, q_width, &rounded_queries_[r * q_width]);
     StoreKv(row + q_width, row + q_width + kv_width, kv_rows[r]);
-  });
-  attention_.Begin(q_.data(), positions_.data(), rows);
+  }));
+  attention_.Begin(q_.data(), positions_.data(), static_cast<uint32_t>(rows_.size()));
   return absl::OkStatus();
 }
 
@@ -146,17 +152,11 @@ absl::Status CpuBackend::Attend(const AttendPlan& plan) {
 }
 
 const bf16* CpuBackend::GuessQueries(uint32_t layer) {
-  const int rows = static_cast<int>(rows_.size());
-  const size_t hidden = config_.hidden, d = config_.head_dim;
-  const size_t q_width = config_.query_heads * d, width = q_width + 2 * config_.kv_heads * d;
-  for (int r = 0; r < rows; ++r) Norm(&x_[r * hidden], layers_[layer].attn_norm, &normed_[r * hidden]);
-  if (!layers_[layer].qkv.Apply(normed_.data(), rows, qkv_.data()).ok()) return nullptr;
-  guessed_queries_.resize(rows * q_width);
-  for (int r = 0; r < rows; ++r) {
-    FinishHeads(layers_[layer], rows_[r].position, &qkv_[r * width]);
-    FloatsToBf16(&qkv_[r * width], q_width, &guessed_queries_[r * q_width]);
-  }
-  return guessed_queries_.data();
+  const size_t q_width = size_t{config_.query_heads} * config_.head_dim;
+  guessed_queries_.resize(rows_.size() * q_width);
+  const absl::Status projected = Project(
+      layer, [&](uint32_t r, float* row) { FloatsToBf16(row, q_width, &guessed_queries_[r * q_width]); });
+  return projected.ok() ? guessed_queries_.data() : nullptr;
 }
 
 const float* CpuBackend::LogSumExp() {

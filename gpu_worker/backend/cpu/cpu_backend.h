@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "gpu_worker/backend/backend.h"
 #include "gpu_worker/backend/cpu/attention.h"
 #include "gpu_worker/backend/cpu/linear.h"
@@ -45,6 +46,8 @@ class CpuBackend : public Backend {
   absl::Status LoadLayers(const ModelWeights& weights);
   // One row, or one head; x may be out.
   void Norm(const float* x, const std::vector<float>& scale, float* out) const;
+  // Norm, QKV and what follows of all rows; use(row number, its queries, keys and values), by several threads.
+  absl::Status Project(uint32_t layer, absl::FunctionRef<void(uint32_t r, float* row)> use);
   // Bias, norms and RoPE of one row of `qkv_`.
   void FinishHeads(const Layer& w, Rope* rope, float* row) const;
   void StoreKv(const float* k, const float* v, const KvRow& to) const;
