@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 
 #include "gpu_worker/backend/cpu/weight_blocks-inl.h"
 
@@ -17,32 +18,35 @@ namespace HWY_NAMESPACE {
 #if HWY_TARGET == HWY_SCALAR  // one lane cannot hold two neighbours; every CPU that matters has more
 
 bool HasBlocksT(TensorType) { return false; }
-void RoundRowT(const float*, uint32_t, int16_t*, float*, float*) {}
+void RoundRowT(const float*, uint32_t, float, int16_t*, float*, float*) {}
 void IntegerGemvT(const TensorView&, uint32_t, uint32_t, const IntegerProduct&, float*) {}
 void IntegerGemmT(const TensorView&, uint32_t, uint32_t, const IntegerProduct&, float*) {}
 
 #else
 
-// Largest rounded activation: 4096 (the largest weight, of Q6_K) * 16383 * 32 fits 32 bits.
-constexpr float kLargest = 16383;
-
-void RoundRowT(const float* x, uint32_t cols, int16_t* values, float* scales, float* sums) {
+void RoundRowT(const float* x, uint32_t cols, float most, int16_t* values, float* scales, float* sums) {
   const hn::CappedTag<float, 8> df;
   const hn::Rebind<int16_t, decltype(df)> d16;
   const hn::Rebind<int32_t, decltype(df)> d32;
   const size_t n = hn::Lanes(df);
   for (uint32_t i = 0; i < cols; i += kIntegerBlock, ++scales, ++sums) {
-    auto largest = hn::Zero(df);
-    for (size_t j = 0; j < kIntegerBlock; j += n) largest = hn::Max(largest, hn::Abs(hn::LoadU(df, x + i + j)));
+    auto largest = hn::Zero(df), nothing = hn::Zero(df);
+    for (size_t j = 0; j < kIntegerBlock; j += n) {
+      const auto part = hn::LoadU(df, x + i + j);
+      largest = hn::Max(largest, hn::Abs(part));
+      nothing = hn::MulAdd(part, hn::Zero(df), nothing);
+    }
     const float top = hn::GetLane(hn::MaxOfLanes(df, largest));
-    const auto inverse = hn::Set(df, top > 0 ? kLargest / top : 0.0f);
+    // 0, or not a number if an activation is infinite or none: integers would hide it.
+    const float poison = hn::GetLane(hn::SumOfLanes(df, nothing));
+    const auto inverse = hn::Set(df, top > 0 ? most / top : 0.0f);
     auto sum = hn::Zero(d32);
     for (size_t j = 0; j < kIntegerBlock; j += n) {
       const auto rounded = hn::NearestInt(hn::Mul(hn::LoadU(df, x + i + j), inverse));
       sum = hn::Add(sum, rounded);
       hn::StoreU(hn::DemoteTo(d16, rounded), d16, values + i + j);
     }
-    *scales = top / kLargest;
+    *scales = top / most + poison;
     *sums = *scales * static_cast<float>(hn::GetLane(hn::SumOfLanes(d32, sum)));
   }
 }
@@ -152,6 +156,18 @@ struct Panel {
   alignas(64) float offsets[kSliceBlocks * kMaxPanel];           // likewise
 };
 
+struct GemmScratch {
+  Panel panel;
+  std::vector<float> sums;  // [panel of outputs][row][width]
+};
+
+// On the heap: what is thread-local itself takes room of the stack of every thread of the process, and there are
+// libraries that make small ones.
+HWY_NOINLINE GemmScratch& ScratchOfThread() {
+  thread_local const auto scratch = std::make_unique<GemmScratch>();
+  return *scratch;
+}
+
 // Four outputs' blocks of 16 pairs, turned: out[pair * width + output].
 HWY_INLINE void Transpose4(const int32_t (&in)[4][kPairs], size_t width, int32_t* out) {
   const hn::Full128<int32_t> d;
@@ -253,8 +269,7 @@ void GemmOf(const TensorView& w, uint32_t first, uint32_t count, const IntegerPr
   const RoundedRows& x = *product.x;
   const uint32_t rows = product.rows;
   const size_t width = 2 * hn::Lanes(WI32());
-  thread_local Panel panel;
-  thread_local std::vector<float> sums;  // [panel of outputs][row][width]
+  auto& [panel, sums] = ScratchOfThread();
   const size_t panels = (count + width - 1) / width;
   sums.assign(panels * rows * width, 0.0f);
   // A slice of x passes all panels before the next one is taken, so that it stays in the second cache.
@@ -302,9 +317,12 @@ bool HasIntegerGemm(TensorType type, uint32_t cols) {
   return cols % kIntegerBlock == 0 && HWY_DYNAMIC_DISPATCH(HasBlocksT)(type);
 }
 
-void RoundedRows::Resize(uint32_t rows, uint32_t cols) {
+float LargestActivation(TensorType type) { return type == TensorType::kQ6_K ? 16383 : 32767; }
+
+void RoundedRows::Resize(uint32_t rows, uint32_t cols, float most) {
   rows_ = rows;
   cols_ = cols;
+  most_ = most;
   const auto grow = [](auto* buffer, size_t size) {
     if (buffer->size() < size) buffer->resize(size);
   };
@@ -315,7 +333,7 @@ void RoundedRows::Resize(uint32_t rows, uint32_t cols) {
 
 void RoundedRows::SetRow(uint32_t row, const float* x) {
   const size_t first_block = size_t{row} * blocks();
-  HWY_DYNAMIC_DISPATCH(RoundRowT)(x, cols_, &values_[size_t{row} * cols_], &scales_[first_block], &sums_[first_block]);
+  HWY_DYNAMIC_DISPATCH(RoundRowT)(x, cols_, most_, &values_[size_t{row} * cols_], &scales_[first_block], &sums_[first_block]);
 }
 
 void IntegerGemv(const TensorView& w, uint32_t first, uint32_t count, const IntegerProduct& product, float* y) {

@@ -1,4 +1,4 @@
-// Products of quantised weights in integers (Highway, dispatched at run time): activations are rounded to 15 bits, so
+// Products of quantised weights in integers (Highway, dispatched at run time): activations are rounded to 16 bits, so
 // that what rounding costs is below bf16's, and blocks of weights are multiplied as they are, never as floats.
 //
 // A block of 32 weights is q[i] * scale + offset with 13-bit q. The sum of q * x of a block is exact in 32 bits; sums
@@ -21,12 +21,17 @@ inline constexpr uint32_t kIntegerBlock = 32;
 // Whether the type, and rows of so many columns, can be multiplied here.
 bool HasIntegerGemm(TensorType type, uint32_t cols);
 
-// Rows of activations in 15 bits: x[i] is about values[i] * scale of its 32.
+// Largest rounded activation whose products with such weights, 32 of them, add up within 32 bits: 4096 (of Q6_K) * 16383
+// * 32, 128 (of Q8_0) * 32767 * 32.
+float LargestActivation(TensorType type);
+
+// Rows of activations in 16 bits: x[i] is about values[i] * scale of its 32.
 class RoundedRows {
  public:
-  // Room for [rows][cols], cols a multiple of kIntegerBlock; then each row is to be set.
-  void Resize(uint32_t rows, uint32_t cols);
-  // x: [cols]. Several rows at a time may be set, by a thread each.
+  // Room for [rows][cols], cols a multiple of kIntegerBlock; then each row is to be set. most: of a value's size, the
+  // LargestActivation of all weights that will be multiplied.
+  void Resize(uint32_t rows, uint32_t cols, float most);
+  // x: [cols]. Several rows at a time may be set, by a thread each. What is not finite makes its products not finite.
   void SetRow(uint32_t row, const float* x);
 
   uint32_t rows() const { return rows_; }
@@ -40,6 +45,7 @@ class RoundedRows {
 
  private:
   uint32_t rows_ = 0, cols_ = 0;
+  float most_ = 0;
   std::vector<int16_t> values_;
   std::vector<float> scales_, sums_;
 };

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -40,9 +41,9 @@ std::vector<float> Activations(size_t count, uint32_t seed) {
   return x;
 }
 
-RoundedRows Rounded(const float* x, uint32_t rows, uint32_t cols) {
+RoundedRows Rounded(TensorType type, const float* x, uint32_t rows, uint32_t cols) {
   RoundedRows rounded;
-  rounded.Resize(rows, cols);
+  rounded.Resize(rows, cols, LargestActivation(type));
   for (uint32_t r = 0; r < rows; ++r) rounded.SetRow(r, x + size_t{r} * cols);
   return rounded;
 }
@@ -78,7 +79,7 @@ TEST(IntegerGemmTest, ProductsAreAsExactAsFifteenBits) {
       for (const uint32_t rows : {1u, 4u, 7u, 70u}) {
         const Matrix w(type, 37, cols);
         const auto x = Activations(size_t{rows} * cols, rows);
-        const RoundedRows rounded = Rounded(x.data(), rows, cols);
+        const RoundedRows rounded = Rounded(type, x.data(), rows, cols);
         EXPECT_LT(WorstError(w, x, Product(IntegerGemv, w, rounded)), 3e-3) << TensorTypeName(type) << " " << cols;
         EXPECT_LT(WorstError(w, x, Product(IntegerGemm, w, rounded)), 3e-3) << TensorTypeName(type) << " " << cols;
       }
@@ -91,7 +92,7 @@ TEST(IntegerGemmTest, OddNumbersOfBlocks) {
   for (const uint32_t cols : {32u, 96u, 544u}) {
     const Matrix w(TensorType::kQ8_0, 5, cols);
     const auto x = Activations(size_t{9} * cols, 1);
-    const RoundedRows rounded = Rounded(x.data(), 9, cols);
+    const RoundedRows rounded = Rounded(TensorType::kQ8_0, x.data(), 9, cols);
     EXPECT_LT(WorstError(w, x, Product(IntegerGemv, w, rounded)), 1e-3) << cols;
     EXPECT_LT(WorstError(w, x, Product(IntegerGemm, w, rounded)), 1e-3) << cols;
   }
@@ -101,11 +102,11 @@ TEST(IntegerGemmTest, ARowHasTheSameBitsWhereverItIs) {
   constexpr uint32_t kCols = 768, kRows = 70, kOutputs = 50;
   const Matrix w(TensorType::kQ4_1, kOutputs, kCols);
   const auto x = Activations(size_t{kRows} * kCols, 3);
-  const RoundedRows all = Rounded(x.data(), kRows, kCols);
+  const RoundedRows all = Rounded(w.view.type, x.data(), kRows, kCols);
   for (const Multiply multiply : {IntegerGemv, IntegerGemm}) {
     const auto together = Product(multiply, w, all);
     for (uint32_t r = 0; r < kRows; r += 23) {
-      const RoundedRows one = Rounded(&x[size_t{r} * kCols], 1, kCols);
+      const RoundedRows one = Rounded(w.view.type, &x[size_t{r} * kCols], 1, kCols);
       const auto alone = Product(multiply, w, one);
       for (uint32_t o = 0; o < kOutputs; ++o) ASSERT_EQ(alone[o], together[r * kOutputs + o]) << r << " " << o;
       // A piece of the outputs, for a row in the middle of others.
@@ -128,7 +129,8 @@ TEST(IntegerGemmTest, NothingOverflows) {
   const std::vector<float> x(256, -3.0f);
   for (const Multiply multiply : {IntegerGemv, IntegerGemm}) {
     float y;
-    const RoundedRows long_row = Rounded(x.data(), 1, 256), short_row = Rounded(x.data(), 1, 32);
+    const RoundedRows long_row = Rounded(TensorType::kQ6_K, x.data(), 1, 256);
+    const RoundedRows short_row = Rounded(TensorType::kQ8_0, x.data(), 1, 32);
     multiply({TensorType::kQ6_K, 1, 256, q6.data(), nullptr}, 0, 1, {&long_row, 0, 1, 1}, &y);
     EXPECT_FLOAT_EQ(y, 256.0f * 4096 * -3);
     multiply({TensorType::kQ8_0, 1, 32, q8.data(), nullptr}, 0, 1, {&short_row, 0, 1, 1}, &y);
@@ -139,9 +141,21 @@ TEST(IntegerGemmTest, NothingOverflows) {
 TEST(IntegerGemmTest, ZeroRowsStayZero) {
   const Matrix w(TensorType::kQ4_K, 3, 256);
   const std::vector<float> x(256, 0.0f);
-  const RoundedRows rounded = Rounded(x.data(), 1, 256);
+  const RoundedRows rounded = Rounded(w.view.type, x.data(), 1, 256);
   for (const Multiply multiply : {IntegerGemv, IntegerGemm}) {
     for (const float y : Product(multiply, w, rounded)) EXPECT_EQ(y, 0.0f);
+  }
+}
+
+TEST(IntegerGemmTest, WhatIsNotANumberStaysSo) {
+  const Matrix w(TensorType::kQ4_1, 3, 96);
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    std::vector<float> x(96, 1.0f);
+    x[40] = bad;
+    const RoundedRows rounded = Rounded(w.view.type, x.data(), 1, 96);
+    for (const Multiply multiply : {IntegerGemv, IntegerGemm}) {
+      for (const float y : Product(multiply, w, rounded)) EXPECT_FALSE(std::isfinite(y));
+    }
   }
 }
 

@@ -39,6 +39,7 @@ absl::StatusOr<Linear> Linear::Create(std::shared_ptr<LinearContext> context, st
   for (const TensorView& part : linear.parts_) {
     linear.outputs_ += part.rows;
     linear.integer_ &= HasIntegerGemm(part.type, part.cols);
+    linear.largest_activation_ = std::min(linear.largest_activation_, LargestActivation(part.type));
   }
   linear.CutPieces();
   const auto& floats = linear.context_->floats;
@@ -81,7 +82,7 @@ absl::Status Linear::Apply(const float* x, uint32_t rows, float* y) {
 
 void Linear::IntegerApply(const float* x, uint32_t rows, float* y) {
   RoundedRows& rounded = context_->rounded;
-  rounded.Resize(rows, cols());
+  rounded.Resize(rows, cols(), largest_activation_);
   context_->workers->RunRows(rows, [&](uint32_t r, uint32_t) { rounded.SetRow(r, x + size_t{r} * cols()); });
   const uint32_t rest = rows % kGemmRows, gemv = !gemm_ ? rows : rest <= kGemvRowsMax ? rest : 0;
   if (gemv < rows) IntegerPieces(0, rows - gemv, true, y);

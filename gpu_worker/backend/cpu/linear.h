@@ -62,6 +62,7 @@ class Linear {
   uint32_t outputs_ = 0;
   bool gemm_ = false;
   bool integer_ = false;  // all parts can be multiplied in integers
+  float largest_activation_ = 32767;
   std::vector<Piece> pieces_;
   std::unique_ptr<FloatGemm> packed_;  // nullptr: none
 };
