@@ -24,7 +24,7 @@ class ReadmeTest(unittest.TestCase):
         self.assertGreater(len(named), 5)
         for path in named:
             if "://" not in path:
-                self.assertTrue(os.path.exists(os.path.join(ROOT, path)), path)
+                self.assertTrue(os.path.exists(os.path.join(ROOT, path.split("#")[0])), path)
 
 
 if __name__ == "__main__":
