@@ -6,6 +6,7 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "common/base/pause.h"
 
 namespace hga {
 namespace {
@@ -15,14 +16,6 @@ constexpr absl::Duration kPoll = absl::Microseconds(40);
 constexpr int kPausesPerLook = 64;
 
 constexpr uint64_t kItems = 0xffffffff;
-
-inline void Pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 }  // namespace
 

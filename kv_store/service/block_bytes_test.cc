@@ -17,14 +17,6 @@ class BlockBytesTest : public ::testing::Test {
  protected:
   static constexpr uint32_t kSlots = 16;
 
-  static KvGeometry Shape() {
-    KvGeometry g;
-    g.layers = 3;
-    g.query_heads = g.kv_heads = 1;
-    g.head_dim = 16;
-    return g;
-  }
-
   void SetUp() override {
     ASSERT_TRUE(daemon_.Start(kSlots * 4096).ok());
     const auto client = loop()->Attach("test", g_, /*map_arena=*/false);
@@ -78,7 +70,7 @@ class BlockBytesTest : public ::testing::Test {
     return blocks;
   }
 
-  const KvGeometry g_ = Shape();
+  const KvGeometry g_ = GeometryOfPages();
   const ModelFingerprint model_ = HashBytes("model");
   TestingDaemon daemon_;
   ClientId client_ = 0;

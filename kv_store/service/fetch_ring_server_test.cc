@@ -27,14 +27,6 @@ class FetchRingServerTest : public ::testing::Test {
  protected:
   static constexpr uint32_t kChunks = 8;
 
-  static KvGeometry Shape() {
-    KvGeometry g;
-    g.layers = 3;
-    g.query_heads = g.kv_heads = 1;
-    g.head_dim = 16;
-    return g;
-  }
-
   void SetUp() override { ASSERT_TRUE(daemon_.Start(64 * 4096).ok()); }
 
   std::unique_ptr<GrpcKvClient> Attach(bool fetch_ring = true) {
@@ -83,7 +75,7 @@ class FetchRingServerTest : public ::testing::Test {
     return files;
   }
 
-  const KvGeometry g_ = Shape();
+  const KvGeometry g_ = GeometryOfPages();
   const ModelFingerprint model_ = HashBytes("model");
   TestingDaemon daemon_;
 };

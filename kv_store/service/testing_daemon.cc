@@ -13,6 +13,14 @@
 
 namespace hga {
 
+KvGeometry GeometryOfPages() {
+  KvGeometry g;
+  g.layers = 3;
+  g.query_heads = g.kv_heads = 1;
+  g.head_dim = 16;
+  return g;
+}
+
 bool Eventually(const std::function<bool()>& condition) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
   while (!condition()) {

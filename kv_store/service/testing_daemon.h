@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "common/kv/geometry.h"
 #include "common/kv/kv_dtype.h"
 #include "common/rpc/daemon.h"
 #include "kv_store/service/kv_service.h"
@@ -15,6 +16,9 @@ namespace hga {
 
 // Waits for something that happens on another thread; false after 10 s.
 bool Eventually(const std::function<bool()>& condition);
+
+// Three layers of one KV head, with blocks of 4 KiB.
+KvGeometry GeometryOfPages();
 
 class TestingDaemon {
  public:

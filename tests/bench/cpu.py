@@ -26,6 +26,7 @@ THREADS = os.cpu_count()
 KV_BYTES_PER_TOKEN = 28 * 8 * 128 * 2 * 2
 CHARACTERS_PER_TOKEN = 3.78
 DECODE_TOKENS = 64
+MOST_RESUMED = 16384  # tokens of the document that is asked again after a restart
 SHARE, LEAST_KEYS, ALWAYS_KEYS = 0.03, 491, 80  # of the context; the last: window and sinks
 
 
@@ -128,6 +129,11 @@ class Report:
         print(f"  {what:<66}{value:>12.4g} {unit}", flush=True)
 
 
+def name_of(depth):
+    """As keys have it: 512, 4k."""
+    return f"{depth // 1024}k" if depth >= 1024 else str(depth)
+
+
 def document(depth):
     """About `depth` tokens of text, which no other depth's document begins with."""
     with open(os.path.join(ROOT, "deploy/documents/alice.txt"), encoding="utf-8") as file:
@@ -137,7 +143,7 @@ def document(depth):
 
 
 def measure_depth(stack, depth, report):
-    name = f"{depth // 1024}k" if depth >= 1024 else str(depth)
+    name = name_of(depth)
     read = stack.prefill(depth, document(depth))
     if read["reused_tokens"] != 0:
         sys.exit(f"cpu: {read['reused_tokens']} tokens of a new document were in the store")
@@ -155,7 +161,7 @@ def measure_depth(stack, depth, report):
 
 
 def measure_disk(stack, depth, prefill_s, report):
-    name = f"{depth // 1024}k"
+    name = name_of(depth)
     stack.stop()
     stack.start(2 * depth * KV_BYTES_PER_TOKEN)
     cold = stack.ask(depth, 1)
@@ -182,7 +188,7 @@ def measure_peer(program, depths, report):
     report.add("peer_flash_attention", "llama.cpp: flash attention is the better setting", flash, "")
     for point in curve(flash, depths):
         depth = point["depth"]
-        name = f"{depth // 1024}k" if depth >= 1024 else str(depth)
+        name = name_of(depth)
         report.add(f"peer_prefill_tps_{name}", f"llama.cpp: prefill, {depth} tokens", depth / point["prefill_s"], "tokens/s")
         report.add(f"peer_decode_tps_{name}", f"llama.cpp: decode, {depth} tokens before", point["decode_tps"], "tokens/s")
         report.add(f"prefill_{name}_vs_peer", "  our prefill over that",
@@ -201,11 +207,11 @@ def plot(numbers, depths, path):
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5))
     for axis, what in zip(axes, ("prefill", "decode")):
         for prefix, label in (("", "HGA Serve, routed"), ("peer_", "llama.cpp, dense")):
-            keys = {d: f"{prefix}{what}_tps_{d // 1024}k" if d >= 1024 else f"{prefix}{what}_tps_{d}" for d in depths}
+            keys = {d: f"{prefix}{what}_tps_{name_of(d)}" for d in depths}
             points = [(d, numbers[k]) for d, k in keys.items() if k in numbers]
             axis.plot(*zip(*points), marker="o", label=label)
         axis.set(title=what, xlabel="tokens before", ylabel="tokens/s", xscale="log", ylim=(0, None))
-        axis.set_xticks(depths, [f"{d // 1024}K" if d >= 1024 else str(d) for d in depths])
+        axis.set_xticks(depths, [name_of(d).upper() for d in depths])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0].legend()
@@ -236,17 +242,15 @@ def main():
             stack.start(sum(depths) * KV_BYTES_PER_TOKEN * 5 // 4 + (256 << 20))
             stack.prefill(1, document(600)[::-1])  # pages of the weights, and both teams of threads
             seconds = {depth: measure_depth(stack, depth, report) for depth in depths}
-            deep = [d for d in depths if d >= 1024][:-1] if len(depths) > 3 else depths[-1:]
-            depth = deep[-1]
+            depth = max([d for d in depths if d <= MOST_RESUMED], default=depths[0])
             report.add("resume_ram_vs_prefill", f"first token again of {depth} tokens, K/V in RAM, of its prefill",
                        seconds[depth][1] / seconds[depth][0], "")
             measure_disk(stack, depth, seconds[depth][0], report)
         finally:
             stack.stop()
     for d in depths[1:]:
-        name = f"{d // 1024}k"
-        report.add(f"decode_{name}_vs_512", f"decode at {d} of decode at {depths[0]}",
-                   report.numbers[f"decode_tps_{name}"] / report.numbers[f"decode_tps_{depths[0]}"], "")
+        report.add(f"decode_{name_of(d)}_vs_{name_of(depths[0])}", f"decode at {d} of decode at {depths[0]}",
+                   report.numbers[f"decode_tps_{name_of(d)}"] / report.numbers[f"decode_tps_{name_of(depths[0])}"], "")
     if peers:
         measure_peer(program, peers, report)
     if args.plot:

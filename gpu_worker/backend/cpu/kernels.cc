@@ -11,6 +11,7 @@
 #include <cstring>
 #include <limits>
 
+#include "gpu_worker/backend/cpu/weight_blocks-inl.h"
 #include "gpu_worker/model/tensor_row.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -21,59 +22,44 @@ namespace hn = hwy::HWY_NAMESPACE;
 using F = hn::ScalableTag<float>;
 using VF = hn::Vec<F>;
 
-// Exact for zero, normal and subnormal values: all that a scale can be.
-HWY_INLINE float Half(const uint8_t* p) {
-  uint16_t half;
-  std::memcpy(&half, p, sizeof(half));
-  const uint32_t bits = uint32_t{half & 0x7fffu} << 13;
-  float f;
-  std::memcpy(&f, &bits, sizeof(f));
-  f *= 5.192296858534828e33f;  // 2^112: from half's exponent bias to float's
-  return half & 0x8000 ? -f : f;
+#if HWY_TARGET == HWY_SCALAR
+
+void DequantizeRowT(TensorType type, const uint8_t* row, uint32_t cols, float* out) {
+  DequantizeRow(type, row, cols, out);
 }
 
+#else
 
-HWY_INLINE void Nibbles(const uint8_t* packed, float scale, float offset, float* out) {
-  const F df;
-  const hn::Rebind<uint8_t, F> du8;
-  const hn::Rebind<int32_t, F> di32;
-  const VF vscale = hn::Set(df, scale), voffset = hn::Set(df, offset);
-  for (size_t i = 0; i < 16; i += hn::Lanes(df)) {
-    const auto bytes = hn::PromoteTo(di32, hn::LoadU(du8, packed + i));
-    const auto low = hn::And(bytes, hn::Set(di32, 15)), high = hn::ShiftRight<4>(bytes);
-    hn::StoreU(hn::MulAdd(hn::ConvertTo(df, low), vscale, voffset), df, out + i);
-    hn::StoreU(hn::MulAdd(hn::ConvertTo(df, high), vscale, voffset), df, out + i + 16);
+template <class Type>
+HWY_INLINE void DequantizeBlocks(const uint8_t* row, uint32_t cols, float* out) {
+  const hn::CappedTag<float, 8> df;
+  const hn::Rebind<int32_t, decltype(df)> d32;
+  const hn::Rebind<int16_t, decltype(df)> d16;
+  for (uint32_t i = 0; i < cols; i += Type::kElements, row += Type::kBytes) {
+    for (uint32_t j = 0; j < Type::kElements / 32; ++j, out += 32) {
+      Block block;
+      Type::Get(row, j, &block);
+      alignas(64) int16_t q[32];
+      for (size_t v = 0; v < kBlockVectors; ++v) hn::Store(block.q[v], I16(), q + Start(v));
+      const auto scale = hn::Set(df, block.scale);
+      for (size_t e = 0; e < 32; e += hn::Lanes(df)) {
+        const auto value = hn::ConvertTo(df, hn::PromoteTo(d32, hn::LoadU(d16, q + e)));
+        if (Type::kHasOffset) {
+          hn::StoreU(hn::MulAdd(value, scale, hn::Set(df, block.offset)), df, out + e);
+        } else {
+          hn::StoreU(hn::Mul(value, scale), df, out + e);
+        }
+      }
+    }
   }
 }
 
 void DequantizeRowT(TensorType type, const uint8_t* row, uint32_t cols, float* out) {
-  const F df;
-  switch (type) {
-    case TensorType::kQ4_0:
-      for (uint32_t i = 0; i < cols; i += 32, row += 18) {
-        const float scale = Half(row);
-        Nibbles(row + 2, scale, -8 * scale, out + i);
-      }
-      return;
-    case TensorType::kQ4_1:
-      for (uint32_t i = 0; i < cols; i += 32, row += 20) Nibbles(row + 4, Half(row), Half(row + 2), out + i);
-      return;
-    case TensorType::kQ8_0: {
-      const hn::Rebind<int8_t, F> di8;
-      const hn::Rebind<int32_t, F> di32;
-      for (uint32_t i = 0; i < cols; i += 32, row += 34) {
-        const VF scale = hn::Set(df, Half(row));
-        for (size_t j = 0; j < 32; j += hn::Lanes(df)) {
-          const auto bytes = hn::LoadU(di8, reinterpret_cast<const int8_t*>(row + 2 + j));
-          hn::StoreU(hn::Mul(hn::ConvertTo(df, hn::PromoteTo(di32, bytes)), scale), df, out + i + j);
-        }
-      }
-      return;
-    }
-    default:
-      DequantizeRow(type, row, cols, out);
-  }
+  const bool blocks = WithBlocks(type, [&](auto t) { DequantizeBlocks<decltype(t)>(row, cols, out); });
+  if (!blocks) DequantizeRow(type, row, cols, out);
 }
+
+#endif  // HWY_TARGET == HWY_SCALAR
 
 void DotRowsT(const float* row, uint32_t cols, const float* x, size_t x_stride, uint32_t rows, float* dots) {
   const F df;

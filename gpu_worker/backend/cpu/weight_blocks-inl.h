@@ -1,5 +1,5 @@
 // Blocks of 32 quantised weights as 16-bit integers in vector registers: w[i] = q[i] * scale + offset. For the targets
-// of integer_gemm.cc. The formats are described in model/quant.cc.
+// of integer_gemm.cc and kernels.cc. The formats are described in model/quant.cc.
 #if defined(HGA_WEIGHT_BLOCKS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef HGA_WEIGHT_BLOCKS_INL_H_
 #undef HGA_WEIGHT_BLOCKS_INL_H_
