@@ -76,31 +76,57 @@ class PairSums {
 // R rows of x at a time. Blocks go to two sums in turn, since one would wait for its own additions.
 template <class Type, int R>
 HWY_INLINE void GemvRows(const uint8_t* row, const RoundedRows& x, uint32_t first_row, float* dots) {
+  constexpr uint32_t kPerBlock = Type::kElements / kIntegerBlock, kStep = Type::kStep;
   const I16 d16;
   const F32 df;
-  constexpr uint32_t kPerBlock = Type::kElements / kIntegerBlock;
+  const hn::CappedTag<float, kPerBlock> ds;  // scales of a block of the format
   hn::Vec<F32> sums[R][2];
-  float offsets[R] = {};
+  hn::Vec<decltype(ds)> offsets[R];  // of several scales at a time
+  float offset[R] = {};              // of one
   const int16_t* values[R];
-  const float* scales[R];
+  const float *scales[R], *of_blocks[R];
   for (int r = 0; r < R; ++r) {
     sums[r][0] = sums[r][1] = hn::Zero(df);
+    offsets[r] = hn::Zero(ds);
     values[r] = x.values(first_row + r);
     scales[r] = x.scales(first_row + r);
+    of_blocks[r] = x.sums(first_row + r);
   }
-  const auto add = [&](uint32_t b, int sum) HWY_ATTR {
-    Block w;
-    Type::Get(row + size_t{b / kPerBlock} * Type::kBytes, b % kPerBlock, &w);
+  const auto add = [&](uint32_t block, uint32_t turn) HWY_ATTR {
+    const uint8_t* from = row + size_t{block} * Type::kBytes;
+    const size_t first = size_t{block} * kPerBlock;
+    BlockScales<kPerBlock> w;
+    Type::Scales(from, &w);
+    alignas(32) float both[R][kPerBlock];
     for (int r = 0; r < R; ++r) {
-      PairSums<I32> dot;
-      for (size_t v = 0; v < kBlockVectors; ++v) {
-        dot.Add(w.q[v], hn::LoadU(d16, values[r] + size_t{b} * kIntegerBlock + Start(v)));
+      if (kPerBlock == 1) {
+        both[r][0] = w.scale[0] * scales[r][first];
+        if (Type::kHasOffset) offset[r] += w.offset[0] * of_blocks[r][first];
+        continue;
       }
-      sums[r][sum] = hn::MulAdd(hn::ConvertTo(df, dot.Get()), hn::Set(df, w.scale * scales[r][b]), sums[r][sum]);
-      if (Type::kHasOffset) offsets[r] += w.offset * x.sums(first_row + r)[b];
+      for (size_t i = 0; i < kPerBlock; i += hn::Lanes(ds)) {
+        hn::Store(hn::Mul(hn::Load(ds, w.scale + i), hn::LoadU(ds, scales[r] + first + i)), ds, both[r] + i);
+        if (!Type::kHasOffset) continue;
+        offsets[r] = hn::MulAdd(hn::Load(ds, w.offset + i), hn::LoadU(ds, of_blocks[r] + first + i), offsets[r]);
+      }
+    }
+    for (uint32_t j = 0; j < kPerBlock; j += kStep) {
+#pragma GCC unroll 4
+      for (uint32_t i = 0; i < kStep; ++i) {
+        V16 q[kBlockVectors];
+        Type::Quants(from, w, j, i, q);
+        for (int r = 0; r < R; ++r) {
+          PairSums<I32> dot;
+          for (size_t v = 0; v < kBlockVectors; ++v) {
+            dot.Add(q[v], hn::LoadU(d16, values[r] + (first + j + i) * kIntegerBlock + Start(v)));
+          }
+          auto& sum = sums[r][(turn + i) % 2];
+          sum = hn::MulAdd(hn::ConvertTo(df, dot.Get()), hn::Set(df, both[r][j + i]), sum);
+        }
+      }
     }
   };
-  const uint32_t blocks = x.blocks();
+  const uint32_t blocks = x.blocks() / kPerBlock;
   uint32_t b = 0;
   for (; b + 2 <= blocks; b += 2) {
     add(b, 0);
@@ -108,7 +134,8 @@ HWY_INLINE void GemvRows(const uint8_t* row, const RoundedRows& x, uint32_t firs
   }
   if (b < blocks) add(b, 0);
   for (int r = 0; r < R; ++r) {
-    dots[r] = hn::GetLane(hn::SumOfLanes(df, hn::Add(sums[r][0], sums[r][1]))) + offsets[r];
+    dots[r] = hn::GetLane(hn::SumOfLanes(df, hn::Add(sums[r][0], sums[r][1])));
+    if (Type::kHasOffset) dots[r] += kPerBlock == 1 ? offset[r] : hn::GetLane(hn::SumOfLanes(ds, offsets[r]));
   }
 }
 
@@ -183,29 +210,40 @@ HWY_INLINE void Transpose4(const int32_t (&in)[4][kPairs], size_t width, int32_t
   }
 }
 
-// Outputs behind `count` are zero.
+// Outputs behind `count` are zero. first_block and blocks are multiples of the format's block.
 template <class Type>
 HWY_INLINE void Unpack(const TensorView& w, uint32_t first, uint32_t count, uint32_t first_block, uint32_t blocks,
                        size_t width, Panel* panel) {
-  constexpr uint32_t kPerBlock = Type::kElements / kIntegerBlock;
+  constexpr uint32_t kPerBlock = Type::kElements / kIntegerBlock, kStep = Type::kStep;
+  static_assert(kSliceBlocks % kPerBlock == 0, "a slice holds whole blocks");
   const size_t row_bytes = w.row_bytes();
   for (uint32_t o = 0; o < width; o += 4) {
-    for (uint32_t b = 0; b < blocks; ++b) {
-      alignas(64) int32_t q[4][kPairs] = {};
-      for (uint32_t i = 0; i < 4; ++i) {
-        Block block;
-        block.scale = block.offset = 0;
-        if (o + i < count) {
-          const uint32_t at = first_block + b;
-          Type::Get(w.data + (first + o + i) * row_bytes + size_t{at / kPerBlock} * Type::kBytes, at % kPerBlock, &block);
-          for (size_t v = 0; v < kBlockVectors; ++v) {
-            hn::Store(block.q[v], I16(), reinterpret_cast<int16_t*>(q[i]) + Start(v));
-          }
-        }
-        panel->scales[b * width + o + i] = block.scale;
-        panel->offsets[b * width + o + i] = block.offset;
+    const uint32_t some = o < count ? std::min(4u, count - o) : 0;
+    for (uint32_t block = 0; block < blocks; block += kPerBlock) {
+      const uint8_t* from[4];
+      BlockScales<kPerBlock> scales[4];
+      for (uint32_t r = 0; r < some; ++r) {
+        from[r] = w.data + (first + o + r) * row_bytes + size_t{(first_block + block) / kPerBlock} * Type::kBytes;
+        Type::Scales(from[r], &scales[r]);
       }
-      Transpose4(q, width, &panel->pairs[size_t{b} * kPairs * width + o]);
+      for (uint32_t j = 0; j < kPerBlock; j += kStep) {
+#pragma GCC unroll 4
+        for (uint32_t i = 0; i < kStep; ++i) {
+          const size_t at = block + j + i;
+          alignas(64) int32_t q[4][kPairs] = {};
+          for (uint32_t r = 0; r < 4; ++r) {
+            panel->scales[at * width + o + r] = r < some ? scales[r].scale[j + i] : 0;
+            if (Type::kHasOffset) panel->offsets[at * width + o + r] = r < some ? scales[r].offset[j + i] : 0;
+            if (r >= some) continue;
+            V16 vectors[kBlockVectors];
+            Type::Quants(from[r], scales[r], j, i, vectors);
+            for (size_t v = 0; v < kBlockVectors; ++v) {
+              hn::Store(vectors[v], I16(), reinterpret_cast<int16_t*>(q[r]) + Start(v));
+            }
+          }
+          Transpose4(q, width, &panel->pairs[at * kPairs * width + o]);
+        }
+      }
     }
   }
 }

@@ -35,17 +35,19 @@ HWY_INLINE void DequantizeBlocks(const uint8_t* row, uint32_t cols, float* out) 
   const hn::CappedTag<float, 8> df;
   const hn::Rebind<int32_t, decltype(df)> d32;
   const hn::Rebind<int16_t, decltype(df)> d16;
-  for (uint32_t i = 0; i < cols; i += Type::kElements, row += Type::kBytes) {
+  for (uint32_t first = 0; first < cols; first += Type::kElements, row += Type::kBytes) {
+    BlockScales<Type::kElements / 32> scales;
+    Type::Scales(row, &scales);
     for (uint32_t j = 0; j < Type::kElements / 32; ++j, out += 32) {
-      Block block;
-      Type::Get(row, j, &block);
+      V16 vectors[kBlockVectors];
+      Type::Quants(row, scales, j / Type::kStep * Type::kStep, j % Type::kStep, vectors);
       alignas(64) int16_t q[32];
-      for (size_t v = 0; v < kBlockVectors; ++v) hn::Store(block.q[v], I16(), q + Start(v));
-      const auto scale = hn::Set(df, block.scale);
+      for (size_t v = 0; v < kBlockVectors; ++v) hn::Store(vectors[v], I16(), q + Start(v));
+      const auto scale = hn::Set(df, scales.scale[j]);
       for (size_t e = 0; e < 32; e += hn::Lanes(df)) {
         const auto value = hn::ConvertTo(df, hn::PromoteTo(d32, hn::LoadU(d16, q + e)));
         if (Type::kHasOffset) {
-          hn::StoreU(hn::MulAdd(value, scale, hn::Set(df, block.offset)), df, out + e);
+          hn::StoreU(hn::MulAdd(value, scale, hn::Set(df, scales.offset[j])), df, out + e);
         } else {
           hn::StoreU(hn::Mul(value, scale), df, out + e);
         }

@@ -44,127 +44,174 @@ HWY_INLINE V16 Nibbles16(const uint8_t* packed, size_t v) {
   return Start(v) < 16 ? hn::And(bytes, hn::Set(I16(), 15)) : hn::ShiftRight<4>(bytes);
 }
 
-// 32 fifth bits, as 0 or 16.
-HWY_INLINE V16 FifthBits(const uint8_t* bits, size_t v) {
-  uint32_t word;
-  std::memcpy(&word, bits, sizeof(word));
-  alignas(32) int16_t fifth[16];
-  for (size_t i = 0; i < hn::Lanes(I16()); ++i) fifth[i] = static_cast<int16_t>((word >> (Start(v) + i) & 1) << 4);
-  return hn::Load(I16(), fifth);
+// Which lanes of a vector have their bit in the word.
+HWY_INLINE V16 LanesOf(uint16_t word, size_t first_bit, int16_t value) {
+  alignas(32) static constexpr uint16_t kBits[16] = {1,      2,      4,      8,      1 << 4,  1 << 5,  1 << 6,  1 << 7,
+                                                     1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
+  const hn::RebindToUnsigned<I16> du;
+  const auto bits = hn::LoadU(du, kBits + first_bit);
+  const auto set = hn::Eq(hn::And(hn::Set(du, word), bits), bits);
+  return hn::And(hn::BitCast(I16(), hn::VecFromMask(du, set)), hn::Set(I16(), value));
 }
 
-struct Block {
-  V16 q[kBlockVectors];
-  float scale, offset;
+// 32 fifth bits, as 0 or 16.
+HWY_INLINE V16 FifthBits(const uint8_t* bits, size_t v) {
+  uint16_t halves[2];
+  std::memcpy(halves, bits, sizeof(halves));
+  return LanesOf(halves[Start(v) / 16], InHalf(v), 16);
+}
+
+// What is decoded once for a block of the format, which has N times 32 weights: w = q * scale + offset.
+template <uint32_t N>
+struct BlockScales {
+  alignas(32) float scale[N];
+  alignas(32) float offset[N];   // of types that have one
+  alignas(32) int16_t of_16[2 * N];  // Q6_K: the scales of 16 weights, which its q have in them
 };
 
-// Each type: elements and bytes of the format's block, whether there are offsets, and its j-th 32 weights.
+// Each type: elements and bytes of the format's block, how many 32 weights are decoded together, whether there are
+// offsets; the block's scales, and q of its (j + i)-th 32 weights: j is a multiple of kStep, i is below it.
 struct Q8_0 {
-  static constexpr uint32_t kElements = 32, kBytes = 34;
+  static constexpr uint32_t kElements = 32, kBytes = 34, kStep = 1;
   static constexpr bool kHasOffset = false;
-  static HWY_INLINE void Get(const uint8_t* block, uint32_t, Block* out) {
+  static HWY_INLINE void Scales(const uint8_t* block, BlockScales<1>* out) { out->scale[0] = Half(block); }
+  static HWY_INLINE void Quants(const uint8_t* block, const BlockScales<1>&, uint32_t, uint32_t, V16* q) {
     for (size_t v = 0; v < kBlockVectors; ++v) {
-      out->q[v] = hn::PromoteTo(I16(), hn::LoadU(I8(), reinterpret_cast<const int8_t*>(block + 2 + Start(v))));
+      q[v] = hn::PromoteTo(I16(), hn::LoadU(I8(), reinterpret_cast<const int8_t*>(block + 2 + Start(v))));
     }
-    out->scale = Half(block);
   }
 };
 
 struct Q4_0 {
-  static constexpr uint32_t kElements = 32, kBytes = 18;
+  static constexpr uint32_t kElements = 32, kBytes = 18, kStep = 1;
   static constexpr bool kHasOffset = false;
-  static HWY_INLINE void Get(const uint8_t* block, uint32_t, Block* out) {
-    for (size_t v = 0; v < kBlockVectors; ++v) out->q[v] = hn::Sub(Nibbles16(block + 2, v), hn::Set(I16(), 8));
-    out->scale = Half(block);
+  static HWY_INLINE void Scales(const uint8_t* block, BlockScales<1>* out) { out->scale[0] = Half(block); }
+  static HWY_INLINE void Quants(const uint8_t* block, const BlockScales<1>&, uint32_t, uint32_t, V16* q) {
+    for (size_t v = 0; v < kBlockVectors; ++v) q[v] = hn::Sub(Nibbles16(block + 2, v), hn::Set(I16(), 8));
   }
 };
 
 struct Q4_1 {
-  static constexpr uint32_t kElements = 32, kBytes = 20;
+  static constexpr uint32_t kElements = 32, kBytes = 20, kStep = 1;
   static constexpr bool kHasOffset = true;
-  static HWY_INLINE void Get(const uint8_t* block, uint32_t, Block* out) {
-    for (size_t v = 0; v < kBlockVectors; ++v) out->q[v] = Nibbles16(block + 4, v);
-    out->scale = Half(block);
-    out->offset = Half(block + 2);
+  static HWY_INLINE void Scales(const uint8_t* block, BlockScales<1>* out) {
+    out->scale[0] = Half(block);
+    out->offset[0] = Half(block + 2);
+  }
+  static HWY_INLINE void Quants(const uint8_t* block, const BlockScales<1>&, uint32_t, uint32_t, V16* q) {
+    for (size_t v = 0; v < kBlockVectors; ++v) q[v] = Nibbles16(block + 4, v);
   }
 };
 
 struct Q5_0 {
-  static constexpr uint32_t kElements = 32, kBytes = 22;
+  static constexpr uint32_t kElements = 32, kBytes = 22, kStep = 1;
   static constexpr bool kHasOffset = false;
-  static HWY_INLINE void Get(const uint8_t* block, uint32_t, Block* out) {
+  static HWY_INLINE void Scales(const uint8_t* block, BlockScales<1>* out) { out->scale[0] = Half(block); }
+  static HWY_INLINE void Quants(const uint8_t* block, const BlockScales<1>&, uint32_t, uint32_t, V16* q) {
     for (size_t v = 0; v < kBlockVectors; ++v) {
-      out->q[v] = hn::Sub(hn::Or(Nibbles16(block + 6, v), FifthBits(block + 2, v)), hn::Set(I16(), 16));
+      q[v] = hn::Sub(hn::Or(Nibbles16(block + 6, v), FifthBits(block + 2, v)), hn::Set(I16(), 16));
     }
-    out->scale = Half(block);
   }
 };
 
 struct Q5_1 {
-  static constexpr uint32_t kElements = 32, kBytes = 24;
+  static constexpr uint32_t kElements = 32, kBytes = 24, kStep = 1;
   static constexpr bool kHasOffset = true;
-  static HWY_INLINE void Get(const uint8_t* block, uint32_t, Block* out) {
-    for (size_t v = 0; v < kBlockVectors; ++v) out->q[v] = hn::Or(Nibbles16(block + 8, v), FifthBits(block + 4, v));
-    out->scale = Half(block);
-    out->offset = Half(block + 2);
+  static HWY_INLINE void Scales(const uint8_t* block, BlockScales<1>* out) {
+    out->scale[0] = Half(block);
+    out->offset[0] = Half(block + 2);
+  }
+  static HWY_INLINE void Quants(const uint8_t* block, const BlockScales<1>&, uint32_t, uint32_t, V16* q) {
+    for (size_t v = 0; v < kBlockVectors; ++v) q[v] = hn::Or(Nibbles16(block + 8, v), FifthBits(block + 4, v));
   }
 };
 
-// Scale and negative offset of Q4_K's and Q5_K's j-th 32.
-HWY_INLINE void SixBitScales(const uint8_t* block, uint32_t j, Block* out) {
-  const uint8_t* s = block + 4;
-  const int scale = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | s[j - 4] >> 6 << 4;
-  const int minimum = j < 4 ? s[j + 4] & 63 : s[j + 4] >> 4 | s[j] >> 6 << 4;
-  out->scale = Half(block) * static_cast<float>(scale);
-  out->offset = -Half(block + 2) * static_cast<float>(minimum);
+// Eight bytes times a factor.
+HWY_INLINE void ScaledBytes(uint64_t bytes, float factor, float* out) {
+  const hn::CappedTag<float, 8> df;
+  const hn::Rebind<int32_t, decltype(df)> d32;
+  const hn::Rebind<uint8_t, decltype(df)> d8;
+  uint8_t each[8];
+  std::memcpy(each, &bytes, sizeof(each));
+  for (size_t i = 0; i < 8; i += hn::Lanes(df)) {
+    hn::Store(hn::Mul(hn::ConvertTo(df, hn::PromoteTo(d32, hn::LoadU(d8, each + i))), hn::Set(df, factor)), df, out + i);
+  }
+}
+
+// Q4_K's and Q5_K's: eight scales and eight negative offsets of 6 bits in 12 bytes.
+HWY_INLINE void SixBitScales(const uint8_t* block, BlockScales<8>* out) {
+  constexpr uint32_t kSix = 0x3f3f3f3f, kFour = 0x0f0f0f0f, kTwo = 0x03030303;
+  uint32_t s[3];
+  std::memcpy(s, block + 4, sizeof(s));
+  const uint64_t scales = (s[0] & kSix) | uint64_t{(s[2] & kFour) | (s[0] >> 6 & kTwo) << 4} << 32;
+  const uint64_t minima = (s[1] & kSix) | uint64_t{(s[2] >> 4 & kFour) | (s[1] >> 6 & kTwo) << 4} << 32;
+  ScaledBytes(scales, Half(block), out->scale);
+  ScaledBytes(minima, -Half(block + 2), out->offset);
 }
 
 // 32 nibbles in 32 bytes, the low or the high ones.
 HWY_INLINE V16 NibblesOf(const uint8_t* bytes, uint32_t high, size_t v) {
-  return hn::And(hn::ShiftRightSame(Bytes(bytes + Start(v)), high * 4), hn::Set(I16(), 15));
+  const V16 both = Bytes(bytes + Start(v));
+  return high != 0 ? hn::ShiftRight<4>(both) : hn::And(both, hn::Set(I16(), 15));
 }
 
 struct Q4_K {
-  static constexpr uint32_t kElements = 256, kBytes = 144;
+  static constexpr uint32_t kElements = 256, kBytes = 144, kStep = 2;
   static constexpr bool kHasOffset = true;
-  static HWY_INLINE void Get(const uint8_t* block, uint32_t j, Block* out) {
-    for (size_t v = 0; v < kBlockVectors; ++v) out->q[v] = NibblesOf(block + 16 + j / 2 * 32, j % 2, v);
-    SixBitScales(block, j, out);
+  static HWY_INLINE void Scales(const uint8_t* block, BlockScales<8>* out) { SixBitScales(block, out); }
+  static HWY_INLINE void Quants(const uint8_t* block, const BlockScales<8>&, uint32_t j, uint32_t i, V16* q) {
+    for (size_t v = 0; v < kBlockVectors; ++v) q[v] = NibblesOf(block + 16 + j * 16, i, v);
   }
 };
 
 struct Q5_K {
-  static constexpr uint32_t kElements = 256, kBytes = 176;
+  static constexpr uint32_t kElements = 256, kBytes = 176, kStep = 2;
   static constexpr bool kHasOffset = true;
-  static HWY_INLINE void Get(const uint8_t* block, uint32_t j, Block* out) {
+  static HWY_INLINE void Scales(const uint8_t* block, BlockScales<8>* out) { SixBitScales(block, out); }
+  static HWY_INLINE void Quants(const uint8_t* block, const BlockScales<8>&, uint32_t j, uint32_t i, V16* q) {
     for (size_t v = 0; v < kBlockVectors; ++v) {
-      const V16 fifth = hn::And(hn::ShiftRightSame(Bytes(block + 16 + Start(v)), j), hn::Set(I16(), 1));
-      out->q[v] = hn::Or(NibblesOf(block + 48 + j / 2 * 32, j % 2, v), hn::ShiftLeft<4>(fifth));
+      const V16 fifth = hn::And(hn::ShiftRightSame(Bytes(block + 16 + Start(v)), j + i), hn::Set(I16(), 1));
+      q[v] = hn::Or(NibblesOf(block + 48 + j * 16, i, v), hn::ShiftLeft<4>(fifth));
     }
-    SixBitScales(block, j, out);
   }
 };
 
 // The scales of 16 are multiplied in: 6 bits by 8.
 struct Q6_K {
-  static constexpr uint32_t kElements = 256, kBytes = 210;
+  static constexpr uint32_t kElements = 256, kBytes = 210, kStep = 4;
   static constexpr bool kHasOffset = false;
-  static HWY_INLINE void Get(const uint8_t* block, uint32_t j, Block* out) {
-    const uint32_t half = j / 4, quarter = j % 4;
-    const uint8_t* low = block + half * 64 + quarter % 2 * 32;
-    const uint8_t* high = block + 128 + half * 32;
-    const int8_t* scales = reinterpret_cast<const int8_t*>(block + 192) + 2 * j;
-    for (size_t v = 0; v < kBlockVectors; ++v) {
-      const V16 top = hn::And(hn::ShiftRightSame(Bytes(high + Start(v)), 2 * quarter), hn::Set(I16(), 3));
-      const V16 q = hn::Or(NibblesOf(low, quarter / 2, v), hn::ShiftLeft<4>(top));
-      out->q[v] = hn::Mul(hn::Sub(q, hn::Set(I16(), 32)), hn::Set(I16(), scales[Start(v) / 16]));
+  static HWY_INLINE void Scales(const uint8_t* block, BlockScales<8>* out) {
+    const float scale = HalfAtEnd(block + 208);
+    for (float& s : out->scale) s = scale;
+    for (size_t i = 0; i < 16; i += hn::Lanes(I16())) {
+      const auto bytes = hn::LoadU(I8(), reinterpret_cast<const int8_t*>(block + 192 + i));
+      hn::Store(hn::PromoteTo(I16(), bytes), I16(), out->of_16 + i);
     }
-    out->scale = HalfAtEnd(block + 208);
   }
-  // Nothing lies behind it in the last row of a file.
+  static HWY_INLINE void Quants(const uint8_t* block, const BlockScales<8>& scales, uint32_t j, uint32_t i, V16* q) {
+    const uint8_t* low = block + j * 16 + i % 2 * 32;
+    const uint8_t* high = block + 128 + j * 8;
+    const int16_t* of_16 = scales.of_16 + 2 * (j + i);
+    for (size_t v = 0; v < kBlockVectors; ++v) {
+      const V16 top = hn::And(ToBits4And5(Bytes(high + Start(v)), i), hn::Set(I16(), 0x30));
+      const V16 six = hn::Or(NibblesOf(low, i / 2, v), top);
+      q[v] = hn::Mul(hn::Sub(six, hn::Set(I16(), 32)), hn::Set(I16(), of_16[Start(v) / 16]));
+    }
+  }
+  // Moves the i-th two bits of a byte there.
+  static HWY_INLINE V16 ToBits4And5(V16 bytes, uint32_t i) {
+    if (i == 0) return hn::ShiftLeft<4>(bytes);
+    if (i == 1) return hn::ShiftLeft<2>(bytes);
+    return i == 2 ? bytes : hn::ShiftRight<2>(bytes);
+  }
+  // Nothing lies behind it in the last row of a file: the eight bytes that are read end with it.
   static HWY_INLINE float HalfAtEnd(const uint8_t* p) {
-    uint8_t copy[8] = {p[0], p[1]};
-    return Half(copy);
+    const hn::CappedTag<float, 4> d4;
+    const hn::Rebind<hwy::float16_t, decltype(d4)> d16;
+    uint64_t word;
+    std::memcpy(&word, p - 6, sizeof(word));
+    const auto low = hn::Set(hn::Repartition<uint64_t, decltype(d16)>(), word >> 48);
+    return hn::GetLane(hn::PromoteTo(d4, hn::BitCast(d16, low)));
   }
 };
 
