@@ -1,12 +1,16 @@
 #include "common/kv/kv_dtype.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "hwy/targets.h"
 
 namespace hga {
 namespace {
@@ -74,6 +78,60 @@ TEST_P(KvDtypeTest, OddValuesStayNumbers) {
   std::vector<uint8_t> packed(PackedRowBytes(32), 0xff);
   UnpackKvRow(GetParam(), packed.data(), 32, row.data());
   for (const bf16 x : row) EXPECT_TRUE(std::isfinite(ToFloat(x)));
+}
+
+// With the kernels of each instruction set that this CPU has.
+void OnEachTarget(const std::function<void(const std::string& target)>& work) {
+  for (const auto target : hwy::SupportedAndGeneratedTargets()) {
+    hwy::SetSupportedTargetsForTest(target);
+    work(hwy::TargetName(target));
+  }
+  hwy::SetSupportedTargetsForTest(0);
+}
+
+// What the format says: a code's value, times two to the power of its scale.
+float Meaning(KvDtype dtype, int code, int scale_byte) {
+  const int scale = std::min(100, std::max(-100, scale_byte - 127));
+  if (dtype == KvDtype::kInt8) return std::ldexp(static_cast<float>(static_cast<int8_t>(code)), scale);
+  const int exponent = code >> 3 & 15, mantissa = code & 7;
+  if ((code & 127) == 127) return 0;  // no number
+  const float magnitude = exponent == 0 ? std::ldexp(mantissa, scale - 9) : std::ldexp(8 + mantissa, exponent - 10 + scale);
+  return code & 128 && magnitude > 0 ? -magnitude : magnitude;
+}
+
+TEST_P(KvDtypeTest, EveryCodeUnderEveryScale) {
+  OnEachTarget([&](const std::string& target) {
+    for (int scale = 0; scale < 256; ++scale) {
+      std::vector<uint8_t> packed(PackedRowBytes(256), static_cast<uint8_t>(scale));
+      for (int code = 0; code < 256; ++code) packed[8 + code] = static_cast<uint8_t>(code);
+      std::vector<bf16> row(256);
+      UnpackKvRow(GetParam(), packed.data(), 256, row.data());
+      for (int code = 0; code < 256; ++code) {
+        ASSERT_EQ(row[code].bits, ToBf16(Meaning(GetParam(), code, scale)).bits)
+            << "code " << code << " scale " << scale << " on " << target;
+      }
+    }
+  });
+}
+
+TEST_P(KvDtypeTest, EveryInstructionSetMakesTheSameBits) {
+  std::vector<std::vector<uint8_t>> expected;
+  OnEachTarget([&](const std::string& target) {
+    std::vector<std::vector<uint8_t>> made;
+    for (size_t head_dim : {1, 8, 31, 32, 33, 64, 80, 128}) {
+      for (uint32_t seed = 0; seed < 50; ++seed) {
+        std::vector<bf16> row = RandomRow(head_dim, std::pow(10.0f, static_cast<float>(seed % 25) - 12), seed);
+        std::vector<uint8_t> packed(PackedRowBytes(head_dim));
+        packed.push_back(PackKvRow(GetParam(), row.data(), head_dim, packed.data()));
+        RoundKvRow(GetParam(), row.data(), head_dim);
+        packed.resize(packed.size() + head_dim * sizeof(bf16));
+        std::memcpy(&packed[packed.size() - head_dim * sizeof(bf16)], row.data(), head_dim * sizeof(bf16));
+        made.push_back(packed);
+      }
+    }
+    if (expected.empty()) expected = made;
+    EXPECT_EQ(made, expected) << target;
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(Packed, KvDtypeTest, ::testing::Values(KvDtype::kFp8E4m3, KvDtype::kInt8),
