@@ -14,6 +14,7 @@
 #include "gtest/gtest.h"
 #include "kv_store/client/grpc_kv_client.h"
 #include "tests/support/kv_store_process.h"
+#include "tests/support/patience.h"
 
 namespace hga {
 namespace {
@@ -62,6 +63,23 @@ bool IsBlock(const ChunkHash& chunk, uint32_t layer, const bf16* data) {
   return std::memcmp(expected.data(), data, Geometry().block_bytes()) == 0;
 }
 
+absl::Status StatusOf(const absl::Status& status) { return status; }
+template <typename T>
+absl::Status StatusOf(const absl::StatusOr<T>& answer) {
+  return answer.status();
+}
+bool IsUnanswered(const absl::Status& status) { return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status); }
+
+// For calls to a store that serves: a deadline passed, on a machine that was stopped for one, is no answer.
+template <typename Call>
+auto Answered(Call&& call) {
+  auto answer = call();
+  for (Patience patience; patience.Lasts() && IsUnanswered(StatusOf(answer)); answer = call()) {
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  return answer;
+}
+
 // What a writer has been told is durable.
 struct Acknowledged {
   uint32_t document = 0;
@@ -75,8 +93,7 @@ class KillTest : public ::testing::Test {
 
   std::unique_ptr<GrpcKvClient> Attach() {
     GrpcKvClientOptions options{store_.address(), "kill_test", g_};
-    options.attach_timeout_ms = 30000;
-    auto client = GrpcKvClient::Attach(options);
+    auto client = Answered([&] { return GrpcKvClient::Attach(options); });
     EXPECT_TRUE(client.ok()) << client.status() << store_.log();
     return client.ok() ? *std::move(client) : nullptr;
   }
@@ -164,14 +181,14 @@ class KillTest : public ::testing::Test {
     for (int writer = 0; writer < kWriters; ++writer) {
       const Acknowledged& acked = acked_[writer];
       if (acked.manifest_chunks == 0 || acked.deleting) continue;
-      const auto tokens = client->GetSession(absl::StrCat("w", writer), model_);
+      const auto tokens = Answered([&] { return client->GetSession(absl::StrCat("w", writer), model_); });
       ASSERT_TRUE(tokens.ok()) << tokens.status() << store_.log();
       const std::vector<uint32_t> expected = Tokens(writer, acked.document, kLongest);
       ASSERT_GE(tokens->size(), acked.manifest_chunks * g_.chunk_tokens);
       EXPECT_TRUE(std::equal(tokens->begin(), tokens->end(), expected.begin()));
       for (const ChunkHash& chunk : ChunkHashes(model_, g_, Tokens(writer, acked.document, acked.manifest_chunks))) {
         for (uint32_t layer = 0; layer < g_.layers; ++layer) {
-          const auto got = client->Fetch({{chunk, layer}});
+          const auto got = Answered([&] { return client->Fetch({{chunk, layer}}); });
           ASSERT_TRUE(got.ok()) << got.status();
           ASSERT_TRUE((*got)[0].status.ok()) << "a durable block is gone: " << (*got)[0].status << store_.log();
           ASSERT_TRUE(IsBlock(chunk, layer, (*got)[0].block.data())) << "a durable block came back changed";
@@ -200,8 +217,9 @@ TEST_F(KillTest, NothingAcknowledgedIsLost) {
   const int kills = Kills();
   for (int kill = 0; kill < kills && !HasFailure(); ++kill) {
     const int until = commits_ + 1 + static_cast<int>(Random() % kCommitsBetweenKills);
-    const absl::Time deadline = absl::Now() + absl::Seconds(60);
-    while (commits_ < until && absl::Now() < deadline) absl::SleepFor(absl::Microseconds(300));
+    for (Patience patience; commits_ < until && patience.Lasts(static_cast<uint64_t>(commits_));) {
+      absl::SleepFor(absl::Microseconds(300));
+    }
     EXPECT_GE(commits_, until) << "the writers do not get on\n" << store_.log();
     store_.Kill();
     std::unique_lock<std::shared_mutex> quiet(gate_);
@@ -218,10 +236,11 @@ TEST_F(KillTest, NothingAcknowledgedIsLost) {
   const auto client = Attach();
   ASSERT_NE(client, nullptr);
   KvStoreStats stats;
-  for (int tries = 0; tries < 1000; ++tries) {  // until the store has noticed that the writers left
+  for (Patience patience; patience.Lasts();) {  // until the store has noticed that the writers left
     for (int writer = 0; writer < kWriters; ++writer) client->DeleteSession(absl::StrCat("w", writer)).IgnoreError();
-    ASSERT_TRUE(client->Flush(true).ok());
-    const auto now = client->GetStats();
+    const absl::Status flushed = Answered([&] { return client->Flush(true); });
+    ASSERT_TRUE(flushed.ok()) << flushed;
+    const auto now = Answered([&] { return client->GetStats(); });
     ASSERT_TRUE(now.ok());
     stats = *now;
     if (stats.chunks == 0 && stats.slots_free == stats.slots_total) break;

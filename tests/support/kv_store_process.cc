@@ -13,6 +13,7 @@
 #include "common/base/check.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/health.h"
+#include "tests/support/patience.h"
 
 namespace hga {
 
@@ -38,8 +39,7 @@ absl::Status KvStoreProcess::Start() {
   auto started = Process::Start(argv, folder_ + "/log");
   if (!started.ok()) return started.status();
   process_ = *std::move(started);
-  const absl::Time deadline = absl::Now() + absl::Seconds(60);
-  while (absl::Now() < deadline && process_.running()) {
+  for (Patience patience; patience.Lasts() && process_.running();) {
     if (CheckHealth(Connect(address()), std::chrono::seconds(1)).ok()) return absl::OkStatus();
     absl::SleepFor(absl::Milliseconds(5));
   }
@@ -48,7 +48,7 @@ absl::Status KvStoreProcess::Start() {
 
 void KvStoreProcess::Kill() {
   process_.Signal(SIGKILL);
-  HGA_CHECK(process_.Wait(absl::Seconds(20)).ok());
+  for (Patience patience; process_.running(); absl::SleepFor(absl::Milliseconds(1))) HGA_CHECK(patience.Lasts());
 }
 
 }  // namespace hga
