@@ -13,6 +13,7 @@
 #include "kv_store/store/store_loop.h"
 #include "kv_store/tier/packed_tier.h"
 #include "kv_store/tier/rocks_tier.h"
+#include "kv_store/tier/served_at.h"
 
 namespace hga {
 namespace {
@@ -52,6 +53,7 @@ absl::Status Serve(const KvStoreOptions& o) {
     return absl::OkStatus();
   }
   HGA_ASSIGN_OR_RETURN(auto tier, OpenRocksTier(TierOptions(o)));
+  RemoveServedAt(o.data_dir);  // of one that was killed
   if (o.packed_ram_bytes > 0) {
     tier = std::make_unique<PackedTier>(std::move(tier), o.packed_ram_bytes);
   }
@@ -63,8 +65,11 @@ absl::Status Serve(const KvStoreOptions& o) {
   KvService service(loop.get());
   const DaemonOptions daemon_options{"kv_store", o.listen, o.metrics_listen, kDrainMs, {"OpenSession"}};
   HGA_ASSIGN_OR_RETURN(auto daemon, Daemon::Start(daemon_options, {&service}, registry));
+  const absl::Status said = WriteServedAt(o.data_dir, daemon->address());
+  if (!said.ok()) LogWarning("`hga store` will not find this kv_store by its folder", {{"error", said.message()}});
   daemon->SetServing(true);
   daemon->RunUntilSignal([&] { loop->StopClients(); });
+  RemoveServedAt(o.data_dir);
   // Calls are over: what they committed goes to disk before the process ends.
   return loop->Flush(/*drop_ram=*/false, std::chrono::seconds(o.shutdown_flush_seconds)).status();
 }

@@ -1,6 +1,7 @@
 #include "kv_store/service/kv_service.h"
 
 #include <chrono>
+#include <future>
 #include <utility>
 #include <vector>
 
@@ -17,6 +18,7 @@ namespace {
 namespace pb = kv_store::v1;
 constexpr std::chrono::milliseconds kCancelPoll(20);  // how soon a client that died is noticed
 constexpr std::chrono::seconds kFlushTimeout(60);
+constexpr std::chrono::milliseconds kCompactReport(200);  // how often who asked for it hears of it
 constexpr uint32_t kReclaimDeadlineMs = 50;
 constexpr int kMaxRings = 64;  // each has a thread
 
@@ -38,6 +40,15 @@ pb::AttachEvent AttachedEvent(const AttachedClient& client, const FetchRingServe
   attached->set_lock_byte(client.lock_byte);
   if (ring != nullptr) attached->set_ring_path(ring->path());
   return event;
+}
+
+pb::CompactProgress ProgressOf(const Compaction& compaction, const TierStats& disk) {
+  pb::CompactProgress progress;
+  progress.set_disk_bytes(disk.disk_bytes);
+  progress.set_garbage_bytes(disk.garbage_bytes);
+  progress.set_done_bytes(compaction.done_bytes);
+  progress.set_all_bytes(compaction.all_bytes);
+  return progress;
 }
 
 }  // namespace
@@ -219,13 +230,27 @@ grpc::Status KvService::GetSummaries(Context* context, const pb::GetSummariesReq
 }
 
 grpc::Status KvService::GetStats(Context*, const pb::GetStatsRequest*, pb::GetStatsResponse* response) {
-  ToProto(loop_->GetStats(), loop_->DiskBytes(), response);
+  ToProto(loop_->GetStats(), loop_->DiskStats().disk_bytes, response);
   return grpc::Status::OK;
 }
 
 grpc::Status KvService::Flush(Context*, const pb::FlushRequest* request, pb::FlushResponse* response) {
   return Finish(loop_->Flush(request->drop_ram(), kFlushTimeout),
                 [&](uint64_t dropped) { response->set_blocks_dropped(dropped); });
+}
+
+grpc::Status KvService::Compact(Context* context, const pb::CompactRequest*,
+                                grpc::ServerWriter<pb::CompactProgress>* stream) {
+  Compaction compaction;
+  bool alive = stream->Write(ProgressOf(compaction, loop_->DiskStats()));
+  auto finished = std::async(std::launch::async, [&] { return loop_->Compact(&compaction); });
+  while (finished.wait_for(kCompactReport) != std::future_status::ready) {
+    alive = alive && !context->IsCancelled() && stream->Write(ProgressOf(compaction, loop_->DiskStats()));
+    if (!alive) compaction.cancelled = true;
+  }
+  const absl::Status status = finished.get();
+  if (status.ok()) stream->Write(ProgressOf(compaction, loop_->DiskStats()));
+  return ToGrpc(status);
 }
 
 }  // namespace hga

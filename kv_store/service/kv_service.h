@@ -54,6 +54,8 @@ class KvService : public kv_store::v1::KvStore::Service {
                         kv_store::v1::GetStatsResponse* response) override;
   grpc::Status Flush(Context* context, const kv_store::v1::FlushRequest* request,
                      kv_store::v1::FlushResponse* response) override;
+  grpc::Status Compact(Context* context, const kv_store::v1::CompactRequest* request,
+                       grpc::ServerWriter<kv_store::v1::CompactProgress>* stream) override;
 
  private:
   // nullptr: not asked for, or it cannot be had.

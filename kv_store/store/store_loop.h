@@ -5,6 +5,7 @@
 #ifndef HGA_KV_STORE_STORE_STORE_LOOP_H_
 #define HGA_KV_STORE_STORE_STORE_LOOP_H_
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <future>
@@ -106,7 +107,9 @@ class StoreLoop {
   void CountRingExchange() { metrics_.CountRingExchange(); }
 
   StoreStats GetStats();
-  uint64_t DiskBytes() { return tier_->Stats().disk_bytes; }
+  TierStats DiskStats() { return tier_->Stats(); }
+  // As KvTier::Compact. RESOURCE_EXHAUSTED: another one is under way.
+  absl::Status Compact(Compaction* compaction);
   // Waits until everything committed is durable, then drops clean unheld blocks if asked. UNAVAILABLE: not in
   // time.
   absl::StatusOr<uint64_t> Flush(bool drop_ram, std::chrono::milliseconds timeout);
@@ -168,6 +171,8 @@ class StoreLoop {
   bool writes_fail_ = false;
   std::chrono::steady_clock::time_point next_write_;  // while they fail
   std::vector<std::function<void()>> flush_waiters_;
+
+  std::atomic<bool> compacting_{false};
 
   std::mutex mu_;
   std::condition_variable stop_changed_;

@@ -39,6 +39,12 @@ class GatedTier : public MemoryTier {
     std::lock_guard<std::mutex> lock(mu_);
     return writes_;
   }
+  // Goes on until it is cancelled.
+  absl::Status Compact(Compaction* compaction) override {
+    compaction->all_bytes = 1;
+    while (!compaction->cancelled) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return absl::CancelledError("");
+  }
 
  private:
   std::mutex mu_;
@@ -254,6 +260,25 @@ TEST_F(StoreLoopTest, CommitAckDiskCoversManifestsAndDeletions) {
   ASSERT_TRUE(loop_->DeleteSession("s").ok());
   EXPECT_TRUE(tier_->SessionNames().empty());
   EXPECT_TRUE(tier_->ChunksWithBlocks().empty());
+}
+
+TEST_F(StoreLoopTest, OneCompactionAtATimeAndTheStoreGoesOn) {
+  Start();
+  Compaction first, second;
+  absl::Status ended;
+  std::thread compacting([&] { ended = loop_->Compact(&first); });
+  EXPECT_TRUE(Eventually([&] { return first.all_bytes == 1; }));
+  EXPECT_EQ(loop_->Compact(&second).code(), StatusCode::kResourceExhausted);
+  const auto session = loop_->OpenSession(client_.id, "s", model_, {});
+  ASSERT_TRUE(session.ok());
+  EXPECT_TRUE(CommitNext(*session).ok());
+  EXPECT_TRUE(loop_->Fetch(client_.id, {{chain_[0], 0}}).ok());
+  EXPECT_TRUE(loop_->Flush(false, std::chrono::seconds(20)).ok());
+  first.cancelled = true;
+  compacting.join();
+  EXPECT_EQ(ended.code(), StatusCode::kCancelled);
+  second.cancelled = true;
+  EXPECT_EQ(loop_->Compact(&second).code(), StatusCode::kCancelled) << "the next one may begin";
 }
 
 }  // namespace

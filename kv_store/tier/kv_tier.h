@@ -3,6 +3,7 @@
 #ifndef HGA_KV_STORE_TIER_KV_TIER_H_
 #define HGA_KV_STORE_TIER_KV_TIER_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -103,6 +104,12 @@ struct TierStats {
   uint64_t written_bytes() const { return flush_written_bytes + wal_written_bytes + compaction_written_bytes; }
 };
 
+// A compaction under way, seen from another thread.
+struct Compaction {
+  std::atomic<bool> cancelled{false};  // set by who watches: end soon
+  std::atomic<uint64_t> done_bytes{0}, all_bytes{0};  // of files to rewrite; all: 0 until known
+};
+
 // Thread-safe: Write is called by one thread, reads by several.
 class KvTier {
  public:
@@ -126,6 +133,10 @@ class KvTier {
   // session's name.
   virtual absl::Status ForEachChunk(absl::FunctionRef<void(Scanned<ChunkRecord>)> visit) = 0;
   virtual absl::Status ForEachSession(absl::FunctionRef<void(Scanned<SessionRecord>)> visit) = 0;
+
+  // Gives the room of everything that was deleted back, a bounded part at a time; reads and writes go on. One call at a
+  // time. CANCELLED; RESOURCE_EXHAUSTED: no room to move what is left. What was done until then stays done.
+  virtual absl::Status Compact(Compaction* compaction) = 0;
 
   virtual TierStats Stats() = 0;
 };

@@ -38,6 +38,7 @@ class PackedTier : public KvTier {
   absl::Status ForEachSession(absl::FunctionRef<void(Scanned<SessionRecord>)> visit) override {
     return disk_->ForEachSession(visit);
   }
+  absl::Status Compact(Compaction* compaction) override { return disk_->Compact(compaction); }
   TierStats Stats() override;
 
  private:

@@ -10,9 +10,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
-#include "common/base/serial_executor.h"
 #include "common/base/status.h"
 #include "kv_store/tier/record_codec.h"
+#include "kv_store/tier/rocks_garbage.h"
 #include "kv_store/tier/rocks_options.h"
 #include "kv_store/tier/rocks_stats.h"
 #include "rocksdb/db.h"
@@ -26,7 +26,6 @@ constexpr const char* kFamilyNames[kFamilies] = {"default", "blocks", "chunks", 
 constexpr char kGeometryKey[] = "geometry";
 constexpr char kUnfinishedKey[] = "unfinished";
 constexpr size_t kBytesPerMultiGet = 2 << 20;       // what one reader holds beside the slots
-constexpr uint64_t kMinGarbage = 64ull << 20;
 constexpr uint64_t kSpareBytes = 8ull << 20;        // index, log and manifest grow as well
 constexpr char kVersionKey[] = "version";
 
@@ -66,8 +65,7 @@ class RocksTier : public KvTier {
 
   ~RocksTier() override {
     if (db_ == nullptr) return;
-    db_->DisableManualCompaction();  // a garbage collection under way ends early
-    janitor_.reset();
+    garbage_.reset();
     for (rocksdb::ColumnFamilyHandle* family : families_) db_->DestroyColumnFamilyHandle(family);
     db_->Close();
   }
@@ -89,7 +87,9 @@ class RocksTier : public KvTier {
   }
 
   absl::Status Write(const WriteStep& step) override {
-    HGA_RETURN_IF_ERROR(MakeRoom(step));
+    if (!step.put_chunks.empty()) {
+      HGA_RETURN_IF_ERROR(garbage_->MakeRoom(step.put_chunks.size() * chunk_bytes() + kSpareBytes));
+    }
     const bool past_log = step.put_chunks.size() * chunk_bytes() >= options_.past_log_bytes;
     if (past_log) HGA_RETURN_IF_ERROR(WritePastLog(step));
     rocksdb::WriteBatch batch;
@@ -116,11 +116,7 @@ class RocksTier : public KvTier {
     if (!unfinished_.empty()) batch.Delete(families_[kDefault], kUnfinishedKey);
     HGA_RETURN_IF_ERROR(WriteSynced(&batch));
     unfinished_.clear();
-    dead_bytes_ += (step.delete_chunks.size() + step.drop_blocks.size()) * chunk_bytes();
-    if (dead_bytes_ >= std::max(kMinGarbage, DiskBytes() / 8)) {
-      dead_bytes_ = 0;
-      janitor_->Post([this] { CollectGarbage(0); });
-    }
+    garbage_->Deleted((step.delete_chunks.size() + step.drop_blocks.size()) * chunk_bytes());
     return absl::OkStatus();
   }
 
@@ -163,11 +159,11 @@ class RocksTier : public KvTier {
     return Scan<SessionRecord>(kSessions, DecodeSession, visit);
   }
 
-  uint64_t DiskBytes() const { return FolderBytes(options_.data_dir); }
+  absl::Status Compact(Compaction* compaction) override { return garbage_->Compact(compaction); }
 
   TierStats Stats() override {
     TierStats stats = RocksStats(db_.get(), families_, *shared_.statistics, options_.data_dir);
-    stats.garbage_bytes += dead_bytes_;
+    stats.garbage_bytes += garbage_->deleted_bytes();
     stats.memory_bytes = shared_.cache->GetUsage();
     stats.memory_budget_bytes = options_.memory_bytes;
     return stats;
@@ -188,7 +184,9 @@ class RocksTier : public KvTier {
         options.read_only ? rocksdb::DB::OpenForReadOnly(database, options.data_dir, descriptors, &families_, &db)
                           : rocksdb::DB::Open(database, options.data_dir, descriptors, &families_, &db);
     db_.reset(db);
-    if (status.ok()) janitor_ = std::make_unique<SerialExecutor>();
+    if (status.ok()) {
+      garbage_ = std::make_unique<RocksGarbage>(db, families_, families_[kBlocks], options.data_dir, options.disk_bytes);
+    }
     return status;
   }
 
@@ -234,51 +232,6 @@ class RocksTier : public KvTier {
     batch.Delete(families_[kDefault], kUnfinishedKey);
     LogInfo(chunks.size(), " chunks were being written when the store ended; what is there of them is deleted");
     return WriteSynced(&batch);
-  }
-
-  // Keeps the folder within its budget: collects garbage first, then refuses.
-  absl::Status MakeRoom(const WriteStep& step) {
-    if (options_.disk_bytes == 0 || step.put_chunks.empty()) return absl::OkStatus();
-    const uint64_t wanted = step.put_chunks.size() * chunk_bytes() + kSpareBytes;
-    if (DiskBytes() + wanted <= options_.disk_bytes) return absl::OkStatus();
-    dead_bytes_ = 0;
-    janitor_->Run([&] { CollectGarbage(wanted); });
-    const uint64_t used = DiskBytes();
-    if (used + wanted <= options_.disk_bytes) return absl::OkStatus();
-    return absl::ResourceExhaustedError(absl::StrCat("--disk_bytes ", options_.disk_bytes, " is used up: ", used,
-                                                     " bytes on disk, ", wanted, " more wanted"));
-  }
-
-  // Gives the space of deleted blocks back. First only the index is compacted, which drops blob files that are dead
-  // as a whole; then live blobs of the oldest files are moved, until garbage is a sixth or `wanted` bytes are free.
-  void CollectGarbage(uint64_t wanted) {
-    rocksdb::CompactRangeOptions compact;
-    compact.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
-    compact.blob_garbage_collection_policy = rocksdb::BlobGarbageCollectionPolicy::kDisable;
-    for (const Family family : {kBlocks, kSummaries})
-      db_->CompactRange(compact, families_[family], nullptr, nullptr);
-    rocksdb::ColumnFamilyMetaData blocks;
-    db_->GetColumnFamilyMetaData(families_[kBlocks], &blocks);
-    uint64_t garbage = 0, total = 0;
-    for (const auto& file : blocks.blob_files) {
-      garbage += file.garbage_blob_bytes;
-      total += file.blob_file_size;
-    }
-    const uint64_t used = DiskBytes();
-    const bool full = wanted > 0 && used + wanted > options_.disk_bytes;
-    const uint64_t goal = full ? std::min(garbage, used + wanted - options_.disk_bytes)
-                               : garbage > total / 3 ? garbage - total / 6 : 0;
-    if (goal == 0) return;
-    std::sort(blocks.blob_files.begin(), blocks.blob_files.end(),
-              [](const auto& a, const auto& b) { return a.blob_file_number < b.blob_file_number; });
-    size_t files = 0;
-    for (uint64_t freed = 0; files < blocks.blob_files.size() && freed < goal; ++files)
-      freed += blocks.blob_files[files].garbage_blob_bytes;
-    compact.blob_garbage_collection_policy = rocksdb::BlobGarbageCollectionPolicy::kForce;
-    compact.blob_garbage_collection_age_cutoff =
-        std::min(1.0, (static_cast<double>(files) + 0.5) / static_cast<double>(blocks.blob_files.size()));
-    db_->CompactRange(compact, families_[kBlocks], nullptr, nullptr);
-    LogInfo("disk: ", used, " bytes before, ", DiskBytes(), " after collecting garbage");
   }
 
   // A new store gets this version; one of another version is left as it is.
@@ -399,9 +352,8 @@ class RocksTier : public KvTier {
   std::vector<rocksdb::ColumnFamilyHandle*> families_;
   RocksTierOptions options_;  // constant after Open
   RocksShared shared_;
-  std::unique_ptr<SerialExecutor> janitor_;
+  std::unique_ptr<RocksGarbage> garbage_;
   std::set<ChunkHash> unfinished_;  // of Write's thread: blocks that may be there without a record
-  std::atomic<uint64_t> dead_bytes_{0};  // deleted since the last collection
   std::string packed_;              // of Write's thread
   std::atomic<uint32_t> layers_{0}, head_dim_{0};
   std::atomic<size_t> block_bytes_{0};

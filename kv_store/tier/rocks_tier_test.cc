@@ -1,121 +1,20 @@
 #include "kv_store/tier/rocks_tier.h"
 
-#include <stdlib.h>
-
 #include <deque>
 #include <filesystem>
-#include <functional>
 #include <map>
 
 #include "gtest/gtest.h"
 #include "kv_store/tier/record_codec.h"
+#include "kv_store/tier/testing_rocks_tier.h"
 #include "rocksdb/db.h"
 
 namespace hga {
 namespace {
 
-KvGeometry SmallGeometry() {
-  KvGeometry g;
-  g.layers = 3;
-  g.query_heads = 2;
-  g.kv_heads = 1;
-  g.head_dim = 16;
-  return g;
-}
-
-// A chunk with recognisable bytes in each layer.
-struct SampleChunk {
-  explicit SampleChunk(const std::string& name) {
-    const KvGeometry g = SmallGeometry();
-    ChunkRecord record;
-    record.hash = HashBytes(name);
-    record.parent = HashBytes("parent");
-    record.token_ids.assign(g.chunk_tokens, 5);
-    for (uint32_t layer = 0; layer < g.layers; ++layer) {
-      bytes.emplace_back(g.block_bytes(), static_cast<char>(name[0] + layer));
-      record.checksums.push_back(BlockChecksum(bytes.back().data(), bytes.back().size()));
-    }
-    write.record = std::make_shared<ChunkRecord>(record);
-    write.summary = std::make_shared<SummaryRecord>(SummaryRecord{"mean", std::string(5000, 's')});
-    for (const std::string& b : bytes) write.blocks.push_back(reinterpret_cast<const uint8_t*>(b.data()));
-  }
-  BlockName block(uint32_t layer) const { return {write.record->hash, layer}; }
-
-  std::vector<std::string> bytes;
-  ChunkWrite write;
-};
-
-class RocksTierTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    char dir[] = "/tmp/hga.XXXXXX";
-    ASSERT_NE(::mkdtemp(dir), nullptr);
-    dir_ = dir;
-    Reopen();
-  }
-  void TearDown() override {
-    tier_.reset();
-    std::filesystem::remove_all(dir_);
-  }
-  void Reopen() {
-    tier_.reset();
-    options_.data_dir = dir_ + "/data";
-    auto tier = OpenRocksTier(options_);
-    ASSERT_TRUE(tier.ok()) << tier.status();
-    tier_ = *std::move(tier);
-  }
-  void Put(const SampleChunk& chunk) {
-    WriteStep step;
-    step.put_chunks.push_back(chunk.write);
-    ASSERT_TRUE(tier_->Write(step).ok());
-  }
-  absl::Status Read(const BlockName& name, std::string* out) {
-    out->assign(SmallGeometry().block_bytes(), '\0');
-    BlockRead read;
-    read.name = name;
-    read.out = reinterpret_cast<uint8_t*>(&(*out)[0]);
-    tier_->ReadBlocks(absl::MakeSpan(&read, 1));
-    return read.status;
-  }
-  // Changes a stored value behind the tier's back.
-  void Tamper(const std::string& family, const std::string& key_prefix) {
-    Behind(family, [&](rocksdb::DB* db, rocksdb::ColumnFamilyHandle* handle) {
-      std::unique_ptr<rocksdb::Iterator> it(db->NewIterator(rocksdb::ReadOptions(), handle));
-      for (it->Seek(key_prefix); it->Valid() && it->key().starts_with(key_prefix); it->Next()) {
-        std::string value = it->value().ToString();
-        value[value.size() / 2] ^= 1;
-        ASSERT_TRUE(db->Put(rocksdb::WriteOptions(), handle, it->key(), value).ok());
-      }
-    });
-    ASSERT_TRUE(tier_->GetGeometry().ok());
-  }
-  // Opens the database itself, and the tier again afterwards.
-  void Behind(const std::string& family,
-              const std::function<void(rocksdb::DB*, rocksdb::ColumnFamilyHandle*)>& work, bool reopen = true) {
-    tier_.reset();
-    std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
-    std::vector<rocksdb::ColumnFamilyHandle*> handles;
-    for (const char* name : {"default", "blocks", "chunks", "summaries", "sessions"}) {
-      descriptors.emplace_back(name, rocksdb::ColumnFamilyOptions());
-    }
-    rocksdb::DB* db = nullptr;
-    ASSERT_TRUE(rocksdb::DB::Open(rocksdb::DBOptions(), dir_ + "/data", descriptors, &handles, &db).ok());
-    for (rocksdb::ColumnFamilyHandle* handle : handles) {
-      if (handle->GetName() == family) work(db, handle);
-    }
-    for (rocksdb::ColumnFamilyHandle* handle : handles) db->DestroyColumnFamilyHandle(handle);
-    delete db;
-    if (reopen) Reopen();
-  }
-
-  std::string dir_;
-  RocksTierOptions options_;
-  std::unique_ptr<KvTier> tier_;
-};
-
 TEST_F(RocksTierTest, KeepsEverythingAcrossReopen) {
   EXPECT_EQ(tier_->GetGeometry().status().code(), absl::StatusCode::kNotFound);
-  ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
+  ASSERT_TRUE(tier_->SetGeometry(SampleGeometry()).ok());
   const SampleChunk a("a");
   Put(a);
   WriteStep step;
@@ -123,7 +22,7 @@ TEST_F(RocksTierTest, KeepsEverythingAcrossReopen) {
   ASSERT_TRUE(tier_->Write(step).ok());
   Reopen();
   ASSERT_TRUE(tier_->GetGeometry().ok());
-  EXPECT_TRUE(*tier_->GetGeometry() == SmallGeometry());
+  EXPECT_TRUE(*tier_->GetGeometry() == SampleGeometry());
   std::string out;
   for (uint32_t layer = 0; layer < 3; ++layer) {
     ASSERT_TRUE(Read(a.block(layer), &out).ok());
@@ -139,7 +38,7 @@ TEST_F(RocksTierTest, KeepsEverythingAcrossReopen) {
 }
 
 TEST_F(RocksTierTest, DeletesBeforeItPuts) {
-  ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
+  ASSERT_TRUE(tier_->SetGeometry(SampleGeometry()).ok());
   const SampleChunk a("a"), b("b");
   Put(a);
   WriteStep step;
@@ -153,7 +52,7 @@ TEST_F(RocksTierTest, DeletesBeforeItPuts) {
 }
 
 TEST_F(RocksTierTest, FlippedBitIsDataLoss) {
-  ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
+  ASSERT_TRUE(tier_->SetGeometry(SampleGeometry()).ok());
   const SampleChunk a("a"), b("b");
   Put(a);
   Put(b);
@@ -165,7 +64,7 @@ TEST_F(RocksTierTest, FlippedBitIsDataLoss) {
 }
 
 TEST_F(RocksTierTest, DamagedChunkRecordIsSaidToBe) {
-  ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
+  ASSERT_TRUE(tier_->SetGeometry(SampleGeometry()).ok());
   const SampleChunk a("a"), b("b");
   Put(a);
   Put(b);
@@ -178,7 +77,7 @@ TEST_F(RocksTierTest, DamagedChunkRecordIsSaidToBe) {
 }
 
 TEST_F(RocksTierTest, TokenIdsWithoutBlocks) {
-  ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
+  ASSERT_TRUE(tier_->SetGeometry(SampleGeometry()).ok());
   WriteStep step;
   step.put_tokens.push_back({HashBytes("c"), HashBytes("p"), {1, 2}, {}});
   ASSERT_TRUE(tier_->Write(step).ok());
@@ -189,7 +88,7 @@ TEST_F(RocksTierTest, TokenIdsWithoutBlocks) {
 }
 
 TEST_F(RocksTierTest, DroppedBlocksLeaveTheirTokenIds) {
-  ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
+  ASSERT_TRUE(tier_->SetGeometry(SampleGeometry()).ok());
   const SampleChunk a("a"), b("b");
   Put(a);
   Put(b);
@@ -217,7 +116,7 @@ TEST_F(RocksTierTest, DroppedBlocksLeaveTheirTokenIds) {
 }
 
 TEST_F(RocksTierTest, AnotherVersionIsRefusedAndLeftAsItIs) {
-  ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
+  ASSERT_TRUE(tier_->SetGeometry(SampleGeometry()).ok());
   const SampleChunk a("a");
   Put(a);
   for (const std::string& stored : {EncodeStoreVersion(kStoreVersion + 1), std::string()}) {
@@ -242,12 +141,12 @@ TEST_F(RocksTierTest, SecondOpenOfTheFolderIsRefused) {
 TEST_F(RocksTierTest, LargeStepsPassTheLogAndSurvive) {
   options_.past_log_bytes = 1;
   Reopen();
-  ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
+  ASSERT_TRUE(tier_->SetGeometry(SampleGeometry()).ok());
   const SampleChunk a("a"), b("b");
   const uint64_t log_before = tier_->Stats().wal_written_bytes;
   Put(a);
   Put(b);
-  EXPECT_LT(tier_->Stats().wal_written_bytes - log_before, SmallGeometry().block_bytes());
+  EXPECT_LT(tier_->Stats().wal_written_bytes - log_before, SampleGeometry().block_bytes());
   Reopen();
   ASSERT_TRUE(tier_->GetGeometry().ok());
   std::string out;
@@ -261,7 +160,7 @@ TEST_F(RocksTierTest, LargeStepsPassTheLogAndSurvive) {
 TEST_F(RocksTierTest, SameChunkDeletedAndPutPastTheLogIsThere) {
   options_.past_log_bytes = 1;
   Reopen();
-  ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
+  ASSERT_TRUE(tier_->SetGeometry(SampleGeometry()).ok());
   const SampleChunk a("a");
   Put(a);
   WriteStep step;
@@ -276,7 +175,7 @@ TEST_F(RocksTierTest, SameChunkDeletedAndPutPastTheLogIsThere) {
 TEST_F(RocksTierTest, BlocksWithoutRecordAreDeletedAtTheNextStart) {
   options_.past_log_bytes = 1;
   Reopen();
-  ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
+  ASSERT_TRUE(tier_->SetGeometry(SampleGeometry()).ok());
   const SampleChunk a("a"), b("b");
   Put(a);
   Put(b);
@@ -294,7 +193,7 @@ TEST_F(RocksTierTest, KeepsItsDiskBudgetWhileOldChunksAreDeleted) {
   options_.disk_bytes = 32 << 20;
   options_.memory_bytes = 16 << 20;
   Reopen();
-  KvGeometry g = SmallGeometry();
+  KvGeometry g = SampleGeometry();
   g.kv_heads = g.query_heads = 8;
   g.head_dim = 128;  // 256 KiB a block
   ASSERT_TRUE(tier_->SetGeometry(g).ok());
@@ -333,7 +232,7 @@ TEST_F(RocksTierTest, KeepsItsDiskBudgetWhileOldChunksAreDeleted) {
 TEST_F(RocksTierTest, PacksWhatWasRoundedAndKeepsTheRest) {
   options_.kv_dtype = KvDtype::kInt8;
   Reopen();
-  const KvGeometry g = SmallGeometry();
+  const KvGeometry g = SampleGeometry();
   ASSERT_TRUE(tier_->SetGeometry(g).ok());
   SampleChunk a("a");  // its bytes are no rounded values
   SampleChunk b("b");
@@ -377,7 +276,7 @@ TEST_F(RocksTierTest, PacksWhatWasRoundedAndKeepsTheRest) {
 TEST_F(RocksTierTest, RefusesWhenItsDiskBudgetIsFullOfLiveBlocks) {
   options_.disk_bytes = 12 << 20;
   Reopen();
-  ASSERT_TRUE(tier_->SetGeometry(SmallGeometry()).ok());
+  ASSERT_TRUE(tier_->SetGeometry(SampleGeometry()).ok());
   absl::Status status;
   for (int i = 0; i < 2000 && status.ok(); ++i) {
     const SampleChunk chunk(std::to_string(i));

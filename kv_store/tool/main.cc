@@ -1,9 +1,12 @@
-// kv_store_tool: what `hga store` runs, on a store that is served only as far as it changes nothing.
+// kv_store_tool: what `hga store` runs, on a stopped store, beside a kv_store that serves it or, for what changes
+// something, through it.
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <iostream>
 
 #include "CLI/CLI.hpp"
@@ -13,8 +16,10 @@
 #include "common/base/log.h"
 #include "common/base/status.h"
 #include "kv_store/tier/rocks_tier.h"
-#include "kv_store/tool/compact.h"
+#include "kv_store/tier/served_at.h"
+#include "kv_store/tool/import.h"
 #include "kv_store/tool/maintenance.h"
+#include "kv_store/tool/served_store.h"
 #include "nlohmann/json.hpp"
 
 namespace hga {
@@ -22,10 +27,11 @@ namespace {
 
 namespace fs = std::filesystem;
 constexpr int kAttempts = 3;  // at a store whose blocks are moved while they are read
+constexpr std::chrono::milliseconds kWatch(100);  // a compaction
 constexpr char kPackagedFolder[] = "/var/lib/hga/kv_store";
 
 struct ToolOptions {
-  std::string data_dir, session, file, as;
+  std::string data_dir, kv_store, session, file, as;
   bool json = false, quiet = false;
 };
 
@@ -58,10 +64,27 @@ absl::StatusOr<std::unique_ptr<KvTier>> Open(const ToolOptions& o, bool may_make
   }
   RocksTierOptions options;
   options.data_dir = o.data_dir;
-  auto tier = OpenRocksTier(options);
-  if (!absl::IsFailedPrecondition(tier.status())) return tier;
-  return absl::FailedPreconditionError(absl::StrCat(std::string(tier.status().message()),
-                                                    "; this command needs a store that no kv_store serves"));
+  return OpenRocksTier(options);
+}
+
+// The kv_store to ask. Empty: none, the store was opened here.
+absl::StatusOr<std::string> Server(const ToolOptions& o, const absl::Status& opened) {
+  if (!o.kv_store.empty() || opened.ok()) return o.kv_store;
+  if (!IsServed(opened)) return opened;
+  const auto address = ReadServedAt(o.data_dir);
+  if (address.ok()) return address;
+  return absl::FailedPreconditionError(
+      absl::StrCat(std::string(opened.message()), "; say with --kv_store ADDRESS where it can be asked"));
+}
+
+// On stderr, at each twentieth.
+Progress Show(const ToolOptions& o, const std::string& of_what) {
+  return [quiet = o.quiet, of_what, shown = uint64_t{0}](uint64_t done, uint64_t all) mutable {
+    const uint64_t part = all == 0 ? 0 : done * 20 / all;
+    if (quiet || part == shown) return;
+    shown = part;
+    std::cerr << done << " of " << all << " " << of_what << "\n";
+  };
 }
 
 absl::Status Report(const ToolOptions& o, const StoreReport& r, bool read, bool served) {
@@ -88,12 +111,7 @@ absl::Status Report(const ToolOptions& o, const StoreReport& r, bool read, bool 
 }
 
 absl::Status Inspect(const ToolOptions& o, bool read) {
-  uint64_t shown = 0;
-  const auto progress = [&](uint64_t done, uint64_t all) {
-    if (o.quiet || !read || (done < all && done * 20 / all == shown)) return;
-    shown = done * 20 / all;
-    std::cerr << done << " of " << all << " chunks\n";
-  };
+  const Progress progress = read ? Show(o, "chunks") : nullptr;
   {
     const auto tier = Open(o, false);
     if (tier.ok()) {
@@ -112,9 +130,24 @@ absl::Status Inspect(const ToolOptions& o, bool read) {
   return Report(o, *report, read, /*served=*/true);
 }
 
+// (bytes on disk before, after)
+absl::StatusOr<std::pair<uint64_t, uint64_t>> CompactHere(KvTier* tier, const Progress& progress) {
+  const uint64_t before = tier->Stats().disk_bytes;
+  Compaction compaction;
+  auto finished = std::async(std::launch::async, [&] { return tier->Compact(&compaction); });
+  while (finished.wait_for(kWatch) != std::future_status::ready) progress(compaction.done_bytes, compaction.all_bytes);
+  HGA_RETURN_IF_ERROR(finished.get());
+  return std::make_pair(before, tier->Stats().disk_bytes);
+}
+
 absl::Status Compact(const ToolOptions& o) {
-  HGA_RETURN_IF_ERROR(Open(o, false).status());  // is it there, unused, and of this version
-  HGA_ASSIGN_OR_RETURN(const auto bytes, CompactStore(o.data_dir));
+  absl::StatusOr<std::unique_ptr<KvTier>> tier;
+  if (o.kv_store.empty()) tier = Open(o, false);
+  HGA_ASSIGN_OR_RETURN(const std::string server, Server(o, tier.status()));
+  const Progress progress = Show(o, "bytes rewritten");
+  const auto compacted = server.empty() ? CompactHere(tier->get(), progress) : CompactServed(server, progress);
+  HGA_RETURN_IF_ERROR(compacted.status());
+  const std::pair<uint64_t, uint64_t>& bytes = *compacted;
   if (o.json) {
     std::cout << nlohmann::json({{"disk_bytes_before", bytes.first}, {"disk_bytes", bytes.second}}).dump() << std::endl;
   } else {
@@ -146,8 +179,14 @@ absl::Status Export(const ToolOptions& o) {
 absl::Status Import(const ToolOptions& o) {
   std::ifstream in(o.file, std::ios::binary);
   if (!in) return absl::NotFoundError(absl::StrCat("cannot read ", o.file));
-  HGA_ASSIGN_OR_RETURN(const auto tier, Open(o, true));
-  const auto name = ImportSession(tier.get(), o.as, &in);
+  absl::StatusOr<std::unique_ptr<KvTier>> tier;
+  if (o.kv_store.empty()) tier = Open(o, true);
+  HGA_ASSIGN_OR_RETURN(const std::string server, Server(o, tier.status()));
+  auto file = SessionFileReader::Open(&in);
+  if (!file.ok()) return absl::Status(file.status().code(), absl::StrCat(o.file, ": ", file.status().message()));
+  const Progress progress = Show(o, "chunks");
+  const auto name = server.empty() ? ImportSession(tier->get(), o.as, &*file, progress)
+                                   : ImportServed(server, o.as, &*file, progress);
   if (!name.ok()) return absl::Status(name.status().code(), absl::StrCat(o.file, ": ", name.status().message()));
   std::cout << (o.json ? nlohmann::json({{"imported", *name}}).dump() : absl::StrCat("imported ", *name)) << std::endl;
   return absl::OkStatus();
@@ -157,9 +196,11 @@ int Run(int argc, const char* const* argv) {
   ToolOptions o;
   o.data_dir = DefaultFolder();
   absl::Status status;
-  CLI::App app("Looks after a store; compact and import need one that no kv_store serves", "hga store");
+  CLI::App app("Looks after a store, stopped or served by a kv_store", "hga store");
   app.require_subcommand(1)->fallthrough();
   app.add_option("--data_dir,--data-dir", o.data_dir, "Folder of the store")->capture_default_str();
+  app.add_option("--kv_store,--kv-store", o.kv_store,
+                 "compact, import: the kv_store to ask, unix:/path or host:port; default: who serves --data_dir, if anyone");
   app.add_flag("--json", o.json, "The result as one JSON object");
   app.add_flag("--quiet,-q", o.quiet, "No progress");
   app.add_subcommand("verify", "Reads everything and checks it; exit code 1 if anything is damaged")

@@ -1,8 +1,8 @@
-// Sessions to files and back.
+#include "kv_store/tool/session_file.h"
+
 #include <algorithm>
 #include <cstring>
 #include <istream>
-#include <memory>
 #include <ostream>
 #include <utility>
 
@@ -10,7 +10,6 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "kv_store/tier/record_codec.h"
-#include "kv_store/tool/maintenance.h"
 
 namespace hga {
 namespace {
@@ -40,83 +39,19 @@ absl::StatusOr<std::string> TakeFrame(std::istream* in) {
   return bytes;
 }
 
-template <typename Record>
-absl::StatusOr<Record> FindRecord(absl::Status (KvTier::*scan)(absl::FunctionRef<void(Scanned<Record>)>), KvTier* tier,
-                                  const std::string& key, const std::string& what) {
-  absl::StatusOr<Record> found = absl::NotFoundError(absl::StrCat("no ", what));
-  HGA_RETURN_IF_ERROR((tier->*scan)([&](Scanned<Record> scanned) {
-    if (scanned.key == key) found = std::move(scanned.record);
+absl::StatusOr<SessionRecord> FindSession(KvTier* tier, const std::string& name) {
+  absl::StatusOr<SessionRecord> found = absl::NotFoundError(absl::StrCat("no session '", name, "'"));
+  HGA_RETURN_IF_ERROR(tier->ForEachSession([&](Scanned<SessionRecord> scanned) {
+    if (scanned.key == name) found = std::move(scanned.record);
   }));
   return found;
-}
-
-// One chunk of a file on its way into the store.
-class ChunkImport {
- public:
-  ChunkImport(KvTier* tier, const KvGeometry& geometry) : tier_(tier), geometry_(geometry) {}
-
-  absl::Status Take(const ChunkHash& expected, const ChunkHash& parent, std::istream* in) {
-    HGA_ASSIGN_OR_RETURN(const std::string bytes, TakeFrame(in));
-    HGA_ASSIGN_OR_RETURN(ChunkRecord record, DecodeChunk(bytes));
-    if (record.hash != expected || record.parent != parent || record.token_ids.size() != geometry_.chunk_tokens ||
-        NextChunkHash(parent, record.token_ids) != expected) {
-      return absl::InvalidArgumentError("a chunk of the file does not follow from its token ids");
-    }
-    WriteStep step;
-    if (record.checksums.empty()) {
-      step.put_tokens.push_back(std::move(record));
-      return tier_->Write(step);
-    }
-    if (record.checksums.size() != geometry_.layers) {
-      return absl::InvalidArgumentError("a chunk has another number of layers");
-    }
-    HGA_ASSIGN_OR_RETURN(const std::string summary_bytes, TakeFrame(in));
-    HGA_ASSIGN_OR_RETURN(SummaryRecord summary, DecodeSummary(summary_bytes));
-    std::vector<std::vector<uint8_t>> blocks(geometry_.layers);
-    ChunkWrite write;
-    for (uint32_t layer = 0; layer < geometry_.layers; ++layer) {
-      HGA_ASSIGN_OR_RETURN(const std::string block, TakeFrame(in));
-      if (block.size() != kBlockHeaderBytes + geometry_.block_bytes()) {
-        return absl::DataLossError("a block has another size");
-      }
-      blocks[layer].resize(geometry_.block_bytes());
-      HGA_ASSIGN_OR_RETURN(const uint64_t checksum, DecodeBlock(block, geometry_.block_bytes(), blocks[layer].data()));
-      const bool plain = block.compare(0, kBlockHeaderBytes, EncodeBlockHeader(checksum)) == 0;
-      if (!plain || checksum != record.checksums[layer]) {
-        return absl::DataLossError("a block is another than its chunk's record says");
-      }
-      write.blocks.push_back(blocks[layer].data());
-    }
-    write.record = std::make_shared<const ChunkRecord>(std::move(record));
-    write.summary = std::make_shared<const SummaryRecord>(std::move(summary));
-    step.put_chunks.push_back(std::move(write));
-    return tier_->Write(step);
-  }
-
- private:
-  KvTier* const tier_;
-  const KvGeometry geometry_;
-};
-
-absl::StatusOr<KvGeometry> TakeGeometry(KvTier* tier, std::istream* in) {
-  HGA_ASSIGN_OR_RETURN(const std::string bytes, TakeFrame(in));
-  HGA_ASSIGN_OR_RETURN(const KvGeometry geometry, DecodeGeometry(bytes));
-  const auto own = tier->GetGeometry();
-  if (absl::IsNotFound(own.status())) {
-    HGA_RETURN_IF_ERROR(tier->SetGeometry(geometry));
-    return geometry;
-  }
-  HGA_RETURN_IF_ERROR(own.status());
-  if (*own == geometry) return geometry;
-  return absl::FailedPreconditionError("the store holds K/V of another shape than the file");
 }
 
 }  // namespace
 
 absl::Status ExportSession(KvTier* tier, const std::string& name, std::ostream* out) {
   HGA_ASSIGN_OR_RETURN(const KvGeometry geometry, tier->GetGeometry());
-  HGA_ASSIGN_OR_RETURN(const SessionRecord session, FindRecord<SessionRecord>(&KvTier::ForEachSession, tier, name,
-                                                                             absl::StrCat("session '", name, "'")));
+  HGA_ASSIGN_OR_RETURN(const SessionRecord session, FindSession(tier, name));
   absl::flat_hash_map<ChunkHash, ChunkRecord> records;
   for (const ChunkHash& hash : session.chunks) records[hash];
   HGA_RETURN_IF_ERROR(tier->ForEachChunk([&](Scanned<ChunkRecord> scanned) {
@@ -148,33 +83,59 @@ absl::Status ExportSession(KvTier* tier, const std::string& name, std::ostream* 
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> ImportSession(KvTier* tier, const std::string& as, std::istream* in) {
+SessionFileReader::SessionFileReader(std::istream* in, const KvGeometry& geometry, SessionRecord session)
+    : in_(in), geometry_(geometry), session_(std::move(session)), parent_(SeedHash(session_.model, geometry)) {}
+
+absl::StatusOr<SessionFileReader> SessionFileReader::Open(std::istream* in) {
   char magic[kMagicBytes] = {};
   if (!in->read(magic, kMagicBytes) || std::memcmp(magic, kMagic, kMagicBytes) != 0) {
     return absl::InvalidArgumentError("this is no session file of version 1");
   }
-  HGA_ASSIGN_OR_RETURN(const KvGeometry geometry, TakeGeometry(tier, in));
-  HGA_ASSIGN_OR_RETURN(const std::string bytes, TakeFrame(in));
+  HGA_ASSIGN_OR_RETURN(std::string bytes, TakeFrame(in));
+  HGA_ASSIGN_OR_RETURN(const KvGeometry geometry, DecodeGeometry(bytes));
+  HGA_ASSIGN_OR_RETURN(bytes, TakeFrame(in));
   HGA_ASSIGN_OR_RETURN(SessionRecord session, DecodeSession(bytes));
-  if (!as.empty()) session.name = as;
-  HGA_RETURN_IF_ERROR(ValidateSessionName(session.name));
-  const auto there = FindRecord<SessionRecord>(&KvTier::ForEachSession, tier, session.name, "session");
-  if (!absl::IsNotFound(there.status())) {
-    return absl::AlreadyExistsError(absl::StrCat("there is a session '", session.name, "'; give another name"));
+  return SessionFileReader(in, geometry, std::move(session));
+}
+
+absl::StatusOr<SessionFileChunk> SessionFileReader::Next() {
+  if (next_ == session_.chunks.size()) return absl::OutOfRangeError("the session has no more chunks");
+  const ChunkHash& expected = session_.chunks[next_];
+  SessionFileChunk chunk;
+  HGA_ASSIGN_OR_RETURN(std::string bytes, TakeFrame(in_));
+  HGA_ASSIGN_OR_RETURN(chunk.record, DecodeChunk(bytes));
+  const ChunkRecord& record = chunk.record;
+  if (record.hash != expected || record.parent != parent_ || record.token_ids.size() != geometry_.chunk_tokens ||
+      NextChunkHash(parent_, record.token_ids) != expected) {
+    return absl::InvalidArgumentError("a chunk of the file does not follow from its token ids");
   }
-  ChunkImport import(tier, geometry);
-  ChunkHash parent = SeedHash(session.model, geometry);
-  for (const ChunkHash& hash : session.chunks) {
-    HGA_RETURN_IF_ERROR(import.Take(hash, parent, in));
-    parent = hash;
+  ++next_;
+  parent_ = expected;
+  if (record.checksums.empty()) return chunk;
+  if (record.checksums.size() != geometry_.layers) {
+    return absl::InvalidArgumentError("a chunk has another number of layers");
   }
-  if (in->peek() != std::istream::traits_type::eof()) {
-    return absl::InvalidArgumentError("the file goes on behind its session");
+  HGA_ASSIGN_OR_RETURN(bytes, TakeFrame(in_));
+  HGA_ASSIGN_OR_RETURN(chunk.summary, DecodeSummary(bytes));
+  for (const uint64_t expected_checksum : record.checksums) {
+    HGA_ASSIGN_OR_RETURN(const std::string block, TakeFrame(in_));
+    if (block.size() != kBlockHeaderBytes + geometry_.block_bytes()) {
+      return absl::DataLossError("a block has another size");
+    }
+    chunk.blocks.emplace_back(geometry_.block_bytes());
+    HGA_ASSIGN_OR_RETURN(const uint64_t checksum,
+                         DecodeBlock(block, geometry_.block_bytes(), chunk.blocks.back().data()));
+    const bool plain = block.compare(0, kBlockHeaderBytes, EncodeBlockHeader(checksum)) == 0;
+    if (!plain || checksum != expected_checksum) {
+      return absl::DataLossError("a block is another than its chunk's record says");
+    }
   }
-  WriteStep last;
-  last.put_sessions.push_back(session);
-  HGA_RETURN_IF_ERROR(tier->Write(last));
-  return session.name;
+  return chunk;
+}
+
+absl::Status SessionFileReader::CheckEnd() {
+  if (in_->peek() == std::istream::traits_type::eof()) return absl::OkStatus();
+  return absl::InvalidArgumentError("the file goes on behind its session");
 }
 
 }  // namespace hga

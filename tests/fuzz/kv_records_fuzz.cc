@@ -10,7 +10,7 @@
 #include "common/base/check.h"
 #include "kv_store/tier/memory_tier.h"
 #include "kv_store/tier/record_codec.h"
-#include "kv_store/tool/maintenance.h"
+#include "kv_store/tool/import.h"
 
 namespace {
 
@@ -39,7 +39,8 @@ void DecodeBlocks(const std::string& bytes) {
 void Import(const std::string& bytes) {
   hga::MemoryTier tier;
   std::istringstream in(bytes);
-  if (hga::ImportSession(&tier, "", &in).ok()) HGA_CHECK(tier.SessionNames().size() == 1);
+  auto file = hga::SessionFileReader::Open(&in);
+  if (file.ok() && hga::ImportSession(&tier, "", &*file, nullptr).ok()) HGA_CHECK(tier.SessionNames().size() == 1);
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ INSIDE = {
         "service": {"store", "tier", "arena", "ring"},
         "store": {"tier", "arena", "ring"},
         "client": {"arena", "ring"},
-        "tool": {"tier"},
+        "tool": {"tier", "client"},
         "tier": set(),
         "arena": set(),
         "ring": set(),
