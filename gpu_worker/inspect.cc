@@ -43,7 +43,7 @@ absl::StatusOr<Inspection> Examine(const InspectOptions& options, const EngineOp
   x.context_tokens = options.context_tokens > 0 ? options.context_tokens : config.context_tokens;
   x.device_memory = options.device_memory;
   x.summary_bytes_per_token = static_cast<double>(method->chunk_bytes(x.geometry)) / x.geometry.chunk_tokens;
-  x.plan = PlanMemory(x.headers.weights, *method, engine, x.context_tokens);
+  x.plan = PlanMemory(x.headers.weights, *method, engine, x.context_tokens, options.device_summaries);
   return x;
 }
 
@@ -94,6 +94,7 @@ std::string Table(const Inspection& x) {
   out += Cost("runtime (allowance)", x.plan.runtime);
   out += Cost("workspace", x.plan.workspace);
   out += Cost("K/V on its way", x.plan.window);
+  if (x.plan.summaries > 0) out += Cost("summaries", x.plan.summaries);
   out += Cost("together", x.plan.required());
   absl::StrAppend(&out, "Host memory for one sequence of that length\n");
   out += Cost("K/V, in RAM or on disk", x.plan.kv_store);
@@ -126,7 +127,7 @@ ordered_json Json(const Inspection& x) {
       {"context_tokens", x.context_tokens},
       {"device",
        {{"weights", x.plan.weights}, {"runtime", x.plan.runtime}, {"workspace", x.plan.workspace},
-        {"window", x.plan.window}, {"required", x.plan.required()}, {"step_kv", x.plan.step_kv}}},
+        {"window", x.plan.window}, {"summaries", x.plan.summaries}, {"required", x.plan.required()}, {"step_kv", x.plan.step_kv}}},
       {"host", {{"kv_store", x.plan.kv_store}, {"router", x.plan.router}}},
   };
   if (x.device_memory > 0) {

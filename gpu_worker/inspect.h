@@ -16,6 +16,7 @@ struct InspectOptions {
   uint64_t context_tokens = 0;  // 0: the model's own
   uint64_t device_memory = 0;   // bytes; 0: not known, so nothing is said about fitting
   std::string json;             // empty: a table; "-": JSON to `out`; else JSON into this file
+  uint64_t device_summaries = 0;  // bytes, as --device_summaries
 };
 
 // Writes a table or one line of JSON. Errors are those of loading.

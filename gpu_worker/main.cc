@@ -62,7 +62,9 @@ EngineModel Describe(const LoadedModel& model, const KvGeometry& geometry) {
   return out;
 }
 
-RouterLink::Factory RouterFactory(const GpuWorkerOptions& o, const KvGeometry& geometry) {
+// The backend and the store must outlive what the factory makes.
+RouterLink::Factory RouterFactory(const GpuWorkerOptions& o, const KvGeometry& geometry, Backend* backend,
+                                  KvClient* store) {
   if (o.router.empty()) return nullptr;
   RouteAttachOptions attach;
   attach.address = o.router;
@@ -70,7 +72,13 @@ RouterLink::Factory RouterFactory(const GpuWorkerOptions& o, const KvGeometry& g
   attach.method = o.engine.summary_method;
   attach.transport = *ParseRouteTransport(o.router_transport);
   attach.spin_us = o.router_spin_us;
-  return [attach] { return AttachRouter(attach); };
+  const SummarySource source = [store](absl::Span<const ChunkHash> chunks, const auto& sink) {
+    return store->GetSummaries(chunks, sink);
+  };
+  return [attach, backend, source]() -> absl::StatusOr<std::unique_ptr<RouteClient>> {
+    HGA_ASSIGN_OR_RETURN(auto router, AttachRouter(attach));
+    return backend->MirrorRouter(std::move(router), source);
+  };
 }
 
 // Lets a device read the arena in place.
@@ -128,6 +136,8 @@ absl::Status Serve(const GpuWorkerOptions& o) {
   backend_options.threads = o.threads;
   backend_options.max_rows = std::max(o.engine.prefill_batch_tokens, o.engine.max_sequences);
   backend_options.device_memory_limit = o.device_memory_limit;
+  backend_options.device_summary_bytes = o.device_summaries;
+  backend_options.summary_method = o.engine.summary_method;
   backend_options.device_graphs = o.device_graphs;
   backend_options.device_f8_gemm = o.device_f8_gemm;
   if (o.device_tier > 0) backend_options.device_tier_bytes = o.device_tier;
@@ -136,7 +146,7 @@ absl::Status Serve(const GpuWorkerOptions& o) {
   backend = RoundKv(std::move(backend), geometry, kv_dtype);
   model->fingerprint = FingerprintWith(model->fingerprint, kv_dtype);
   HGA_ASSIGN_OR_RETURN(auto store, AttachStore(o, geometry, backend.get()));
-  RouterLink link(RouterFactory(o, geometry));
+  RouterLink link(RouterFactory(o, geometry, backend.get(), store.get()));
   if (!link.configured()) LogWarning("no --router: all attention is dense");
 
   std::unique_ptr<StepTrace> trace;
@@ -166,7 +176,7 @@ int main(int argc, char** argv) {
   hga::GpuWorkerOptions options;
   if (const auto exit_code = hga::ParseOptions(argc, argv, &options); exit_code.has_value()) return *exit_code;
   hga::SetLogLevel(options.watch.log_level);
-  const absl::Status status = options.sizes                  ? hga::WriteSizes(options.engine, std::cout)
+  const absl::Status status = options.sizes                  ? hga::WriteSizes(options.engine, options.device_summaries, std::cout)
                               : options.inspect.path.empty() ? hga::Serve(options)
                                                              : hga::Inspect(options.inspect, options.engine, std::cout);
   if (status.ok()) return 0;

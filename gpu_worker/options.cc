@@ -123,6 +123,10 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
   app.add_option("--device_tier", o->device_tier,
                  "cuda: device memory for copies of K/V, e.g. 1GiB; 0: what the rest leaves of the limit")
       ->transform(CLI::AsSizeValue(false));
+  app.add_option("--device_summaries", o->device_summaries,
+                 "cuda: device memory for the router's summaries, e.g. 512MiB: for what fits, an answer's tokens select on "
+                 "the device; 0: the router selects")
+      ->transform(CLI::AsSizeValue(false));
   app.add_option("--device_graphs", o->device_graphs,
                  "cuda: work that is the same in each decode step is recorded once and launched as a whole");
   app.add_option("--device_f8_gemm", o->device_f8_gemm,
@@ -141,6 +145,7 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
+  o->inspect.device_summaries = o->device_summaries;
   const absl::Status valid = o->Validate();
   if (valid.ok()) return std::nullopt;
   std::cerr << "gpu_worker: " << valid.message() << "\n";

@@ -28,6 +28,7 @@ struct GpuWorkerOptions {
   std::string kv_dtype = "bf16";  // or fp8_e4m3, int8: K/V is rounded to it
   uint64_t device_memory_limit = 0;  // bytes; 0: what is free but for a reserve
   uint64_t device_tier = 0;          // bytes; 0: what the rest leaves
+  uint64_t device_summaries = 0;     // bytes; 0: the router selects
   bool device_graphs = true, device_f8_gemm = true;
   int threads = 0;      // 0: one per core
   int router_spin_us = 0;

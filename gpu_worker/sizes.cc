@@ -105,14 +105,14 @@ const std::vector<KnownModel>& KnownModels() {
   return *models;
 }
 
-absl::Status WriteSizes(const EngineOptions& engine, std::ostream& out) {
+absl::Status WriteSizes(const EngineOptions& engine, uint64_t device_summaries, std::ostream& out) {
   HGA_ASSIGN_OR_RETURN(const SummaryMethod* method, FindSummaryMethod(engine.summary_method));
   out << "| model | context | weights | K/V, RAM or disk | summaries, RAM | GPU memory | with all K/V on the GPU |\n"
          "|---|---|---|---|---|---|---|\n";
   for (const KnownModel& model : KnownModels()) {
     for (const uint64_t context : model.contexts) {
-      const MemoryPlan plan = PlanMemory(model.shapes(), *method, engine, context);
-      const uint64_t dense = plan.required() - plan.window + plan.kv_store;
+      const MemoryPlan plan = PlanMemory(model.shapes(), *method, engine, context, device_summaries);
+      const uint64_t dense = plan.required() - plan.window - plan.summaries + plan.kv_store;
       out << absl::StrFormat("| %s | %dK | %s | %s | %s | %s | %s |\n", model.config.name, context / kKi,
                              GiB(plan.weights), GiB(plan.kv_store), GiB(plan.router), GiB(plan.required()), GiB(dense));
     }

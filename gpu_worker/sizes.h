@@ -26,7 +26,7 @@ struct KnownModel {
 const std::vector<KnownModel>& KnownModels();
 
 // A table in Markdown, as it stands in README.md. Errors: `engine` names an unknown summary method.
-absl::Status WriteSizes(const EngineOptions& engine, std::ostream& out);
+absl::Status WriteSizes(const EngineOptions& engine, uint64_t device_summaries, std::ostream& out);
 
 }  // namespace hga
 

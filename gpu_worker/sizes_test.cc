@@ -22,13 +22,13 @@ TEST(SizesTest, BytesPerTokenAndOfTheWeights) {
   EXPECT_EQ(KnownModels()[0].config.Geometry().bytes_per_token(), 22.5 * 1024);
   EXPECT_EQ(KnownModels()[3].config.Geometry().bytes_per_token(), 96u << 10);
   // As `--inspect` counts of the published checkpoint, whose embedding of 0.6 GiB stays on the host.
-  const MemoryPlan plan = PlanMemory(KnownModels()[3].shapes(), **FindSummaryMethod("sketch"), EngineOptions(), 1);
+  const MemoryPlan plan = PlanMemory(KnownModels()[3].shapes(), **FindSummaryMethod("sketch"), EngineOptions(), 1, 0);
   EXPECT_NEAR(static_cast<double>(plan.weights) / (1 << 30), 28.5, 0.1);
 }
 
 TEST(SizesTest, ARowForEachModelAndContext) {
   std::ostringstream out;
-  ASSERT_TRUE(WriteSizes(EngineOptions(), out).ok());
+  ASSERT_TRUE(WriteSizes(EngineOptions(), 0, out).ok());
   const std::string text = out.str();
   size_t rows = 2;
   for (const KnownModel& model : KnownModels()) rows += model.contexts.size();
@@ -37,11 +37,22 @@ TEST(SizesTest, ARowForEachModelAndContext) {
   EXPECT_NE(text.find("| Qwen3-30B-A3B-FP8 | 64K | 28 | 6.00 |"), std::string::npos) << text;
 }
 
+TEST(SizesTest, SummariesOnTheDeviceKeepToTheirBudget) {
+  const auto plan = [](uint64_t budget) {
+    return PlanMemory(KnownModels()[3].shapes(), **FindSummaryMethod("sketch"), EngineOptions(), 1, budget);
+  };
+  constexpr uint64_t kBudget = uint64_t{256} << 20;
+  EXPECT_LE(plan(kBudget).summaries, kBudget);
+  EXPECT_GT(plan(kBudget).summaries, kBudget - (1 << 20));  // a chunk's are a quarter of that
+  EXPECT_EQ(plan(kBudget).required() - plan(0).required(), plan(kBudget).summaries);
+  EXPECT_EQ(plan(100 << 10).summaries, 0u);
+}
+
 TEST(SizesTest, UnknownSummariesAreRefused) {
   EngineOptions engine;
   engine.summary_method = "guess";
   std::ostringstream out;
-  EXPECT_FALSE(WriteSizes(engine, out).ok());
+  EXPECT_FALSE(WriteSizes(engine, 0, out).ok());
 }
 
 }  // namespace

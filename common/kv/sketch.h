@@ -31,6 +31,8 @@ inline size_t SketchCentreBytes(uint32_t head_dim) { return head_dim + sizeof(Sk
 // half: a table of 16 sums is looked up for 64 tokens at once.
 inline size_t SketchTokenBytes(uint32_t head_dim) { return kSketchTokens + size_t{head_dim} * 8; }
 
+// Whether R turns the sign of a channel before it mixes them.
+bool SketchFlips(uint32_t channel);
 // x = R x, in place. [head_dim], a multiple of 8.
 void RotateForSketch(float* x, uint32_t head_dim);
 

@@ -7,6 +7,7 @@
 #define HGA_GPU_WORKER_BACKEND_BACKEND_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -66,6 +67,18 @@ struct DeviceTierUse {
   uint64_t hit_bytes = 0, fetched_bytes = 0;
 };
 
+// Selections for answers' tokens, since the backend was made: on the device, and by the router while some are made there.
+struct RouteMirrorUse {
+  uint64_t on_device = 0, by_router = 0;
+};
+
+// Summaries of `chunks` in order, up to the first that is not there. Blocks; thread-safe.
+using SummarySource = std::function<absl::Status(
+    absl::Span<const ChunkHash> chunks,
+    const std::function<void(const ChunkHash& chunk, const std::string& method, const std::string& data)>& sink)>;
+
+class RouteClient;
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -108,6 +121,11 @@ class Backend {
   // from the same bits. count: 1 to kMaxTopLogits. Logits that are infinite or not a number come before all others.
   virtual absl::Status TopLogits(uint32_t count, std::vector<TokenLogit>* top);
 
+  // A client that selects on the device what it can, as `router` would, and asks `router` for the rest; `router` itself
+  // where the backend cannot. source: summaries that the router has. The backend must outlive the client. Any thread.
+  virtual std::unique_ptr<RouteClient> MirrorRouter(std::unique_ptr<RouteClient> router, SummarySource source);
+  virtual RouteMirrorUse route_mirror_use() const { return {}; }
+
   // The caller rewrites what PreAttention writes to kv_rows: from now on it is there when that returns, and attended
   // from there alone.
   virtual void KvIsRewritten() {}
@@ -128,6 +146,10 @@ struct BackendOptions {
   uint64_t device_memory_limit = 0;
   // cuda: of it, for copies of K/V; UINT64_MAX: what the rest leaves.
   uint64_t device_tier_bytes = UINT64_MAX;
+  // cuda: of it, for the router's summaries (MirrorRouter); 0: none.
+  uint64_t device_summary_bytes = 0;
+  // How keys are summed up for the router (common/kv/summary.h).
+  std::string summary_method = "sketch";
   // cuda: work of decode steps that is the same in each is recorded once and given to the device as a whole.
   bool device_graphs = true;
   // cuda: prompts are multiplied with FP8 weights as they are, activations rounded to FP8 in groups of 128, where the

@@ -27,6 +27,8 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCuda(const ModelWeights& weights,
   cuda.max_rows = options.max_rows;
   cuda.device_memory_limit = options.device_memory_limit;
   cuda.device_tier_bytes = options.device_tier_bytes;
+  cuda.summary_bytes = options.device_summary_bytes;
+  cuda.summary_method = options.summary_method;
   cuda.graphs = options.device_graphs;
   cuda.f8_gemm = options.device_f8_gemm;
   HGA_ASSIGN_OR_RETURN(auto backend, CudaBackend::Create(*std::move(device), weights, geometry, cuda));

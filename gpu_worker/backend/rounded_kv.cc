@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "router/client/route_client.h"
 
 namespace hga {
 namespace {
@@ -42,6 +43,10 @@ class RoundedKvBackend : public Backend {
     return inner_->TopLogits(count, top);
   }
   DeviceTierUse device_tier_use() const override { return inner_->device_tier_use(); }
+  std::unique_ptr<RouteClient> MirrorRouter(std::unique_ptr<RouteClient> router, SummarySource source) override {
+    return inner_->MirrorRouter(std::move(router), std::move(source));
+  }
+  RouteMirrorUse route_mirror_use() const override { return inner_->route_mirror_use(); }
   absl::Status RegisterKv(const void* memory, size_t bytes) override { return inner_->RegisterKv(memory, bytes); }
   void UnregisterKv(const void* memory) override { inner_->UnregisterKv(memory); }
 

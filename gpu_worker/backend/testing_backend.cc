@@ -20,6 +20,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateTestBackend(const std::string& ki
   cuda.gemm_bytes = 1 << 20;
   cuda.device_memory_limit = device.bytes;
   cuda.device_tier_bytes = 1 << 20;
+  cuda.summary_bytes = options.device_summary_bytes;
   cuda.window_bytes = 1 << 20;
   if (tight) {
     device.seed = static_cast<uint64_t>(options.threads);

@@ -3,6 +3,7 @@
 
 #include "common/base/check.h"
 #include "common/base/temporary_folder.h"
+#include "gpu_worker/backend/cuda/route_mirror.h"
 #include "gpu_worker/backend/testing_backend.h"
 #include "gpu_worker/engine/engine.h"
 #include "gpu_worker/model/hf_model.h"
@@ -15,6 +16,13 @@ namespace hga {
 namespace {
 
 constexpr uint32_t kAnswerTokens = 12;
+
+// Of --device_summaries.
+uint64_t ThreeChunks(const KvGeometry& g) {
+  uint64_t bytes = 1 << 10;
+  while (RouteMirror::Plan(g, "sketch", bytes).chunks < 3) bytes += 1 << 10;
+  return bytes;
+}
 
 class DeviceEngineTest : public testing::Test {
  protected:
@@ -34,13 +42,19 @@ class DeviceEngineTest : public testing::Test {
 
   // An answer that is sampled: the likeliest token of a random model hardly ever changes.
   std::vector<uint32_t> Answer(const std::string& kind, float fraction, DeviceTierUse* use = nullptr,
-                               bool early_selection = false) {
+                               bool early_selection = false, uint64_t summary_bytes = 0,
+                               RouteMirrorUse* selected = nullptr) {
     const KvGeometry g = described_.geometry;
-    auto backend = CreateTestBackend(kind, model_->weights, g, BackendOptions());
+    BackendOptions backend_options;
+    backend_options.device_summary_bytes = summary_bytes;
+    auto backend = CreateTestBackend(kind, model_->weights, g, backend_options);
     HGA_CHECK(backend.ok());
     MemoryKvClient store(g);
-    RouterLink link([g]() -> absl::StatusOr<std::unique_ptr<RouteClient>> {
-      return std::make_unique<LocalRouteClient>(g, *FindSummaryMethod("sketch"));
+    RouterLink link([&]() -> absl::StatusOr<std::unique_ptr<RouteClient>> {
+      return (*backend)->MirrorRouter(std::make_unique<LocalRouteClient>(g, *FindSummaryMethod("sketch")),
+                                      [&](absl::Span<const ChunkHash> chunks, const auto& sink) {
+                                        return store.GetSummaries(chunks, sink);
+                                      });
     });
     EngineOptions options;
     options.dense_prefill_tokens = 0;
@@ -69,6 +83,7 @@ class DeviceEngineTest : public testing::Test {
       if (event->kind == EngineEvent::Kind::kToken) tokens.push_back(event->token);
     }
     engine->reset();
+    if (selected != nullptr) *selected = (*backend)->route_mirror_use();
     if (use != nullptr) *use = (*backend)->device_tier_use();
     return tokens;
   }
@@ -93,6 +108,22 @@ TEST_F(DeviceEngineTest, RoutedStepsFindWhatEarlierOnesBrought) {
   EXPECT_EQ(Answer("emulated_mapped", 0.1f, &early, true), roomy);
   EXPECT_GT(early.hit_bytes, use.hit_bytes);
   EXPECT_EQ(Answer("emulated_tight", 0.1f, nullptr, true), Answer("emulated_tight", 0.1f));
+}
+
+TEST_F(DeviceEngineTest, SelectionsOnTheDeviceChangeNoToken) {
+  const auto expected = Answer("emulated", 0.1f);
+  EXPECT_EQ(expected.size(), kAnswerTokens);
+  RouteMirrorUse early, roomy, tight;
+  EXPECT_EQ(Answer("emulated", 0.1f, nullptr, true, 4 << 20, &early), expected);
+  EXPECT_EQ(Answer("emulated", 0.1f, nullptr, false, 4 << 20, &roomy), expected);
+  EXPECT_GT(roomy.on_device, 0u);
+  EXPECT_GT(early.on_device, roomy.on_device);
+  EXPECT_EQ(roomy.by_router + early.by_router, 0u);
+  // Room for three chunks of seven: the router selects once there are more.
+  const uint64_t three = ThreeChunks(described_.geometry);
+  EXPECT_EQ(Answer("emulated", 0.1f, nullptr, false, three, &tight), expected);
+  EXPECT_EQ(tight.on_device, 0u);
+  EXPECT_EQ(tight.by_router, roomy.on_device);
 }
 
 }  // namespace

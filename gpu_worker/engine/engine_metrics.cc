@@ -78,6 +78,12 @@ void EngineMetrics::DeclareSteps(MetricFactory* make) {
   }
   device_fetched_ = make->AddCounter("hga_worker_device_fetched_bytes_total",
                                      "Bytes of K/V brought to a GPU's memory, those that are not kept there included");
+  for (int device = 0; device < 2; ++device) {
+    selections_[device] = make->AddCounter("hga_worker_selections_total",
+                                           "Selections for an answer's token in one layer while a GPU mirrors the "
+                                           "router's summaries (--device_summaries), by who made them",
+                                           {{"by", device != 0 ? "device" : "router"}});
+  }
   for (int used = 0; used < 2; ++used) {
     const MetricLabels label = {{"used", used != 0 ? "yes" : "no"}};
     early_keys_[used] = make->AddCounter("hga_worker_early_keys_total",
@@ -166,6 +172,12 @@ void EngineMetrics::CountDevice(uint64_t hit_bytes, uint64_t fetched_bytes) {
   bytes_[device]->Increment(static_cast<double>(hit_bytes));
   blocks_[device]->Increment(static_cast<double>(hit_bytes) / block_bytes_);
   device_fetched_->Increment(static_cast<double>(fetched_bytes));
+}
+
+void EngineMetrics::CountSelections(uint64_t on_device, uint64_t by_router) {
+  if (!on_) return;
+  selections_[1]->Increment(static_cast<double>(on_device));
+  selections_[0]->Increment(static_cast<double>(by_router));
 }
 
 void EngineMetrics::CountKeys(bool decode, uint64_t attended, uint64_t dense) {

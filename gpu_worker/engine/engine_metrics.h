@@ -44,6 +44,8 @@ class EngineMetrics {
   void CountBlocks(Tier tier, uint64_t blocks);
   // K/V that attention found in the device's memory, in bytes, and that was brought there.
   void CountDevice(uint64_t hit_bytes, uint64_t fetched_bytes);
+  // Selections for answers' tokens while a device mirrors the router: made there, and by the router.
+  void CountSelections(uint64_t on_device, uint64_t by_router);
   // Keys that were attended, and those a dense model would have.
   void CountKeys(bool decode, uint64_t attended, uint64_t dense);
   // Of what was guessed a layer ahead, by whether it then was selected: keys, and blocks that were fetched for it.
@@ -78,6 +80,7 @@ class EngineMetrics {
   prometheus::Counter *attended_keys_[2], *dense_keys_[2];
   std::array<prometheus::Counter*, 5> blocks_, bytes_;  // by Tier
   prometheus::Counter *fallback_steps_, *given_back_, *cut_backs_, *device_fetched_;
+  prometheus::Counter* selections_[2];  // [router, device]
   prometheus::Counter *early_keys_[2], *early_blocks_[2];  // [not used, used]
 };
 

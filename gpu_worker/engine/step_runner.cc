@@ -278,6 +278,10 @@ void StepRunner::Report() {
   const DeviceTierUse use = backend_->device_tier_use();
   metrics_->CountDevice(use.hit_bytes - reported_.hit_bytes, use.fetched_bytes - reported_.fetched_bytes);
   reported_ = use;
+  const RouteMirrorUse selected = backend_->route_mirror_use();
+  metrics_->CountSelections(selected.on_device - reported_selections_.on_device,
+                            selected.by_router - reported_selections_.by_router);
+  reported_selections_ = selected;
   metrics_->CountBlocks(EngineMetrics::Tier::kHeld, counts_.held);
   metrics_->CountBlocks(EngineMetrics::Tier::kRam, counts_.ram);
   metrics_->CountBlocks(EngineMetrics::Tier::kDisk, counts_.disk);

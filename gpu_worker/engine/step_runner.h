@@ -139,6 +139,7 @@ class StepRunner {
   uint64_t tick_ = 0, step_ = 0;
   StepCounts counts_;
   DeviceTierUse reported_;
+  RouteMirrorUse reported_selections_;
   RouterLink::Attachment router_;
   std::vector<BatchRow> rows_;
   std::vector<KvRow> kv_rows_;

@@ -16,6 +16,7 @@ LocalRouteClient::LocalRouteClient(const KvGeometry& geometry, const SummaryMeth
                                    const SelectOptions& options)
     : geometry_(geometry),
       method_(method),
+      options_(options),
       index_(std::make_unique<SummaryIndex>(SummaryIndexOptions{}, nullptr)),
       answerer_(std::make_unique<RouteAnswerer>(index_.get(), kWorker, geometry, options)) {}
 
@@ -37,6 +38,12 @@ absl::Status LocalRouteClient::AppendSummary(uint64_t sequence_id, uint32_t chun
 void LocalRouteClient::CloseSequence(uint64_t sequence_id) {
   ++rpcs_;
   index_->Close(kWorker, sequence_id);
+}
+
+std::optional<SelectRules> LocalRouteClient::rules() const {
+  const uint32_t lanes = ReproducibleLanes(options_);
+  if (lanes == 0) return std::nullopt;
+  return SelectRules{options_.overprovision, options_.scan_chunks, lanes};
 }
 
 absl::Status LocalRouteClient::Post(const RouteRequest& request) {

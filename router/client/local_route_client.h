@@ -28,12 +28,14 @@ class LocalRouteClient : public RouteClient {
   absl::Status Post(const RouteRequest& request) override;
   absl::Status Wait(RouteResponse* response) override;
   bool connected() const override { return true; }
+  std::optional<SelectRules> rules() const override;
   absl::StatusOr<RouterStats> GetStats() override { return RouterStats(); }
   RouteCounters counters() const override { return {exchanges_.load(), rpcs_.load()}; }
 
  private:
   const KvGeometry geometry_;
   const SummaryMethod* const method_;
+  const SelectOptions options_;
   const std::unique_ptr<SummaryIndex> index_;
   const std::unique_ptr<RouteAnswerer> answerer_;
   std::atomic<uint64_t> exchanges_{0}, rpcs_{0};

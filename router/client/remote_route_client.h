@@ -23,6 +23,11 @@ class RemoteRouteClient : public RouteClient {
   }
   void CloseSequence(uint64_t sequence_id) override { attachment_->CloseSequence(sequence_id); }
   absl::StatusOr<RouterStats> GetStats() override { return attachment_->GetStats(); }
+  std::optional<SelectRules> rules() const override {
+    if (!attachment_->attached().has_rules()) return std::nullopt;
+    const router::v1::SelectRules& rules = attachment_->attached().rules();
+    return SelectRules{rules.overprovision(), rules.scan_chunks(), rules.sum_lanes()};
+  }
   RouteCounters counters() const override { return {exchanges_.load(), attachment_->rpcs()}; }
 
  protected:

@@ -5,6 +5,7 @@
 #define HGA_ROUTER_CLIENT_ROUTE_CLIENT_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,13 @@ struct RouterStats {
   uint64_t sequences = 0, chunks = 0, index_bytes = 0, selections = 0;
 };
 
+// What decides, beside the summaries, what is selected (router/index/select.h): who knows it can select as the router
+// does, bit for bit.
+struct SelectRules {
+  uint32_t overprovision = 0, scan_chunks = 0;
+  uint32_t sum_lanes = 0;  // floats that the router adds up at a time
+};
+
 // Post and Wait belong to the step thread; the other calls may come from any thread.
 // UNAVAILABLE means the router is gone: the caller goes on with DenseRouteClient and may attach again later.
 class RouteClient {
@@ -45,6 +53,8 @@ class RouteClient {
   virtual absl::Status Wait(RouteResponse* response) = 0;
 
   virtual bool connected() const = 0;
+  // Constant. nullopt: nobody can select in its place.
+  virtual std::optional<SelectRules> rules() const { return std::nullopt; }
   virtual RouteCounters counters() const = 0;
   // One RPC where there is a router; zeros where there is none.
   virtual absl::StatusOr<RouterStats> GetStats() = 0;

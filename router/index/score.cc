@@ -246,6 +246,14 @@ float LogSumExpSimd(const float* scores, const float* weights, uint32_t count) {
   return hn::GetLane(top) + std::log(hn::GetLane(hn::SumOfLanes(d, sum)));
 }
 
+uint32_t FusedSumLanesSimd() {
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+  return static_cast<uint32_t>(hn::Lanes(hn::CappedTag<float, 16>()));
+#else
+  return 0;
+#endif
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace hga
 HWY_AFTER_NAMESPACE();
@@ -264,6 +272,7 @@ float RoughExp(float x) {
 HWY_EXPORT(ScoreUnitsSimd);
 HWY_EXPORT(PoolHeadsSimd);
 HWY_EXPORT(LogSumExpSimd);
+HWY_EXPORT(FusedSumLanesSimd);
 
 void WeighQueries(const float* queries, uint32_t heads, const UnitLayout& layout, SecondWeight second, float* out) {
   for (uint32_t h = 0; h < heads; ++h, queries += layout.head_dim) {
@@ -288,6 +297,8 @@ float LogSumExp(const float* scores, const float* weights, uint32_t count) {
   const float sum = HWY_DYNAMIC_DISPATCH(LogSumExpSimd)(scores, weights, count);
   return sum > -1e30f && sum < 1e30f ? sum : -std::numeric_limits<float>::infinity();
 }
+
+uint32_t FusedSumLanes() { return HWY_DYNAMIC_DISPATCH(FusedSumLanesSimd)(); }
 
 void ToFloats(const bf16* in, size_t count, float scale, float* out) {
   for (size_t i = 0; i < count; ++i) out[i] = ToFloat(in[i]) * scale;

@@ -48,6 +48,10 @@ void PoolHeads(Pooling pooling, float* scores, uint32_t heads, uint32_t count, s
 // number. Both are padded to a multiple of 64; the weights there are 0.
 float LogSumExp(const float* scores, const float* weights, uint32_t count);
 
+// Floats that are added up at a time, where products are fused with sums and lanes are added pairwise; 0 on a CPU that
+// does otherwise.
+uint32_t FusedSumLanes();
+
 // out[i] = in[i] * scale
 void ToFloats(const bf16* in, size_t count, float scale, float* out);
 

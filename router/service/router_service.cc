@@ -50,6 +50,7 @@ class AttachReactor final : public grpc::ServerWriteReactor<router::v1::AttachEv
       attached->set_ring_path((*worker)->ring->path());
       attached->set_ring_slot_bytes((*worker)->ring->slot_bytes());
     }
+    service_->workers_.FillRules(attached);
     open_ = true;
     StartWrite(&event_);
   }

@@ -92,4 +92,13 @@ std::unique_ptr<RouteAnswerer> WorkerTable::NewAnswerer(const Worker& worker) co
                                          options_.threads);
 }
 
+void WorkerTable::FillRules(router::v1::Attached* attached) const {
+  const uint32_t lanes = ReproducibleLanes(options_.select);
+  if (lanes == 0) return;
+  router::v1::SelectRules* rules = attached->mutable_rules();
+  rules->set_overprovision(options_.select.overprovision);
+  rules->set_scan_chunks(options_.select.scan_chunks);
+  rules->set_sum_lanes(lanes);
+}
+
 }  // namespace hga

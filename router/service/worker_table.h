@@ -42,6 +42,8 @@ class WorkerTable {
   // NOT_FOUND: not attached (any more).
   absl::StatusOr<std::shared_ptr<const Worker>> Find(uint64_t worker_id) const;
   std::unique_ptr<RouteAnswerer> NewAnswerer(const Worker& worker) const;
+  // How answerers select, if a worker could do the same.
+  void FillRules(router::v1::Attached* attached) const;
 
  private:
   const RouterServiceOptions options_;

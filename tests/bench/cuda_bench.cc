@@ -12,6 +12,7 @@
 #include "gpu_worker/backend/cuda/cuda_backend.h"
 #include "gpu_worker/backend/cuda/simulated_device.h"
 #include "tests/bench/cuda_kernels.h"
+#include "tests/bench/cuda_selection.h"
 #include "tests/bench/cuda_steps.h"
 #include "tests/bench/bench_main.h"
 #include "tests/bench/report.h"
@@ -56,6 +57,11 @@ class CudaBench {
     std::printf("device: %s\n", device->name().c_str());
     HGA_RETURN_IF_ERROR(MeasureBandwidths(device.get(), config_, quick_, report));
     HGA_RETURN_IF_ERROR(MeasureGemm(device.get(), model_.weights().layers[0], quick_, report));
+    for (const uint32_t tokens : simulated_ ? std::vector<uint32_t>{2048} : std::vector<uint32_t>{32768, 65536}) {
+      const absl::Status status = MeasureSelection(device.get(), config_, tokens, quick_, report);
+      if (!absl::IsUnimplemented(status)) HGA_RETURN_IF_ERROR(status);
+      if (!status.ok()) std::printf("  selection left out: %s\n", std::string(status.message()).c_str());
+    }
     CudaBackendOptions options;
     options.max_rows = batch_;
     options.device_memory_limit = simulated_ ? uint64_t{48} << 20 : absl::GetFlag(FLAGS_device_memory_limit);

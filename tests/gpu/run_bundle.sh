@@ -21,7 +21,7 @@ wrapper=(env)
 
 all_tests() {
   local failed=0 name
-  for name in top_logits_kernel_gpu_test cuda_backend_gpu_test cuda_steps_gpu_test families_gpu_test backend_conformance_gpu_test; do
+  for name in top_logits_kernel_gpu_test device_route_client_gpu_test cuda_backend_gpu_test cuda_steps_gpu_test families_gpu_test backend_conformance_gpu_test; do
     echo "=== $name"
     TEST_TMPDIR="${TMPDIR:-/tmp}" run "$name" "$@" || failed=1
   done
@@ -35,7 +35,7 @@ case "$command" in
   sanitizer)
     for tool in memcheck racecheck synccheck initcheck; do
       wrapper=(compute-sanitizer --tool "$tool" --error-exitcode 1)
-      all_tests --gtest_filter='*Ragged*:*qwen3moe_fp8*:*Tier*'
+      all_tests --gtest_filter='*Ragged*:*qwen3moe_fp8*:*Tier*:*EqualScores*:*GrowsAnd*'
     done ;;
   bench) run cuda_bench "--commit=$(cat "$here/commit")" "--command=run.sh bench $*" "$@" ;;
   worker) run gpu_worker --backend=cuda "$@" ;;

@@ -8,6 +8,7 @@
 #include "common/base/log.h"
 #include "common/base/status.h"
 #include "gpu_worker/backend/check_rows.h"
+#include "gpu_worker/backend/cuda/device_route_client.h"
 #include "gpu_worker/backend/cuda/f8_probe.h"
 #include "gpu_worker/backend/rope.h"
 #include "gpu_worker/model/tensor_row.h"
@@ -40,7 +41,12 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Create(std::unique_ptr
                        PlanDevice(weights, geometry, options, TraitsOf(*device)));
   LogInfo("cuda backend", {{"device", device->name()}, {"limit_bytes", plan.limit}, {"weights_bytes", plan.weights},
                            {"workspace_bytes", plan.workspace}, {"window_bytes", plan.window},
+                           {"summary_bytes", plan.mirror.bytes}, {"summary_chunks", plan.mirror.chunks},
                            {"device_tier_bytes", plan.tier}});
+  if (options.summary_bytes > 0 && plan.mirror.chunks == 0) {
+    LogWarning("no room for summaries on the device, or another method than sketch: the router selects",
+               {{"device_summaries", options.summary_bytes}, {"method", options.summary_method}});
+  }
   std::unique_ptr<CudaBackend> backend(new CudaBackend(std::move(device), weights, geometry, options, plan));
   HGA_RETURN_IF_ERROR(backend->Load(weights));
   HGA_RETURN_IF_ERROR(backend->Allocate(weights));
@@ -86,6 +92,7 @@ absl::Status CudaBackend::Allocate(const ModelWeights& weights) {
   if (shape.gemm_bytes > 0) device_->SetGemmWorkspace(workspace_.gemm, shape.gemm_bytes);
   HGA_ASSIGN_OR_RETURN(attention_, CudaAttention::Create(device_.get(), &memory_, geometry_,
                                                          AttentionOptionsOf(config_, options_, plan_.tier)));
+  HGA_ASSIGN_OR_RETURN(mirror_, RouteMirror::Create(device_.get(), &memory_, geometry_, plan_.mirror));
   const auto pinned = [&](size_t bytes) { return PinnedBuffer::Allocate(device_.get(), bytes); };
   HGA_ASSIGN_OR_RETURN(x_, pinned(rows * config_.hidden * sizeof(float)));
   HGA_ASSIGN_OR_RETURN(positions_, pinned(rows * sizeof(uint32_t)));
@@ -278,6 +285,15 @@ absl::Status CudaBackend::Attend(const AttendPlan& plan) {
 absl::Status CudaBackend::Prefetch(uint32_t layer, const AttendPlan& plan) {
   HGA_RETURN_IF_ERROR(CheckPlan(geometry_, plan, rows_.size()));
   return attention_->Prefetch(layer, plan);
+}
+
+std::unique_ptr<RouteClient> CudaBackend::MirrorRouter(std::unique_ptr<RouteClient> router, SummarySource source) {
+  if (mirror_ == nullptr) return router;
+  if (!router->rules().has_value()) {
+    LogWarning("the router does not say how it selects: nothing is selected on the device");
+    return router;
+  }
+  return std::make_unique<DeviceRouteClient>(std::move(router), mirror_.get(), std::move(source));
 }
 
 const float* CudaBackend::LogSumExp() {

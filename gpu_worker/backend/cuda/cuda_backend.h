@@ -16,6 +16,7 @@
 #include "gpu_worker/backend/cuda/cuda_linear.h"
 #include "gpu_worker/backend/cuda/cuda_mlp.h"
 #include "gpu_worker/backend/cuda/device_plan.h"
+#include "gpu_worker/backend/cuda/route_mirror.h"
 #include "gpu_worker/backend/cuda/workspace.h"
 
 namespace hga {
@@ -45,6 +46,8 @@ class CudaBackend : public Backend {
   absl::Status Logits(std::vector<float>* logits) override;
   absl::Status TopLogits(uint32_t count, std::vector<TokenLogit>* top) override;
   DeviceTierUse device_tier_use() const override { return attention_->use(); }
+  std::unique_ptr<RouteClient> MirrorRouter(std::unique_ptr<RouteClient> router, SummarySource source) override;
+  RouteMirrorUse route_mirror_use() const override { return mirror_ == nullptr ? RouteMirrorUse{} : mirror_->use(); }
   absl::Status RegisterKv(const void* memory, size_t bytes) override { return device_->RegisterHost(memory, bytes); }
   void UnregisterKv(const void* memory) override { device_->UnregisterHost(memory); }
 
@@ -103,6 +106,7 @@ class CudaBackend : public Backend {
   // Step thread only.
   Workspace workspace_{};
   std::unique_ptr<CudaAttention> attention_;
+  std::unique_ptr<RouteMirror> mirror_;  // nullptr: the router selects everything
   PinnedBuffer x_, positions_, cos_sin_;                    // to the device
   PinnedBuffer queries_, guessed_, kv_, log_sum_exp_, logits_, top_;  // from there
   PinnedBuffer take_, missed_;                              // to it

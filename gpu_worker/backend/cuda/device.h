@@ -18,9 +18,9 @@
 
 namespace hga {
 
-// kCopy brings K/V to the device, kToHost takes it from there.
-enum class DeviceStream : uint8_t { kCompute, kCopy, kToHost };
-inline constexpr int kDeviceStreams = 3;
+// kCopy brings K/V to the device, kToHost takes it from there, kRoute selects keys.
+enum class DeviceStream : uint8_t { kCompute, kCopy, kToHost, kRoute };
+inline constexpr int kDeviceStreams = 4;
 
 // Work that was recorded, to be done again. From Device::EndCapture; lives as long as the device.
 struct DeviceGraph {

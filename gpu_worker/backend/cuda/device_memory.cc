@@ -7,7 +7,7 @@
 namespace hga {
 
 const char* DeviceUseName(DeviceUse use) {
-  constexpr const char* kNames[kDeviceUses] = {"weights", "workspace", "window", "device tier"};
+  constexpr const char* kNames[kDeviceUses] = {"weights", "workspace", "window", "device tier", "summaries"};
   return kNames[static_cast<size_t>(use)];
 }
 

@@ -13,8 +13,8 @@
 
 namespace hga {
 
-enum class DeviceUse : uint8_t { kWeights, kWorkspace, kWindow, kTier };
-inline constexpr int kDeviceUses = 4;
+enum class DeviceUse : uint8_t { kWeights, kWorkspace, kWindow, kTier, kSummaries };
+inline constexpr int kDeviceUses = 5;
 const char* DeviceUseName(DeviceUse use);
 
 // What an allocation of `bytes` counts for: whole units of 256.

@@ -65,6 +65,7 @@ DevicePlan PlanWithoutTier(const ModelWeights& weights, const KvGeometry& geomet
   plan.weights += VectorDeviceBytes(weights.output_norm) + MatrixDeviceBytes(weights.output);
   plan.workspace = WorkspaceBytes(WorkspaceShapeOf(weights, o, traits));
   plan.window = CudaAttention::WindowBytes(geometry, AttentionOptionsOf(weights.config, o, 0));
+  plan.mirror = RouteMirror::Plan(geometry, o.summary_method, o.summary_bytes);
   return plan;
 }
 
@@ -86,6 +87,7 @@ std::string DescribePlan(const DevicePlan& plan) {
   return absl::StrCat(Line(DeviceUseName(DeviceUse::kWeights), plan.weights),
                       Line(DeviceUseName(DeviceUse::kWorkspace), plan.workspace),
                       Line(DeviceUseName(DeviceUse::kWindow), plan.window),
+                      Line(DeviceUseName(DeviceUse::kSummaries), plan.mirror.bytes),
                       Line(DeviceUseName(DeviceUse::kTier), plan.tier), Line("total", plan.total()),
                       Line("limit", plan.limit));
 }

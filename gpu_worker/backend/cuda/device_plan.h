@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "gpu_worker/backend/cuda/cuda_attention.h"
+#include "gpu_worker/backend/cuda/route_mirror.h"
 #include "gpu_worker/backend/cuda/workspace.h"
 #include "gpu_worker/model/weights.h"
 
@@ -20,6 +21,8 @@ struct CudaBackendOptions {
   uint32_t tier_unit_tokens = 4;             // see CudaAttentionOptions
   bool graphs = true;                        // see BackendOptions::device_graphs
   bool f8_gemm = true;                       // see BackendOptions::device_f8_gemm
+  uint64_t summary_bytes = 0;                // see BackendOptions::device_summary_bytes
+  std::string summary_method = "sketch";
   uint32_t part_states = 8192;
   uint64_t gemm_bytes = uint64_t{32} << 20;  // of cuBLASLt
 };
@@ -31,7 +34,8 @@ inline constexpr uint64_t kDeviceReserve = uint64_t{512} << 20;
 struct DevicePlan {
   uint64_t limit = 0;
   uint64_t weights = 0, workspace = 0, window = 0, tier = 0;
-  uint64_t total() const { return weights + workspace + window + tier; }
+  RouteMirrorPlan mirror;
+  uint64_t total() const { return weights + workspace + window + mirror.bytes + tier; }
 };
 
 // What of a device the plan depends on.

@@ -24,6 +24,12 @@ template <typename T>
 T __shfl_sync(uint32_t, T value, uint32_t lane) {
   return hga::emulator::Shuffle(value, lane);
 }
+// Fibers do not interrupt each other.
+inline uint32_t atomicAdd(uint32_t* word, uint32_t more) {
+  const uint32_t before = *word;
+  *word += more;
+  return before;
+}
 inline float __uint_as_float(uint32_t bits) {
   float x;
   std::memcpy(&x, &bits, sizeof(x));

@@ -11,6 +11,8 @@
 #include "gpu_worker/backend/cuda/kernels/matrix.h"
 #include "gpu_worker/backend/cuda/kernels/quantize.h"
 #include "gpu_worker/backend/cuda/kernels/residual.h"
+#include "gpu_worker/backend/cuda/kernels/route_pick.h"
+#include "gpu_worker/backend/cuda/kernels/route_score.h"
 #include "gpu_worker/backend/cuda/kernels/rows.h"
 #include "gpu_worker/backend/cuda/kernels/states.h"
 #include "gpu_worker/backend/cuda/kernels/top_logits.h"

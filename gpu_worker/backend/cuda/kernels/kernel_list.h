@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "gpu_worker/backend/cuda/kernels/args.h"
+#include "gpu_worker/backend/cuda/kernels/route_args.h"
 
 #define HGA_CUDA_KERNELS(X) \
   X(RmsNorm)                \
@@ -26,7 +27,14 @@
   X(AddResidual)            \
   X(FinishAttention)        \
   X(LogSumExp)              \
-  X(TopLogits)
+  X(TopLogits)              \
+  X(RouteTables)            \
+  X(RouteCoarse)            \
+  X(RouteFine)              \
+  X(RouteSoftmax)           \
+  X(RoutePool)              \
+  X(RouteChoose)            \
+  X(RouteTake)
 
 namespace hga {
 

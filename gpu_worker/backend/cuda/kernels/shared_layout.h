@@ -3,6 +3,7 @@
 #define HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_SHARED_LAYOUT_H_
 
 #include "gpu_worker/backend/cuda/kernels/args.h"
+#include "gpu_worker/backend/cuda/kernels/route_args.h"
 
 #if defined(__CUDACC__)
 #define HGA_BOTH __host__ __device__ constexpr
@@ -21,6 +22,20 @@ inline constexpr uint32_t kTileGemmSharedBytes = kGemmInBytes > kGemmOutBytes ? 
 
 // --- TopLogits ---
 inline constexpr uint32_t kTopSharedBytes = (kTopSlice + kTopThreads / 32) * sizeof(TokenLogit);
+
+// --- Selection ---
+// Of a table of sums of signed channels: seven bits, as common/kv/sketch.h's readers have them.
+inline constexpr float kRouteLargestEntry = 127;
+inline constexpr uint32_t kRouteBins = 2048;
+struct RouteCutShared {
+  uint32_t bins[kRouteBins], sums[kRouteRowThreads];
+  uint32_t digit, above, enough;
+};
+inline constexpr uint32_t kRouteSoftmaxSharedBytes = (kRouteTile + kRouteRowThreads / 32) * 4;
+HGA_BOTH uint32_t RouteTablesSharedBytes(uint32_t head_dim) { return head_dim * 5; }
+HGA_BOTH uint32_t RouteFineSharedBytes(uint32_t head_dim, uint32_t per_head) {
+  return (per_head + 3) / 4 * (head_dim / 4) * 16 * 4;
+}
 
 // --- Attention ---
 // Where the keys of a tile lie and who sees them. keys[i] nullptr: there is no such key.

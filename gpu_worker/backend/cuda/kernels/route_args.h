@@ -1,0 +1,112 @@
+// Arguments of the kernels that select keys by token sketches (common/kv/sketch.h), in the router's place: what
+// router/index/select.h does for a block of one token, with the same roundings in the same order, so bit for bit.
+#ifndef HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_ROUTE_ARGS_H_
+#define HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_ROUTE_ARGS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "common/kv/bf16.h"
+
+namespace hga {
+
+// Threads of their blocks: of those that reduce over a row, and of those that score.
+inline constexpr uint32_t kRouteRowThreads = 256, kRouteScoreThreads = 128;
+// Scores that RouteSoftmax has in shared memory at a time.
+inline constexpr uint32_t kRouteTile = 2048;
+// Below every score; what is out of range has it.
+inline constexpr float kRouteLowest = -3e38f;
+
+// Where the records of the chunks of a range lie, for one layer.
+struct RouteRecords {
+  const uint8_t* pages;     // [pages][page_bytes]: each a chunk's summary data
+  const uint32_t* page_of;  // [chunks of the range]
+  uint64_t page_bytes;
+  uint64_t first_byte;      // of the layer's records in a page
+  uint32_t record_bytes;    // of one KV head: centre [head_dim + 8], then its tokens
+};
+
+// Chunks of the range that a KV head's tokens are scored of.
+struct RouteKept {
+  const uint32_t* chunks;  // [kv_heads][most], ascending; nullptr: all of the range
+  const uint32_t* count;   // [kv_heads], with chunks
+  uint32_t most;           // without chunks: as many as there are
+};
+
+// Scaled and rotated queries, and tables for reading signs. A block for each query head. Shared memory: head_dim * 5 / 4
+// floats.
+struct RouteTablesArgs {
+  const bf16* queries;  // [query_heads][head_dim]
+  const float* flips;   // [head_dim]: 1 or -1
+  float* scaled;        // [query_heads][head_dim]
+  uint8_t* entries;     // [query_heads][head_dim / 4][16]
+  float *step, *offset; // [query_heads]
+  uint32_t head_dim;
+  float scale;
+};
+
+// scores[query head][chunk of the range] = query . centre. `lanes` threads for each chunk; a column of blocks (grid y)
+// for each KV head.
+struct RouteCoarseArgs {
+  RouteRecords records;
+  const float* scaled;
+  float* scores;  // [query_heads][stride]
+  uint32_t chunks, stride, per_head, head_dim;
+  uint32_t lanes;  // floats that are added up side by side
+};
+
+// scores[query head][kept chunk * chunk_tokens + token]. A warp for each chunk; a column of blocks (grid y) for each KV
+// head. Shared memory: 4 bytes for each table entry of four heads, heads rounded up.
+struct RouteFineArgs {
+  RouteRecords records;
+  RouteKept kept;
+  const float* coarse;  // [query_heads][coarse_stride]
+  const uint8_t* entries;
+  const float *step, *offset;
+  float* scores;  // [query_heads][stride]
+  uint32_t coarse_stride, stride, per_head, head_dim, chunk_tokens;
+  uint32_t skipped;  // tokens of the range's first chunk that lie before the range
+};
+
+// e^(score - largest) of a row, and what makes it a share of the KV head's attention. A block for each query head.
+struct RouteSoftmaxArgs {
+  const float* scores;    // [query_heads][stride]
+  float* e;               // [query_heads][stride]; may be `scores`
+  float* weights;         // [query_heads]
+  const float* attended;  // [query_heads], log of the sum over what is attended besides; nullptr: nothing
+  float attended_less;    // taken off it
+  RouteKept kept;
+  uint32_t each;          // scores of a kept chunk
+  uint32_t stride, per_head, lanes;
+};
+
+// shares[KV head] = sum of its query heads' e * weight. A column of blocks (grid y) for each KV head.
+struct RoutePoolArgs {
+  const float *e, *weights;
+  float* shares;  // [kv_heads][share_stride]; zeros up to most * each
+  RouteKept kept;
+  uint32_t each, stride, share_stride, per_head;
+};
+
+// The best `wanted` chunks of each KV head, equal ones by position. A block for each KV head.
+struct RouteChooseArgs {
+  const float* shares;  // [kv_heads][stride]
+  uint32_t* chunks;     // [kv_heads][most], ascending
+  uint32_t* count;      // [kv_heads]
+  uint32_t chunks_of_range, stride, wanted, most;
+};
+
+// The best `wanted` keys, equal ones by KV head and position, none below `least` or of no share. A block for all KV
+// heads together, or for each.
+struct RouteTakeArgs {
+  const float* shares;  // [kv_heads][most * each]
+  uint64_t* masks;      // [kv_heads][most]: keys of each kept chunk
+  uint32_t most, each;
+  uint32_t heads;       // of a block
+  uint32_t wanted;      // of a block, at least 1
+  float least;
+};
+
+}  // namespace hga
+
+#endif  // HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_ROUTE_ARGS_H_

@@ -1,0 +1,59 @@
+#include "gpu_worker/backend/cuda/route_mirror.h"
+
+#include <algorithm>
+
+#include "common/base/log.h"
+#include "common/base/status.h"
+#include "common/kv/summary.h"
+
+namespace hga {
+namespace {
+
+constexpr const char* kMethod = "sketch";
+// As many as a sequence has at the router.
+constexpr uint64_t kMostChunks = 65536;
+
+uint64_t BytesFor(const KvGeometry& geometry, const SummaryMethod& method, uint64_t chunks) {
+  const auto count = static_cast<uint32_t>(chunks);
+  return SummaryPages::Bytes(method.chunk_bytes(geometry), count) + SketchSelector::Bytes(geometry, count);
+}
+
+}  // namespace
+
+RouteMirrorPlan RouteMirror::Plan(const KvGeometry& geometry, const std::string& method_name, uint64_t bytes) {
+  if (bytes == 0 || method_name != kMethod) return {};
+  const auto method = FindSummaryMethod(kMethod);
+  uint64_t low = 0, high = std::min(bytes / (*method)->chunk_bytes(geometry), kMostChunks) + 1;
+  while (high - low > 1) {  // as many as fit: the bytes grow with them
+    const uint64_t middle = (low + high) / 2;
+    (BytesFor(geometry, **method, middle) <= bytes ? low : high) = middle;
+  }
+  if (low == 0) return {};
+  return {static_cast<uint32_t>(low), BytesFor(geometry, **method, low)};
+}
+
+absl::StatusOr<std::unique_ptr<RouteMirror>> RouteMirror::Create(Device* device, DeviceMemory* memory,
+                                                                 const KvGeometry& geometry,
+                                                                 const RouteMirrorPlan& plan) {
+  if (plan.chunks == 0) return std::unique_ptr<RouteMirror>();
+  HGA_ASSIGN_OR_RETURN(const SummaryMethod* method, FindSummaryMethod(kMethod));
+  std::unique_ptr<RouteMirror> mirror(new RouteMirror(device, geometry));
+  HGA_ASSIGN_OR_RETURN(mirror->pages_,
+                       SummaryPages::Create(device, memory, method->chunk_bytes(geometry), plan.chunks));
+  HGA_ASSIGN_OR_RETURN(mirror->selector_, SketchSelector::Create(device, memory, geometry, *method, plan.chunks));
+  HGA_ASSIGN_OR_RETURN(mirror->answered_, device->NewEvent());
+  return mirror;
+}
+
+void RouteMirror::Count(uint64_t on_device, uint64_t by_router) {
+  on_device_ += on_device;
+  by_router_ += by_router;
+}
+
+void RouteMirror::NoteNoRoom() {
+  if (no_room_.exchange(true)) return;
+  LogWarning("summaries beyond --device_summaries: the router selects for sequences that do not fit",
+             {{"chunks", pages_->count()}});
+}
+
+}  // namespace hga
