@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What takes too long for every change: run by night, from a checkout that builds.
-# usage: tests/nightly.sh [PART...]     PART: tagged simulation kills fuzz sanitizers deploy; default: all
+# usage: tests/nightly.sh [PART...]     PART: tagged simulation kills fuzz sanitizers deploy neon; default: all
 # `tagged` are the tests tagged nightly; `deploy`, the stack in containers, needs root for its engine.
 # Closes with "N passed, N failed", and fails where a part does.
 set -uo pipefail
@@ -61,13 +61,14 @@ sanitizers() {
 }
 
 deploy() { counted tests/deploy/run.sh; }
+neon() { counted tests/neon/run.sh --install; }
 
 case "${1:-}" in -h|--help) sed -n '2,5s/^# //p' tests/nightly.sh; exit 0 ;; esac
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(tagged simulation kills fuzz sanitizers deploy)
+[ ${#parts[@]} -gt 0 ] || parts=(tagged simulation kills fuzz sanitizers deploy neon)
 for part in "${parts[@]}"; do
   case "$part" in
-    tagged|simulation|kills|fuzz|sanitizers|deploy) ;;
+    tagged|simulation|kills|fuzz|sanitizers|deploy|neon) ;;
     *) echo "nightly.sh: no part '$part'" >&2; exit 2 ;;
   esac
 done

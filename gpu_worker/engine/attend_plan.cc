@@ -135,14 +135,17 @@ void PlanRouted(const AttendShape& shape, uint32_t first_row, uint32_t rows,
 }
 
 std::vector<uint32_t> SelectedChunks(const std::vector<HeadSelection>& selection) {
-  std::vector<uint32_t> chunks;
+  std::vector<uint64_t> selected;  // a bit for each chunk
   for (const HeadSelection& head : selection) {
     for (const SelectedChunk& s : head) {
-      if (chunks.empty() || chunks.back() != s.chunk) chunks.push_back(s.chunk);
+      if (selected.size() <= s.chunk / 64) selected.resize(s.chunk / 64 + 1);
+      selected[s.chunk / 64] |= uint64_t{1} << s.chunk % 64;
     }
   }
-  std::sort(chunks.begin(), chunks.end());
-  chunks.erase(std::unique(chunks.begin(), chunks.end()), chunks.end());
+  std::vector<uint32_t> chunks;
+  for (uint32_t i = 0; i < selected.size(); ++i) {
+    for (uint64_t bits = selected[i]; bits != 0; bits &= bits - 1) chunks.push_back(64 * i + absl::countr_zero(bits));
+  }
   return chunks;
 }
 

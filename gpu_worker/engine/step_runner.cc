@@ -6,6 +6,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/check.h"
@@ -339,7 +340,7 @@ void StepRunner::AnswerProbes(uint32_t layer) {
 // Touches what is held; the distinct blocks that are not.
 std::vector<StepRunner::Wanted> StepRunner::FindMissing(uint32_t layer) {
   std::vector<Wanted> missing;
-  std::set<std::pair<Sequence*, uint32_t>> seen;
+  absl::flat_hash_set<std::pair<Sequence*, uint32_t>> seen;
   for (Block& b : blocks_) {
     if (b.selection == nullptr || !b.part->status.ok()) continue;
     Sequence* s = b.part->sequence;

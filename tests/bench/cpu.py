@@ -1,263 +1,326 @@
 #!/usr/bin/env python3
 """Benchmark `cpu`: prefill and decode against context on the cpu backend, beside llama.cpp on the same file.
 
-usage: cpu.py [--quick] [--json FILE] [--plot FILE.svg] [--commit TEXT] [--command TEXT]
+usage: cpu.py [--quick] [--resume] [--parts NAME,...] [--minutes N] [--json FILE] [--plot FILE.svg]
 A model of Qwen3-0.6B's shape with made-up Q8_0 weights, the three daemons with a state folder of their own, two threads
-(or as many as there are cores) on both sides. Attention is routed from the first token on: 3% of the context, 491 keys at
-least; llama.cpp's is dense, with the better of flash attention on and off. llama.cpp is built from PyPI's
+(or as many as there are cores) on both sides. Attention is routed from the first token on: 3% of the context, 491 keys
+at least; llama.cpp's is dense, with the better of flash attention on and off. llama.cpp is built from PyPI's
 llama-cpp-python, with the instructions of this machine. Nothing else should run meanwhile.
+
+A run is made of parts. What a part has found is kept at once in .hga/bench_cpu, with the sessions' K/V: --resume goes
+on where a run was cut off. A part that fails or takes too long is left out, and the next begins. The deepest session is
+not computed but filled (fill_session.cc) with the K/V of the one before; one as deep as that is filled as well, to show
+what difference it makes. Decode at all depths and llama.cpp at the first are measured in rounds, one after the other,
+since the memory's speed changes from minute to minute; ratios are taken inside a round, and their medians shown.
 """
 import argparse
-import glob
 import json
 import os
 import signal
-import subprocess
+import statistics
 import sys
-import tempfile
+import time
+import traceback
 
-ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
-TOOLS = os.path.join(ROOT, ".hga", "tools")
-MODELS = os.path.join(ROOT, ".hga", "models")
-BIN = os.path.join(ROOT, ".bazel", "bin")
-MODEL = os.path.join(MODELS, "synthetic-qwen3-0.6b.Q8_0.gguf")
-LLAMA = "llama-cpp-python==0.3.36"
-THREADS = os.cpu_count()
+from cpu_stack import ROOT, SMOL, SYNTHETIC, THREADS, Stack, build_peer, make_model, name_of, plot, run
+
+FOLDER = os.path.join(ROOT, ".hga", "bench_cpu")
 KV_BYTES_PER_TOKEN = 28 * 8 * 128 * 2 * 2
 CHARACTERS_PER_TOKEN = 3.78
-DECODE_TOKENS = 64
-MOST_RESUMED = 16384  # tokens of the document that is asked again after a restart
+DECODE_TOKENS = 48
+ROUNDS = 3
 SHARE, LEAST_KEYS, ALWAYS_KEYS = 0.03, 491, 80  # of the context; the last: window and sinks
+ATTENDED = "  keys attended of those of dense attention"
+SMOL_TOKENS = 7500
+SMOL_KV_BYTES_PER_TOKEN = 30 * 3 * 64 * 2 * 2
 
 
-def run(command, **options):
-    return subprocess.run(command, check=True, **options)
+class Results:
+    """What has been found, by part, in a file that is written at each change."""
 
+    def __init__(self, path, resume):
+        self.path, self.parts = path, {}
+        if resume and os.path.exists(path):
+            with open(path) as file:
+                self.parts = json.load(file)
 
-def pip(*arguments):
-    run([sys.executable, "-m", "pip", "-q", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def make_model():
-    if os.path.exists(MODEL):
-        return
-    tools = os.path.join(TOOLS, "gguf")
-    if not os.path.isdir(tools):
-        pip("install", "--target", tools, "gguf")
-    vocabulary = os.path.join(MODELS, "SmolLM2-135M-Instruct.Q4_1.gguf")
-    run([sys.executable, os.path.join(ROOT, "tests/bench/synthetic_gguf.py"), "--vocabulary", vocabulary, "--out", MODEL],
-        env=dict(os.environ, PYTHONPATH=tools), stderr=subprocess.DEVNULL)
-
-
-def build_peer():
-    """Path of llama_curve, built once."""
-    folder = os.path.join(TOOLS, "llama")
-    program = os.path.join(folder, "llama_curve")
-    source = os.path.join(ROOT, "tests/bench/llama_curve.cc")
-    if os.path.exists(program) and os.path.getmtime(program) > os.path.getmtime(source):
-        return program
-    os.makedirs(folder, exist_ok=True)
-    print("building llama.cpp, once: some ten minutes", flush=True)
-    build = os.path.join(folder, "build")
-    if not glob.glob(os.path.join(folder, "llama_cpp_python-*", "")):
-        pip("download", "--no-deps", "--no-binary", "llama-cpp-python", "-d", folder, LLAMA)
-        run(["tar", "xzf", *glob.glob(os.path.join(folder, "*.tar.gz")), "-C", folder])
-    code = glob.glob(os.path.join(folder, "llama_cpp_python-*", "vendor", "llama.cpp"))[0]
-    off = [f"-D{name}=OFF" for name in ("LLAMA_CURL", "LLAMA_OPENSSL", "LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES",
-                                        "LLAMA_BUILD_TOOLS", "LLAMA_BUILD_SERVER", "LLAMA_BUILD_COMMON",
-                                        "BUILD_SHARED_LIBS")]
-    with open(os.path.join(folder, "build.log"), "w") as log:
-        run(["cmake", "-S", code, "-B", build, "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", *off], stdout=log, stderr=log)
-        run(["cmake", "--build", build, "--target", "llama", "-j", str(THREADS)], stdout=log, stderr=log)
-    libraries = [os.path.join(build, name) for name in ("src/libllama.a", "ggml/src/libggml.a", "ggml/src/libggml-cpu.a",
-                                                        "ggml/src/libggml-base.a")]
-    run(["g++", "-O2", "-std=c++17", source, f"-I{code}/include", f"-I{code}/ggml/include", *libraries, "-fopenmp",
-         "-lpthread", "-ldl", "-o", program])
-    return program
-
-
-class Stack:
-    """The three daemons. The state folder stays between starts."""
-
-    def __init__(self, state):
-        self.state = state
-
-    def start(self, arena_bytes):
-        self._stack("start", HGA_KV_STORE_FLAGS=f"--arena_bytes {arena_bytes}",
-                    HGA_GPU_WORKER_FLAGS="--dense_prefill_tokens 0")
-
-    def stop(self):
-        self._stack("stop")
-
-    def _stack(self, verb, **variables):
-        run([os.path.join(ROOT, "deploy/stack.sh"), "--state", self.state, "--model", MODEL, "--metrics_port", "0", verb],
-            env=dict(os.environ, **variables), stdout=subprocess.DEVNULL)
-
-    def hga(self, depth, *arguments):
-        """What a call with attention for this depth says at its end."""
-        budget = max(LEAST_KEYS, round(SHARE * depth)) - ALWAYS_KEYS
-        address = "unix:" + os.path.join(self.state, "run", "gpu_worker.sock")
-        out = run([os.path.join(BIN, "client/hga"), "--worker", address, "--timeout", "0", "--json", "-q", "--attention",
-                   "routed", "--budget-tokens", str(budget), "--budget-step-cap", "1", *arguments],
-                  capture_output=True, text=True).stdout
-        return json.loads(out.strip().splitlines()[-1])
-
-    def prefill(self, depth, text):
-        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-            file.write(text)
-            file.flush()
-            return self.hga(depth, "prefill", "--session", f"d{depth}", "--file", file.name)
-
-    def ask(self, depth, tokens):
-        return self.hga(depth, "--max-tokens", str(tokens), "generate", "--session", f"d{depth}", "--append", "--raw",
-                        "And so they went on, and then")
-
-    def worker_bytes(self):
-        """Of the worker's memory, without the arena, which is kv_store's."""
-        with open(os.path.join(self.state, "run", "gpu_worker.pid")) as file:
-            status = open(f"/proc/{file.read().strip()}/status").read().splitlines()
-        kib = {line.split(":")[0]: int(line.split()[1]) for line in status if line.startswith(("VmRSS", "RssShmem"))}
-        return 1024 * (kib["VmRSS"] - kib["RssShmem"])
-
-
-class Report:
-    def __init__(self):
-        self.numbers = {}
+    def begin(self, part):
+        self.part = self.parts[part] = {}
 
     def add(self, key, what, value, unit):
-        self.numbers[key] = value
+        self.part[key] = value
         print(f"  {what:<66}{value:>12.4g} {unit}", flush=True)
+        self.write()
+
+    def end(self):
+        self.part["done"] = True
+        self.write()
+
+    def done(self, part):
+        return self.parts.get(part, {}).get("done", False)
+
+    def write(self):
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        with open(self.path + ".part", "w") as file:
+            json.dump(self.parts, file, indent=1)
+        os.replace(self.path + ".part", self.path)
+
+    def numbers(self):
+        """All of them; of what rounds have found, medians."""
+        found = {}
+        for part in self.parts.values():
+            for key, value in part.items():
+                if key != "done":
+                    found.setdefault(key, []).append(value)
+        return {key: statistics.median(values) for key, values in found.items()}
 
 
-def name_of(depth):
-    """As keys have it: 512, 4k."""
-    return f"{depth // 1024}k" if depth >= 1024 else str(depth)
+def attention(depth):
+    budget = max(LEAST_KEYS, round(SHARE * depth)) - ALWAYS_KEYS
+    return ["--attention", "routed", "--budget-tokens", str(budget), "--budget-step-cap", "1"]
 
 
-def document(depth):
-    """About `depth` tokens of text, which no other depth's document begins with."""
+def document(tokens, number=0):
+    """About so many tokens of text, which no other document begins with."""
     with open(os.path.join(ROOT, "deploy/documents/alice.txt"), encoding="utf-8") as file:
         text = file.read()
-    skip, size = depth % 9973, int(depth * CHARACTERS_PER_TOKEN)
+    skip, size = (tokens + 1009 * number) % 9973, int(tokens * CHARACTERS_PER_TOKEN)
     return (text * (2 + (skip + size) // len(text)))[skip:skip + size]
 
 
-def measure_depth(stack, depth, report):
-    name = name_of(depth)
-    read = stack.prefill(depth, document(depth))
-    if read["reused_tokens"] != 0:
-        sys.exit(f"cpu: {read['reused_tokens']} tokens of a new document were in the store")
-    at = f"{read['prompt_tokens']} tokens"
-    report.add(f"prefill_tps_{name}", f"prefill, {at}", read["prompt_tokens"] / read["prefill_s"], "tokens/s")
-    report.add(f"prefill_attended_{name}", "  keys attended of those of dense attention", read["prefill_attended_fraction"], "")
-    first = stack.ask(depth, 1)
-    report.add(f"resume_ram_ttft_s_{name}", "  asked again, K/V in RAM: first token after", first["ttft_s"], "s")
-    answer = stack.ask(depth, DECODE_TOKENS)
-    report.add(f"decode_tps_{name}", f"decode, {at} before", answer["decode_tokens_per_s"], "tokens/s")
-    report.add(f"decode_attended_{name}", "  keys attended of those of dense attention", answer["attended_fraction"], "")
-    report.add(f"worker_extra_bytes_{name}", "  memory of the worker beyond the weights",
-               stack.worker_bytes() - os.path.getsize(MODEL), "bytes")
-    return read["prefill_s"], first["ttft_s"]
+class Benchmark:
+    def __init__(self, depths, filled, peers, rounds, results):
+        self.depths, self.filled, self.peers, self.rounds, self.results = depths, filled, peers, rounds, results
+        self.stack = Stack(os.path.join(FOLDER, "state"), SYNTHETIC)
+        self.smol = Stack(os.path.join(FOLDER, "smol"), SMOL)
+        self.program = build_peer() if peers else None
+        copies = [filled, depths[-1]] if filled else []
+        tokens = 1.1 * (sum(depths) + 2048) + 1.05 * sum(copies)
+        self.arena = int(tokens * KV_BYTES_PER_TOKEN) + (256 << 20)
 
+    def parts(self):
+        """(name, seconds it may take, function), the most telling first."""
+        parts = [(f"ours_{name_of(d)}", 100 + d // 20, lambda d=d: self.prefill(d)) for d in self.depths]
+        if self.filled:
+            parts += [(f"fill_{name_of(d)}", 60 + d // 200, lambda d=d, s=s: self.fill(s, d))
+                      for s, d in ((self.depths[-2], self.depths[-1]), (self.depths[-1], self.filled))]
+        if self.peers:
+            parts += [("peer_flash", 420, self.choose_flash)]
+        parts += [(f"round_{i}", 240, lambda i=i: self.round(i)) for i in range(self.rounds)]
+        parts += [("disk", 120, self.disk)]
+        if self.peers:
+            parts += [("peer_curve", 120 + self.peers[-1] // 16, self.peer_curve)]
+        return parts + [("smol", 240, self.real_model), ("quarter", 150, self.quarter)]
 
-def measure_disk(stack, depth, prefill_s, report):
-    name = name_of(depth)
-    stack.stop()
-    stack.start(2 * depth * KV_BYTES_PER_TOKEN)
-    cold = stack.ask(depth, 1)
-    report.add(f"resume_disk_ttft_s_{name}", "after a restart, K/V on disk: first token after", cold["ttft_s"], "s")
-    report.add("resume_disk_vs_prefill", "  of its prefill", cold["ttft_s"] / prefill_s, "")
-    stack.stop()
-    stack.start(depth * KV_BYTES_PER_TOKEN // 4)
-    quarter = stack.ask(depth, 8)  # few: flat attention reads nearly every block in each step
-    report.add(f"decode_tps_{name}_quarter", "decode, arena for a quarter of the K/V", quarter["decode_tokens_per_s"], "tokens/s")
-    blocks = quarter["blocks"]
-    for tier in ("held", "ram", "disk"):
-        report.add(f"quarter_{tier}_share", f"  blocks found: {tier}", blocks[tier] / max(1, sum(blocks.values())), "")
-    report.add(f"decode_{name}_quarter_arena", "  of the speed with all of it in RAM",
-               quarter["decode_tokens_per_s"] / report.numbers[f"decode_tps_{name}"], "")
+    def add(self, *arguments):
+        self.results.add(*arguments)
 
-
-def measure_peer(program, depths, report):
-    def curve(flash, depths):
-        out = run([program, MODEL, str(THREADS), str(flash), "16", *map(str, depths)], capture_output=True, text=True).stdout
-        return [json.loads(line) for line in out.splitlines()]
-
-    first = {flash: curve(flash, depths[:1])[0] for flash in (0, 1)}
-    flash = max(first, key=lambda f: first[f]["decode_tps"] * depths[0] / first[f]["prefill_s"])
-    report.add("peer_flash_attention", "llama.cpp: flash attention is the better setting", flash, "")
-    for point in curve(flash, depths):
-        depth = point["depth"]
+    def prefill(self, depth):
+        self.stack.need(self.arena)
+        self.stack.prefill("warm", document(600)[::-1], *attention(1))  # pages of the weights, both teams of threads
         name = name_of(depth)
-        report.add(f"peer_prefill_tps_{name}", f"llama.cpp: prefill, {depth} tokens", depth / point["prefill_s"], "tokens/s")
-        report.add(f"peer_decode_tps_{name}", f"llama.cpp: decode, {depth} tokens before", point["decode_tps"], "tokens/s")
-        report.add(f"prefill_{name}_vs_peer", "  our prefill over that",
-                   report.numbers[f"prefill_tps_{name}"] * point["prefill_s"] / depth, "")
-        report.add(f"decode_{name}_vs_peer", "  our decode over that", report.numbers[f"decode_tps_{name}"] / point["decode_tps"], "")
+        read = self.stack.prefill(f"d{depth}", document(depth), *attention(depth))
+        at = f"{read['prompt_tokens']} tokens"
+        if read["reused_tokens"] > 0:
+            raise RuntimeError(f"{read['reused_tokens']} tokens of it were in the store: run without --resume")
+        self.add(f"prefill_tps_{name}", f"prefill, {at}", read["prompt_tokens"] / read["prefill_s"], "tokens/s")
+        self.add(f"prefill_s_{name}", "  seconds", read["prefill_s"], "s")
+        self.add(f"prefill_attended_{name}", ATTENDED, read["prefill_attended_fraction"], "")
+        first = self.stack.ask(f"d{depth}", 1, *attention(depth))
+        self.add(f"resume_ram_ttft_s_{name}", "  asked again, K/V in RAM: first token after", first["ttft_s"], "s")
+
+    def fill(self, source, depth):
+        self.stack.need(self.arena)
+        start = time.monotonic()
+        self.stack.fill(f"d{source}", f"f{depth}", depth)
+        self.add(f"fill_s_{name_of(depth)}", f"a session of {depth} tokens filled in", time.monotonic() - start, "s")
+
+    def decode(self, session, depth, name, what):
+        answer = self.stack.ask(session, DECODE_TOKENS, *attention(depth))
+        self.add(f"decode_tps_{name}", what, answer["decode_tokens_per_s"], "tokens/s")
+        self.add(f"decode_attended_{name}", ATTENDED, answer["attended_fraction"], "")
+        self.add(f"worker_extra_bytes_{name}", "  memory of the worker beyond the weights",
+                 self.stack.worker_bytes() - os.path.getsize(SYNTHETIC), "bytes")
+        return answer
+
+    def round(self, number):
+        self.stack.need(self.arena)
+        part, first = self.results.part, self.depths[0]
+        read = self.stack.prefill(f"r{number}", document(first, number + 1), *attention(first))
+        self.add(f"prefill_tps_{name_of(first)}", f"prefill again, {read['prompt_tokens']} tokens",
+                 read["prompt_tokens"] / read["prefill_s"], "tokens/s")
+        self.decode(f"d{first}", first, name_of(first), f"decode, {first} tokens before")
+        if self.program:
+            self.peer([first], versus=part)
+        for depth in self.depths[1:]:
+            self.decode(f"d{depth}", depth, name_of(depth), f"decode, {depth} tokens before")
+        if self.filled:
+            for depth, kind in ((self.depths[-1], "_filled"), (self.filled, "")):
+                self.decode(f"f{depth}", depth, name_of(depth) + kind, f"decode, {depth} tokens before, filled")
+        for depth in [*self.depths[1:], *([self.filled] if self.filled else [])]:
+            self.add(f"decode_{name_of(depth)}_vs_{name_of(first)}", f"decode at {depth} of decode at {first}",
+                     part[f"decode_tps_{name_of(depth)}"] / part[f"decode_tps_{name_of(first)}"], "")
+
+    def peer(self, depths, flash=None, versus=None):
+        flash = int(self.results.parts["peer_flash"]["peer_flash_attention"]) if flash is None else flash
+        out = run([self.program, SYNTHETIC, str(THREADS), str(flash), "16", *map(str, depths)], capture_output=True,
+                  text=True).stdout
+        points = [json.loads(line) for line in out.splitlines()]
+        for point in points if versus is not None else []:
+            depth, name = point["depth"], name_of(point["depth"])
+            for what, speed in (("prefill", depth / point["prefill_s"]), ("decode", point["decode_tps"])):
+                self.add(f"peer_{what}_tps_{name}", f"llama.cpp: {what}, {depth} tokens", speed, "tokens/s")
+            for what in ("prefill", "decode"):
+                if f"{what}_tps_{name}" in versus:
+                    self.add(f"{what}_{name}_vs_peer", f"  our {what} over that",
+                             versus[f"{what}_tps_{name}"] / self.results.part[f"peer_{what}_tps_{name}"], "")
+        return points
+
+    def choose_flash(self):
+        self.stack.stop()
+        depths = self.peers[:2]
+        seconds = {}
+        for flash in (0, 1):
+            last = self.peer(depths, flash=flash)[-1]
+            seconds[flash] = last["prefill_s"] + 64 / last["decode_tps"]
+            self.add(f"peer_flash_{flash}_s", f"llama.cpp, flash attention {flash}: {depths[-1]} tokens read, 64 written",
+                     seconds[flash], "s")
+        self.add("peer_flash_attention", "  the better setting", min(seconds, key=seconds.get), "")
+
+    def peer_curve(self):
+        self.stack.stop()
+        self.peer(self.peers[1:], versus=self.results.numbers())
+
+    def disk(self):
+        depth = self.depths[-1]
+        self.stack.need(2 * depth * KV_BYTES_PER_TOKEN, restart=True)
+        cold = self.stack.ask(f"d{depth}", 1, *attention(depth))
+        self.add(f"resume_disk_ttft_s_{name_of(depth)}", "after a restart, K/V on disk: first token", cold["ttft_s"], "s")
+
+    def show_blocks(self, prefix, answer):
+        blocks = answer["blocks"]
+        for tier in ("held", "ram", "disk"):
+            self.add(f"{prefix}_{tier}_share", f"  blocks found: {tier}", blocks[tier] / max(1, sum(blocks.values())), "")
+
+    def quarter(self):
+        depth = self.depths[-1]
+        self.stack.need(depth * KV_BYTES_PER_TOKEN // 4, restart=True)
+        answer = self.stack.ask(f"d{depth}", 8, *attention(depth))  # few: flat attention reads nearly every block
+        self.add(f"decode_tps_{name_of(depth)}_quarter", "decode, arena for a quarter of the K/V",
+                 answer["decode_tokens_per_s"], "tokens/s")
+        self.show_blocks("quarter", answer)
+
+    def real_model(self):
+        """Arena for a quarter of a real text's K/V; budget and the rest as a user has them by default."""
+        with open(os.path.join(ROOT, "tests/quality/corpus/documents/frankenstein.txt"), encoding="utf-8") as file:
+            text = file.read()
+        text = text[:int(len(text) * SMOL_TOKENS / 8452)]
+        self.stack.stop()
+        self.smol.remove()
+        try:
+            whole = SMOL_TOKENS * SMOL_KV_BYTES_PER_TOKEN
+            self.smol.need(2 * whole)
+            read = self.smol.prefill("book", text)
+            self.add("smol_tokens", "SmolLM2-135M: tokens of a real text", read["prompt_tokens"], "tokens")
+            self.smol.ask("book", 8)
+            for arena, name, what in ((2 * whole, "all", "all K/V in RAM"),
+                                      (whole // 4, "quarter", "arena for a quarter of the K/V")):
+                self.smol.need(arena)
+                for question in ("What did he feel then?", "Where did they go next, and why?"):
+                    answer = self.smol.ask("book", 64, text=question)
+                self.add(f"smol_decode_tps_{name}", f"decode, {what}", answer["decode_tokens_per_s"], "tokens/s")
+                self.add(f"smol_decode_attended_{name}", ATTENDED, answer["attended_fraction"], "")
+                self.show_blocks(f"smol_{name}", answer)
+            self.add("smol_quarter_arena", "  of the speed with all of it in RAM",
+                     self.results.part["smol_decode_tps_quarter"] / self.results.part["smol_decode_tps_all"], "")
+        finally:
+            self.smol.remove()
+
+    def across_parts(self):
+        """Ratios of what different parts have found."""
+        n, deepest = self.results.numbers(), name_of(self.depths[-1])
+        for key, over, under in ((f"resume_ram_vs_prefill", f"resume_ram_ttft_s_{deepest}", f"prefill_s_{deepest}"),
+                                 ("resume_disk_vs_prefill", f"resume_disk_ttft_s_{deepest}", f"prefill_s_{deepest}"),
+                                 (f"decode_{deepest}_quarter_arena", f"decode_tps_{deepest}_quarter", f"decode_tps_{deepest}")):
+            if over in n and under in n:
+                n[key] = n[over] / n[under]
+        return n
 
 
-def plot(numbers, depths, path):
-    tools = os.path.join(TOOLS, "python")
-    if not os.path.isdir(os.path.join(tools, "matplotlib")):
-        pip("install", "--target", tools, "matplotlib")
-    sys.path.insert(0, tools)
-    import matplotlib
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5))
-    for axis, what in zip(axes, ("prefill", "decode")):
-        for prefix, label in (("", "HGA Serve, routed"), ("peer_", "llama.cpp, dense")):
-            keys = {d: f"{prefix}{what}_tps_{name_of(d)}" for d in depths}
-            points = [(d, numbers[k]) for d, k in keys.items() if k in numbers]
-            axis.plot(*zip(*points), marker="o", label=label)
-        axis.set(title=what, xlabel="tokens before", ylabel="tokens/s", xscale="log", ylim=(0, None))
-        axis.set_xticks(depths, [name_of(d).upper() for d in depths])
-        axis.minorticks_off()
-        axis.grid(alpha=0.3)
-    axes[0].legend()
-    figure.tight_layout()
-    figure.savefig(path)
+def run_part(name, seconds, work, results):
+    print(f"{time.strftime('%H:%M:%S')} {name}, {seconds} s at most", flush=True)
+    results.begin(name)
+    signal.alarm(seconds)
+    try:
+        work()
+        signal.alarm(0)
+        results.end()
+        return True
+    except Exception:  # the next part may work
+        signal.alarm(0)
+        traceback.print_exc(limit=3)
+        return False
+
+
+def expired(*_):
+    raise TimeoutError("it takes too long")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two short depths")
-    parser.add_argument("--depths", default="", help="tokens, ascending, separated by commas")
-    parser.add_argument("--peer_depths", default="", help="the same for llama.cpp; none: only ours")
+    parser.add_argument("--quick", action="store_true", help="short depths, one round")
+    parser.add_argument("--resume", action="store_true", help="go on with the run that was cut off")
+    parser.add_argument("--parts", default="", help="only these, separated by commas; 'list' shows them")
+    parser.add_argument("--minutes", type=float, default=1e6, help="no part begins that may end later")
+    parser.add_argument("--depths", default="", help="tokens, ascending, separated by commas; two or more")
+    parser.add_argument("--filled", type=int, default=-1, help="tokens of the session that is filled; 0: none")
+    parser.add_argument("--peer_depths", default="", help="depths of llama.cpp, two or more; none: only ours")
     parser.add_argument("--json", default="")
     parser.add_argument("--plot", default="")
     parser.add_argument("--commit", default="")
     parser.add_argument("--command", default="")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    depths = [int(d) for d in (args.depths or ("512,2048" if args.quick else "512,4096,16384,65536")).split(",")]
-    peers = args.peer_depths or ("512,2048" if args.quick else "512,4096,16384")
+    signal.signal(signal.SIGALRM, expired)
+    start = time.monotonic()
+    depths = [int(d) for d in (args.depths or ("512,2048" if args.quick else "512,4096,16384")).split(",")]
+    peers = args.peer_depths or ("512,1024" if args.quick else "512,4096,16384")
     peers = [int(d) for d in peers.split(",")] if peers != "none" else []
+    filled = args.filled if args.filled >= 0 else 8192 if args.quick else 65536
     make_model()
-    program = build_peer() if peers else None
-    report = Report()
-    with tempfile.TemporaryDirectory(prefix="hga_cpu.") as state:
-        stack = Stack(state)
-        try:
-            stack.start(sum(depths) * KV_BYTES_PER_TOKEN * 5 // 4 + (256 << 20))
-            stack.prefill(1, document(600)[::-1])  # pages of the weights, and both teams of threads
-            seconds = {depth: measure_depth(stack, depth, report) for depth in depths}
-            depth = max([d for d in depths if d <= MOST_RESUMED], default=depths[0])
-            report.add("resume_ram_vs_prefill", f"first token again of {depth} tokens, K/V in RAM, of its prefill",
-                       seconds[depth][1] / seconds[depth][0], "")
-            measure_disk(stack, depth, seconds[depth][0], report)
-        finally:
-            stack.stop()
-    for d in depths[1:]:
-        report.add(f"decode_{name_of(d)}_vs_{name_of(depths[0])}", f"decode at {d} of decode at {depths[0]}",
-                   report.numbers[f"decode_tps_{name_of(d)}"] / report.numbers[f"decode_tps_{name_of(depths[0])}"], "")
-    if peers:
-        measure_peer(program, peers, report)
+    results = Results(os.path.join(FOLDER, "results.json"), args.resume)
+    bench = Benchmark(depths, filled, peers, 1 if args.quick else ROUNDS, results)
+    if args.parts == "list":
+        return print("\n".join(f"{name:<12} {seconds:>5} s at most" for name, seconds, _ in bench.parts()))
+    if not args.resume:
+        bench.stack.remove()
+    failed = []
+    try:
+        for name, seconds, work in bench.parts():
+            if results.done(name) or (args.parts and name not in args.parts.split(",")):
+                continue
+            left = args.minutes * 60 - (time.monotonic() - start)
+            if left < 30:
+                failed.append(name)
+            elif not run_part(name, int(min(seconds, left)), work, results):
+                failed.append(name)
+                bench.stack.arena_bytes = None  # it may be in the middle of anything
+    finally:
+        signal.alarm(0)
+        bench.stack.stop()
+        numbers = bench.across_parts()
+        if args.json:
+            with open(args.json, "w") as file:
+                json.dump({"commit": args.commit, "command": args.command, "threads": THREADS, **numbers}, file, indent=1)
+    for key in ("resume_ram_vs_prefill", "resume_disk_vs_prefill", f"decode_{name_of(depths[-1])}_quarter_arena"):
+        if key in numbers:
+            print(f"  {key:<66}{numbers[key]:>12.4g}")
     if args.plot:
-        plot(report.numbers, depths, args.plot)
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump({"commit": args.commit, "command": args.command, "threads": THREADS, **report.numbers}, file, indent=1)
+        plot(numbers, [*depths, *([filled] if filled else [])], args.plot)
+    if failed:
+        sys.exit(f"cpu: left out: {', '.join(failed)}; --resume tries them again")
+    if not args.parts:
+        bench.stack.remove()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ namespace {
 constexpr uint32_t kPartKeys = 512;
 // Of a cache line.
 constexpr size_t kLineElements = 64 / sizeof(bf16);
+// Rows of K or V that are asked for at a time: as many as a core can wait for at once.
+constexpr uint32_t kRowsAtATime = 16;
 
 // End of the part of a row's runs that begins at `first`.
 size_t PartEnd(const std::vector<KvRun>& runs, size_t first) {
@@ -62,7 +64,7 @@ void CpuAttention::Begin(const float* q, const uint32_t* positions, uint32_t row
   positions_ = positions;
   sums_values_ = false;
   const uint32_t d = geometry_.head_dim, per_head = geometry_.queries_per_kv_head();
-  for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
+  const auto begin_head = [&](uint32_t head, uint32_t) {
     const size_t first = StateIndex(head, 0), count = size_t{rows} * per_head;
     std::fill_n(m_.begin() + first, count, -std::numeric_limits<float>::infinity());
     std::fill_n(l_.begin() + first, count, 0.0f);
@@ -74,7 +76,9 @@ void CpuAttention::Begin(const float* q, const uint32_t* positions, uint32_t row
         for (uint32_t j = 0; j < d; ++j) to[j] = from[j] * scale_;
       }
     }
-  }
+  };
+  if (rows > 1) return workers_->Run(geometry_.kv_heads, begin_head);
+  for (uint32_t head = 0; head < geometry_.kv_heads; ++head) begin_head(head, 0);
 }
 
 void CpuAttention::PlanTasks(const AttendPlan& plan) {
@@ -171,26 +175,47 @@ CpuAttention::Tile CpuAttention::TileAt(const std::vector<KvRun>& runs, size_t i
 
 void CpuAttention::Prefetch(const Tile& tile) const {
   for (uint32_t r = 0; r < tile.run_count; ++r) {
-    const size_t elements = size_t{tile.runs[r].tokens} * geometry_.head_dim;
-    for (size_t i = 0; i < elements; i += kLineElements) {
-      __builtin_prefetch(tile.runs[r].k + i);
-      __builtin_prefetch(tile.runs[r].v + i);
-    }
+    PrefetchRows(tile.runs[r].k, tile.runs[r].tokens);
+    PrefetchRows(tile.runs[r].v, tile.runs[r].tokens);
   }
+}
+
+void CpuAttention::PrefetchRows(const bf16* first, uint32_t count) const {
+  const size_t elements = size_t{count} * geometry_.head_dim;
+  for (size_t i = 0; i < elements; i += kLineElements) __builtin_prefetch(first + i);
 }
 
 void CpuAttention::AttendRuns(const Task& task, Scratch* scratch) {
   const std::vector<KvRun>& runs = task.block->runs[task.kv_head];
+  const bool in_place = task.block->rows == 1;
   Tile next = TileAt(runs, task.first_run, task.end_run);
+  uint32_t turn = 0;
+  if (in_place) {
+    FindRows(next, &scratch->rows[turn]);
+    for (uint32_t j = 0; j < next.keys; ++j) PrefetchRows(scratch->rows[turn].k[j], 1);
+  }
   for (size_t i = task.first_run; i < task.end_run;) {
     const Tile tile = next;
     i += tile.run_count;
     next = TileAt(runs, i, task.end_run);
-    Prefetch(next);
-    if (task.block->rows == 1) {
-      AttendTileInPlace(task, tile, scratch);
+    if (in_place) {
+      FindRows(next, &scratch->rows[1 - turn]);
+      AttendTileInPlace(task, tile, scratch->rows[turn], scratch->rows[1 - turn], scratch);
+      turn = 1 - turn;
     } else {
+      Prefetch(next);
       AttendTile(task, tile, scratch);
+    }
+  }
+}
+
+void CpuAttention::FindRows(const Tile& tile, TileRows* rows) const {
+  rows->count = 0;
+  for (uint32_t r = 0; r < tile.run_count; ++r) {
+    const KvRun& run = tile.runs[r];
+    for (uint32_t j = 0; j < run.tokens; ++j, ++rows->count) {
+      rows->k[rows->count] = run.k + size_t{j} * geometry_.head_dim;
+      rows->v[rows->count] = run.v + size_t{j} * geometry_.head_dim;
     }
   }
 }
@@ -266,35 +291,39 @@ void CpuAttention::AttendTile(const Task& task, const Tile& tile, Scratch* s) {
   }
 }
 
-void CpuAttention::AttendTileInPlace(const Task& task, const Tile& tile, Scratch* s) {
+// Rows lie scattered over the arena. They are asked for a few at a time while others are computed: the tile's values
+// beside its scores, the next tile's keys beside its values.
+void CpuAttention::AttendTileInPlace(const Task& task, const Tile& tile, const TileRows& rows, const TileRows& next,
+                                     Scratch* s) {
   const uint32_t per_head = geometry_.queries_per_kv_head(), d = geometry_.head_dim;
-  const bf16* k[kTileKeys];
-  const bf16* v[kTileKeys];
-  uint32_t key = 0;
-  for (uint32_t r = 0; r < tile.run_count; ++r) {
-    const KvRun& run = tile.runs[r];
-    for (uint32_t j = 0; j < run.tokens; ++j, ++key) {
-      k[key] = run.k + size_t{j} * d;
-      v[key] = run.v + size_t{j} * d;
-    }
-  }
   if (task.value_sum != nullptr) {
     constexpr float kForget = 0;
+    for (uint32_t j = 0; j < rows.count; ++j) PrefetchRows(rows.v[j], 1);
     AddValues(task, tile, [&](const float* weights) {
-      RowValues(weights, &kForget, 1, v, tile.keys, d, head_pad_, s->sum.data());
+      RowValues(weights, &kForget, 1, rows.v, tile.keys, d, head_pad_, s->sum.data());
     }, s);
   }
   const float* q_rows = &q_[StateIndex(task.kv_head, task.block->first_row) * head_pad_];
   for (uint32_t i = 0; i < per_head; i += kTileQueries) {
     const uint32_t count = std::min(kTileQueries, per_head - i);
-    RowScores(q_rows + size_t{i} * head_pad_, count, k, tile.keys, d, head_pad_, s->scores.data());
+    for (uint32_t key = 0; key < rows.count; key += kRowsAtATime) {
+      const uint32_t some = std::min(kRowsAtATime, rows.count - key);
+      for (uint32_t j = key; i == 0 && j < key + some; ++j) PrefetchRows(rows.v[j], 1);
+      RowScores(q_rows + size_t{i} * head_pad_, count, rows.k + key, some, d, head_pad_, s->scores.data() + key);
+    }
     float keep[kTileQueries];
     for (uint32_t q = 0; q < count; ++q) {
       float* scores = &s->scores[q * kTileKeys];
       Mask(tile, 0, positions_[task.block->first_row], scores);
       keep[q] = TileSoftmax(scores, tile.keys, task.m + i + q, task.l + i + q);
     }
-    RowValues(s->scores.data(), keep, count, v, tile.keys, d, head_pad_, task.o + size_t{i} * head_pad_);
+    float* o = task.o + size_t{i} * head_pad_;
+    for (uint32_t key = 0; key < rows.count; key += kRowsAtATime) {
+      const uint32_t some = std::min(kRowsAtATime, rows.count - key);
+      for (uint32_t j = key; i == 0 && j < std::min(key + kRowsAtATime, next.count); ++j) PrefetchRows(next.k[j], 1);
+      RowValues(s->scores.data() + key, keep, count, rows.v + key, some, d, head_pad_, o);
+      std::fill_n(keep, count, 1.0f);
+    }
   }
 }
 
@@ -328,14 +357,12 @@ void CpuAttention::AddResidual(const float* missed) {
   }
 }
 
-void CpuAttention::Finish(float* out) const {
+void CpuAttention::Finish(uint32_t row, float* out) const {
   const uint32_t d = geometry_.head_dim, per_head = geometry_.queries_per_kv_head();
-  for (uint32_t row = 0; row < rows_; ++row) {
-    for (uint32_t h = 0; h < geometry_.query_heads; ++h, out += d) {
-      const size_t state = StateIndex(h / per_head, row) + h % per_head;
-      const float inverse = l_[state] > 0 ? 1 / l_[state] : 0.0f;
-      for (uint32_t j = 0; j < d; ++j) out[j] = o_[state * head_pad_ + j] * inverse;
-    }
+  for (uint32_t h = 0; h < geometry_.query_heads; ++h, out += d) {
+    const size_t state = StateIndex(h / per_head, row) + h % per_head;
+    const float inverse = l_[state] > 0 ? 1 / l_[state] : 0.0f;
+    for (uint32_t j = 0; j < d; ++j) out[j] = o_[state * head_pad_ + j] * inverse;
   }
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "gpu_worker/backend/backend.h"
+#include "gpu_worker/backend/cpu/kernels.h"
 #include "gpu_worker/backend/cpu/workers.h"
 
 namespace hga {
@@ -25,16 +26,23 @@ class CpuAttention {
   void LogSumExp(float* out) const;
   // As Backend::AddResidual.
   void AddResidual(const float* missed);
-  // out: [rows][query_heads][head_dim]; zero where nothing was attended.
-  void Finish(float* out) const;
+  // Of one row, several at a time by a thread each. out: [query_heads][head_dim]; zero where nothing was attended.
+  void Finish(uint32_t row, float* out) const;
 
  private:
+  // Where the keys and values of a tile are.
+  struct TileRows {
+    uint32_t count = 0;
+    const bf16* k[kTileKeys];
+    const bf16* v[kTileKeys];
+  };
   struct Scratch {
     std::vector<float> keys;     // [head_pad][kTileKeys], transposed
     std::vector<float> values;   // [kTileKeys][head_pad]
     std::vector<float> row;      // [head_pad]
     std::vector<float> scores;   // [kTileQueries][kTileKeys]
     std::vector<float> sum;      // [head_pad] of a tile's values
+    TileRows rows[2];            // of this tile and the next
   };
   struct Tile;
   // Consecutive runs of one block and KV head, and the partials they go to.
@@ -52,11 +60,13 @@ class CpuAttention {
   void ClearValueSums();
   // The runs from i on that make one tile; none: an empty one.
   static Tile TileAt(const std::vector<KvRun>& runs, size_t i, size_t end);
-  // What a query selects lies scattered over the arena: the next tile's rows are asked for while this one is computed.
+  // The next tile's rows are asked for while this one is computed.
   void Prefetch(const Tile& tile) const;
+  void PrefetchRows(const bf16* first, uint32_t count) const;
+  void FindRows(const Tile& tile, TileRows* rows) const;
   void AttendRuns(const Task& task, Scratch* scratch);
   void AttendTile(const Task& task, const Tile& tile, Scratch* scratch);
-  void AttendTileInPlace(const Task& task, const Tile& tile, Scratch* scratch);
+  void AttendTileInPlace(const Task& task, const Tile& tile, const TileRows& rows, const TileRows& next, Scratch* scratch);
   void LoadTile(const Tile& tile, Scratch* scratch) const;
   // Adds the values that the rows see to their sums. sum_of(weights): scratch->sum = weighted sum of the tile's values.
   template <typename SumOf>

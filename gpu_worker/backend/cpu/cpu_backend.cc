@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -46,7 +47,7 @@ CpuBackend::CpuBackend(const ModelWeights& weights, const KvGeometry& geometry, 
       max_rows_(options.max_rows),
       embedding_(weights.embedding),
       output_norm_(Dequantized(weights.output_norm)),
-      ropes_(workers_->threads(), Rope(config_)),
+      ropes_(max_rows_, Rope(config_)),
       attention_(geometry, options.max_rows, workers_.get()) {
   const size_t q = size_t{config_.query_heads} * config_.head_dim, kv = size_t{config_.kv_heads} * config_.head_dim;
   x_.resize(max_rows_ * size_t{config_.hidden});
@@ -84,18 +85,24 @@ absl::Status CpuBackend::LoadLayers(const ModelWeights& weights) {
 }
 
 void CpuBackend::Norm(const float* x, const std::vector<float>& scale, float* out) const {
-  double squares = 0;
-  for (size_t i = 0; i < scale.size(); ++i) squares += double{x[i]} * x[i];
+  constexpr size_t kSums = 8;  // one would wait for its own additions
+  double sums[kSums] = {};
+  size_t at = 0;
+  for (; at + kSums <= scale.size(); at += kSums) {
+    for (size_t i = 0; i < kSums; ++i) sums[i] += double{x[at + i]} * x[at + i];
+  }
+  for (; at < scale.size(); ++at) sums[0] += double{x[at]} * x[at];
+  const double squares = std::accumulate(sums, sums + kSums, 0.0);
   const float factor = static_cast<float>(1 / std::sqrt(squares / scale.size() + config_.rms_epsilon));
   for (size_t i = 0; i < scale.size(); ++i) out[i] = x[i] * factor * scale[i];
 }
 
-void CpuBackend::FinishHeads(const Layer& w, Rope* rope, float* row) const {
+void CpuBackend::FinishHeads(const Layer& w, const Rope& rope, float* row) const {
   for (size_t i = 0; i < w.qkv_bias.size(); ++i) row[i] += w.qkv_bias[i];
   for (uint32_t h = 0; h < config_.query_heads + config_.kv_heads; ++h, row += config_.head_dim) {
     const std::vector<float>& norm = h < config_.query_heads ? w.q_norm : w.k_norm;
     if (!norm.empty()) Norm(row, norm, row);
-    rope->Apply(row);
+    rope.Apply(row);
   }
 }
 
@@ -104,10 +111,11 @@ absl::Status CpuBackend::Begin(absl::Span<const BatchRow> rows) {
   workers_->BeginStep(rows.size() <= kGemvRowsMax);
   rows_.assign(rows.begin(), rows.end());
   positions_.clear();
-  for (size_t r = 0; r < rows_.size(); ++r) {
-    positions_.push_back(rows_[r].position);
-    FastDequantizeTensorRow(embedding_, rows_[r].token_id, &x_[r * config_.hidden]);
-  }
+  for (const BatchRow& row : rows) positions_.push_back(row.position);
+  workers_->RunRows(static_cast<uint32_t>(rows.size()), [&](uint32_t r, uint32_t) {
+    FastDequantizeTensorRow(embedding_, rows_[r].token_id, &x_[size_t{r} * config_.hidden]);
+    ropes_[r].SetPosition(rows_[r].position);
+  });
   return absl::OkStatus();
 }
 
@@ -117,9 +125,8 @@ absl::Status CpuBackend::Project(uint32_t layer, absl::FunctionRef<void(uint32_t
   const size_t hidden = config_.hidden, width = w.qkv.outputs();
   workers_->RunRows(rows, [&](uint32_t r, uint32_t) { Norm(&x_[r * hidden], w.attn_norm, &normed_[r * hidden]); });
   HGA_RETURN_IF_ERROR(w.qkv.Apply(normed_.data(), rows, qkv_.data()));
-  workers_->RunRows(rows, [&](uint32_t r, uint32_t thread) {
-    ropes_[thread].SetPosition(rows_[r].position);
-    FinishHeads(w, &ropes_[thread], &qkv_[r * width]);
+  workers_->RunRows(rows, [&](uint32_t r, uint32_t) {
+    FinishHeads(w, ropes_[r], &qkv_[r * width]);
     use(r, &qkv_[r * width]);
   });
   return absl::OkStatus();
@@ -173,7 +180,8 @@ absl::Status CpuBackend::PostAttention(uint32_t layer) {
   Layer& w = layers_[layer];
   const auto rows = static_cast<uint32_t>(rows_.size());
   const size_t hidden = config_.hidden;
-  attention_.Finish(attended_.data());
+  const size_t attended = size_t{config_.query_heads} * config_.head_dim;
+  workers_->RunRows(rows, [&](uint32_t r, uint32_t) { attention_.Finish(r, &attended_[r * attended]); });
   HGA_RETURN_IF_ERROR(w.attn_output.Apply(attended_.data(), rows, projected_.data()));
   workers_->RunRows(rows, [&](uint32_t r, uint32_t) {
     float* x = &x_[r * hidden];
@@ -181,7 +189,9 @@ absl::Status CpuBackend::PostAttention(uint32_t layer) {
     Norm(x, w.ffn_norm, &normed_[r * hidden]);
   });
   HGA_RETURN_IF_ERROR(w.mlp.Apply(config_, normed_.data(), rows, &mlp_scratch_, projected_.data()));
-  for (size_t i = 0; i < rows * hidden; ++i) x_[i] += projected_[i];
+  workers_->RunRows(rows, [&](uint32_t r, uint32_t) {
+    for (size_t i = r * hidden; i < (r + 1) * hidden; ++i) x_[i] += projected_[i];
+  });
   return absl::OkStatus();
 }
 

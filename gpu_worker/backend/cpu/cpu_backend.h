@@ -49,7 +49,7 @@ class CpuBackend : public Backend {
   // Norm, QKV and what follows of all rows; use(row number, its queries, keys and values), by several threads.
   absl::Status Project(uint32_t layer, absl::FunctionRef<void(uint32_t r, float* row)> use);
   // Bias, norms and RoPE of one row of `qkv_`.
-  void FinishHeads(const Layer& w, Rope* rope, float* row) const;
+  void FinishHeads(const Layer& w, const Rope& rope, float* row) const;
   void StoreKv(const float* k, const float* v, const KvRow& to) const;
 
   // Constant after construction.
@@ -63,7 +63,7 @@ class CpuBackend : public Backend {
   Linear output_;
 
   // Step thread only. Buffers of max_rows rows, reused.
-  std::vector<Rope> ropes_;  // one for each thread
+  std::vector<Rope> ropes_;  // [rows], of their positions
   CpuAttention attention_;
   std::vector<BatchRow> rows_;
   std::vector<uint32_t> positions_;

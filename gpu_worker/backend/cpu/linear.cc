@@ -11,7 +11,7 @@ namespace {
 
 // Outputs of a piece: few enough to share a matrix out evenly, many enough for a panel's slice of x to stay cached.
 constexpr uint32_t kPieceOutputs = 128;
-// GEMV takes a piece in so many parts: it reads each weight once, and the last thread is done sooner.
+// GEMV takes a piece in so many parts, since it reads each weight once, and GEMM the last ones: threads end together.
 constexpr uint32_t kPieceParts = 4;
 
 // Rows [first, first + count) of one matrix times `rows` vectors x; y has `stride` elements for each.
@@ -103,11 +103,15 @@ void Linear::FloatGemv(const float* x, uint32_t rows, float* y) {
   });
 }
 
+// Whole pieces first, the last ones in parts: whoever is done early has something left to do.
 void Linear::RunPieces(bool whole, absl::FunctionRef<void(const Piece&)> use) {
-  const uint32_t parts = whole ? 1 : kPieceParts;
-  context_->workers->Run(static_cast<uint32_t>(pieces_.size()) * parts, [&](uint32_t i, uint32_t) {
-    Piece piece = pieces_[i / parts];
-    const uint32_t outputs = kPieceOutputs / parts, skip = std::min(i % parts * outputs, piece.count);
+  const auto all = static_cast<uint32_t>(pieces_.size());
+  const uint32_t first = whole ? all - std::min(all, context_->workers->threads()) : 0;  // of those in parts
+  context_->workers->Run(first + (all - first) * kPieceParts, [&](uint32_t i, uint32_t) {
+    if (i < first) return use(pieces_[i]);
+    Piece piece = pieces_[first + (i - first) / kPieceParts];
+    const uint32_t outputs = kPieceOutputs / kPieceParts;
+    const uint32_t skip = std::min((i - first) % kPieceParts * outputs, piece.count);
     piece.first += skip;
     piece.output += skip;
     piece.count = std::min(outputs, piece.count - skip);
