@@ -119,20 +119,30 @@ void StoreLoop::WriteStepOnce(std::shared_ptr<WriteJob> job, const KvGeometry& g
   });
 }
 
-// Spread over the readers, neighbours in one batch: blocks of one chunk were written together, so the tier reads them
-// together.
+// Neighbours in one batch: blocks of one chunk were written together, so the tier reads them together. What waits for the
+// disk is spread over all readers; what is unpacked from RAM over as many as there are cores, since waking another takes
+// longer than a block.
 void StoreLoop::StartReads(std::vector<DiskRead> reads) {
   std::sort(reads.begin(), reads.end(), [](const DiskRead& a, const DiskRead& b) {
     return std::tie(a.name.chunk, a.name.layer) < std::tie(b.name.chunk, b.name.layer);
   });
-  const size_t share = (reads.size() + readers_.size() - 1) / readers_.size();
+  const auto disk = std::stable_partition(reads.begin(), reads.end(),
+                                          [this](const DiskRead& read) { return tier_->IsInRam(read.name); });
+  const auto in_ram = static_cast<size_t>(disk - reads.begin());
+  const auto all = absl::MakeConstSpan(reads);
+  Spread(all.subspan(0, in_ram), std::min<size_t>(readers_.size(), std::max(1u, std::thread::hardware_concurrency())));
+  Spread(all.subspan(in_ram), readers_.size());
+}
+
+void StoreLoop::Spread(absl::Span<const DiskRead> reads, size_t ways) {
+  const size_t share = (reads.size() + ways - 1) / ways;
   const size_t at_once = std::min(kReadBatch, std::max<size_t>(1, share));
-  for (size_t begin = 0; begin < reads.size(); begin += at_once) {
+  for (; !reads.empty(); reads.remove_prefix(std::min(at_once, reads.size()))) {
     std::vector<BlockRead> batch;
     std::vector<uint32_t> slots;
-    for (size_t i = begin; i < std::min(reads.size(), begin + at_once); ++i) {
-      batch.push_back({reads[i].name, store_.slot_memory(reads[i].slot), absl::OkStatus(), 0});
-      slots.push_back(reads[i].slot);
+    for (const DiskRead& read : reads.subspan(0, at_once)) {
+      batch.push_back({read.name, store_.slot_memory(read.slot), absl::OkStatus(), 0});
+      slots.push_back(read.slot);
     }
     SerialExecutor* reader = readers_[next_reader_++ % readers_.size()].get();
     reader->Post([this, batch = std::move(batch), slots = std::move(slots)] { ReadBatch(batch, slots); });

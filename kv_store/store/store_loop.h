@@ -19,6 +19,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
+#include "absl/types/span.h"
 #include "common/base/serial_executor.h"
 #include "kv_store/arena/arena.h"
 #include "kv_store/store/block_store.h"
@@ -148,6 +149,7 @@ class StoreLoop {
   void PollQuarantine();
   void Pump();
   void StartReads(std::vector<DiskRead> reads);
+  void Spread(absl::Span<const DiskRead> reads, size_t ways);  // over so many readers
 
   void WriteStepOnce(std::shared_ptr<WriteJob> job, const KvGeometry& geometry);     // on the writer's thread
   void ReadBatch(std::vector<BlockRead> batch, const std::vector<uint32_t>& slots);  // on a reader's thread

@@ -123,6 +123,8 @@ class KvTier {
   // When it returns OK, all of `step` survives a crash. RESOURCE_EXHAUSTED: the disk or its budget is full. After an
   // error nobody knows: all of it may be there, or none.
   virtual absl::Status Write(const WriteStep& step) = 0;
+  // Whether reading the block would not wait for the disk. A hint: it may be otherwise the moment after.
+  virtual bool IsInRam(const BlockName&) { return false; }
   // Sets every read's status; verifies each block's checksum.
   virtual void ReadBlocks(absl::Span<BlockRead> reads) = 0;
   virtual absl::StatusOr<SummaryRecord> ReadSummary(const ChunkHash& chunk) = 0;

@@ -34,6 +34,11 @@ PackedCache::Value PackedCache::Get(const BlockName& name) {
   return value;
 }
 
+bool PackedCache::Has(const BlockName& name) const {
+  std::lock_guard<std::mutex> lock(mu_);
+  return index_.contains(name);
+}
+
 void PackedCache::Erase(const BlockName& name) {
   std::lock_guard<std::mutex> lock(mu_);
   if (const auto found = index_.find(name); found != index_.end()) Remove(found->second);

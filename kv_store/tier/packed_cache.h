@@ -27,6 +27,7 @@ class PackedCache {
   void Put(const BlockName& name, Value value);
   // nullptr: not here.
   Value Get(const BlockName& name);
+  bool Has(const BlockName& name) const;  // changes nothing
   void Erase(const BlockName& name);
 
   struct Stats {

@@ -27,6 +27,7 @@ class PackedTier : public KvTier {
   absl::Status SetGeometry(const KvGeometry& geometry) override;
   absl::StatusOr<KvGeometry> GetGeometry() override;
   absl::Status Write(const WriteStep& step) override;
+  bool IsInRam(const BlockName& name) override { return cache_.Has(name); }
   void ReadBlocks(absl::Span<BlockRead> reads) override;
   absl::StatusOr<SummaryRecord> ReadSummary(const ChunkHash& chunk) override { return disk_->ReadSummary(chunk); }
   std::vector<absl::StatusOr<ChunkRecord>> ReadChunks(absl::Span<const ChunkHash> chunks) override {

@@ -118,6 +118,7 @@ TEST_F(PackedTierTest, WhatWasNotRoundedIsLeftToTheDisk) {
   const Found got = ReadAll(tier_.get(), {{odd.hash(), 0}, {odd.hash(), 1}, {odd.hash(), 2}});
   EXPECT_EQ(got.bytes, odd.bytes);
   EXPECT_EQ(got.from_ram, (std::vector<bool>{true, false, true}));
+  for (uint32_t layer = 0; layer < 3; ++layer) EXPECT_EQ(tier_->IsInRam({odd.hash(), layer}), layer != 1) << layer;
 }
 
 // It packs nothing by itself: what is kept are the disk tier's own bytes.

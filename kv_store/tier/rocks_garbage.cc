@@ -1,11 +1,15 @@
 #include "kv_store/tier/rocks_garbage.h"
 
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include <algorithm>
 #include <limits>
+#include <set>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
 #include "kv_store/tier/rocks_stats.h"
@@ -16,6 +20,7 @@ namespace {
 constexpr uint64_t kMinGarbage = 64ull << 20;
 constexpr uint64_t kSpareBytes = 64ull << 20;   // of the file system, left to others
 constexpr uint64_t kBytesAtOnce = 512ull << 20;  // moved in one turn of a compaction
+constexpr absl::Duration kLastReaders = absl::Seconds(5), kLookAgain = absl::Milliseconds(10);
 
 std::vector<rocksdb::BlobMetaData> OldestFirst(rocksdb::DB* db, rocksdb::ColumnFamilyHandle* family) {
   rocksdb::ColumnFamilyMetaData data;
@@ -45,6 +50,11 @@ uint64_t FreeBytes(const std::string& folder) {
   struct statvfs device {};
   if (::statvfs(folder.c_str(), &device) != 0) return std::numeric_limits<uint64_t>::max();
   return uint64_t{device.f_bavail} * device.f_frsize;
+}
+
+bool IsThere(const rocksdb::BlobMetaData& file) {
+  struct stat info {};
+  return ::stat(absl::StrCat(file.blob_file_path, "/", file.blob_file_name).c_str(), &info) == 0;
 }
 
 absl::Status ToStatus(const rocksdb::Status& status) {
@@ -81,7 +91,7 @@ absl::Status RocksGarbage::MakeRoom(uint64_t wanted) {
 void RocksGarbage::Collect(uint64_t wanted) {
   rocksdb::CompactRangeOptions compact = WholeIndex();
   for (rocksdb::ColumnFamilyHandle* family : families_) {
-    if (!OldestFirst(db_, family).empty()) db_->CompactRange(compact, family, nullptr, nullptr);
+    if (!OldestFirst(db_, family).empty()) Run(compact, family);
   }
   const auto files = OldestFirst(db_, blocks_);
   uint64_t garbage = 0, total = 0;
@@ -97,7 +107,7 @@ void RocksGarbage::Collect(uint64_t wanted) {
   size_t count = 0;
   for (uint64_t freed = 0; count < files.size() && freed < goal; ++count) freed += files[count].garbage_blob_bytes;
   MoveOldest(count, files.size(), &compact);
-  db_->CompactRange(compact, blocks_, nullptr, nullptr);
+  Run(compact, blocks_);
   LogInfo("disk: ", used, " bytes before, ", FolderBytes(folder_), " after collecting garbage");
 }
 
@@ -125,7 +135,24 @@ absl::Status RocksGarbage::Compact(Compaction* compaction) {
 rocksdb::Status RocksGarbage::CompactIndex(rocksdb::ColumnFamilyHandle* family, Compaction* compaction) {
   rocksdb::CompactRangeOptions compact = WholeIndex();
   compact.canceled = &compaction->cancelled;
-  return db_->CompactRange(compact, family, nullptr, nullptr);
+  return Run(compact, family);
+}
+
+// Returns when the room is back. RocksDB deletes a file that a reader had open meanwhile with its next compaction or flush;
+// here that may be long, so it is told to look again.
+rocksdb::Status RocksGarbage::Run(const rocksdb::CompactRangeOptions& options, rocksdb::ColumnFamilyHandle* family) {
+  auto gone = OldestFirst(db_, family);
+  const rocksdb::Status status = db_->CompactRange(options, family, nullptr, nullptr);
+  std::set<uint64_t> left;
+  for (const auto& file : OldestFirst(db_, family)) left.insert(file.blob_file_number);
+  gone.erase(std::remove_if(gone.begin(), gone.end(), [&](const auto& file) { return left.count(file.blob_file_number) > 0; }),
+             gone.end());
+  const absl::Time deadline = absl::Now() + kLastReaders;
+  while (std::any_of(gone.begin(), gone.end(), IsThere) && absl::Now() < deadline) {
+    absl::SleepFor(kLookAgain);
+    db_->EnableFileDeletions(/*force=*/true);
+  }
+  return status;
 }
 
 absl::Status RocksGarbage::MoveLive(const Plan& plan, Compaction* compaction) {
@@ -157,7 +184,7 @@ absl::StatusOr<bool> RocksGarbage::MoveSome(const Plan& plan, Compaction* compac
   compact.canceled = &compaction->cancelled;
   MoveOldest(count, files.size(), &compact);
   const uint64_t newest_moved = files[count - 1].blob_file_number;
-  const rocksdb::Status status = db_->CompactRange(compact, plan.family, nullptr, nullptr);
+  const rocksdb::Status status = Run(compact, plan.family);
   if (!status.ok()) db_->Resume();  // leaves the read-only state that a full disk puts the database into
   HGA_RETURN_IF_ERROR(ToStatus(status));
   compaction->done_bytes += bytes;

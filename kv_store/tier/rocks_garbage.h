@@ -39,6 +39,7 @@ class RocksGarbage {
 
   void Collect(uint64_t wanted);
   rocksdb::Status CompactIndex(rocksdb::ColumnFamilyHandle* family, Compaction* compaction);
+  rocksdb::Status Run(const rocksdb::CompactRangeOptions& options, rocksdb::ColumnFamilyHandle* family);
   absl::Status MoveLive(const Plan& plan, Compaction* compaction);
   absl::StatusOr<bool> MoveSome(const Plan& plan, Compaction* compaction);
 
