@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <random>
 #include <thread>
@@ -138,6 +139,61 @@ double ReadTier(KvTier* tier, const KvGeometry& g, const std::vector<SessionReco
   return static_cast<double>(batches * kBatch * g.block_bytes()) / Since(start) / 1e6;
 }
 
+// One thread's batches of 4 random blocks until `done`, milliseconds each.
+std::vector<double> ReadUntil(KvTier* tier, const KvGeometry& g, const std::vector<SessionRecord>& sessions,
+                              const std::function<bool()>& done) {
+  std::mt19937_64 random(11);
+  std::vector<uint8_t> out(4 * g.block_bytes());
+  std::vector<double> ms;
+  while (!done()) {
+    std::vector<BlockRead> reads(4);
+    for (size_t i = 0; i < reads.size(); ++i) {
+      const auto& chunks = sessions[random() % sessions.size()].chunks;
+      reads[i].name = {chunks[random() % chunks.size()], static_cast<uint32_t>(random() % g.layers)};
+      reads[i].out = out.data() + i * g.block_bytes();
+    }
+    const auto start = Clock::now();
+    tier->ReadBlocks(absl::MakeSpan(reads));
+    ms.push_back(Since(start) * 1e3);
+    for (const BlockRead& read : reads) HGA_CHECK(read.status.ok());
+  }
+  return ms;
+}
+
+// As `hga store compact` asks for it, beside a reader.
+void BenchCompact(KvTier* tier, const KvGeometry& g, const std::vector<SessionRecord>& live, Report* report) {
+  const auto begin = Clock::now();
+  std::vector<double> alone = ReadUntil(tier, g, live, [&] { return Since(begin) > 5; });
+  const uint64_t before = tier->Stats().disk_bytes;
+  std::atomic<bool> done{false};
+  std::atomic<uint64_t> most{0};
+  double seconds = 0;
+  std::thread compacting([&] {
+    Compaction compaction;
+    const auto start = Clock::now();
+    HGA_CHECK(tier->Compact(&compaction).ok());
+    seconds = Since(start);
+    done = true;
+  });
+  std::thread watching([&] {
+    for (; !done; std::this_thread::sleep_for(std::chrono::milliseconds(20))) {
+      most = std::max<uint64_t>(most, tier->Stats().disk_bytes);
+    }
+  });
+  std::vector<double> beside = ReadUntil(tier, g, live, [&] { return done.load(); });
+  compacting.join();
+  watching.join();
+  const TierStats after = tier->Stats();
+  report->Add("compact_s", absl::StrCat("compaction of a store of ", before / 1000000, " MB while another reads"), seconds, "s");
+  report->Add("compact_freed_mb", "  room that came back", (static_cast<double>(before) - after.disk_bytes) / 1e6, "MB");
+  report->Add("compact_extra_mb", "  room taken beside it at most", (static_cast<double>(most) - before) / 1e6, "MB");
+  report->Add("alone_read_p50_ms", "  4 blocks read before it, p50", Quantile(&alone, 0.5), "ms");
+  report->Add("alone_read_p99_ms", "  p99", Quantile(&alone, 0.99), "ms");
+  report->Add("compact_read_p50_ms", "  4 blocks read beside it, p50", Quantile(&beside, 0.5), "ms");
+  report->Add("compact_read_p99_ms", "  p99", Quantile(&beside, 0.99), "ms");
+  report->Add("compact_read_max_ms", "  the longest", Quantile(&beside, 1), "ms");
+}
+
 }  // namespace
 
 void BenchDisk(bool quick, Report* report) {
@@ -216,13 +272,17 @@ void BenchDisk(bool quick, Report* report) {
   // Every other session goes, so that each blob file is half dead.
   tier = OpenTier(folder, g);
   const uint64_t before = tier->Stats().written_bytes();
-  writer.DeleteSessions(tier.get(), 0, writer.sessions().size(), 2);
+  const size_t deleted_of = writer.sessions().size();
+  writer.DeleteSessions(tier.get(), 0, deleted_of, 2);
   writer.Write(tier.get(), round_chunks, 64);
   const TierStats after = WhenQuiet(tier.get());
   const double left = live / 2 + static_cast<double>(round_chunks * writer.chunk_bytes());
   report->Add("churn_write_amplification", "  the same while half of the sessions are deleted",
               (after.written_bytes() - before) / (left - live / 2), "");
   report->Add("churn_space_amplification", "  and bytes on disk per byte left", after.disk_bytes / left, "");
+  std::vector<SessionRecord> kept;
+  for (size_t i = 1; i < deleted_of; i += 2) kept.push_back(writer.sessions()[i]);
+  BenchCompact(tier.get(), g, kept, report);
 }
 
 void BenchIndex(bool quick, Report* report) {
