@@ -62,6 +62,16 @@ struct AttendPlan {
   bool sum_values = false;
 };
 
+// What the best of a row are picked after, and what is wanted of the others.
+struct TopRow {
+  // Logits of the tokens whose bits are set in `seen` [ceil(vocab_size / 64)] are divided by it if positive, else
+  // multiplied by it. 1: none are.
+  float penalty = 1;
+  absl::Span<const uint64_t> seen;
+  // Above 0: the row's mass is wanted, the sum of LogitMass (top_logits.h) at this temperature. 0: it is not.
+  float temperature = 0;
+};
+
 // Of K/V, in bytes, since the backend was made: read from the device's own memory, and brought there.
 struct DeviceTierUse {
   uint64_t hit_bytes = 0, fetched_bytes = 0;
@@ -94,8 +104,9 @@ class Backend {
   // get there as late as PostAttention returns; attention sees them before.
   virtual absl::Status PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) = 0;
   // Queries of this layer after RoPE as bf16 for the router, [rows][query_heads][head_dim]; valid until PostAttention.
-  // Attention itself uses the unrounded queries.
-  virtual const bf16* queries() const = 0;
+  // Attention itself uses the unrounded queries. A device is waited for, unless LogSumExp has done so in this layer: ask
+  // after that, or after an Attend that has something to do meanwhile.
+  virtual const bf16* queries() = 0;
   // Exact attention of the plan's rows over the plan's runs, merged into the layer's partials (o, log-sum-exp).
   virtual absl::Status Attend(const AttendPlan& plan) = 0;
   // What queries() will likely be in `layer`, the one after the layer at hand, as a hint for Prefetch: its projection of
@@ -119,7 +130,9 @@ class Backend {
   virtual absl::Status Logits(std::vector<float>* logits) = 0;
   // Instead of Logits, of the same rows: the `count` largest, largest first, equal ones by id: [n][min(count, vocab)],
   // from the same bits. count: 1 to kMaxTopLogits. Logits that are infinite or not a number come before all others.
-  virtual absl::Status TopLogits(uint32_t count, std::vector<TokenLogit>* top);
+  // rows: [n], or empty: as they are. masses: [n], 0 where none is wanted. Logits may still be called after it.
+  virtual absl::Status TopLogits(uint32_t count, absl::Span<const TopRow> rows, std::vector<TokenLogit>* top,
+                                 std::vector<uint64_t>* masses);
 
   // A client that selects on the device what it can, as `router` would, and asks `router` for the rest; `router` itself
   // where the backend cannot. source: summaries that the router has. The backend must outlive the client. Any thread.

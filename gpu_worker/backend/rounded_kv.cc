@@ -30,7 +30,7 @@ class RoundedKvBackend : public Backend {
     }
     return absl::OkStatus();
   }
-  const bf16* queries() const override { return inner_->queries(); }
+  const bf16* queries() override { return inner_->queries(); }
   absl::Status Attend(const AttendPlan& plan) override { return inner_->Attend(plan); }
   const bf16* GuessQueries(uint32_t layer) override { return inner_->GuessQueries(layer); }
   bool can_prefetch() const override { return inner_->can_prefetch(); }
@@ -39,8 +39,9 @@ class RoundedKvBackend : public Backend {
   absl::Status AddResidual(const float* missed) override { return inner_->AddResidual(missed); }
   absl::Status PostAttention(uint32_t layer) override { return inner_->PostAttention(layer); }
   absl::Status Logits(std::vector<float>* logits) override { return inner_->Logits(logits); }
-  absl::Status TopLogits(uint32_t count, std::vector<TokenLogit>* top) override {
-    return inner_->TopLogits(count, top);
+  absl::Status TopLogits(uint32_t count, absl::Span<const TopRow> rows, std::vector<TokenLogit>* top,
+                         std::vector<uint64_t>* masses) override {
+    return inner_->TopLogits(count, rows, top, masses);
   }
   DeviceTierUse device_tier_use() const override { return inner_->device_tier_use(); }
   std::unique_ptr<RouteClient> MirrorRouter(std::unique_ptr<RouteClient> router, SummarySource source) override {

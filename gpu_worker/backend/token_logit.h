@@ -11,6 +11,10 @@ struct TokenLogit {
   float logit;
 };
 
+// What a token's probability is counted in: beside the likeliest token's, in parts of so many. Whole numbers, so that
+// their sum does not hang on the order.
+inline constexpr double kLogitMass = 1099511627776.0;  // 2^40
+
 // Most that Backend::TopLogits gives of a row.
 inline constexpr uint32_t kMaxTopLogits = 64;
 

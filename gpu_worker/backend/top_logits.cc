@@ -44,13 +44,34 @@ void AppendTopLogits(absl::Span<const float> logits, uint32_t count, std::vector
   top->insert(top->end(), all.begin(), all.begin() + wanted);
 }
 
-absl::Status Backend::TopLogits(uint32_t count, std::vector<TokenLogit>* top) {
+uint64_t LogitMass(float logit, float largest, float temperature) {
+  return static_cast<uint64_t>(double{std::exp((logit - largest) / temperature)} * kLogitMass + 0.5);
+}
+
+void PenalizeLogits(float penalty, absl::Span<const uint64_t> seen, absl::Span<float> logits) {
+  for (size_t word = 0; word < seen.size(); ++word) {
+    for (uint64_t left = seen[word]; left != 0; left &= left - 1) {
+      float& logit = logits[word * 64 + __builtin_ctzll(left)];
+      logit = logit > 0 ? logit / penalty : logit * penalty;
+    }
+  }
+}
+
+absl::Status Backend::TopLogits(uint32_t count, absl::Span<const TopRow> rows, std::vector<TokenLogit>* top,
+                                std::vector<uint64_t>* masses) {
   std::vector<float> logits;
   if (absl::Status status = Logits(&logits); !status.ok()) return status;
   top->clear();
-  const size_t vocab = vocab_size();
-  for (size_t at = 0; at < logits.size(); at += vocab) {
-    AppendTopLogits(absl::MakeConstSpan(logits).subspan(at, vocab), count, top);
+  const size_t vocab = vocab_size(), each = std::min<size_t>(count, vocab);
+  masses->assign(logits.size() / vocab, 0);
+  for (size_t r = 0; r < masses->size(); ++r) {
+    const TopRow row = rows.empty() ? TopRow() : rows[r];
+    const auto of_row = absl::MakeSpan(logits).subspan(r * vocab, vocab);
+    if (row.penalty != 1) PenalizeLogits(row.penalty, row.seen, of_row);
+    AppendTopLogits(of_row, count, top);
+    const float largest = (*top)[r * each].logit;
+    if (row.temperature <= 0 || !std::isfinite(largest)) continue;
+    for (const float logit : of_row) (*masses)[r] += LogitMass(logit, largest, row.temperature);
   }
   return absl::OkStatus();
 }

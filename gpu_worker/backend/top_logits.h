@@ -16,6 +16,12 @@ size_t FirstNotFinite(absl::Span<const float> logits);
 // Appends the `count` best, as Backend::TopLogits orders them; all if there are fewer.
 void AppendTopLogits(absl::Span<const float> logits, uint32_t count, std::vector<TokenLogit>* top);
 
+// e^((logit - largest) / temperature), in parts of kLogitMass.
+uint64_t LogitMass(float logit, float largest, float temperature);
+
+// See TopRow::penalty.
+void PenalizeLogits(float penalty, absl::Span<const uint64_t> seen, absl::Span<float> logits);
+
 }  // namespace hga
 
 #endif  // HGA_GPU_WORKER_BACKEND_TOP_LOGITS_H_

@@ -28,6 +28,15 @@ uint32_t ArgMax(absl::Span<const float> logits) {
   return best;
 }
 
+// splitmix64: 53 random bits in [0, 1).
+double Uniform(uint64_t* state) {
+  uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  z ^= z >> 31;
+  return static_cast<double>(z >> 11) * 0x1.0p-53;
+}
+
 absl::Status NotFinite(size_t token, float logit) {
   return absl::InternalError(absl::StrCat("the model's logit of token ", token, " is ", logit,
                                           ": its weights or the K/V it attended are damaged"));
@@ -55,84 +64,89 @@ absl::Status SamplingOptions::Validate() const {
 }
 
 uint32_t Sampler::Sample(absl::Span<float> logits, absl::Span<const uint32_t> history) {
-  if (options_.repetition_penalty != 1) Penalize(logits, history);
+  if (penalizes()) PenalizeLogits(options_.repetition_penalty, SeenIn(history, logits.size()), logits);
   if (options_.temperature <= 0) return ArgMax(logits);
   candidates_.clear();
   for (uint32_t i = 0; i < logits.size(); ++i) {
-    if (std::isfinite(logits[i])) candidates_.push_back({logits[i], i});
+    if (std::isfinite(logits[i])) candidates_.push_back({logits[i], i, 0});
   }
-  return candidates_.empty() ? ArgMax(logits) : Draw();
+  if (candidates_.empty()) return ArgMax(logits);
+  SortCandidates();
+  const uint64_t total = WeighCandidates();
+  return *Draw(total, true);
 }
 
 uint32_t Sampler::top_needed() const {
-  if (options_.repetition_penalty != 1) return 0;
   if (options_.temperature <= 0) return 1;
+  if (options_.top_k == 0) return kMaxTopLogits;
   return options_.top_k <= kMaxTopLogits ? options_.top_k : 0;
 }
 
-uint32_t Sampler::SampleTop(absl::Span<const TokenLogit> top) {
+TopRow Sampler::top_row(absl::Span<const uint32_t> history, uint32_t vocab_size) {
+  TopRow row;
+  row.penalty = options_.repetition_penalty;
+  if (penalizes()) row.seen = SeenIn(history, vocab_size);
+  if (options_.top_k == 0) row.temperature = std::max(options_.temperature, 0.0f);
+  return row;
+}
+
+std::optional<uint32_t> Sampler::SampleTop(absl::Span<const TokenLogit> top, uint64_t mass) {
   if (options_.temperature <= 0) return top[0].id;
   candidates_.clear();
-  for (const TokenLogit& t : top) candidates_.push_back({t.logit, t.id});
-  return Draw();
+  for (const TokenLogit& t : top) candidates_.push_back({t.logit, t.id, 0});
+  const uint64_t total = WeighCandidates();
+  return options_.top_k > 0 ? Draw(total, true) : Draw(mass, false);
 }
 
-// One of the candidates.
-uint32_t Sampler::Draw() {
-  Truncate();
-  double total = 0;
-  for (const Candidate& c : candidates_) total += c.weight;
-  double left = NextUniform() * total;
-  for (const Candidate& c : candidates_) {
-    left -= c.weight;
-    if (left < 0) return c.id;
-  }
-  return candidates_.back().id;
-}
-
-void Sampler::Penalize(absl::Span<float> logits, absl::Span<const uint32_t> history) {
-  seen_.assign(logits.size(), false);
-  for (uint32_t id : history) {
-    if (id >= logits.size() || seen_[id]) continue;
-    seen_[id] = true;
-    float& logit = logits[id];
-    logit = logit > 0 ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;
-  }
-}
-
-// Most likely first; then top-k, and on probabilities after the temperature min-p and top-p.
-void Sampler::Truncate() {
+// Most likely first.
+void Sampler::SortCandidates() {
   std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
-    return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
+    return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
   });
-  if (options_.top_k > 0 && candidates_.size() > options_.top_k) candidates_.resize(options_.top_k);
-  const float most = candidates_[0].weight;
-  double total = 0;
-  for (Candidate& c : candidates_) {
-    c.weight = std::exp((c.weight - most) / options_.temperature);
-    total += c.weight;
-  }
-  size_t keep = candidates_.size();
-  if (options_.min_p > 0) {
-    keep = 1;
-    while (keep < candidates_.size() && candidates_[keep].weight >= options_.min_p) ++keep;
-  }
-  if (options_.top_p > 0 && options_.top_p < 1) {
-    double mass = 0;
-    size_t n = 0;
-    while (n < keep && mass < options_.top_p * total) mass += candidates_[n++].weight;
-    keep = std::max<size_t>(1, n);
-  }
-  candidates_.resize(keep);
 }
 
-// splitmix64: 53 random bits in [0, 1).
-double Sampler::NextUniform() {
-  uint64_t z = (state_ += 0x9e3779b97f4a7c15u);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  z ^= z >> 31;
-  return static_cast<double>(z >> 11) * 0x1.0p-53;
+// After top-k. Returns the sum.
+uint64_t Sampler::WeighCandidates() {
+  if (options_.top_k > 0 && candidates_.size() > options_.top_k) candidates_.resize(options_.top_k);
+  uint64_t total = 0;
+  for (Candidate& c : candidates_) {
+    c.mass = LogitMass(c.logit, candidates_[0].logit, options_.temperature);
+    total += c.mass;
+  }
+  return total;
+}
+
+// One of those that min-p and top-p leave. total: of all tokens, of which `all` or only the first are candidates.
+std::optional<uint32_t> Sampler::Draw(uint64_t total, bool all) {
+  const bool by_p = options_.top_p > 0 && options_.top_p < 1, cuts = by_p || options_.min_p > 0;
+  const double enough = by_p ? options_.top_p * static_cast<double>(total) : 0;
+  const double least = options_.min_p * kLogitMass;
+  size_t keep = 0;
+  uint64_t kept = 0;
+  const auto ends = [&] {  // behind the first, which is always kept
+    return (by_p && static_cast<double>(kept) >= enough) ||
+           (keep < candidates_.size() && static_cast<double>(candidates_[keep].mass) < least);
+  };
+  while (keep < candidates_.size() && (keep == 0 || !ends())) kept += candidates_[keep++].mass;
+  if (!all && cuts && !ends()) return std::nullopt;
+  if (!cuts) kept = total;
+  uint64_t state = state_;
+  double left = Uniform(&state) * static_cast<double>(kept);
+  for (size_t i = 0; i < keep; ++i) {
+    left -= static_cast<double>(candidates_[i].mass);
+    if (left >= 0 && (i + 1 < keep || !(all || cuts))) continue;
+    state_ = state;
+    return candidates_[i].id;
+  }
+  return std::nullopt;
+}
+
+const std::vector<uint64_t>& Sampler::SeenIn(absl::Span<const uint32_t> history, size_t vocab_size) {
+  seen_.assign((vocab_size + 63) / 64, 0);
+  for (const uint32_t id : history) {
+    if (id < vocab_size) seen_[id / 64] |= uint64_t{1} << (id % 64);
+  }
+  return seen_;
 }
 
 }  // namespace hga

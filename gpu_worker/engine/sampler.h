@@ -3,11 +3,12 @@
 #define HGA_GPU_WORKER_ENGINE_SAMPLER_H_
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "gpu_worker/backend/token_logit.h"
+#include "gpu_worker/backend/backend.h"
 
 namespace hga {
 
@@ -36,25 +37,30 @@ class Sampler {
 
   // logits: [vocab]; changed where a repetition penalty applies. history: the tokens of the sequence so far.
   uint32_t Sample(absl::Span<float> logits, absl::Span<const uint32_t> history);
-  // How many of a row's best tokens are enough; 0: all logits are needed. Does not change.
+  // How many of a row's best tokens are enough, at least most of the time; 0: all logits are needed. Does not change.
   uint32_t top_needed() const;
-  // As Sample, from as many at least, best first: the same token.
-  uint32_t SampleTop(absl::Span<const TokenLogit> top);
+  // What they are to be picked after. Valid until the next call.
+  TopRow top_row(absl::Span<const uint32_t> history, uint32_t vocab_size);
+  // As Sample, from as many at least, best first, and the row's mass: the same token. nullopt: those do not decide it,
+  // and Sample with all logits is the call that counts.
+  std::optional<uint32_t> SampleTop(absl::Span<const TokenLogit> top, uint64_t mass);
 
  private:
   struct Candidate {
-    float weight;  // logit, then probability without its norm
+    float logit;
     uint32_t id;
+    uint64_t mass;
   };
-  uint32_t Draw();
-  void Penalize(absl::Span<float> logits, absl::Span<const uint32_t> history);
-  void Truncate();
-  double NextUniform();
+  bool penalizes() const { return options_.repetition_penalty != 1; }
+  void SortCandidates();
+  uint64_t WeighCandidates();
+  std::optional<uint32_t> Draw(uint64_t total, bool all);
+  const std::vector<uint64_t>& SeenIn(absl::Span<const uint32_t> history, size_t vocab_size);
 
   const SamplingOptions options_;
   uint64_t state_;
   std::vector<Candidate> candidates_;
-  std::vector<bool> seen_;
+  std::vector<uint64_t> seen_;  // a bit for each token of the vocabulary
 };
 
 }  // namespace hga

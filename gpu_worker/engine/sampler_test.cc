@@ -97,39 +97,58 @@ TEST(SamplerTest, AbsurdValuesAreRefused) {
   EXPECT_TRUE(SamplingOptions().Validate().ok());
 }
 
-// What is left of the vocabulary decides alone: the same tokens, draw by draw.
+// What Backend::TopLogits makes of a row.
+std::optional<uint32_t> PickTop(Sampler* sampler, std::vector<float> logits, const std::vector<uint32_t>& history) {
+  const TopRow row = sampler->top_row(history, static_cast<uint32_t>(logits.size()));
+  if (row.penalty != 1) PenalizeLogits(row.penalty, row.seen, absl::MakeSpan(logits));
+  std::vector<TokenLogit> top;
+  AppendTopLogits(logits, sampler->top_needed(), &top);
+  uint64_t mass = 0;
+  for (const float logit : logits) mass += row.temperature > 0 ? LogitMass(logit, top[0].logit, row.temperature) : 0;
+  return sampler->SampleTop(top, mass);
+}
+
+SamplingOptions Warm(float temperature, uint32_t top_k, float top_p, float min_p, float penalty) {
+  SamplingOptions options;
+  options.temperature = temperature;
+  options.top_k = top_k;
+  options.top_p = top_p;
+  options.min_p = min_p;
+  options.repetition_penalty = penalty;
+  options.seed = 3;
+  return options;
+}
+
+// What is left of the vocabulary decides alone: the same tokens, draw by draw. Where it does not, it says so, and all
+// logits give the token that they would have given.
 TEST(SamplerTest, TheBestLogitsGiveTheSameTokensAsAll) {
   std::mt19937 random(6);
   std::normal_distribution<float> normal;
-  std::vector<SamplingOptions> kinds(4);
-  kinds[1].temperature = 0.8f;
-  kinds[1].top_k = 20;
-  kinds[2] = kinds[1];
-  kinds[2].top_p = 0.7f;
-  kinds[3] = kinds[1];
-  kinds[3].top_k = kMaxTopLogits;
-  kinds[3].min_p = 0.05f;
-  for (SamplingOptions& options : kinds) {
-    options.seed = 3;
+  uint32_t decided = 0, undecided = 0;
+  for (const SamplingOptions& options :
+       {Warm(0, 0, 0, 0, 1), Warm(0, 0, 0, 0, 1.4f), Warm(0.8f, 20, 0, 0, 1), Warm(0.8f, 20, 0.7f, 0, 1.2f),
+        Warm(0.8f, kMaxTopLogits, 0, 0.05f, 1), Warm(0.8f, 0, 0.9f, 0, 1), Warm(0.8f, 0, 0, 0.02f, 0.8f),
+        Warm(3, 0, 0.9f, 0, 1.1f), Warm(3, 0, 0, 0.001f, 1), Warm(1, 0, 0, 0, 1), Warm(6, 0, 1, 0, 1)}) {
     Sampler whole(options), few(options);
-    ASSERT_GT(whole.top_needed(), 0u);
+    std::vector<uint32_t> history = {3, 299, 400};
     for (int i = 0; i < 50; ++i) {
       std::vector<float> logits(300);
       for (float& x : logits) x = std::round(normal(random) * 4);
-      std::vector<TokenLogit> top;
-      AppendTopLogits(logits, std::min(whole.top_needed() + i % 2, kMaxTopLogits), &top);
-      EXPECT_EQ(few.SampleTop(top), whole.Sample(absl::MakeSpan(logits), {}));
+      std::optional<uint32_t> token = PickTop(&few, logits, history);
+      (token.has_value() ? decided : undecided) += 1;
+      if (!token.has_value()) token = Pick(&few, logits, history);
+      EXPECT_EQ(*token, Pick(&whole, logits, history));
+      history.push_back(*token);
     }
   }
+  EXPECT_GT(decided, 400u);
+  EXPECT_GT(undecided, 20u);
 }
 
 TEST(SamplerTest, SaysWhenAllLogitsAreNeeded) {
-  SamplingOptions penalty, warm, wide;
-  penalty.repetition_penalty = 1.1f;
-  warm.temperature = 1;
-  wide.temperature = 1;
-  wide.top_k = kMaxTopLogits + 1;
-  for (const SamplingOptions& options : {penalty, warm, wide}) EXPECT_EQ(Sampler(options).top_needed(), 0u);
+  EXPECT_EQ(Sampler(Warm(1, kMaxTopLogits + 1, 0, 0, 1)).top_needed(), 0u);
+  EXPECT_EQ(Sampler(Warm(1, 0, 0, 0, 1.1f)).top_needed(), kMaxTopLogits);
+  EXPECT_EQ(Sampler(Warm(0, 0, 0, 0, 1.1f)).top_needed(), 1u);
 }
 
 TEST(SamplerTest, BestLogitsThatAreNotNumbersAreRefused) {

@@ -39,9 +39,10 @@ absl::StatusOr<uint32_t> StepLoop::Sample(const StepPart& part) {
   if (logits_.top_count > 0) {
     const auto top = absl::MakeConstSpan(logits_.top).subspan(at, width);
     HGA_RETURN_IF_ERROR(CheckTopLogits(top));
-    return s->sampler.SampleTop(top);
+    if (const auto token = s->sampler.SampleTop(top, logits_.masses[part.logits_row])) return *token;
   }
-  const auto logits = absl::MakeSpan(logits_.all).subspan(at, width);
+  if (logits_.all.empty()) HGA_RETURN_IF_ERROR(runner_->TakeAllLogits(&logits_));
+  const auto logits = absl::MakeSpan(logits_.all).subspan(size_t{part.logits_row} * model_.vocab_size, model_.vocab_size);
   HGA_RETURN_IF_ERROR(CheckLogits(logits));
   return s->sampler.Sample(logits, s->tokens);
 }

@@ -45,15 +45,22 @@ absl::Status StepRunner::TakeLogits(const std::vector<StepPart>& parts, StepLogi
   logits->top.clear();
   logits->top_count = 0;
   bool wanted = false, all = false;
+  std::vector<TopRow> rows;
   for (const StepPart& part : parts) {
     if (!part.want_logits) continue;
-    const uint32_t needed = part.sequence->sampler.top_needed();
+    Sequence& s = *part.sequence;
+    const uint32_t needed = s.sampler.top_needed();
+    rows.push_back(s.sampler.top_row(s.tokens, backend_->vocab_size()));
     wanted = true;
     all |= needed == 0;
     logits->top_count = std::max(logits->top_count, std::min(needed, backend_->vocab_size()));
   }
   if (!wanted) return absl::OkStatus();
-  if (!all) return backend_->TopLogits(logits->top_count, &logits->top);
+  if (!all) return backend_->TopLogits(logits->top_count, rows, &logits->top, &logits->masses);
+  return TakeAllLogits(logits);
+}
+
+absl::Status StepRunner::TakeAllLogits(StepLogits* logits) {
   logits->top_count = 0;
   return backend_->Logits(&logits->all);
 }

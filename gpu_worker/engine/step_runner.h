@@ -39,6 +39,7 @@ struct StepLogits {
   uint32_t top_count = 0;        // for each row; 0: all were made
   std::vector<float> all;        // [rows][vocab]
   std::vector<TokenLogit> top;   // [rows][top_count]
+  std::vector<uint64_t> masses;  // [rows], with top_count; see TopRow
 };
 
 // Step thread only.
@@ -52,6 +53,9 @@ class StepRunner {
 
   // An error is the backend's and ends all parts.
   absl::Status Run(std::vector<StepPart>* parts, StepLogits* logits);
+
+  // All logits of the last step, into `logits`, where its best did not decide.
+  absl::Status TakeAllLogits(StepLogits* logits);
 
   // Counts layers of all steps so far; blocks used in the current layer carry it.
   uint64_t tick() const { return tick_; }

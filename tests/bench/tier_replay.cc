@@ -58,7 +58,7 @@ class TracingBackend : public Backend {
     layer_ = layer;
     return inner_->PreAttention(layer, kv_rows);
   }
-  const bf16* queries() const override { return inner_->queries(); }
+  const bf16* queries() override { return inner_->queries(); }
   absl::Status Attend(const AttendPlan& plan) override {
     if (noted_) Note(plan);
     return inner_->Attend(plan);

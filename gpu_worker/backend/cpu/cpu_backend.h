@@ -25,7 +25,7 @@ class CpuBackend : public Backend {
   uint32_t vocab_size() const override { return config_.vocab_size; }
   absl::Status Begin(absl::Span<const BatchRow> rows) override;
   absl::Status PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) override;
-  const bf16* queries() const override { return rounded_queries_.data(); }
+  const bf16* queries() override { return rounded_queries_.data(); }
   absl::Status Attend(const AttendPlan& plan) override;
   const bf16* GuessQueries(uint32_t layer) override;
   const float* LogSumExp() override;

@@ -101,12 +101,17 @@ absl::Status CudaBackend::Allocate(const ModelWeights& weights) {
   const size_t few = std::min<size_t>(rows, kGemvRows);
   HGA_ASSIGN_OR_RETURN(guessed_, pinned(q / rows * few * sizeof(bf16)));
   HGA_ASSIGN_OR_RETURN(top_, pinned(size_t{kLogitRows} * kMaxTopLogits * sizeof(TokenLogit)));
+  const size_t slices = (config_.vocab_size + kTopSlice - 1) / kTopSlice;
+  HGA_ASSIGN_OR_RETURN(masses_, pinned(kLogitRows * slices * sizeof(uint64_t)));
+  HGA_ASSIGN_OR_RETURN(seen_, pinned(kLogitRows * ((config_.vocab_size + size_t{63}) / 64) * sizeof(uint64_t)));
+  HGA_ASSIGN_OR_RETURN(row_floats_, pinned(2 * kLogitRows * sizeof(float)));
   HGA_ASSIGN_OR_RETURN(kv_, pinned(kv * sizeof(bf16)));
   HGA_ASSIGN_OR_RETURN(log_sum_exp_, pinned(rows * config_.query_heads * sizeof(float)));
   HGA_ASSIGN_OR_RETURN(missed_, pinned(rows * config_.query_heads * sizeof(float)));
   HGA_ASSIGN_OR_RETURN(take_, pinned(kLogitRows * sizeof(uint32_t)));
   HGA_ASSIGN_OR_RETURN(heads_done_, device_->NewEvent());
   HGA_ASSIGN_OR_RETURN(kv_read_, device_->NewEvent());
+  HGA_ASSIGN_OR_RETURN(rows_read_, device_->NewEvent());
   HGA_ASSIGN_OR_RETURN(logits_, pinned(size_t{kLogitRows} * config_.vocab_size * sizeof(float)));
   return absl::OkStatus();
 }
@@ -145,6 +150,7 @@ absl::Status CudaBackend::Begin(absl::Span<const BatchRow> rows_in) {
   HGA_RETURN_IF_ERROR(device_->Synchronize(DeviceStream::kCompute));
   HGA_RETURN_IF_ERROR(device_->Synchronize(DeviceStream::kToHost));
   kv_rows_.clear();  // of a step that was given up
+  rows_taken_ = true;
   started_ = kNoLayer;
   rows_.assign(rows_in.begin(), rows_in.end());
   attention_->BeginStep();
@@ -272,9 +278,25 @@ absl::Status CudaBackend::PreAttention(uint32_t layer, absl::Span<const KvRow> k
   if (started_ != layer) HGA_RETURN_IF_ERROR(layer == 0 ? LaunchBoundary(0) : StartLayer(layer));
   kv_rows_.assign(kv_rows.begin(), kv_rows.end());
   attention_->SetOwnRows(kv_is_rewritten_ ? absl::Span<const KvRow>() : kv_rows, workspace_.kv);
-  HGA_RETURN_IF_ERROR(device_->Synchronize(DeviceStream::kCompute));
-  if (!StreamsKv()) StoreKv();
+  // What attends the window is put together and given to the device before the rows are waited for.
+  HGA_RETURN_IF_ERROR(device_->Record(rows_read_, DeviceStream::kCompute));
+  rows_taken_ = false;
+  if (kv_is_rewritten_) HGA_RETURN_IF_ERROR(TakeRows());
   return attention_->WaitForPrefetch();  // what it reads may be let go in this layer
+}
+
+absl::Status CudaBackend::TakeRows() {
+  if (rows_taken_) return absl::OkStatus();
+  HGA_RETURN_IF_ERROR(device_->Synchronize(rows_read_));
+  rows_taken_ = true;
+  if (!StreamsKv()) StoreKv();
+  return absl::OkStatus();
+}
+
+// The seam has no room for an error here; the device keeps it, and the next call returns it.
+const bf16* CudaBackend::queries() {
+  (void)TakeRows();
+  return queries_.as<bf16>();
 }
 
 absl::Status CudaBackend::Attend(const AttendPlan& plan) {
@@ -305,14 +327,15 @@ const float* CudaBackend::LogSumExp() {
                                  count * sizeof(float));
   }
   if (status.ok()) status = device_->Synchronize(DeviceStream::kCompute);
-  // The seam has no room for an error here; the device keeps it, and the next call returns it.
+  if (status.ok()) status = TakeRows();
+  // As in queries().
   if (!status.ok()) std::fill_n(log_sum_exp_.as<float>(), count, -INFINITY);
   return log_sum_exp_.as<float>();
 }
 
 absl::Status CudaBackend::AddResidual(const float* missed) {
   const uint32_t states = rows() * config_.query_heads;
-  // The last copy from there was waited for in this layer's PreAttention.
+  HGA_RETURN_IF_ERROR(TakeRows());  // and with them for the last copy from there
   std::copy_n(missed, states, missed_.as<float>());
   const Workspace& ws = workspace_;
   HGA_RETURN_IF_ERROR(
@@ -354,6 +377,7 @@ absl::Status CudaBackend::EndLayer(uint32_t layer) {
 }
 
 absl::Status CudaBackend::PostAttention(uint32_t layer) {
+  HGA_RETURN_IF_ERROR(TakeRows());  // the next layer's come into the same memory
   if (StreamsKv()) {
     HGA_RETURN_IF_ERROR(EndLayer(layer));
     HGA_RETURN_IF_ERROR(device_->Synchronize(kv_read_));  // while the device works on the layer

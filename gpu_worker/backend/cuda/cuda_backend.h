@@ -34,7 +34,7 @@ class CudaBackend : public Backend {
   uint32_t vocab_size() const override { return config_.vocab_size; }
   absl::Status Begin(absl::Span<const BatchRow> rows) override;
   absl::Status PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) override;
-  const bf16* queries() const override { return queries_.as<bf16>(); }
+  const bf16* queries() override;
   absl::Status Attend(const AttendPlan& plan) override;
   const bf16* GuessQueries(uint32_t layer) override;
   absl::Status Prefetch(uint32_t layer, const AttendPlan& plan) override;
@@ -44,7 +44,8 @@ class CudaBackend : public Backend {
   absl::Status PostAttention(uint32_t layer) override;
   void KvIsRewritten() override { kv_is_rewritten_ = true; }
   absl::Status Logits(std::vector<float>* logits) override;
-  absl::Status TopLogits(uint32_t count, std::vector<TokenLogit>* top) override;
+  absl::Status TopLogits(uint32_t count, absl::Span<const TopRow> rows, std::vector<TokenLogit>* top,
+                         std::vector<uint64_t>* masses) override;
   DeviceTierUse device_tier_use() const override { return attention_->use(); }
   std::unique_ptr<RouteClient> MirrorRouter(std::unique_ptr<RouteClient> router, SummarySource source) override;
   RouteMirrorUse route_mirror_use() const override { return mirror_ == nullptr ? RouteMirrorUse{} : mirror_->use(); }
@@ -80,11 +81,15 @@ class CudaBackend : public Backend {
   absl::Status ReadQueries();
   absl::Status ReadKv(DeviceStream stream);
   void StoreKv();
+  // Waits until the layer's queries, K and V have come to the host; what few rows have is stored. Once a layer.
+  absl::Status TakeRows();
   // Whether K and V go to the host behind the layer's back: worth it where they are many.
   bool StreamsKv() const { return !kv_is_rewritten_ && !IsFewRows(rows()); }
   void FillRows();
   // Calls use(n) with the logits of the next n rows that want them in the workspace.
   absl::Status ForLogits(const std::function<absl::Status(uint32_t n)>& use);
+  absl::Status Penalize(absl::Span<const TopRow> rows);
+  absl::Status SumMasses(absl::Span<const TopRow> rows, const TokenLogit* top, uint32_t keep);
   absl::Status PickTop(uint32_t rows, uint32_t count, const TokenLogit** top);
   static constexpr uint32_t kNoLayer = UINT32_MAX;
   uint32_t rows() const { return static_cast<uint32_t>(rows_.size()); }
@@ -108,11 +113,13 @@ class CudaBackend : public Backend {
   std::unique_ptr<CudaAttention> attention_;
   std::unique_ptr<RouteMirror> mirror_;  // nullptr: the router selects everything
   PinnedBuffer x_, positions_, cos_sin_;                    // to the device
-  PinnedBuffer queries_, guessed_, kv_, log_sum_exp_, logits_, top_;  // from there
-  PinnedBuffer take_, missed_;                              // to it
+  PinnedBuffer queries_, guessed_, kv_, log_sum_exp_, logits_, top_, masses_;  // from there
+  PinnedBuffer take_, missed_, seen_, row_floats_;                              // to it
   DeviceEvent heads_done_, kv_read_;
+  DeviceEvent rows_read_;  // queries of the layer at hand are on the host, and few rows' K and V
   std::vector<BatchRow> rows_;
   std::vector<KvRow> kv_rows_;  // of the layer at hand, while their K and V are on the way
+  bool rows_taken_ = true;      // see TakeRows
   uint32_t layer_ = 0;
   uint32_t started_ = kNoLayer;  // the layer that the device has begun, ahead of PreAttention
   std::vector<std::vector<std::optional<DeviceGraph>>> graphs_;  // [kGemvRows][layers + 1], for rows - 1 and boundary

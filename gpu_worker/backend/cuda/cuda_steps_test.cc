@@ -97,7 +97,8 @@ TEST_F(CudaBackendTest, TheBestLogitsAreThoseOfAllLogits) {
     Step(best.get(), g_, &history_, rows, plans);
     for (const uint32_t count : {1u, 5u, kMaxTopLogits}) {
       std::vector<TokenLogit> top, reference;
-      ASSERT_TRUE(best->TopLogits(count, &top).ok());
+      std::vector<uint64_t> masses;
+      ASSERT_TRUE(best->TopLogits(count, {}, &top, &masses).ok());
       for (uint32_t r = 0; r < rows; ++r) {
         AppendTopLogits(absl::MakeConstSpan(expected.logits).subspan(size_t{r} * vocab, vocab), count, &reference);
       }
@@ -108,8 +109,50 @@ TEST_F(CudaBackendTest, TheBestLogitsAreThoseOfAllLogits) {
       }
     }
     std::vector<TokenLogit> top;
-    for (const uint32_t count : {0u, kMaxTopLogits + 1}) EXPECT_FALSE(best->TopLogits(count, &top).ok());
+    std::vector<uint64_t> masses;
+    for (const uint32_t count : {0u, kMaxTopLogits + 1}) EXPECT_FALSE(best->TopLogits(count, {}, &top, &masses).ok());
   }
+}
+
+// Bit for bit what the host makes of all logits.
+TEST_F(CudaBackendTest, PenaltiesAndMassesAreTheHosts) {
+  const auto all = Make(weights(), SmallOptions()), best = Make(weights(), SmallOptions());
+  const uint32_t vocab = weights().config.vocab_size, rows = 11;
+  const std::vector<AttendPlan> plans = {Ragged(g_, history_, rows, 2)};
+  Result expected = Step(all.get(), g_, &history_, rows, plans);
+  Step(best.get(), g_, &history_, rows, plans);
+  std::vector<TopRow> wanted(rows);
+  std::vector<uint64_t> seen((vocab + 63) / 64, 0x123456789abcdef1u);
+  seen.back() &= ~uint64_t{0} >> (63 - (vocab - 1) % 64);
+  for (uint32_t r = 0; r < rows; ++r) {
+    if (r % 3 != 0) wanted[r].penalty = r % 3 == 1 ? 1.3f : 0.7f;
+    wanted[r].seen = seen;
+    if (r % 2 != 0) wanted[r].temperature = 0.3f * static_cast<float>(r);
+  }
+  std::vector<TokenLogit> top, reference;
+  std::vector<uint64_t> masses;
+  ASSERT_TRUE(best->TopLogits(7, wanted, &top, &masses).ok());
+  ASSERT_EQ(masses.size(), rows);
+  for (uint32_t r = 0; r < rows; ++r) {
+    const auto logits = absl::MakeSpan(expected.logits).subspan(size_t{r} * vocab, vocab);
+    if (wanted[r].penalty != 1) PenalizeLogits(wanted[r].penalty, seen, logits);
+    AppendTopLogits(logits, 7, &reference);
+    uint64_t mass = 0;
+    for (const float logit : logits) {
+      if (r % 2 != 0) mass += LogitMass(logit, reference[7 * r].logit, wanted[r].temperature);
+    }
+    EXPECT_EQ(masses[r], mass) << r;
+  }
+  ASSERT_EQ(top.size(), reference.size());
+  for (size_t i = 0; i < top.size(); ++i) {
+    EXPECT_EQ(top[i].id, reference[i].id) << i;
+    EXPECT_EQ(top[i].logit, reference[i].logit) << i;
+  }
+  // All of them are still to be had, as they were.
+  std::vector<float> logits, before;
+  ASSERT_TRUE(best->Logits(&logits).ok());
+  ASSERT_TRUE(all->Logits(&before).ok());
+  EXPECT_EQ(logits, before);
 }
 
 // As if the rows were in that layer now.

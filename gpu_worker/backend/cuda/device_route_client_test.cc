@@ -226,6 +226,41 @@ TEST_F(DeviceRouteClientTest, EqualScoresAreTakenInOrder) {
   EXPECT_EQ(ByRouter(), 0u);
 }
 
+// The second KV head has the keys of the first in another order, and the same queries: which of two keys has the larger
+// share hangs on the last bit of sums and exponentials alone.
+TEST_F(DeviceRouteClientTest, LastBitsDecideAsTheyDoOnTheRouter) {
+  SetGeometry(3, 64, 3);  // the third has its own, so that a cut goes through a pair of keys
+  constexpr uint32_t kChunks = 24;
+  const KvGeometry& g = geometry_;
+  const SummaryMethod& m = **FindSummaryMethod("sketch");
+  for (uint32_t c = 0; c < kChunks; ++c) {
+    std::vector<bf16> block = RandomBf16(g.block_elements(), c);
+    const std::vector<bf16> other = RandomBf16(g.block_elements(), (7 * c + 3) % kChunks);
+    for (uint32_t t = 0; t < g.chunk_tokens; ++t) {
+      std::copy_n(other.begin() + g.k_row(0, g.chunk_tokens - 1 - t), g.head_dim, block.begin() + g.k_row(1, t));
+    }
+    data_[c].resize(m.chunk_bytes(g));
+    for (uint32_t layer = 0; layer < g.layers; ++layer) {
+      SummarizeBlock(g, m, block.data(), reinterpret_cast<uint8_t*>(&data_[c][layer * m.layer_bytes(g)]));
+    }
+  }
+  Start(kChunks, 1);
+  Open();
+  Append(0, kChunks);
+  std::mt19937 random(8);
+  for (uint32_t seed = 0; seed < 60; ++seed) {
+    Query q(g, 0, kChunks, 100 + 7 * seed, seed);
+    q.Share(g, 3 + seed % 7, 0);
+    const size_t of_head = q.queries.size() / 3;
+    std::copy_n(q.queries.begin(), of_head, q.queries.begin() + of_head);
+    for (uint32_t h = 0; h < 3; ++h) {
+      q.attended[3 + h] = q.attended[h] * (1 + static_cast<float>(random() % 9 - 4.0) * 1e-7f);
+    }
+    ExpectSame({q.block});
+  }
+  EXPECT_EQ(OnDevice(), 60u);
+}
+
 TEST_F(DeviceRouteClientTest, RoutersPartOfAnExchange) {
   SetGeometry(2, 16, 2);
   Start(20);

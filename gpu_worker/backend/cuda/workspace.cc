@@ -42,6 +42,10 @@ void ForEachBuffer(const WorkspaceShape& s, Workspace* w, const Place& place) {
   place(&w->activated_bf16, pairs * width);
   place(&w->logits, uint64_t{kLogitRows} * c.vocab_size);
   const uint64_t slices = (c.vocab_size + kTopSlice - 1) / kTopSlice;
+  place(&w->seen, kLogitRows * ((c.vocab_size + uint64_t{63}) / 64));
+  place(&w->penalties, kLogitRows);
+  place(&w->temperatures, kLogitRows);
+  place(&w->masses, kLogitRows * slices);
   place(&w->top, kLogitRows * slices * kMaxTopLogits);
   place(&w->top_of_top, kLogitRows * ((slices * kMaxTopLogits + kTopSlice - 1) / kTopSlice) * kMaxTopLogits);
   place(&w->router, moe ? rows * c.experts : 0);

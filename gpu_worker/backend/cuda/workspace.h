@@ -45,6 +45,9 @@ struct Workspace {
   float* activated;            // [few pairs][width]
   bf16* activated_bf16;        // [pairs][width]
   float* logits;               // [kLogitRows][vocab_size]
+  uint64_t* seen;                // [kLogitRows][ceil(vocab_size / 64)]
+  float *penalties, *temperatures;  // [kLogitRows]
+  uint64_t* masses;              // [kLogitRows][slices of the vocabulary]
   TokenLogit *top, *top_of_top;  // [kLogitRows][slices of the vocabulary][kMaxTopLogits], taking turns
   // With experts; pairs = rows * experts_per_token.
   float* router;      // [rows][experts]

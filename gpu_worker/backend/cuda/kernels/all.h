@@ -6,6 +6,7 @@
 #include "gpu_worker/backend/cuda/kernels/attend_many.h"
 #include "gpu_worker/backend/cuda/kernels/experts.h"
 #include "gpu_worker/backend/cuda/kernels/gather.h"
+#include "gpu_worker/backend/cuda/kernels/glibc_exp.h"
 #include "gpu_worker/backend/cuda/kernels/heads.h"
 #include "gpu_worker/backend/cuda/kernels/kernel_list.h"
 #include "gpu_worker/backend/cuda/kernels/matrix.h"

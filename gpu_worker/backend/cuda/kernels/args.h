@@ -260,6 +260,25 @@ struct TopLogitsArgs {
   uint32_t count, keep;
 };
 
+// Logits of tokens that a row has seen, divided by the row's penalty if positive, else multiplied by it. A column of
+// blocks (grid y) for each row.
+struct PenalizeArgs {
+  float* logits;          // [rows][count]
+  const uint64_t* seen;   // [rows][ceil(count / 64)]
+  const float* penalties; // [rows]; 1: as they are
+  uint32_t count;
+};
+
+// Sums of LogitMass (backend/top_logits.h). A block (grid x) for each slice of kTopSlice, a column of blocks (grid y) for
+// each row.
+struct LogitMassArgs {
+  const float* logits;        // [rows][count]
+  const TokenLogit* top;      // [rows][keep]: the first of a row is its largest
+  const float* temperatures;  // [rows]; 0: the mass is 0
+  uint64_t* masses;           // [rows][slices]
+  uint32_t count, keep;
+};
+
 }  // namespace hga
 
 #endif  // HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_ARGS_H_

@@ -28,6 +28,8 @@
   X(FinishAttention)        \
   X(LogSumExp)              \
   X(TopLogits)              \
+  X(Penalize)               \
+  X(LogitMass)              \
   X(RouteTables)            \
   X(RouteCoarse)            \
   X(RouteFine)              \

@@ -23,6 +23,9 @@ inline constexpr uint32_t kTileGemmSharedBytes = kGemmInBytes > kGemmOutBytes ? 
 // --- TopLogits ---
 inline constexpr uint32_t kTopSharedBytes = (kTopSlice + kTopThreads / 32) * sizeof(TokenLogit);
 
+// --- LogitMass ---
+inline constexpr uint32_t kLogitMassSharedBytes = kTopThreads / 32 * sizeof(uint64_t);
+
 // --- Selection ---
 // Of a table of sums of signed channels: seven bits, as common/kv/sketch.h's readers have them.
 inline constexpr float kRouteLargestEntry = 127;

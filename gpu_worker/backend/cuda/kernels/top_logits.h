@@ -4,6 +4,7 @@
 
 #include "gpu_worker/backend/cuda/kernels/args.h"
 #include "gpu_worker/backend/cuda/kernels/dialect.h"
+#include "gpu_worker/backend/cuda/kernels/glibc_exp.h"
 #include "gpu_worker/backend/cuda/kernels/shared_layout.h"
 
 namespace hga {
@@ -61,6 +62,35 @@ HGA_DEVICE void Run(const TopLogitsArgs& a) {
     }
     __syncthreads();
   }
+}
+
+HGA_DEVICE void Run(const PenalizeArgs& a) {
+  const float penalty = a.penalties[blockIdx.y];
+  if (penalty == 1) return;
+  const uint64_t* seen = a.seen + size_t{blockIdx.y} * ((a.count + 63) / 64);
+  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < a.count; i += gridDim.x * blockDim.x) {
+    if ((seen[i / 64] >> (i % 64) & 1) == 0) continue;
+    float& logit = a.logits[size_t{blockIdx.y} * a.count + i];
+    logit = logit > 0 ? logit / penalty : logit * penalty;
+  }
+}
+
+// Shared memory: a sum for each warp.
+HGA_DEVICE void Run(const LogitMassArgs& a) {
+  uint64_t* of_warps = reinterpret_cast<uint64_t*>(SharedMemory());
+  const uint32_t first = blockIdx.x * kTopSlice, size = Least(kTopSlice, a.count - first);
+  const float* logits = a.logits + size_t{blockIdx.y} * a.count + first;
+  const float largest = a.top[size_t{blockIdx.y} * a.keep].logit, temperature = a.temperatures[blockIdx.y];
+  uint64_t sum = 0;
+  for (uint32_t i = threadIdx.x; temperature > 0 && i < size; i += blockDim.x) {
+    sum += static_cast<uint64_t>(fma(double{GlibcExp((logits[i] - largest) / temperature)}, kLogitMass, 0.5));
+  }
+  for (uint32_t step = kWarp / 2; step > 0; step /= 2) sum += __shfl_xor_sync(kFullWarp, sum, step);
+  if (Lane() == 0) of_warps[Warp()] = sum;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (uint32_t w = 1; w < blockDim.x / kWarp; ++w) sum += of_warps[w];
+  a.masses[size_t{blockIdx.y} * gridDim.x + blockIdx.x] = sum;
 }
 
 }  // namespace hga
