@@ -26,7 +26,8 @@
 namespace hga {
 namespace {
 
-constexpr int kStoreTimeoutMs = 10000;
+// A store makes its arena at the first attach: a second or two for each GB on a busy machine.
+constexpr int kStoreTimeoutMs = 60000;
 constexpr std::chrono::seconds kProgressInterval(2);
 
 absl::StatusOr<std::unique_ptr<LoadedModel>> Load(const GpuWorkerOptions& o) {

@@ -27,6 +27,7 @@ from cpu_stack import ROOT, SMOL, SYNTHETIC, THREADS, Stack, build_peer, make_mo
 FOLDER = os.path.join(ROOT, ".hga", "bench_cpu")
 KV_BYTES_PER_TOKEN = 28 * 8 * 128 * 2 * 2
 CHARACTERS_PER_TOKEN = 3.78
+CHUNK = 64  # tokens of a block
 DECODE_TOKENS = 48
 ROUNDS = 3
 SHARE, LEAST_KEYS, ALWAYS_KEYS = 0.03, 491, 80  # of the context; the last: window and sinks
@@ -197,8 +198,10 @@ class Benchmark:
         cold = self.stack.ask(f"d{depth}", 1, *attention(depth))
         self.add(f"resume_disk_ttft_s_{name_of(depth)}", "after a restart, K/V on disk: first token", cold["ttft_s"], "s")
 
-    def show_blocks(self, prefix, answer):
+    def show_blocks(self, prefix, answer, tokens):
+        """Where the blocks that the answer's tokens attended in were found."""
         blocks = answer["blocks"]
+        self.add(f"{prefix}_blocks_per_token", "  blocks that a token attends in", sum(blocks.values()) / tokens, "blocks")
         for tier in ("held", "ram", "disk"):
             self.add(f"{prefix}_{tier}_share", f"  blocks found: {tier}", blocks[tier] / max(1, sum(blocks.values())), "")
 
@@ -208,7 +211,8 @@ class Benchmark:
         answer = self.stack.ask(f"d{depth}", 8, *attention(depth))  # few: flat attention reads nearly every block
         self.add(f"decode_tps_{name_of(depth)}_quarter", "decode, arena for a quarter of the K/V",
                  answer["decode_tokens_per_s"], "tokens/s")
-        self.show_blocks("quarter", answer)
+        self.add("quarter_slots", "  blocks that the arena has room for", depth // CHUNK * 28 // 4, "blocks")
+        self.show_blocks("quarter", answer, 8)
 
     def real_model(self):
         """Arena for a quarter of a real text's K/V; budget and the rest as a user has them by default."""
@@ -230,7 +234,9 @@ class Benchmark:
                     answer = self.smol.ask("book", 64, text=question)
                 self.add(f"smol_decode_tps_{name}", f"decode, {what}", answer["decode_tokens_per_s"], "tokens/s")
                 self.add(f"smol_decode_attended_{name}", ATTENDED, answer["attended_fraction"], "")
-                self.show_blocks(f"smol_{name}", answer)
+                self.add(f"smol_{name}_slots", "  blocks that the arena has room for", arena // (CHUNK * SMOL_KV_BYTES_PER_TOKEN) * 30,
+                         "blocks")
+                self.show_blocks(f"smol_{name}", answer, 64)
             self.add("smol_quarter_arena", "  of the speed with all of it in RAM",
                      self.results.part["smol_decode_tps_quarter"] / self.results.part["smol_decode_tps_all"], "")
         finally:
