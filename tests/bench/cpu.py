@@ -18,11 +18,12 @@ import json
 import os
 import signal
 import statistics
+import subprocess
 import sys
 import time
 import traceback
 
-from cpu_stack import ROOT, SMOL, SYNTHETIC, THREADS, Stack, build_peer, make_model, name_of, plot, run
+from cpu_stack import ROOT, SMOL, SYNTHETIC, THREADS, Stack, build_peer, make_model, name_of, plot
 
 FOLDER = os.path.join(ROOT, ".hga", "bench_cpu")
 KV_BYTES_PER_TOKEN = 28 * 8 * 128 * 2 * 2
@@ -100,18 +101,15 @@ class Benchmark:
         self.arena = int(tokens * KV_BYTES_PER_TOKEN) + (256 << 20)
 
     def parts(self):
-        """(name, seconds it may take, function), the most telling first."""
-        parts = [(f"ours_{name_of(d)}", 100 + d // 20, lambda d=d: self.prefill(d)) for d in self.depths]
+        """(name, seconds it may take, function), in order: what takes longest is last."""
+        parts = [("peer_flash", 420, self.choose_flash)] if self.peers else []
+        parts += [(f"ours_{name_of(d)}", 100 + d // 20, lambda d=d: self.prefill(d)) for d in self.depths]
         if self.filled:
             parts += [(f"fill_{name_of(d)}", 60 + d // 200, lambda d=d, s=s: self.fill(s, d))
                       for s, d in ((self.depths[-2], self.depths[-1]), (self.depths[-1], self.filled))]
-        if self.peers:
-            parts += [("peer_flash", 420, self.choose_flash)]
         parts += [(f"round_{i}", 240, lambda i=i: self.round(i)) for i in range(self.rounds)]
-        parts += [("disk", 120, self.disk)]
-        if self.peers:
-            parts += [("peer_curve", 120 + self.peers[-1] // 16, self.peer_curve)]
-        return parts + [("smol", 240, self.real_model), ("quarter", 150, self.quarter)]
+        parts += [("disk", 120, self.disk), ("quarter", 150, self.quarter), ("smol", 240, self.real_model)]
+        return parts + ([("peer_curve", 120 + self.peers[-1] // 16, self.peer_curve)] if self.peers else [])
 
     def add(self, *arguments):
         self.results.add(*arguments)
@@ -144,8 +142,15 @@ class Benchmark:
                  self.stack.worker_bytes() - os.path.getsize(SYNTHETIC), "bytes")
         return answer
 
+    def sessions(self):
+        """(name, depth, what follows its keys)"""
+        filled = [(f"f{d}", d, kind) for d, kind in ((self.depths[-1], "_filled"), (self.filled, ""))] if self.filled else []
+        return [(f"d{d}", d, "") for d in self.depths] + filled
+
     def round(self, number):
-        self.stack.need(self.arena)
+        if self.stack.need(self.arena):  # goes on: what is on disk comes into RAM first
+            for session, depth, _ in self.sessions():
+                self.stack.ask(session, 8, *attention(depth))
         part, first = self.results.part, self.depths[0]
         read = self.stack.prefill(f"r{number}", document(first, number + 1), *attention(first))
         self.add(f"prefill_tps_{name_of(first)}", f"prefill again, {read['prompt_tokens']} tokens",
@@ -153,36 +158,43 @@ class Benchmark:
         self.decode(f"d{first}", first, name_of(first), f"decode, {first} tokens before")
         if self.program:
             self.peer([first], versus=part)
-        for depth in self.depths[1:]:
-            self.decode(f"d{depth}", depth, name_of(depth), f"decode, {depth} tokens before")
-        if self.filled:
-            for depth, kind in ((self.depths[-1], "_filled"), (self.filled, "")):
-                self.decode(f"f{depth}", depth, name_of(depth) + kind, f"decode, {depth} tokens before, filled")
+        for session, depth, kind in self.sessions()[1:]:
+            self.decode(session, depth, name_of(depth) + kind, f"decode, {depth} tokens before{kind.replace('_', ', ')}")
         for depth in [*self.depths[1:], *([self.filled] if self.filled else [])]:
             self.add(f"decode_{name_of(depth)}_vs_{name_of(first)}", f"decode at {depth} of decode at {first}",
                      part[f"decode_tps_{name_of(depth)}"] / part[f"decode_tps_{name_of(first)}"], "")
 
     def peer(self, depths, flash=None, versus=None):
+        """llama.cpp at these depths; its last point. versus: numbers of ours, to compare with each point as it comes."""
         flash = int(self.results.parts["peer_flash"]["peer_flash_attention"]) if flash is None else flash
-        out = run([self.program, SYNTHETIC, str(THREADS), str(flash), "16", *map(str, depths)], capture_output=True,
-                  text=True).stdout
-        points = [json.loads(line) for line in out.splitlines()]
-        for point in points if versus is not None else []:
-            depth, name = point["depth"], name_of(point["depth"])
-            for what, speed in (("prefill", depth / point["prefill_s"]), ("decode", point["decode_tps"])):
-                self.add(f"peer_{what}_tps_{name}", f"llama.cpp: {what}, {depth} tokens", speed, "tokens/s")
-            for what in ("prefill", "decode"):
-                if f"{what}_tps_{name}" in versus:
-                    self.add(f"{what}_{name}_vs_peer", f"  our {what} over that",
-                             versus[f"{what}_tps_{name}"] / self.results.part[f"peer_{what}_tps_{name}"], "")
-        return points
+        point = None
+        with subprocess.Popen([self.program, SYNTHETIC, str(THREADS), str(flash), "16", *map(str, depths)],
+                              stdout=subprocess.PIPE, text=True) as process:
+            try:
+                for line in process.stdout:
+                    point = json.loads(line)
+                    if versus is not None:
+                        self.compare(point, versus)
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode != 0:
+            raise RuntimeError(f"llama_curve ended with {process.returncode}")
+        return point
+
+    def compare(self, point, versus):
+        depth, name = point["depth"], name_of(point["depth"])
+        for what, speed in (("prefill", depth / point["prefill_s"]), ("decode", point["decode_tps"])):
+            self.add(f"peer_{what}_tps_{name}", f"llama.cpp: {what}, {depth} tokens", speed, "tokens/s")
+            if f"{what}_tps_{name}" in versus:
+                self.add(f"{what}_{name}_vs_peer", f"  our {what} over that", versus[f"{what}_tps_{name}"] / speed, "")
 
     def choose_flash(self):
         self.stack.stop()
         depths = self.peers[:2]
         seconds = {}
         for flash in (0, 1):
-            last = self.peer(depths, flash=flash)[-1]
+            last = self.peer(depths, flash=flash)
             seconds[flash] = last["prefill_s"] + 64 / last["decode_tps"]
             self.add(f"peer_flash_{flash}_s", f"llama.cpp, flash attention {flash}: {depths[-1]} tokens read, 64 written",
                      seconds[flash], "s")

@@ -70,13 +70,14 @@ class Stack:
         self.arena_bytes = None  # of the daemons that run
 
     def need(self, arena_bytes, restart=False):
-        """Has them run with an arena of that size. restart: with nothing in RAM."""
+        """Has them run with an arena of that size. restart: with nothing in RAM. Whether they were started now."""
         if self.arena_bytes == arena_bytes and not restart:
-            return
+            return False
         self.stop()
         self._stack("start", HGA_KV_STORE_FLAGS=f"--arena_bytes {arena_bytes}",
                     HGA_GPU_WORKER_FLAGS="--dense_prefill_tokens 0")
         self.arena_bytes = arena_bytes
+        return True
 
     def stop(self):
         self.arena_bytes = None
