@@ -111,10 +111,25 @@ TierStats WhenQuiet(KvTier* tier) {
   }
 }
 
-// MB/s of random blocks, `depth` batches of 4 under way at once.
+constexpr size_t kBatch = 4;
+
+// One batch of random blocks.
+void ReadRandom(KvTier* tier, const KvGeometry& g, const std::vector<SessionRecord>& sessions, std::mt19937_64* random,
+                std::vector<uint8_t>* out) {
+  out->resize(kBatch * g.block_bytes());
+  std::vector<BlockRead> reads(kBatch);
+  for (size_t i = 0; i < kBatch; ++i) {
+    const auto& chunks = sessions[(*random)() % sessions.size()].chunks;
+    reads[i].name = {chunks[(*random)() % chunks.size()], static_cast<uint32_t>((*random)() % g.layers)};
+    reads[i].out = out->data() + i * g.block_bytes();
+  }
+  tier->ReadBlocks(absl::MakeSpan(reads));
+  for (const BlockRead& read : reads) HGA_CHECK(read.status.ok());
+}
+
+// MB/s of random blocks, `depth` batches under way at once.
 double ReadTier(KvTier* tier, const KvGeometry& g, const std::vector<SessionRecord>& sessions, uint64_t bytes,
                 uint64_t seed, int depth) {
-  constexpr size_t kBatch = 4;
   const uint64_t batches = bytes / g.block_bytes() / kBatch;
   std::atomic<uint64_t> next{0};
   const auto start = Clock::now();
@@ -122,40 +137,24 @@ double ReadTier(KvTier* tier, const KvGeometry& g, const std::vector<SessionReco
   for (int t = 0; t < depth; ++t) {
     threads.emplace_back([&, t] {
       std::mt19937_64 random(seed * 1000 + t);
-      std::vector<uint8_t> out(kBatch * g.block_bytes());
-      while (next++ < batches) {
-        std::vector<BlockRead> reads(kBatch);
-        for (size_t i = 0; i < kBatch; ++i) {
-          const auto& chunks = sessions[random() % sessions.size()].chunks;
-          reads[i].name = {chunks[random() % chunks.size()], static_cast<uint32_t>(random() % g.layers)};
-          reads[i].out = out.data() + i * g.block_bytes();
-        }
-        tier->ReadBlocks(absl::MakeSpan(reads));
-        for (const BlockRead& read : reads) HGA_CHECK(read.status.ok());
-      }
+      std::vector<uint8_t> out;
+      while (next++ < batches) ReadRandom(tier, g, sessions, &random, &out);
     });
   }
   for (std::thread& thread : threads) thread.join();
   return static_cast<double>(batches * kBatch * g.block_bytes()) / Since(start) / 1e6;
 }
 
-// One thread's batches of 4 random blocks until `done`, milliseconds each.
+// One thread's batches until `done`, milliseconds each.
 std::vector<double> ReadUntil(KvTier* tier, const KvGeometry& g, const std::vector<SessionRecord>& sessions,
                               const std::function<bool()>& done) {
   std::mt19937_64 random(11);
-  std::vector<uint8_t> out(4 * g.block_bytes());
+  std::vector<uint8_t> out;
   std::vector<double> ms;
   while (!done()) {
-    std::vector<BlockRead> reads(4);
-    for (size_t i = 0; i < reads.size(); ++i) {
-      const auto& chunks = sessions[random() % sessions.size()].chunks;
-      reads[i].name = {chunks[random() % chunks.size()], static_cast<uint32_t>(random() % g.layers)};
-      reads[i].out = out.data() + i * g.block_bytes();
-    }
     const auto start = Clock::now();
-    tier->ReadBlocks(absl::MakeSpan(reads));
+    ReadRandom(tier, g, sessions, &random, &out);
     ms.push_back(Since(start) * 1e3);
-    for (const BlockRead& read : reads) HGA_CHECK(read.status.ok());
   }
   return ms;
 }
