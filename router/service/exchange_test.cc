@@ -91,6 +91,19 @@ TEST(ExchangeTest, RingStreamAndLocalSelectTheSame) {
   EXPECT_EQ(router.metrics().stream().count(), 2u);
 }
 
+TEST(ExchangeTest, AWorkerIsToldHowItsRouterSelects) {
+  RouterFixture router;
+  const auto expected = LocalRouteClient(SmallGeometry(3), &Method()).rules();
+  for (const RouteTransport transport : {RouteTransport::kRing, RouteTransport::kStream}) {
+    const auto rules = Attach(router, transport)->rules();
+    ASSERT_EQ(rules.has_value(), expected.has_value());
+    if (!rules.has_value()) continue;  // on a CPU whose sums a device does not repeat
+    EXPECT_EQ(rules->overprovision, expected->overprovision);
+    EXPECT_EQ(rules->scan_chunks, expected->scan_chunks);
+    EXPECT_EQ(rules->sum_lanes, expected->sum_lanes);
+  }
+}
+
 class TransportTest : public testing::TestWithParam<RouteTransport> {};
 
 TEST_P(TransportTest, WhatIsNotIndexedIsRefusedAndTheNextQuestionAnswered) {

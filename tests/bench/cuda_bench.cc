@@ -132,7 +132,7 @@ class CudaBench {
     const auto row = [&](const char* key, const char* what, double seconds) {
       report->Add(absl::StrCat("decode_ms_", key, "_", at), what, seconds / measured * 1e3, "ms");
     };
-    row("compute", "  compute: waiting for projections, experts", sum.pre_attention);
+    row("compute", "  compute: waiting for projections, experts", sum.compute);
     row("window", "  launching attention of the window", sum.attend_always);
     row("sums", "  waiting for it, and its log-sum-exp", sum.log_sum_exp);
     row("gather", "  table, gather and launch of what was selected", sum.attend_selected);

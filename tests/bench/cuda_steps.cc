@@ -62,7 +62,7 @@ bf16* BenchArena::Block(uint32_t chunk, uint32_t layer) const {
 
 void StepTimes::Add(const StepTimes& o) {
   total += o.total;
-  pre_attention += o.pre_attention;
+  compute += o.compute;
   attend_always += o.attend_always;
   log_sum_exp += o.log_sum_exp;
   attend_selected += o.attend_selected;
@@ -166,9 +166,10 @@ absl::StatusOr<StepTimes> BenchSteps::Run(uint32_t position, uint32_t rows) {
     last = planning;
     t.total -= excluded;
     HGA_RETURN_IF_ERROR(backend_->PreAttention(layer, kv));
-    lap(&t.pre_attention);
     HGA_RETURN_IF_ERROR(backend_->Attend(always));
     lap(&t.attend_always);
+    (void)backend_->queries();
+    lap(&t.compute);
     (void)backend_->LogSumExp();
     lap(&t.log_sum_exp);
     if (!selected.blocks.empty()) HGA_RETURN_IF_ERROR(backend_->Attend(selected));

@@ -40,10 +40,10 @@ struct StepOptions {
   bool dense = false;             // attends everything instead
 };
 
-// Where a step's time went, as the host saw it, in seconds. The device is waited for in pre_attention (it works off what
-// the layer before gave it), log_sum_exp and logits.
+// Where a step's time went, as the host saw it, in seconds. The device is waited for in compute (it works off what the
+// layer before gave it, behind the launch of the window's attention), log_sum_exp and logits.
 struct StepTimes {
-  double total = 0, pre_attention = 0, attend_always = 0, log_sum_exp = 0, attend_selected = 0, post_attention = 0,
+  double total = 0, attend_always = 0, compute = 0, log_sum_exp = 0, attend_selected = 0, post_attention = 0,
          logits = 0;
   void Add(const StepTimes& other);
 };

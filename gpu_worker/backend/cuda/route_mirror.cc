@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 #include "common/base/status.h"
 #include "common/kv/summary.h"
+#include "gpu_worker/backend/cuda/kernels/shared_layout.h"
 
 namespace hga {
 namespace {
@@ -22,6 +23,8 @@ uint64_t BytesFor(const KvGeometry& geometry, const SummaryMethod& method, uint6
 
 RouteMirrorPlan RouteMirror::Plan(const KvGeometry& geometry, const std::string& method_name, uint64_t bytes) {
   if (bytes == 0 || method_name != kMethod) return {};
+  // Tables of more heads than any model has.
+  if (RouteFineSharedBytes(geometry.head_dim, geometry.queries_per_kv_head()) > 48 * 1024) return {};
   const auto method = FindSummaryMethod(kMethod);
   uint64_t low = 0, high = std::min(bytes / (*method)->chunk_bytes(geometry), kMostChunks) + 1;
   while (high - low > 1) {  // as many as fit: the bytes grow with them
