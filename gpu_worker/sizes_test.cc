@@ -46,6 +46,8 @@ TEST(SizesTest, SummariesOnTheDeviceKeepToTheirBudget) {
   EXPECT_GT(plan(kBudget).summaries, kBudget - (1 << 20));  // a chunk's are a quarter of that
   EXPECT_EQ(plan(kBudget).required() - plan(0).required(), plan(kBudget).summaries);
   EXPECT_EQ(plan(100 << 10).summaries, 0u);
+  const SummaryMethod& other = **FindSummaryMethod("cuboid8");
+  EXPECT_EQ(PlanMemory(KnownModels()[3].shapes(), other, EngineOptions(), 1, kBudget).summaries, 0u);
 }
 
 TEST(SizesTest, UnknownSummariesAreRefused) {
