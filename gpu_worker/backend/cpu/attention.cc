@@ -64,7 +64,7 @@ void CpuAttention::Begin(const float* q, const uint32_t* positions, uint32_t row
   positions_ = positions;
   sums_values_ = false;
   const uint32_t d = geometry_.head_dim, per_head = geometry_.queries_per_kv_head();
-  const auto begin_head = [&](uint32_t head, uint32_t) {
+  for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
     const size_t first = StateIndex(head, 0), count = size_t{rows} * per_head;
     std::fill_n(m_.begin() + first, count, -std::numeric_limits<float>::infinity());
     std::fill_n(l_.begin() + first, count, 0.0f);
@@ -76,9 +76,7 @@ void CpuAttention::Begin(const float* q, const uint32_t* positions, uint32_t row
         for (uint32_t j = 0; j < d; ++j) to[j] = from[j] * scale_;
       }
     }
-  };
-  if (rows > 1) return workers_->Run(geometry_.kv_heads, begin_head);
-  for (uint32_t head = 0; head < geometry_.kv_heads; ++head) begin_head(head, 0);
+  }
 }
 
 void CpuAttention::PlanTasks(const AttendPlan& plan) {
@@ -357,12 +355,14 @@ void CpuAttention::AddResidual(const float* missed) {
   }
 }
 
-void CpuAttention::Finish(uint32_t row, float* out) const {
+void CpuAttention::Finish(float* out) const {
   const uint32_t d = geometry_.head_dim, per_head = geometry_.queries_per_kv_head();
-  for (uint32_t h = 0; h < geometry_.query_heads; ++h, out += d) {
-    const size_t state = StateIndex(h / per_head, row) + h % per_head;
-    const float inverse = l_[state] > 0 ? 1 / l_[state] : 0.0f;
-    for (uint32_t j = 0; j < d; ++j) out[j] = o_[state * head_pad_ + j] * inverse;
+  for (uint32_t row = 0; row < rows_; ++row) {
+    for (uint32_t h = 0; h < geometry_.query_heads; ++h, out += d) {
+      const size_t state = StateIndex(h / per_head, row) + h % per_head;
+      const float inverse = l_[state] > 0 ? 1 / l_[state] : 0.0f;
+      for (uint32_t j = 0; j < d; ++j) out[j] = o_[state * head_pad_ + j] * inverse;
+    }
   }
 }
 

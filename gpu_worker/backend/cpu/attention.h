@@ -26,8 +26,8 @@ class CpuAttention {
   void LogSumExp(float* out) const;
   // As Backend::AddResidual.
   void AddResidual(const float* missed);
-  // Of one row, several at a time by a thread each. out: [query_heads][head_dim]; zero where nothing was attended.
-  void Finish(uint32_t row, float* out) const;
+  // out: [rows][query_heads][head_dim]; zero where nothing was attended.
+  void Finish(float* out) const;
 
  private:
   // Where the keys and values of a tile are.

@@ -180,8 +180,7 @@ absl::Status CpuBackend::PostAttention(uint32_t layer) {
   Layer& w = layers_[layer];
   const auto rows = static_cast<uint32_t>(rows_.size());
   const size_t hidden = config_.hidden;
-  const size_t attended = size_t{config_.query_heads} * config_.head_dim;
-  workers_->RunRows(rows, [&](uint32_t r, uint32_t) { attention_.Finish(r, &attended_[r * attended]); });
+  attention_.Finish(attended_.data());
   HGA_RETURN_IF_ERROR(w.attn_output.Apply(attended_.data(), rows, projected_.data()));
   workers_->RunRows(rows, [&](uint32_t r, uint32_t) {
     float* x = &x_[r * hidden];
@@ -189,9 +188,7 @@ absl::Status CpuBackend::PostAttention(uint32_t layer) {
     Norm(x, w.ffn_norm, &normed_[r * hidden]);
   });
   HGA_RETURN_IF_ERROR(w.mlp.Apply(config_, normed_.data(), rows, &mlp_scratch_, projected_.data()));
-  workers_->RunRows(rows, [&](uint32_t r, uint32_t) {
-    for (size_t i = r * hidden; i < (r + 1) * hidden; ++i) x_[i] += projected_[i];
-  });
+  for (size_t i = 0; i < rows * hidden; ++i) x_[i] += projected_[i];
   return absl::OkStatus();
 }
 
