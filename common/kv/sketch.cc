@@ -8,6 +8,25 @@
 namespace hga {
 namespace {
 
+// The rotation's signs: fixed for good, because sketches are kept on disk. splitmix64 of the channel.
+constexpr bool Flipped(uint32_t channel) {
+  uint64_t z = (uint64_t{channel} + 1) * 0x9E3779B97F4A7C15u;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return ((z ^ (z >> 31)) & 1) != 0;
+}
+
+// By channel, of as many as heads have.
+struct FlipSigns {
+  float signs[256] = {};
+};
+constexpr FlipSigns MakeFlipSigns() {
+  FlipSigns flips;
+  for (uint32_t channel = 0; channel < 256; ++channel) flips.signs[channel] = Flipped(channel) ? -1.0f : 1.0f;
+  return flips;
+}
+constexpr FlipSigns kFlips = MakeFlipSigns();
+
 // size: a power of two.
 void Hadamard(float* x, uint32_t size) {
   for (uint32_t half = 1; half < size; half *= 2) {
@@ -45,16 +64,10 @@ void WriteCentre(const std::vector<float>& mean, uint8_t* record, SketchScales* 
 
 }  // namespace
 
-// The rotation's signs: fixed for good, because sketches are kept on disk. splitmix64 of the channel.
-bool SketchFlips(uint32_t channel) {
-  uint64_t z = (uint64_t{channel} + 1) * 0x9E3779B97F4A7C15u;
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-  return ((z ^ (z >> 31)) & 1) != 0;
-}
+bool SketchFlips(uint32_t channel) { return Flipped(channel); }
 
 void RotateForSketch(float* x, uint32_t head_dim) {
-  for (uint32_t d = 0; d < head_dim; ++d) x[d] = SketchFlips(d) ? -x[d] : x[d];
+  for (uint32_t d = 0; d < head_dim; ++d) x[d] *= kFlips.signs[d];
   // Blocks of powers of two make up any multiple of 8.
   for (uint32_t done = 0; done < head_dim;) {
     uint32_t size = 8;

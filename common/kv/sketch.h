@@ -33,7 +33,7 @@ inline size_t SketchTokenBytes(uint32_t head_dim) { return kSketchTokens + size_
 
 // Whether R turns the sign of a channel before it mixes them.
 bool SketchFlips(uint32_t channel);
-// x = R x, in place. [head_dim], a multiple of 8.
+// x = R x, in place. [head_dim], a multiple of 8, at most 256.
 void RotateForSketch(float* x, uint32_t head_dim);
 
 // keys: [count][head_dim] pointers, count at most 64. Writes both records whole. Keys that are not finite give some

@@ -9,6 +9,7 @@
 #include "common/kv/ids.h"
 #include "common/kv/route_message.h"
 #include "common/kv/summary.h"
+#include "hwy/targets.h"
 
 namespace hga {
 
@@ -43,6 +44,18 @@ inline std::vector<ChunkHash> MadeUpChunks(uint32_t count) {
   std::vector<ChunkHash> chunks;
   for (uint32_t i = 0; i < count; ++i) chunks.push_back(HashBytes("chunk " + std::to_string(i)));
   return chunks;
+}
+
+// Runs `test` once for each instruction set that this CPU has and that kernels are compiled for.
+template <typename Test>
+void WithEachInstructionSet(Test test) {
+  for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    hwy::SetSupportedTargetsForTest(target);
+    hwy::GetChosenTarget().Update(target);
+    test();
+  }
+  hwy::SetSupportedTargetsForTest(0);
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
 }
 
 // A block of queries that owns its arrays.

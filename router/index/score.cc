@@ -23,34 +23,50 @@ HWY_INLINE hn::Vec<D> LoadBf16(D d, const bf16* p) {
   return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(p)))));
 }
 
-// sums[h] = sum of the lanes of s[h]. Four at a time: one by one it costs more than the products.
+#if !(HWY_TARGET == HWY_SVE || HWY_TARGET == HWY_SVE2 || HWY_TARGET == HWY_RVV || HWY_TARGET == HWY_SCALAR)
+// Lane i of each block of four: sum of that block of s[i].
 template <class D>
-HWY_INLINE void SumFour(D d, const hn::Vec<D>* s, float* sums) {
+HWY_INLINE hn::Vec<D> SumQuarters(D d, const hn::Vec<D>* s) {
+  const hn::Repartition<uint64_t, D> d64;
+  const auto ab = hn::Add(hn::InterleaveLower(d, s[0], s[1]), hn::InterleaveUpper(d, s[0], s[1]));
+  const auto cd = hn::Add(hn::InterleaveLower(d, s[2], s[3]), hn::InterleaveUpper(d, s[2], s[3]));
+  const auto lower = hn::InterleaveLower(d64, hn::BitCast(d64, ab), hn::BitCast(d64, cd));
+  const auto upper = hn::InterleaveUpper(d64, hn::BitCast(d64, ab), hn::BitCast(d64, cd));
+  return hn::Add(hn::BitCast(d, lower), hn::BitCast(d, upper));
+}
+#endif
+
+// sums[i] = sum of the lanes of s[i], i < count, a multiple of four. Four or eight at a time: one by one it costs more
+// than the products. The order of the additions is the same however many there are.
+template <uint32_t kCount, class D>
+HWY_INLINE void SumLanes(D d, const hn::Vec<D>* s, float* sums) {
 #if HWY_TARGET == HWY_SVE || HWY_TARGET == HWY_SVE2 || HWY_TARGET == HWY_RVV || HWY_TARGET == HWY_SCALAR
-  for (int h = 0; h < 4; ++h) sums[h] = hn::GetLane(hn::SumOfLanes(d, s[h]));
+  for (uint32_t i = 0; i < kCount; ++i) sums[i] = hn::GetLane(hn::SumOfLanes(d, s[i]));
 #else
-  if constexpr (hn::MaxLanes(D()) > 4) {
+  constexpr size_t kLanes = hn::MaxLanes(D());
+  if constexpr (kLanes > 8 || (kLanes == 8 && kCount % 8 != 0)) {
     const hn::Half<D> half;
-    const hn::Vec<hn::Half<D>> halves[4] = {
-        hn::Add(hn::LowerHalf(half, s[0]), hn::UpperHalf(half, s[0])),
-        hn::Add(hn::LowerHalf(half, s[1]), hn::UpperHalf(half, s[1])),
-        hn::Add(hn::LowerHalf(half, s[2]), hn::UpperHalf(half, s[2])),
-        hn::Add(hn::LowerHalf(half, s[3]), hn::UpperHalf(half, s[3]))};
-    SumFour(half, halves, sums);
+    hn::Vec<hn::Half<D>> halves[kCount];
+    for (uint32_t i = 0; i < kCount; ++i) halves[i] = hn::Add(hn::LowerHalf(half, s[i]), hn::UpperHalf(half, s[i]));
+    SumLanes<kCount>(half, halves, sums);
+  } else if constexpr (kLanes == 8) {
+    // Lanes of s[i] and s[i + 4] side by side.
+    for (uint32_t i = 0; i < kCount; i += 8) {
+      hn::Vec<D> halves[4];
+      for (uint32_t k = i; k < i + 4; ++k) {
+        halves[k - i] = hn::Add(hn::ConcatLowerLower(d, s[k + 4], s[k]), hn::ConcatUpperUpper(d, s[k + 4], s[k]));
+      }
+      hn::StoreU(SumQuarters(d, halves), d, sums + i);
+    }
   } else {
-    const hn::Repartition<uint64_t, D> d64;
-    const auto ab = hn::Add(hn::InterleaveLower(d, s[0], s[1]), hn::InterleaveUpper(d, s[0], s[1]));
-    const auto cd = hn::Add(hn::InterleaveLower(d, s[2], s[3]), hn::InterleaveUpper(d, s[2], s[3]));
-    const auto lower = hn::InterleaveLower(d64, hn::BitCast(d64, ab), hn::BitCast(d64, cd));
-    const auto upper = hn::InterleaveUpper(d64, hn::BitCast(d64, ab), hn::BitCast(d64, cd));
-    hn::StoreU(hn::Add(hn::BitCast(d, lower), hn::BitCast(d, upper)), d, sums);
+    for (uint32_t i = 0; i < kCount; i += 4) hn::StoreU(SumQuarters(d, s + i), d, sums + i);
   }
 #endif
 }
 
 // Channels [x, x + lanes) of a vector.
 template <bool kInt8, class D>
-HWY_INLINE hn::Vec<D> LoadChannels(D d, const uint8_t* vector, uint32_t x) {
+HWY_INLINE hn::Vec<D> LoadChannels(D d, const uint8_t* vector, size_t x) {
   if constexpr (kInt8) {
     const hn::Rebind<int8_t, D> d8;
     const hn::Rebind<int32_t, D> d32;
@@ -60,51 +76,85 @@ HWY_INLINE hn::Vec<D> LoadChannels(D d, const uint8_t* vector, uint32_t x) {
   }
 }
 
-// kHeads is at most this, so that sums stay in registers; each vector is converted once for all of them.
-constexpr uint32_t kMostHeads = 8;
+// Sums that stay in registers beside what they are made of.
+constexpr uint32_t kMostSums = HWY_TARGET <= HWY_AVX3 ? 16 : 8;
+constexpr uint32_t kMostHeads = kMostSums / 2;
 
-// sums[h] = score of one representative for kHeads query heads, filled up to a multiple of four.
-template <uint32_t kHeads, bool kInt8, class D>
-HWY_INLINE void ScoreRepresentative(D d, const ScoreQueries& q, const float* queries, const uint8_t* record,
-                                    float* sums) {
-  const size_t head_floats = size_t{q.vectors} * q.head_dim;
+// out[u * kHeads + h] = score of one representative of unit u for head h; room for a multiple of four. Several units at
+// a time, so that a query is loaded once for all of them.
+template <uint32_t kHeads, uint32_t kUnits, bool kInt8, class D>
+HWY_INLINE void ScoreRepresentatives(D d, const ScoreQueries& q, const float* queries, const uint8_t* records,
+                                     size_t unit_bytes, float* out) {
   const size_t vector_bytes = size_t{q.head_dim} * (kInt8 ? 1 : 2);
-  constexpr uint32_t kSums = (kHeads + 3) / 4 * 4;
-  hn::Vec<D> total[kSums];
-  for (uint32_t h = 0; h < kSums; ++h) total[h] = hn::Zero(d);
+  constexpr uint32_t kSums = kHeads * kUnits, kPadded = (kSums + 3) / 4 * 4;
+  hn::Vec<D> total[kPadded];
+  for (uint32_t i = 0; i < kPadded; ++i) total[i] = hn::Zero(d);
   for (uint32_t v = 0; v < q.vectors; ++v) {
-    hn::Vec<D> sum[kHeads];
-    for (uint32_t h = 0; h < kHeads; ++h) sum[h] = hn::Zero(d);
-    for (uint32_t x = 0; x < q.head_dim; x += hn::Lanes(d)) {
-      const auto u = LoadChannels<kInt8>(d, record + v * vector_bytes, x);
+    const uint8_t* vectors[kUnits];
+    for (uint32_t u = 0; u < kUnits; ++u) vectors[u] = records + u * unit_bytes + v * vector_bytes;
+    const float* weights[kHeads];
+    for (uint32_t h = 0; h < kHeads; ++h) weights[h] = queries + (size_t{h} * q.vectors + v) * q.head_dim;
+    hn::Vec<D> sum[kSums];
+    for (uint32_t i = 0; i < kSums; ++i) sum[i] = hn::Zero(d);
+    for (size_t x = 0; x < q.head_dim; x += hn::Lanes(d)) {
+      hn::Vec<D> channels[kUnits];
+      for (uint32_t u = 0; u < kUnits; ++u) channels[u] = LoadChannels<kInt8>(d, vectors[u], x);
       for (uint32_t h = 0; h < kHeads; ++h) {
-        sum[h] = hn::MulAdd(hn::LoadU(d, queries + h * head_floats + v * q.head_dim + x), u, sum[h]);
+        const auto weight = hn::LoadU(d, weights[h] + x);
+        for (uint32_t u = 0; u < kUnits; ++u) {
+          sum[u * kHeads + h] = hn::MulAdd(weight, channels[u], sum[u * kHeads + h]);
+        }
       }
     }
-    float scale = 1;
-    if (kInt8) std::memcpy(&scale, record + q.vectors * vector_bytes + v * sizeof(scale), sizeof(scale));
-    for (uint32_t h = 0; h < kHeads; ++h) {
-      total[h] = kInt8 ? hn::MulAdd(sum[h], hn::Set(d, scale), total[h]) : hn::Add(sum[h], total[h]);
+    for (uint32_t i = 0; i < kSums; ++i) {
+      float scale = 1;
+      const uint8_t* scales = records + i / kHeads * unit_bytes + q.vectors * vector_bytes;
+      if (kInt8) std::memcpy(&scale, scales + v * sizeof(scale), sizeof(scale));
+      total[i] = hn::MulAdd(sum[i], hn::Set(d, scale), total[i]);
     }
   }
-  for (uint32_t h = 0; h < kSums; h += 4) SumFour(d, total + h, sums + h);
+  SumLanes<kPadded>(d, total, out);
+}
+
+// Of kUnits units that follow each other.
+template <uint32_t kHeads, uint32_t kUnits, bool kInt8, class D>
+HWY_INLINE void ScoreSome(D d, const ScoreQueries& q, const float* queries, const UnitLayout& layout,
+                          const uint8_t* units, float* scores, size_t stride) {
+  constexpr uint32_t kPadded = (kHeads * kUnits + 3) / 4 * 4;
+  const size_t bias_at = layout.value_bytes() + (kInt8 ? layout.vectors * sizeof(float) : 0);
+  const hn::CappedTag<float, 4> d4;
+  HWY_ALIGN float best[kPadded], sums[kPadded];
+  for (uint32_t i = 0; i < kPadded; ++i) best[i] = -3e38f;
+  for (uint32_t r = 0; r < layout.representatives; ++r) {
+    const uint8_t* records = units + r * layout.representative_bytes;
+    ScoreRepresentatives<kHeads, kUnits, kInt8>(d, q, queries, records, layout.bytes(), sums);
+    for (uint32_t u = 0; layout.bias && u < kUnits; ++u) {
+      float bias = 0;
+      std::memcpy(&bias, records + u * layout.bytes() + bias_at, sizeof(bias));
+      for (uint32_t h = 0; h < kHeads; ++h) sums[u * kHeads + h] += bias;
+    }
+    for (uint32_t i = 0; i < kPadded; i += hn::Lanes(d4)) {
+      // In this order: what is no number is not the best.
+      hn::Store(hn::Max(hn::Load(d4, sums + i), hn::Load(d4, best + i)), d4, best + i);
+    }
+  }
+  for (uint32_t h = 0; h < kHeads; ++h, scores += stride) {
+    for (uint32_t u = 0; u < kUnits; ++u) scores[u] = best[u * kHeads + h];
+  }
 }
 
 template <uint32_t kHeads, bool kInt8, class D>
 HWY_INLINE void ScoreHeads(D d, const ScoreQueries& q, const float* queries, const UnitLayout& layout,
                            const uint8_t* units, uint32_t count, float* scores, size_t stride) {
-  const size_t bias_at = layout.value_bytes() + (kInt8 ? layout.vectors * sizeof(float) : 0);
-  for (uint32_t i = 0; i < count; ++i, units += layout.bytes()) {
-    float best[kHeads];
-    for (uint32_t h = 0; h < kHeads; ++h) best[h] = -3e38f;
-    for (uint32_t r = 0; r < layout.representatives; ++r) {
-      const uint8_t* record = units + r * layout.representative_bytes;
-      float sums[kMostHeads], bias = 0;
-      ScoreRepresentative<kHeads, kInt8>(d, q, queries, record, sums);
-      if (layout.bias) std::memcpy(&bias, record + bias_at, sizeof(bias));
-      for (uint32_t h = 0; h < kHeads; ++h) best[h] = std::max(best[h], sums[h] + bias);
-    }
-    for (uint32_t h = 0; h < kHeads; ++h) scores[h * stride + i] = best[h];
+  // Head sizes that do not fill the widest vectors, and CPUs without any, are rare: not worth the code.
+  constexpr bool kWide = hn::MaxLanes(D()) > 1 && hn::MaxLanes(D()) == hn::MaxLanes(hn::CappedTag<float, 16>());
+  constexpr uint32_t kUnits = kWide ? std::min(kMostSums / kHeads, 4u) : 1;
+  uint32_t i = 0;
+  for (; i + kUnits <= count; i += kUnits) {
+    ScoreSome<kHeads, kUnits, kInt8>(d, q, queries, layout, units + i * layout.bytes(), scores + i, stride);
+  }
+  for (; i < count; ++i) {
+    ScoreSome<kHeads, 1, kInt8>(d, q, queries, layout, units + i * layout.bytes(), scores + i, stride);
   }
 }
 
@@ -141,8 +191,13 @@ void ScoreUnitsSimd(const ScoreQueries& q, const UnitLayout& layout, const uint8
 template <class D>
 HWY_INLINE hn::Vec<D> RoughExpOf(D d, hn::Vec<D> x) {
   const hn::RebindToSigned<D> di;
-  const auto bits = hn::MulAdd(x, hn::Set(d, kExpScale), hn::Set(d, kExpBias));
-  return hn::BitCast(d, hn::ConvertTo(di, hn::Max(bits, hn::Zero(d))));
+  const auto bits = hn::Max(hn::MulAdd(x, hn::Set(d, kExpScale), hn::Set(d, kExpBias)), hn::Zero(d));
+#if HWY_TARGET == HWY_AVX2
+  // Highway's conversion has four instructions more for numbers that are too large: there are none.
+  return hn::BitCast(d, hn::VFromD<decltype(di)>{_mm256_cvttps_epi32(bits.raw)});
+#else
+  return hn::BitCast(d, hn::ConvertTo(di, bits));
+#endif
 }
 
 // pooled[i] = sum (kMax: the largest) over kHeads rows of row[i] * weight; and of pooled[i], unless `first`.
@@ -170,61 +225,82 @@ HWY_INLINE void PoolSome(D d, const float* rows, uint32_t some, size_t stride, c
   }
 }
 
-// row[i] = e^(row[i] - largest); returns their sum, and e^(attended - largest) with it.
-template <class D>
-HWY_INLINE float ExpRow(D d, float* row, uint32_t count, const float* attended) {
-  const uint32_t lanes = hn::Lanes(d);
-  auto top = hn::Set(d, -3e38f);
-  for (uint32_t i = 0; i < count; i += lanes) top = hn::Max(top, hn::LoadU(d, row + i));
-  top = hn::MaxOfLanes(d, top);
-  auto sum = hn::Zero(d);
-  for (uint32_t i = 0; i < count; i += lanes) {
-    const auto e = RoughExpOf(d, hn::Sub(hn::LoadU(d, row + i), top));
-    hn::StoreU(e, d, row + i);
-    sum = hn::Add(sum, e);
+// row[i] = e^(row[i] - largest) in kRows rows, which sums[r] adds up. Together: the additions of one row wait for each
+// other.
+template <uint32_t kRows, class D>
+HWY_INLINE void ExpRows(D d, float* rows, size_t stride, uint32_t count, float* tops, float* sums) {
+  hn::Vec<D> top[kRows], sum[kRows];
+  for (uint32_t r = 0; r < kRows; ++r) top[r] = hn::Set(d, -3e38f);
+  for (uint32_t i = 0; i < count; i += hn::Lanes(d)) {
+    for (uint32_t r = 0; r < kRows; ++r) top[r] = hn::Max(top[r], hn::LoadU(d, rows + r * stride + i));
   }
-  const float besides = attended == nullptr ? 0.0f : std::exp(*attended - hn::GetLane(top));
-  return hn::GetLane(hn::SumOfLanes(d, sum)) + besides;
+  for (uint32_t r = 0; r < kRows; ++r) {
+    top[r] = hn::MaxOfLanes(d, top[r]);
+    sum[r] = hn::Zero(d);
+  }
+  for (uint32_t i = 0; i < count; i += hn::Lanes(d)) {
+    for (uint32_t r = 0; r < kRows; ++r) {
+      const auto e = RoughExpOf(d, hn::Sub(hn::LoadU(d, rows + r * stride + i), top[r]));
+      hn::StoreU(e, d, rows + r * stride + i);
+      sum[r] = hn::Add(sum[r], e);
+    }
+  }
+  for (uint32_t r = 0; r < kRows; ++r) {
+    tops[r] = hn::GetLane(top[r]);
+    sums[r] = hn::GetLane(hn::SumOfLanes(d, sum[r]));
+  }
 }
 
-// Rows are padded to whole vectors by the caller's stride; what lies behind `count` is overwritten here.
+template <class D>
+HWY_INLINE void ExpSome(D d, float* rows, uint32_t some, size_t stride, uint32_t count, float* tops, float* sums) {
+  switch (some) {
+    case 1: return ExpRows<1>(d, rows, stride, count, tops, sums);
+    case 2: return ExpRows<2>(d, rows, stride, count, tops, sums);
+    case 3: return ExpRows<3>(d, rows, stride, count, tops, sums);
+    default: return ExpRows<4>(d, rows, stride, count, tops, sums);
+  }
+}
+
+// As PoolSomeHeads.
 template <bool kMax, class D>
-HWY_INLINE void PoolSoftmax(D d, float* scores, uint32_t heads, uint32_t count, uint32_t padded, size_t stride,
-                            const float* attended, float* pooled) {
-  for (uint32_t first = 0; first < heads; first += 4) {
-    const uint32_t some = heads - first < 4 ? heads - first : 4;
-    float weights[4];
-    for (uint32_t h = 0; h < some; ++h) {
-      float* row = scores + (first + h) * stride;
-      for (uint32_t i = count; i < padded; ++i) row[i] = -3e38f;
-      const float sum = ExpRow(d, row, padded, attended == nullptr ? nullptr : attended + first + h);
+HWY_INLINE void PoolSoftmax(D d, float* scores, uint32_t begin, uint32_t some, uint32_t heads, uint32_t count,
+                            size_t stride, const float* attended, float* pooled) {
+  // Rows are padded to whole vectors by the caller's stride; what lies behind `count` is overwritten here.
+  const uint32_t lanes = hn::Lanes(d), padded = (count + lanes - 1) / lanes * lanes;
+  for (uint32_t done = 0; done < some; done += kPooledAtOnce) {
+    const uint32_t now = std::min(some - done, kPooledAtOnce);
+    float* rows = scores + done * stride;
+    for (uint32_t h = 0; h < now; ++h) std::fill(rows + h * stride + count, rows + h * stride + padded, -3e38f);
+    float tops[kPooledAtOnce], sums[kPooledAtOnce], weights[kPooledAtOnce];
+    ExpSome(d, rows, now, stride, padded, tops, sums);
+    for (uint32_t h = 0; h < now; ++h) {
+      const float sum = sums[h] + (attended == nullptr ? 0.0f : std::exp(attended[done + h] - tops[h]));
       weights[h] = 1.0f / (sum * (kMax ? 1.0f : static_cast<float>(heads)));
     }
-    PoolSome<kMax>(d, scores + first * stride, some, stride, weights, padded, first == 0, pooled);
+    PoolSome<kMax>(d, rows, now, stride, weights, padded, begin + done == 0, pooled);
   }
 }
 
-void PoolHeadsSimd(Pooling pooling, float* scores, uint32_t heads, uint32_t count, size_t stride, const float* attended,
-                   float* pooled) {
+void PoolSoftmaxesSimd(Pooling pooling, float* scores, uint32_t first, uint32_t some, uint32_t heads, uint32_t count,
+                       size_t stride, const float* attended, float* pooled) {
   const hn::CappedTag<float, 16> d;
-  const uint32_t lanes = hn::Lanes(d);
-  const uint32_t padded = (count + lanes - 1) / lanes * lanes;
   if (pooling == Pooling::kMaxSoftmax) {
-    return PoolSoftmax<true>(d, scores, heads, count, padded, stride, attended, pooled);
+    PoolSoftmax<true>(d, scores, first, some, heads, count, stride, attended, pooled);
+  } else {
+    PoolSoftmax<false>(d, scores, first, some, heads, count, stride, attended, pooled);
   }
-  if (pooling == Pooling::kMeanSoftmax) {
-    return PoolSoftmax<false>(d, scores, heads, count, padded, stride, attended, pooled);
-  }
+}
+
+// pooled[i] = mean of the heads' scores of unit i, over whole vectors.
+void MeanOfHeadsSimd(const float* scores, uint32_t heads, uint32_t count, size_t stride, float* pooled) {
+  const hn::CappedTag<float, 16> d;
+  const uint32_t lanes = hn::Lanes(d), padded = (count + lanes - 1) / lanes * lanes;
   const float share = 1.0f / static_cast<float>(heads);
-  const float shares[4] = {share, share, share, share};
-  float besides = 0;
-  for (uint32_t first = 0; first < heads; first += 4) {
-    const uint32_t some = heads - first < 4 ? heads - first : 4;
+  const float shares[kPooledAtOnce] = {share, share, share, share};
+  for (uint32_t first = 0; first < heads; first += kPooledAtOnce) {
+    const uint32_t some = std::min(heads - first, kPooledAtOnce);
     PoolSome<false>(d, scores + first * stride, some, stride, shares, padded, first == 0, pooled);
-    for (uint32_t h = first; attended != nullptr && h < first + some; ++h) besides += attended[h] * share;
   }
-  std::copy_n(pooled, count, scores);
-  PoolSoftmax<false>(d, scores, 1, count, padded, stride, attended == nullptr ? nullptr : &besides, pooled);
 }
 
 float LogSumExpSimd(const float* scores, const float* weights, uint32_t count) {
@@ -270,7 +346,8 @@ float RoughExp(float x) {
 }
 
 HWY_EXPORT(ScoreUnitsSimd);
-HWY_EXPORT(PoolHeadsSimd);
+HWY_EXPORT(PoolSoftmaxesSimd);
+HWY_EXPORT(MeanOfHeadsSimd);
 HWY_EXPORT(LogSumExpSimd);
 HWY_EXPORT(FusedSumLanesSimd);
 
@@ -288,9 +365,16 @@ void ScoreUnits(const ScoreQueries& queries, const UnitLayout& layout, const uin
   HWY_DYNAMIC_DISPATCH(ScoreUnitsSimd)(queries, layout, units, count, scores, stride);
 }
 
-void PoolHeads(Pooling pooling, float* scores, uint32_t heads, uint32_t count, size_t stride, const float* attended,
-               float* pooled) {
-  HWY_DYNAMIC_DISPATCH(PoolHeadsSimd)(pooling, scores, heads, count, stride, attended, pooled);
+void PoolSomeHeads(Pooling pooling, float* scores, uint32_t first, uint32_t some, uint32_t heads, uint32_t count,
+                   size_t stride, const float* attended, float* pooled) {
+  const auto pool = HWY_DYNAMIC_DISPATCH(PoolSoftmaxesSimd);
+  if (pooling != Pooling::kSumLogits) return pool(pooling, scores, first, some, heads, count, stride, attended, pooled);
+  HWY_DYNAMIC_DISPATCH(MeanOfHeadsSimd)(scores, heads, count, stride, pooled);
+  const float share = 1.0f / static_cast<float>(heads);
+  float besides = 0;
+  for (uint32_t h = 0; attended != nullptr && h < heads; ++h) besides += attended[h] * share;
+  std::copy_n(pooled, count, scores);
+  pool(Pooling::kMeanSoftmax, scores, 0, 1, 1, count, stride, attended == nullptr ? nullptr : &besides, pooled);
 }
 
 float LogSumExp(const float* scores, const float* weights, uint32_t count) {

@@ -18,7 +18,8 @@ struct ScoreQueries {
   uint32_t vectors = 1;
 };
 
-// out[h][v] = weights of a unit's vector v (common/kv/unit.h). queries: [heads][head_dim]; out: [heads][vectors][head_dim].
+// out[h][v] = weights of a unit's vector v (common/kv/unit.h). queries: [heads][head_dim]; out:
+// [heads][vectors][head_dim].
 void WeighQueries(const float* queries, uint32_t heads, const UnitLayout& layout, SecondWeight second, float* out);
 
 // scores[h * stride + i] = score of head h against unit i, for `count` units that follow each other, at any multiple of
@@ -39,10 +40,20 @@ enum class Pooling {
   kSumLogits,    // softmax of the heads' mean score
 };
 
-// pooled[i] of units i < count, by RoughExp. attended: [heads] log of the sum of exp over what the head attends besides,
-// which its softmax counts in; nullptr: nothing. Destroys `scores` [heads][stride]; stride is a multiple of 64.
-void PoolHeads(Pooling pooling, float* scores, uint32_t heads, uint32_t count, size_t stride, const float* attended,
-               float* pooled);
+// Query heads whose softmaxes are pooled together; more are pooled so many at a time.
+inline constexpr uint32_t kPooledAtOnce = 4;
+
+// pooled[i] of units i < count is what query heads [first, first + some) of `heads` make of it, by RoughExp; first is a
+// multiple of kPooledAtOnce, and 0 begins anew. kSumLogits needs all heads together. attended: [some] log of the sum of
+// exp over what the head attends besides, which its softmax counts in; nullptr: nothing. Destroys `scores`
+// [some][stride]; stride is a multiple of 64.
+void PoolSomeHeads(Pooling pooling, float* scores, uint32_t first, uint32_t some, uint32_t heads, uint32_t count,
+                   size_t stride, const float* attended, float* pooled);
+// Of all heads.
+inline void PoolHeads(Pooling pooling, float* scores, uint32_t heads, uint32_t count, size_t stride,
+                      const float* attended, float* pooled) {
+  PoolSomeHeads(pooling, scores, 0, heads, heads, count, stride, attended, pooled);
+}
 
 // log of the sum of weights[i] * e^scores[i], i < count, by RoughExp; weights >= 0. -infinity where it is nothing or no
 // number. Both are padded to a multiple of 64; the weights there are 0.

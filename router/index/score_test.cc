@@ -16,20 +16,20 @@ std::vector<float> RandomFloats(size_t count, uint32_t seed) {
   return values;
 }
 
-// Every form and precision, for numbers of heads and head sizes that fill no vector.
-TEST(ScoreTest, FastEqualsPlainLoops) {
+// Every form and precision, for numbers of heads, units and head sizes that fill no vector.
+void CheckAgainstPlainLoops() {
   constexpr uint32_t kCount = 5, kKeys = 16, kStride = 8;
   for (SummaryForm form : {SummaryForm::kMean, SummaryForm::kCuboid, SummaryForm::kBox, SummaryForm::kGauss,
                            SummaryForm::kKmeans}) {
     for (bool int8 : {false, true}) {
-      for (uint32_t head_dim : {8u, 24u, 64u, 80u, 128u}) {
+      for (uint32_t head_dim : {8u, 24u, 64u, 80u, 128u, 256u}) {
         const UnitLayout layout = LayoutOf(form, int8, form == SummaryForm::kKmeans ? 3 : 1, head_dim);
         std::vector<uint8_t> units(kCount * layout.bytes());
         for (uint32_t i = 0; i < kCount; ++i) {
           const auto keys = RandomFloats(kKeys * head_dim, i);
           MakeUnit(form, layout, keys.data(), kKeys, &units[i * layout.bytes()]);
         }
-        for (uint32_t heads : {1u, 2u, 3u, 4u, 7u, 8u}) {
+        for (uint32_t heads : {1u, 2u, 3u, 4u, 7u, 8u, 16u}) {
           const auto queries = RandomFloats(heads * head_dim, heads);
           std::vector<float> weights(queries.size() * layout.vectors), scores(heads * kStride);
           WeighQueries(queries.data(), heads, layout, SecondWeightOf(form), weights.data());
@@ -71,7 +71,9 @@ std::vector<double> Pooled(Pooling pooling, const std::vector<float>& scores, co
   return pooling == Pooling::kSumLogits ? softmax(pooled, mean_besides) : pooled;
 }
 
-TEST(ScoreTest, PoolingEqualsPlainLoops) {
+TEST(ScoreTest, FastEqualsPlainLoops) { WithEachInstructionSet(CheckAgainstPlainLoops); }
+
+void CheckPoolingAgainstPlainLoops() {
   constexpr size_t kStride = 128;
   for (Pooling pooling : {Pooling::kMeanSoftmax, Pooling::kMaxSoftmax, Pooling::kSumLogits}) {
     for (uint32_t heads : {1u, 2u, 3u, 4u, 5u, 9u}) {
@@ -87,6 +89,24 @@ TEST(ScoreTest, PoolingEqualsPlainLoops) {
         }
       }
     }
+  }
+}
+
+TEST(ScoreTest, PoolingEqualsPlainLoops) { WithEachInstructionSet(CheckPoolingAgainstPlainLoops); }
+
+TEST(ScoreTest, PoolingByPartsIsTheSame) {
+  constexpr uint32_t kHeads = 10, kCount = 100;
+  constexpr size_t kStride = 128;
+  for (Pooling pooling : {Pooling::kMeanSoftmax, Pooling::kMaxSoftmax}) {
+    auto scores = RandomFloats(kHeads * kStride, 3), parts = scores;
+    const auto attended = RandomFloats(kHeads, 5);
+    std::vector<float> whole(kStride), pooled(kStride);
+    PoolHeads(pooling, scores.data(), kHeads, kCount, kStride, attended.data(), whole.data());
+    for (uint32_t first = 0; first < kHeads; first += kPooledAtOnce) {
+      PoolSomeHeads(pooling, parts.data() + first * kStride, first, std::min(kPooledAtOnce, kHeads - first), kHeads,
+                    kCount, kStride, attended.data() + first, pooled.data());
+    }
+    EXPECT_EQ(pooled, whole);
   }
 }
 

@@ -2,19 +2,21 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <utility>
 
 #include "absl/numeric/bits.h"
 #include "common/kv/sketch.h"
 #include "router/index/score.h"
+#include "router/index/stage_clock.h"
 #include "router/index/top_units.h"
 
 namespace hga {
 namespace {
 
 constexpr float kOutOfRange = -3e38f;
+// That are fetched from memory while one is scored.
+constexpr size_t kChunksAhead = 3;
 
 // Rows of whole vectors, whatever the vector's width.
 size_t Stride(size_t count) { return (count + 63) / 64 * 64; }
@@ -23,18 +25,15 @@ void Grow(std::vector<float>* v, size_t size) {
   if (v->size() < size) v->resize(size);
 }
 
-// Adds up what passes between its calls.
-class StageClock {
- public:
-  void Add(std::chrono::nanoseconds* stage) {
-    const auto now = std::chrono::steady_clock::now();
-    *stage += now - last_;
-    last_ = now;
-  }
+// Of rows that are scored side by side: not a power of two apart, where they would share few places of a cache.
+size_t RowStride(size_t count) { return Stride(count) | 64; }
 
- private:
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
+void SortChunks(HeadSelection* chunks) {
+  const auto before = [](const SelectedChunk& a, const SelectedChunk& b) {
+    return a.chunk != b.chunk ? a.chunk < b.chunk : a.first_token < b.first_token;
+  };
+  if (!std::is_sorted(chunks->begin(), chunks->end(), before)) std::sort(chunks->begin(), chunks->end(), before);
+}
 
 // One call of Select.
 class LayerSelect {
@@ -70,11 +69,7 @@ class LayerSelect {
       SelectToken(t, std::min(budget, block_.keys(g_)));
       if (missed_ != nullptr) SumUpMissed(t);
     }
-    for (uint32_t h = 0; h < g_.kv_heads; ++h) {
-      std::sort(out_[h].begin(), out_[h].end(), [](const SelectedChunk& a, const SelectedChunk& b) {
-        return a.chunk != b.chunk ? a.chunk < b.chunk : a.first_token < b.first_token;
-      });
-    }
+    for (uint32_t h = 0; h < g_.kv_heads; ++h) SortChunks(&out_[h]);
   }
 
  private:
@@ -82,10 +77,9 @@ class LayerSelect {
   using Scorer = SelectScratch::Scorer;
 
   void TakeEverything(uint32_t token) {
-    for (uint32_t h = 0; h < g_.kv_heads; ++h) {
-      for (uint32_t chunk = 0; chunk < chunks_; ++chunk) {
-        Take(h, chunk, RoutableMask(g_, first_chunk_ + chunk, block_.first_key), token);
-      }
+    for (uint32_t c = 0; c < chunks_; ++c) {
+      const uint64_t mask = RoutableMask(g_, first_chunk_ + c, block_.first_key);
+      for (uint32_t h = 0; h < g_.kv_heads; ++h) Take(h, c, mask, token);
     }
   }
 
@@ -132,29 +126,10 @@ class LayerSelect {
   TopCut Cut(size_t first, size_t count, uint32_t heads, uint32_t wanted) {
     const float* shares = s_.shares.data() + first;
     TopCut cut = CutTop(shares, static_cast<uint32_t>(count), wanted, &s_.scorers[0].work);
-    if (block_.top_p < 1) CutShare(shares, count, heads, &cut);
+    // Each KV head's shares, with what is attended anyway, sum to 1.
+    if (block_.top_p < 1) CutToShare(shares, count, heads * (1.0 - block_.top_p), &s_.best, &cut);
     if (!(cut.score >= block_.least_share)) cut = {std::nextafter(block_.least_share, 0.0f), 0};
     return cut;
-  }
-
-  // Tightens the cut to the fewest units that, with what is attended anyway, have the share top_p.
-  void CutShare(const float* shares, size_t count, uint32_t heads, TopCut* cut) {
-    double sum = 0;
-    s_.best.clear();
-    for (size_t i = 0; i < count; ++i) {
-      if (!(shares[i] > 0)) continue;
-      sum += shares[i];
-      if (shares[i] >= cut->score) s_.best.push_back(shares[i]);
-    }
-    std::sort(s_.best.begin(), s_.best.end(), std::greater<float>());
-    double missing = sum - heads * (1.0 - block_.top_p);  // each KV head's shares, with what is attended, sum to 1
-    for (const float share : s_.best) {
-      if (missing <= 0) {
-        *cut = {share, 0};
-        return;
-      }
-      missing -= share;
-    }
   }
 
   void TakeBest(uint32_t token, uint32_t kv_head, TopCut* cut) {
@@ -220,7 +195,8 @@ class LayerSelect {
     s->weights.resize(count * coarse_layout_.vectors);
     ToFloats(block_.queries + first * g_.head_dim, count, 1.0f / std::sqrt(static_cast<float>(g_.head_dim)),
              s->queries_of_head.data());
-    WeighQueries(s->queries_of_head.data(), heads, coarse_layout_, SecondWeightOf(index_.method().form), s->weights.data());
+    const SecondWeight second = SecondWeightOf(index_.method().form);
+    WeighQueries(s->queries_of_head.data(), heads, coarse_layout_, second, s->weights.data());
     s->queries = {s->weights.data(), heads, g_.head_dim, coarse_layout_.vectors};
     if (index_.method().form == SummaryForm::kSketch) MakeSketchTables(s->queries, &s->tables);
     s->attended = block_.attended != nullptr ? block_.attended + first : nullptr;
@@ -270,7 +246,8 @@ class LayerSelect {
     for (uint32_t i = 0; i < chunks_;) {
       const uint32_t chunk = first_chunk_ + i;
       const uint32_t count = std::min(SequenceIndex::SegmentEnd(chunk), block_.route_upto) - chunk;
-      ScoreUnits(s.queries, coarse_layout_, index_.Coarse(layer_, kv_head, chunk), count, CoarseOf(kv_head) + i, stride);
+      const uint8_t* parts = index_.Coarse(layer_, kv_head, chunk);
+      ScoreUnits(s.queries, coarse_layout_, parts, count, CoarseOf(kv_head) + i, stride);
       i += count;
     }
   }
@@ -291,7 +268,8 @@ class LayerSelect {
     Grow(&s_.left, stride);
     const uint64_t all = ~uint64_t{0} >> (64 - g_.chunk_tokens);
     for (uint32_t h = 0; h < g_.kv_heads; ++h) {
-      for (uint32_t c = 0; c < chunks_; ++c) s_.left[c] = static_cast<float>(absl::popcount(all & ~s_.heads[h].taken[c]));
+      const std::vector<uint64_t>& taken = s_.heads[h].taken;
+      for (uint32_t c = 0; c < chunks_; ++c) s_.left[c] = static_cast<float>(absl::popcount(all & ~taken[c]));
       std::fill(s_.left.begin() + chunks_, s_.left.begin() + stride, 0.0f);
       for (uint32_t q = 0; q < query_heads; ++q) {
         missed_[size_t{token} * g_.query_heads + h * query_heads + q] =
@@ -302,49 +280,60 @@ class LayerSelect {
 
   // Of the scores of so many chunks' units. Sketches are scored 64 tokens at a time, in shorter chunks, too.
   size_t FineStride(size_t chunks) const {
-    return Stride(chunks * units_per_chunk_ + kSketchTokens - g_.chunk_tokens);
+    return RowStride(chunks * units_per_chunk_ + kSketchTokens - g_.chunk_tokens);
   }
 
+  // Some query heads at a time: the scores of more would not stay in the cache until they are pooled.
   void ScoreFine(Scorer* s, uint32_t kv_head, Head* head) {
-    const std::vector<uint32_t>& chunks = head->chunks;
-    const size_t count = chunks.size() * units_per_chunk_;
-    const size_t stride = FineStride(chunks.size());
-    Grow(&s->scores, stride * s->queries.heads);
+    const uint32_t heads = s->queries.heads;
+    const uint32_t at_once = options_.pooling == Pooling::kSumLogits ? heads : std::min(heads, kPooledAtOnce);
+    const size_t stride = FineStride(head->chunks.size());
+    Grow(&s->scores, stride * at_once);
+    float* shares = s_.shares.data() + head->first;
+    head->units = static_cast<uint32_t>(head->chunks.size() * units_per_chunk_);
+    for (uint32_t first = 0; first < heads; first += at_once) {
+      const uint32_t some = std::min(at_once, heads - first);
+      ScoreUnitsOf(s, kv_head, head->chunks, first, some, stride);
+      const float* attended = s->attended == nullptr ? nullptr : s->attended + first;
+      PoolSomeHeads(options_.pooling, s->scores.data(), first, some, heads, head->units, stride, attended, shares);
+    }
+  }
+
+  // s->scores[h * stride + i]: of unit i of the chunks, for query heads [first, first + some).
+  void ScoreUnitsOf(Scorer* s, uint32_t kv_head, const std::vector<uint32_t>& chunks, uint32_t first, uint32_t some,
+                    size_t stride) {
+    size_t ahead = 0;
     for (size_t i = 0; i < chunks.size();) {
       // Chunks that follow each other in one segment are scored together.
-      const uint32_t first = chunks[i], end = SequenceIndex::SegmentEnd(first_chunk_ + first) - first_chunk_;
-      uint32_t together = 1;
-      while (i + together < chunks.size() && chunks[i + together] == first + together && first + together < end) {
-        ++together;
-      }
-      if (i + together < chunks.size()) Prefetch(kv_head, chunks[i + together]);
-      ScoreChunks(*s, kv_head, first, together, s->scores.data() + i * units_per_chunk_, stride);
-      i += together;
+      const uint32_t begin = chunks[i], end = SequenceIndex::SegmentEnd(first_chunk_ + begin) - first_chunk_;
+      uint32_t count = 1;
+      while (i + count < chunks.size() && chunks[i + count] == begin + count && begin + count < end) ++count;
+      for (; ahead < std::min(chunks.size(), i + count + kChunksAhead); ++ahead) Prefetch(kv_head, chunks[ahead]);
+      ScoreChunks(*s, kv_head, begin, count, first, some, s->scores.data() + i * units_per_chunk_, stride);
+      i += count;
     }
-    if (skipped_units_ > 0 && !chunks.empty() && chunks[0] == 0) {
-      for (uint32_t h = 0; h < s->queries.heads; ++h) {
-        std::fill_n(s->scores.begin() + h * stride, skipped_units_, kOutOfRange);
-      }
-    }
-    head->units = static_cast<uint32_t>(count);
-    PoolHeads(options_.pooling, s->scores.data(), s->queries.heads, head->units, stride, s->attended,
-              s_.shares.data() + head->first);
+    if (skipped_units_ == 0 || chunks.empty() || chunks[0] != 0) return;
+    for (uint32_t h = 0; h < some; ++h) std::fill_n(s->scores.begin() + h * stride, skipped_units_, kOutOfRange);
   }
 
-  // What lies elsewhere than the chunk before it is there when it is scored.
   void Prefetch(uint32_t kv_head, uint32_t chunk) {
     const uint8_t* parts = index_.Fine(layer_, kv_head, first_chunk_ + chunk);
     for (size_t line = 0; line < fine_bytes_; line += 64) __builtin_prefetch(parts + line);
   }
 
-  void ScoreChunks(const Scorer& s, uint32_t kv_head, uint32_t first, uint32_t count, float* scores, size_t stride) {
-    const uint32_t chunk = first_chunk_ + first;
+  void ScoreChunks(const Scorer& s, uint32_t kv_head, uint32_t begin, uint32_t count, uint32_t first, uint32_t some,
+                   float* scores, size_t stride) {
+    const uint32_t chunk = first_chunk_ + begin;
     const uint8_t* parts = index_.Fine(layer_, kv_head, chunk);
     if (index_.method().form == SummaryForm::kSketch) {
-      ScoreTokens(s.queries, s.tables, index_.Coarse(layer_, kv_head, chunk), parts, count, g_.chunk_tokens,
-                  CoarseOf(kv_head) + first, Stride(chunks_), scores, stride);
+      const size_t base_stride = Stride(chunks_);
+      ScoreTokens(s.tables, g_.head_dim, first, some, index_.Coarse(layer_, kv_head, chunk), parts, count,
+                  g_.chunk_tokens, CoarseOf(kv_head) + first * base_stride + begin, base_stride, scores, stride);
     } else {
-      ScoreUnits(s.queries, fine_layout_, parts, count * units_per_chunk_, scores, stride);
+      ScoreQueries queries = s.queries;
+      queries.data += size_t{first} * queries.vectors * queries.head_dim;
+      queries.heads = some;
+      ScoreUnits(queries, fine_layout_, parts, count * units_per_chunk_, scores, stride);
     }
   }
 

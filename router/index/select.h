@@ -74,7 +74,7 @@ struct SelectScratch {
   std::vector<float> shares;         // of all heads' units, [kv_heads][part]
   std::vector<float> coarse;         // [all query heads][stride], of chunks
   std::vector<float> left;           // [stride] keys of chunks that are not taken
-  std::vector<float> best;           // of CutShare
+  std::vector<float> best;           // of CutToShare
   SelectTimes times;                 // of all threads
 };
 

@@ -1,7 +1,8 @@
 #include "router/index/sequence_index.h"
 
+#include <sys/mman.h>
+
 #include <cstring>
-#include <new>
 
 #include "absl/strings/str_cat.h"
 
@@ -13,7 +14,19 @@ SequenceIndex::SequenceIndex(const KvGeometry& geometry, const SummaryMethod* me
       coarse_bytes_(method->coarse_bytes(geometry)),
       fine_bytes_(method->fine_bytes(geometry)),
       head_bytes_(kSegmentChunks * (coarse_bytes_ + fine_bytes_)),
-      segments_(std::make_unique<std::unique_ptr<uint8_t[]>[]>(kMaxSegments)) {}
+      segments_(std::make_unique<Segment[]>(kMaxSegments)) {}
+
+// Not zeroed. In huge pages, since selection jumps about in them; not the first, of which a short sequence touches few
+// pages and shall have no more. nullptr: no memory.
+SequenceIndex::Segment SequenceIndex::MakeSegment(uint32_t index, size_t bytes) {
+  constexpr size_t kHugePage = size_t{2} << 20;
+  if (index == 0 || bytes < kHugePage) return Segment(static_cast<uint8_t*>(std::malloc(bytes)));
+  const size_t whole = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+  Segment segment(static_cast<uint8_t*>(std::aligned_alloc(kHugePage, whole)));
+  // Where it cannot be had, pages are small. The last part of one is.
+  if (segment != nullptr) ::madvise(segment.get(), bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+  return segment;
+}
 
 absl::Status SequenceIndex::Append(uint32_t chunk_index, const ChunkHash& chunk, absl::Span<const char> data) {
   if (data.size() != method_->chunk_bytes(geometry_)) {
@@ -33,11 +46,10 @@ absl::Status SequenceIndex::Append(uint32_t chunk_index, const ChunkHash& chunk,
   if (chunk_index >= kMaxSequenceChunks) {
     return absl::ResourceExhaustedError(absl::StrCat("a sequence has at most ", kMaxSequenceChunks, " chunks"));
   }
-  std::unique_ptr<uint8_t[]>& segment = segments_[chunk_index / kSegmentChunks];
+  Segment& segment = segments_[chunk_index / kSegmentChunks];
   if (segment == nullptr) {
     const size_t bytes = size_t{geometry_.layers} * geometry_.kv_heads * head_bytes_;
-    // Not zeroed: pages that no chunk reaches are never touched.
-    segment.reset(new (std::nothrow) uint8_t[bytes]);
+    segment = MakeSegment(chunk_index / kSegmentChunks, bytes);
     if (segment == nullptr) return absl::ResourceExhaustedError("no memory for more of the index");
     bytes_.fetch_add(bytes, std::memory_order_relaxed);
   }

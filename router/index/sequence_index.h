@@ -1,10 +1,11 @@
-// Summaries of one sequence, laid out for scoring: per layer and KV head the coarse parts of the chunks lie next to each
-// other, and so do the fine parts. Grows by chunks in segments that never move, so that it can be read while it grows.
+// Summaries of one sequence, laid out for scoring: per layer and KV head the coarse parts of the chunks lie next to
+// each other, and so do the fine parts. Grows by chunks in segments that never move, so that it can be read while it grows.
 #ifndef HGA_ROUTER_INDEX_SEQUENCE_INDEX_H_
 #define HGA_ROUTER_INDEX_SEQUENCE_INDEX_H_
 
 #include <atomic>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -28,8 +29,8 @@ class SequenceIndex {
   SequenceIndex(const SequenceIndex&) = delete;
   SequenceIndex& operator=(const SequenceIndex&) = delete;
 
-  // data: one chunk's summary data (common/kv/summary.h). A chunk that is there already is left as it is. FAILED_PRECONDITION: a gap, or another
-  // chunk has this index. RESOURCE_EXHAUSTED: the sequence is too long.
+  // data: one chunk's summary data (common/kv/summary.h). A chunk that is there already is left as it is.
+  // FAILED_PRECONDITION: a gap, or another chunk has this index. RESOURCE_EXHAUSTED: the sequence is too long.
   absl::Status Append(uint32_t chunk_index, const ChunkHash& chunk, absl::Span<const char> data);
 
   uint32_t chunks() const { return chunks_.load(std::memory_order_acquire); }
@@ -50,6 +51,12 @@ class SequenceIndex {
   static uint32_t SegmentEnd(uint32_t chunk) { return (chunk / kSegmentChunks + 1) * kSegmentChunks; }
 
  private:
+  struct FreeSegment {
+    void operator()(uint8_t* segment) const { std::free(segment); }
+  };
+  using Segment = std::unique_ptr<uint8_t[], FreeSegment>;
+  static Segment MakeSegment(uint32_t index, size_t bytes);
+
   const uint8_t* Head(uint32_t layer, uint32_t kv_head, uint32_t chunk) const {
     return segments_[chunk / kSegmentChunks].get() + (size_t{layer} * geometry_.kv_heads + kv_head) * head_bytes_;
   }
@@ -63,7 +70,7 @@ class SequenceIndex {
   std::mutex append_mu_;
   std::vector<ChunkHash> hashes_;  // guarded by append_mu_
   // [kMaxSegments]. An entry is written before chunks_ says so and never changed after.
-  const std::unique_ptr<std::unique_ptr<uint8_t[]>[]> segments_;
+  const std::unique_ptr<Segment[]> segments_;
   std::atomic<uint32_t> chunks_{0};
   std::atomic<uint64_t> bytes_{0};
 };

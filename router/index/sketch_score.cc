@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "common/kv/sketch.h"
 
@@ -55,110 +56,166 @@ void SumEntries(const uint8_t* tables, size_t table_bytes, const uint8_t* signs,
   }
 }
 #else
+// Vectors of 16, 32 or 64 bytes: half a row of signs, one, or two, whose sums are added in the end.
+using D8 = hn::CappedTag<uint8_t, HWY_HAVE_SCALABLE ? 16 : 64>;
+using D16 = hn::Repartition<uint16_t, D8>;
+constexpr size_t kLanes = hn::MaxLanes(D8());
+static_assert(kLanes == 16 || kLanes == 32 || kLanes == 64, "rows of signs are 32 bytes");
+
+// Codes of a vector of signs: the low (kHalf 0) or the high half of each byte.
+template <size_t kHalf>
+HWY_INLINE hn::Vec<D8> Codes(const uint8_t* signs) {
+  const D8 d;
+  const auto bytes = hn::LoadU(d, signs), nibble = hn::Set(d, 0x0F);
+  if (kHalf == 0) return hn::And(bytes, nibble);
+  return hn::And(hn::BitCast(d, hn::ShiftRight<4>(hn::BitCast(D16(), bytes))), nibble);
+}
+
+// Sums of the entries of bytes at even and at odd places. The former are counted with the latter above them, which are
+// taken off again in the end.
+struct PlaceSums {
+  hn::Vec<D16> both, odd;
+};
+
+HWY_INLINE void AddEntries(hn::Vec<D8> entries, PlaceSums* sums) {
+  const auto pairs = hn::BitCast(D16(), entries);
+  sums->both = hn::Add(sums->both, pairs);
+  sums->odd = hn::Add(sums->odd, hn::ShiftRight<8>(pairs));
+}
+
+// Of those at even places to to[0, 8 or 16), of the others 16 further on.
+HWY_INLINE void StoreSums(const PlaceSums& sums, uint16_t* to) {
+  const auto even = hn::Sub(sums.both, hn::ShiftLeft<8>(sums.odd));
+  if constexpr (kLanes == 64) {
+    const hn::Half<D16> d;
+    hn::StoreU(hn::Add(hn::LowerHalf(d, even), hn::UpperHalf(d, even)), d, to);
+    hn::StoreU(hn::Add(hn::LowerHalf(d, sums.odd), hn::UpperHalf(d, sums.odd)), d, to + 16);
+  } else {
+    hn::StoreU(even, D16(), to);
+    hn::StoreU(sums.odd, D16(), to + 16);
+  }
+}
+
+// Adds the entries of kSteps steps, an even number. They have 7 bits: those of two steps are added as bytes.
+template <uint32_t kHeads, size_t kFirst, size_t kHalves, size_t kSteps, size_t kStep>
+HWY_INLINE void AddSteps(const uint8_t* tables, size_t table_bytes, const uint8_t* signs, PlaceSums* low,
+                         PlaceSums* high) {
+  const D8 d;
+  hn::Vec<D8> first[kSteps], second[kSteps];
+  for (size_t i = 0; i < kSteps; ++i) {
+    first[i] = Codes<kFirst>(signs + i * kStep);
+    second[i] = Codes<1>(signs + i * kStep);
+  }
+  for (uint32_t h = 0; h < kHeads; ++h, tables += table_bytes) {
+    for (size_t i = 0; i < kSteps; i += 2) {
+      const auto table0 = hn::LoadU(d, tables + i * kStep), table1 = hn::LoadU(d, tables + (i + 1) * kStep);
+      AddEntries(hn::Add(hn::TableLookupBytes(table0, first[i]), hn::TableLookupBytes(table1, first[i + 1])), &low[h]);
+      if (kHalves == 1) continue;
+      AddEntries(hn::Add(hn::TableLookupBytes(table0, second[i]), hn::TableLookupBytes(table1, second[i + 1])),
+                 &high[h]);
+    }
+  }
+}
+
+// Of the signs' halves [kFirst, kFirst + kHalves), from byte `b` on in steps of kStep.
+template <uint32_t kHeads, size_t kFirst, size_t kHalves, size_t kStep>
+HWY_INLINE void SumHalves(const uint8_t* tables, size_t table_bytes, const uint8_t* signs, size_t sign_bytes, size_t b,
+                          uint16_t (*out)[64]) {
+  const D8 d;
+  PlaceSums low[kHeads], high[kHeads];
+  for (uint32_t h = 0; h < kHeads; ++h) low[h].both = low[h].odd = high[h].both = high[h].odd = hn::Zero(D16());
+  if (sign_bytes % (2 * kStep) != 0) {
+    // An odd number of steps: the first by itself.
+    const auto first = Codes<kFirst>(signs + b), second = Codes<1>(signs + b);
+    for (uint32_t h = 0; h < kHeads; ++h) {
+      const auto table = hn::LoadU(d, tables + h * table_bytes + b);
+      AddEntries(hn::TableLookupBytes(table, first), &low[h]);
+      if (kHalves == 2) AddEntries(hn::TableLookupBytes(table, second), &high[h]);
+    }
+    b += kStep;
+  }
+  if (sign_bytes % (4 * kStep) >= 2 * kStep) {
+    AddSteps<kHeads, kFirst, kHalves, 2, kStep>(tables + b, table_bytes, signs + b, low, high);
+    b += 2 * kStep;
+  }
+  for (; b < sign_bytes; b += 4 * kStep) {
+    AddSteps<kHeads, kFirst, kHalves, 4, kStep>(tables + b, table_bytes, signs + b, low, high);
+  }
+  for (uint32_t h = 0; h < kHeads; ++h) {
+    StoreSums(low[h], out[h] + kFirst * 32);
+    if (kHalves == 2) StoreSums(high[h], out[h] + 32);
+  }
+}
+
 template <uint32_t kHeads>
 HWY_INLINE void SumEntries(const uint8_t* tables, size_t table_bytes, const uint8_t* signs, size_t sign_bytes,
                            uint16_t (*out)[64]) {
-  // Vectors of 16, 32 or 64 bytes: half a row of signs, one, or two, whose sums are added in the end.
-  const hn::CappedTag<uint8_t, HWY_HAVE_SCALABLE ? 16 : 64> d8;
-  const hn::Repartition<uint16_t, decltype(d8)> d16;
-  using V = hn::Vec<decltype(d16)>;
-  constexpr size_t kLanes = hn::MaxLanes(decltype(d8)());
-  static_assert(kLanes == 16 || kLanes == 32 || kLanes == 64, "rows of signs are 32 bytes");
-  constexpr size_t kParts = kLanes == 16 ? 2 : 1;
-  const auto nibble = hn::Set(d8, 0x0F);
+  constexpr size_t kParts = kLanes == 16 ? 2 : 1, kStep = kParts * kLanes;
   for (size_t part = 0; part < kParts; ++part) {
-    // Bytes at even places are counted with those at odd places above them; the latter are taken off again.
-    V low[kHeads], low_odd[kHeads], high[kHeads], high_odd[kHeads];
-    for (uint32_t h = 0; h < kHeads; ++h) low[h] = low_odd[h] = high[h] = high_odd[h] = hn::Zero(d16);
-    const auto low_half = [&](size_t b) { return hn::And(hn::LoadU(d8, signs + b), nibble); };
-    const auto high_half = [&](size_t b) {
-      return hn::And(hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(d16, hn::LoadU(d8, signs + b)))), nibble);
-    };
-    constexpr size_t kStep = kParts * kLanes;
-    size_t b = part * kLanes;
-    if (sign_bytes % (2 * kStep) != 0) {
-      // An odd number of steps: the first by itself.
-      for (uint32_t h = 0; h < kHeads; ++h) {
-        const auto table = hn::LoadU(d8, tables + h * table_bytes + b);
-        const auto l = hn::BitCast(d16, hn::TableLookupBytes(table, low_half(b)));
-        const auto u = hn::BitCast(d16, hn::TableLookupBytes(table, high_half(b)));
-        low[h] = l;
-        low_odd[h] = hn::ShiftRight<8>(l);
-        high[h] = u;
-        high_odd[h] = hn::ShiftRight<8>(u);
-      }
-      b += kStep;
-    }
-    // Entries have 7 bits: those of two steps are added as bytes.
-    for (; b < sign_bytes; b += 2 * kStep) {
-      const auto low0 = low_half(b), low1 = low_half(b + kStep), high0 = high_half(b), high1 = high_half(b + kStep);
-      for (uint32_t h = 0; h < kHeads; ++h) {
-        const auto table0 = hn::LoadU(d8, tables + h * table_bytes + b);
-        const auto table1 = hn::LoadU(d8, tables + h * table_bytes + b + kStep);
-        const auto l =
-            hn::BitCast(d16, hn::Add(hn::TableLookupBytes(table0, low0), hn::TableLookupBytes(table1, low1)));
-        const auto u =
-            hn::BitCast(d16, hn::Add(hn::TableLookupBytes(table0, high0), hn::TableLookupBytes(table1, high1)));
-        low[h] = hn::Add(low[h], l);
-        low_odd[h] = hn::Add(low_odd[h], hn::ShiftRight<8>(l));
-        high[h] = hn::Add(high[h], u);
-        high_odd[h] = hn::Add(high_odd[h], hn::ShiftRight<8>(u));
-      }
-    }
-    for (uint32_t h = 0; h < kHeads; ++h) {
-      const V sums[4] = {hn::Sub(low[h], hn::ShiftLeft<8>(low_odd[h])), low_odd[h],
-                         hn::Sub(high[h], hn::ShiftLeft<8>(high_odd[h])), high_odd[h]};
-      for (size_t i = 0; i < 4; ++i) {
-        uint16_t* to = out[h] + i * 16 + part * 8;
-        if constexpr (kLanes == 64) {
-          const hn::Half<decltype(d16)> half;
-          hn::StoreU(hn::Add(hn::LowerHalf(half, sums[i]), hn::UpperHalf(half, sums[i])), half, to);
-        } else {
-          hn::StoreU(sums[i], d16, to);
-        }
-      }
+    auto* to = reinterpret_cast<uint16_t(*)[64]>(out[0] + part * 8);
+    // With 16 registers the sums of both halves would not stay in them.
+    if constexpr (HWY_TARGET > HWY_AVX3) {
+      SumHalves<kHeads, 0, 1, kStep>(tables, table_bytes, signs, sign_bytes, part * kLanes, to);
+      SumHalves<kHeads, 1, 1, kStep>(tables, table_bytes, signs, sign_bytes, part * kLanes, to);
+    } else {
+      SumHalves<kHeads, 0, 2, kStep>(tables, table_bytes, signs, sign_bytes, part * kLanes, to);
     }
   }
 }
 #endif
 
+// For tables of heads [head, head + kHeads), whose scores and base begin there.
 template <uint32_t kHeads>
-HWY_INLINE void ScoreChunk(const ScoreQueries& q, const SketchTables& tables, uint32_t first_head,
-                           const uint8_t* tokens, float token_scale, const float* base, size_t base_stride,
-                           float* scores, size_t stride) {
-  const size_t table_bytes = size_t{q.head_dim} * 8;
-  HWY_ALIGN uint16_t sums[kHeads][64];
-  SumEntries<kHeads>(tables.entries.data() + first_head * table_bytes, table_bytes, tokens + kSketchTokens,
-                     size_t{q.head_dim} * 8, sums);
+HWY_INLINE void ScoreChunk(const SketchTables& tables, uint32_t head_dim, uint32_t head, const uint8_t* tokens,
+                           const float* token_scales, const float* base, size_t base_stride, float* scores,
+                           size_t stride) {
+  const size_t table_bytes = size_t{head_dim} * 8;
+  HWY_ALIGN uint16_t sums[kHeads][kSketchTokens];
+  SumEntries<kHeads>(tables.entries.data() + head * table_bytes, table_bytes, tokens + kSketchTokens,
+                     size_t{head_dim} * 8, sums);
   const hn::CappedTag<float, 16> d;
   const hn::Rebind<int32_t, decltype(d)> d32;
-  const hn::Rebind<uint8_t, decltype(d)> d8;
   const hn::Rebind<uint16_t, decltype(d)> d16;
-  for (uint32_t t = 0; t < kSketchTokens; t += hn::Lanes(d)) {
-    const auto a = hn::Mul(hn::ConvertTo(d, hn::PromoteTo(d32, hn::LoadU(d8, tokens + t))), hn::Set(d, token_scale));
-    for (uint32_t h = 0; h < kHeads; ++h) {
+  for (uint32_t h = 0; h < kHeads; ++h, scores += stride) {
+    const auto step = hn::Set(d, tables.step[head + h]), offset = hn::Set(d, tables.offset[head + h]);
+    const auto centre = hn::Set(d, base[h * base_stride]);
+    for (uint32_t t = 0; t < kSketchTokens; t += hn::Lanes(d)) {
       const auto sum = hn::ConvertTo(d, hn::PromoteTo(d32, hn::LoadU(d16, sums[h] + t)));
-      const auto dot = hn::MulAdd(sum, hn::Set(d, tables.step[first_head + h]), hn::Set(d, tables.offset[first_head + h]));
-      hn::StoreU(hn::MulAdd(a, dot, hn::Set(d, base[(first_head + h) * base_stride])), d,
-                 scores + (first_head + h) * stride + t);
+      const auto dot = hn::MulAdd(sum, step, offset);
+      hn::StoreU(hn::MulAdd(hn::Load(d, token_scales + t), dot, centre), d, scores + t);
     }
   }
 }
 
-void ScoreTokensSimd(const ScoreQueries& q, const SketchTables& tables, const uint8_t* centres, const uint8_t* tokens,
-                     uint32_t count, uint32_t chunk_tokens, const float* base, size_t base_stride, float* scores,
-                     size_t stride) {
-  for (uint32_t i = 0; i < count; ++i) {
+HWY_INLINE void ReadTokenScales(const uint8_t* record, float scale, float* scales) {
+  const hn::CappedTag<float, 16> d;
+  const hn::Rebind<int32_t, decltype(d)> d32;
+  const hn::Rebind<uint8_t, decltype(d)> d8;
+  for (uint32_t t = 0; t < kSketchTokens; t += hn::Lanes(d)) {
+    const auto steps = hn::ConvertTo(d, hn::PromoteTo(d32, hn::LoadU(d8, record + t)));
+    hn::Store(hn::Mul(steps, hn::Set(d, scale)), d, scales + t);
+  }
+}
+
+void ScoreTokensSimd(const SketchTables& tables, uint32_t head_dim, uint32_t first, uint32_t some,
+                     const uint8_t* centres, const uint8_t* tokens, uint32_t count, uint32_t chunk_tokens,
+                     const float* base, size_t base_stride, float* scores, size_t stride) {
+  for (uint32_t i = 0; i < count; ++i, scores += chunk_tokens) {
     SketchScales scales;
-    std::memcpy(&scales, centres + i * SketchCentreBytes(q.head_dim) + q.head_dim, sizeof(scales));
-    const uint8_t* record = tokens + i * SketchTokenBytes(q.head_dim);
-    for (uint32_t h = 0; h < q.heads;) {
-      float* out = scores + size_t{i} * chunk_tokens;
-      switch (q.heads - h) {
-        case 1: ScoreChunk<1>(q, tables, h, record, scales.token, base + i, base_stride, out, stride); h += 1; break;
-        case 2: ScoreChunk<2>(q, tables, h, record, scales.token, base + i, base_stride, out, stride); h += 2; break;
-        case 3: ScoreChunk<3>(q, tables, h, record, scales.token, base + i, base_stride, out, stride); h += 3; break;
-        default: ScoreChunk<4>(q, tables, h, record, scales.token, base + i, base_stride, out, stride); h += 4; break;
+    std::memcpy(&scales, centres + i * SketchCentreBytes(head_dim) + head_dim, sizeof(scales));
+    const uint8_t* record = tokens + i * SketchTokenBytes(head_dim);
+    HWY_ALIGN float steps[kSketchTokens];
+    ReadTokenScales(record, scales.token, steps);
+    const auto score = [&](auto heads, uint32_t h) HWY_ATTR {
+      ScoreChunk<heads.value>(tables, head_dim, first + h, record, steps, base + h * base_stride + i, base_stride,
+                              scores + h * stride, stride);
+    };
+    for (uint32_t h = 0; h < some; h += 4) {
+      switch (some - h) {
+        case 1: score(std::integral_constant<uint32_t, 1>(), h); break;
+        case 2: score(std::integral_constant<uint32_t, 2>(), h); break;
+        case 3: score(std::integral_constant<uint32_t, 3>(), h); break;
+        default: score(std::integral_constant<uint32_t, 4>(), h); break;
       }
     }
   }
@@ -187,7 +244,8 @@ void MakeSketchTables(const ScoreQueries& q, SketchTables* tables) {
     RotateForSketch(r, q.head_dim);
     float widest = 0, all = 0;
     for (uint32_t j = 0; j < rows; ++j) {
-      const float sum = std::fabs(r[4 * j]) + std::fabs(r[4 * j + 1]) + std::fabs(r[4 * j + 2]) + std::fabs(r[4 * j + 3]);
+      const float* four = r + 4 * j;
+      const float sum = std::fabs(four[0]) + std::fabs(four[1]) + std::fabs(four[2]) + std::fabs(four[3]);
       tables->sums[j] = sum;
       widest = std::max(widest, sum);
       all += sum;
@@ -201,11 +259,11 @@ void MakeSketchTables(const ScoreQueries& q, SketchTables* tables) {
   }
 }
 
-void ScoreTokens(const ScoreQueries& queries, const SketchTables& tables, const uint8_t* centres,
+void ScoreTokens(const SketchTables& tables, uint32_t head_dim, uint32_t first, uint32_t some, const uint8_t* centres,
                  const uint8_t* tokens, uint32_t count, uint32_t chunk_tokens, const float* base, size_t base_stride,
                  float* scores, size_t stride) {
   HWY_DYNAMIC_DISPATCH(ScoreTokensSimd)
-  (queries, tables, centres, tokens, count, chunk_tokens, base, base_stride, scores, stride);
+  (tables, head_dim, first, some, centres, tokens, count, chunk_tokens, base, base_stride, scores, stride);
 }
 
 }  // namespace hga

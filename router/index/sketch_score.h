@@ -1,4 +1,5 @@
-// Scores of queries against token sketches (common/kv/sketch.h): a table look-up for four channels of 64 tokens at once.
+// Scores of queries against token sketches (common/kv/sketch.h): a table look-up for four channels of 64 tokens at
+// once.
 #ifndef HGA_ROUTER_INDEX_SKETCH_SCORE_H_
 #define HGA_ROUTER_INDEX_SKETCH_SCORE_H_
 
@@ -21,9 +22,10 @@ struct SketchTables {
 };
 void MakeSketchTables(const ScoreQueries& queries, SketchTables* tables);
 
-// scores[h * stride + chunk_tokens * i + t] = estimate of q_h . key t of chunk i, for `count` chunks whose records follow
-// each other. base[h * base_stride + i] = q_h . centre_i. The row needs room for 64 tokens of the last chunk.
-void ScoreTokens(const ScoreQueries& queries, const SketchTables& tables, const uint8_t* centres,
+// For heads [first, first + some): scores[h * stride + chunk_tokens * i + t] = estimate of q_(first + h) . key t of
+// chunk i, for `count` chunks whose records follow each other. base[h * base_stride + i] = q_(first + h) . centre_i. The
+// row needs room for 64 tokens of the last chunk.
+void ScoreTokens(const SketchTables& tables, uint32_t head_dim, uint32_t first, uint32_t some, const uint8_t* centres,
                  const uint8_t* tokens, uint32_t count, uint32_t chunk_tokens, const float* base, size_t base_stride,
                  float* scores, size_t stride);
 

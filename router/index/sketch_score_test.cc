@@ -1,5 +1,6 @@
 #include "router/index/sketch_score.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "common/kv/sketch.h"
@@ -10,9 +11,9 @@ namespace hga {
 namespace {
 
 // Against the records read back, for every number of heads and odd head sizes.
-TEST(SketchScoreTest, TablesGiveTheEstimateToWithinTheirStep) {
+void CheckEstimates() {
   for (uint32_t head_dim : {8u, 24u, 64u, 80u, 128u, 256u}) {
-    for (uint32_t heads : {1u, 2u, 3u, 4u, 7u}) {
+    for (uint32_t heads : {1u, 2u, 3u, 4u, 7u, 16u}) {
       KvGeometry g = SmallGeometry(heads, head_dim, 1);
       g.layers = 1;
       const SummaryMethod* m = *FindSummaryMethod("sketch");
@@ -30,7 +31,15 @@ TEST(SketchScoreTest, TablesGiveTheEstimateToWithinTheirStep) {
       MakeSketchTables(queries, &tables);
       std::vector<float> base(heads * 16), scores(heads * 256);
       ScoreUnits(queries, m->coarse_layout(g), centres.data(), kChunks, base.data(), 16);
-      ScoreTokens(queries, tables, centres.data(), tokens.data(), kChunks, 64, base.data(), 16, scores.data(), 256);
+      ScoreTokens(tables, head_dim, 0, heads, centres.data(), tokens.data(), kChunks, 64, base.data(), 16,
+                  scores.data(), 256);
+
+      // By parts: the same.
+      const uint32_t first = heads / 2;
+      std::vector<float> part((heads - first) * 256);
+      ScoreTokens(tables, head_dim, first, heads - first, centres.data(), tokens.data(), kChunks, 64,
+                  base.data() + first * 16, 16, part.data(), 256);
+      EXPECT_TRUE(std::equal(part.begin(), part.end(), scores.begin() + first * 256));
 
       std::vector<float> centre(head_dim), rotated(head_dim), difference(head_dim);
       for (uint32_t h = 0; h < heads; ++h) {
@@ -51,6 +60,8 @@ TEST(SketchScoreTest, TablesGiveTheEstimateToWithinTheirStep) {
     }
   }
 }
+
+TEST(SketchScoreTest, TablesGiveTheEstimateToWithinTheirStep) { WithEachInstructionSet(CheckEstimates); }
 
 TEST(SketchScoreTest, ZeroAndNotFiniteQueriesGiveNoNumbersOutOfRange) {
   std::vector<float> values = {0, 0, 0, 0, 0, 0, 0, 0, INFINITY, 1, 1, 1, 1, 1, 1, 1};

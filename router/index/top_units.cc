@@ -146,21 +146,47 @@ HWY_EXPORT(CountFromSimd);
 HWY_EXPORT(KeepBetweenSimd);
 HWY_EXPORT(CompareSimd);
 
+// The largest value that at least `wanted` of bits[0, left) reach, all of them at least `low` and below `high`.
+// `above`: how many are above it. By bisection; overwrites `bits`.
+int32_t CutBits(int32_t* bits, uint32_t left, int32_t low, int32_t high, uint32_t wanted, uint32_t* above) {
+  // At least `wanted` are from `low` on, fewer from `high` on; `bits` are those between.
+  *above = 0;
+  while (high - low > 1) {
+    const int32_t middle = low + (high - low) / 2;
+    const uint32_t from = HWY_DYNAMIC_DISPATCH(CountFromSimd)(bits, left, middle);
+    if (*above + from >= wanted) {
+      low = middle;
+    } else {
+      high = middle;
+      *above += from;
+    }
+    left = HWY_DYNAMIC_DISPATCH(KeepBetweenSimd)(bits, left, low, high);
+  }
+  return low;
+}
+
 // A score that is likely to be a little below the cut: that of a sample's best.
 float GuessCut(const float* scores, uint32_t count, uint32_t wanted, std::vector<int32_t>* work) {
-  constexpr uint32_t kEach = 16, kFewest = 32;
-  const uint32_t sampled = count / kEach;
-  const uint32_t rank = wanted / kEach * 5 / 4 + kFewest;
+  constexpr uint32_t kFewest = 32, kSamples = 2048;
+  const uint32_t each = std::max(16u, count / kSamples);
+  const uint32_t sampled = count / each;
+  const uint32_t rank = wanted / each * 5 / 4 + kFewest;
   if (rank >= sampled) return 0;
-  float* sample = reinterpret_cast<float*>(work->data());
+  int32_t* sample = work->data();
   uint32_t kept = 0;
+  int32_t high = 0;
   for (uint32_t i = 0; i < sampled; ++i) {
-    const float score = scores[i * kEach + i % kEach];  // another place in each vector
-    if (score > 0) sample[kept++] = score;
+    const float score = scores[i * each + i % each];  // another place in each vector
+    if (!(score > 0)) continue;
+    std::memcpy(sample + kept, &score, sizeof(score));
+    high = std::max(high, sample[kept++]);
   }
   if (rank >= kept) return 0;
-  std::nth_element(sample, sample + rank, sample + kept, std::greater<float>());
-  return sample[rank];
+  uint32_t above = 0;
+  const int32_t bits = CutBits(sample, kept, 1, high + 1, rank + 1, &above);
+  float guess;
+  std::memcpy(&guess, &bits, sizeof(guess));
+  return guess;
 }
 
 TopCut CutTop(const float* scores, uint32_t count, uint32_t wanted, std::vector<int32_t>* work) {
@@ -177,24 +203,31 @@ TopCut CutTop(const float* scores, uint32_t count, uint32_t wanted, std::vector<
     left = HWY_DYNAMIC_DISPATCH(PositiveBitsSimd)(scores, count, 0, bits, &high);
   }
   if (left <= wanted && low == 1) return {};
-  // Bisection of the bits. At least `wanted` are from `low` on, fewer from `high` on; `bits` are those between.
   uint32_t above = 0;
-  ++high;
-  while (high - low > 1) {
-    const int32_t middle = low + (high - low) / 2;
-    const uint32_t from = HWY_DYNAMIC_DISPATCH(CountFromSimd)(bits, left, middle);
-    if (above + from >= wanted) {
-      low = middle;
-    } else {
-      high = middle;
-      above += from;
-    }
-    left = HWY_DYNAMIC_DISPATCH(KeepBetweenSimd)(bits, left, low, high);
-  }
+  low = CutBits(bits, left, low, high + 1, wanted, &above);
   TopCut cut;
   std::memcpy(&cut.score, &low, sizeof(low));
   cut.ties = wanted - above;
   return cut;
+}
+
+void CutToShare(const float* scores, size_t count, double rest, std::vector<float>* best, TopCut* cut) {
+  double sum = 0;
+  best->clear();
+  for (size_t i = 0; i < count; ++i) {
+    if (!(scores[i] > 0)) continue;
+    sum += scores[i];
+    if (scores[i] >= cut->score) best->push_back(scores[i]);
+  }
+  std::sort(best->begin(), best->end(), std::greater<float>());
+  double missing = sum - rest;
+  for (const float score : *best) {
+    if (missing <= 0) {
+      *cut = {score, 0};
+      return;
+    }
+    missing -= score;
+  }
 }
 
 void TakeTop(const float* scores, uint32_t blocks, uint32_t width, TopCut* cut, uint64_t* masks) {

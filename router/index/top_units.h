@@ -2,6 +2,7 @@
 #ifndef HGA_ROUTER_INDEX_TOP_UNITS_H_
 #define HGA_ROUTER_INDEX_TOP_UNITS_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -17,8 +18,11 @@ struct TopCut {
 // not worth reading. `work` is overwritten.
 TopCut CutTop(const float* scores, uint32_t count, uint32_t wanted, std::vector<int32_t>* work);
 
-// masks[b]: the bits of scores[b * width, (b + 1) * width) that belong to the best, for `blocks` blocks; width at most 64.
-// Takes the ties it uses off the cut.
+// Tightens the cut to the fewest of the best that leave at most `rest` of the sum of all scores. `best` is overwritten.
+void CutToShare(const float* scores, size_t count, double rest, std::vector<float>* best, TopCut* cut);
+
+// masks[b]: the bits of scores[b * width, (b + 1) * width) that belong to the best, for `blocks` blocks; width at most
+// 64. Takes the ties it uses off the cut.
 void TakeTop(const float* scores, uint32_t blocks, uint32_t width, TopCut* cut, uint64_t* masks);
 
 }  // namespace hga

@@ -7,6 +7,7 @@
 
 #include "absl/numeric/bits.h"
 #include "gtest/gtest.h"
+#include "router/index/index_fixture.h"
 
 namespace hga {
 namespace {
@@ -39,10 +40,10 @@ std::vector<uint32_t> Sorted(const std::vector<float>& scores, uint32_t wanted) 
   return order;
 }
 
-TEST(TopUnitsTest, EqualsSortingAtEverySize) {
+void CheckAgainstSorting() {
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
-  for (uint32_t count : {1u, 3u, 15u, 16u, 17u, 64u, 65u, 200u, 4096u, 15000u}) {
+  for (uint32_t count : {1u, 3u, 15u, 16u, 17u, 64u, 65u, 200u, 4096u, 15000u, 131072u}) {
     std::vector<float> spread(count), coarse(count), masses(count);
     for (uint32_t i = 0; i < count; ++i) {
       spread[i] = std::fabs(normal(random));
@@ -54,6 +55,8 @@ TEST(TopUnitsTest, EqualsSortingAtEverySize) {
     }
   }
 }
+
+TEST(TopUnitsTest, EqualsSortingAtEverySize) { WithEachInstructionSet(CheckAgainstSorting); }
 
 TEST(TopUnitsTest, NotANumberAndNegativeScoresAreNeverChosen) {
   const std::vector<float> scores = {std::nanf(""), -1, 0.5f, std::nanf(""), 0, 0.25f};

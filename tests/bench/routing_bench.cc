@@ -14,6 +14,7 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/helpers.h"
 #include "common/base/machine_limits.h"
 #include "common/shm/ring.h"
 #include "router/index/index_fixture.h"
@@ -62,13 +63,15 @@ std::unique_ptr<SequenceIndex> MakeIndex(const char* method, uint32_t tokens) {
 }
 
 // Median milliseconds of one layer's Select for one token.
-double SelectMs(const SequenceIndex& index, const SelectOptions& options, int runs, uint32_t seed) {
+double SelectMs(const SequenceIndex& index, const SelectOptions& options, int runs, uint32_t seed,
+                Helpers* helpers = nullptr) {
   const uint32_t tokens = index.chunks() * index.geometry().chunk_tokens;
   const QueryBlock q(index.geometry(), 1, 16, index.chunks(), std::min(tokens / 10, 2048u), seed);
   SelectScratch scratch;
   std::vector<HeadSelection> heads(index.geometry().kv_heads);
   uint32_t layer = 0;
-  auto us = Microseconds(runs, [&] { Select(index, layer++ % 2, q.block, options, &scratch, heads.data()); });
+  auto us = Microseconds(
+      runs, [&] { Select(index, layer++ % 2, q.block, options, &scratch, heads.data(), nullptr, helpers); });
   return Quantile(&us, 0.5) / 1000;
 }
 
@@ -78,7 +81,7 @@ std::string LengthName(uint32_t tokens) {
 
 void BenchLengths(bool quick, double bandwidth_gbps, Report* report) {
   const KvGeometry g = Shape();
-  std::vector<uint32_t> lengths = {8u << 10, 64u << 10};
+  std::vector<uint32_t> lengths = {8u << 10, 16u << 10, 64u << 10};
   if (!quick) lengths.push_back(1u << 20);
   for (uint32_t tokens : lengths) {
     const std::string name = LengthName(tokens);
@@ -119,6 +122,14 @@ void BenchThreads(bool quick, Report* report) {
                 rate, "/s");
     report->Add(absl::StrCat("select_64k_scaling_", threads), "over one thread's", rate / one, "");
   }
+}
+
+// One selection whose KV heads all cores share, as in a decode step.
+void BenchHelpers(bool quick, Report* report) {
+  const auto index = MakeIndex("sketch", 64u << 10);
+  Helpers helpers(std::thread::hardware_concurrency());
+  report->Add("select_64k_all_cores_ms", "Select, 64k tokens, sketch, its KV heads shared by all cores",
+              SelectMs(*index, {}, quick ? 30 : 200, 1, &helpers), "ms");
 }
 
 // 8 KB up, 4 KB down, as one decode step's layer, between two processes.
@@ -168,6 +179,7 @@ int Run() {
   report.Add("read_bandwidth_gbps", "machine: memory read bandwidth, all cores", bandwidth, "GB/s");
   BenchLengths(quick, bandwidth, &report);
   BenchThreads(quick, &report);
+  BenchHelpers(quick, &report);
   return ExitCode(WriteNumbers(report));
 }
 
