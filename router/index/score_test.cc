@@ -4,8 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "common/kv/route_fixture.h"
 #include "gtest/gtest.h"
-#include "router/index/index_fixture.h"
 
 namespace hga {
 namespace {

@@ -8,8 +8,8 @@
 #include <memory>
 #include <set>
 
+#include "common/kv/route_fixture.h"
 #include "gtest/gtest.h"
-#include "router/index/index_fixture.h"
 
 namespace hga {
 namespace {
@@ -60,7 +60,7 @@ TEST_P(SelectMethodTest, FastEqualsPlainLoops) {
       for (const auto& [tokens, first_key, upto, budget] :
            {std::array<uint32_t, 4>{1, 0, 131, 112}, {1, 144, 65, 640}, {15, 63 * 64, 64, 16}, {17, 64, 130, 256},
             {3, 320, 5, 144}}) {
-        QueryBlock q(g, tokens, first_key, upto, budget, head_dim + tokens);
+        MadeUpQueries q(g, tokens, first_key, upto, budget, head_dim + tokens);
         for (const int way : {0, 1, 2, 3}) {
           if (way == 1) q.Share(g, 0, 1, tokens);
           if (way == 2) q.Share(g, 0.0005f, 1, tokens);
@@ -93,7 +93,7 @@ TEST_P(SelectMethodTest, HelpersChangeNothing) {
   std::vector<HeadSelection> heads(g.kv_heads);
   for (const uint32_t tokens : {1, 5}) {
     for (const bool share : {false, true}) {
-      QueryBlock q(g, tokens, 144, 130, 640, tokens);
+      MadeUpQueries q(g, tokens, 144, 130, 640, tokens);
       if (share) q.Share(g, 0.0005f, 0.9f, tokens);
       for (const SelectOptions& options : {SelectOptions(), SelectOptions{4, 0}}) {
         Select(*index, 1, q.block, options, &scratch, heads.data(), nullptr, &helpers);
@@ -107,7 +107,7 @@ TEST_P(SelectMethodTest, BudgetHoldsAndKeysLieInTheRange) {
   const KvGeometry g = SmallGeometry(3, 24, 3);
   const auto index = MakeIndex(g, GetParam(), 90);
   for (const SelectOptions& options : {SelectOptions{1, 0}, SelectOptions{4, 0}, SelectOptions{64, 256}}) {
-    const QueryBlock q(g, 1, 4 * 64 + 16, 80, 176, 5);
+    const MadeUpQueries q(g, 1, 4 * 64 + 16, 80, 176, 5);
     for (const HeadSelection& head : RunSelect(*index, 1, q.block, options)) {
       const std::set<uint32_t> keys = KeysSeen(head);
       // Units of 32 do not fill the budget, and the first of them begins before the range.
@@ -122,7 +122,7 @@ TEST_P(SelectMethodTest, BudgetHoldsAndKeysLieInTheRange) {
 TEST_P(SelectMethodTest, LaterTokensChangeNothingForEarlierOnes) {
   const KvGeometry g = SmallGeometry();
   const auto index = MakeIndex(g, GetParam(), 120);
-  QueryBlock q(g, 16, 0, 120, 144, 1);
+  MadeUpQueries q(g, 16, 0, 120, 144, 1);
   for (uint32_t t = 0; t < 16; ++t) q.budgets[t] = 144 + 16 * t;
   const uint32_t unit_tokens = index->method().unit_tokens(g);
   const auto before = RunSelect(*index, 0, q.block);
@@ -150,7 +150,7 @@ TEST_P(SelectMethodTest, LaterTokensChangeNothingForEarlierOnes) {
 TEST_P(SelectMethodTest, KvHeadsShareTheBudgetByWhatTheyMiss) {
   const KvGeometry g = SmallGeometry(2, 24, 3);
   const auto index = MakeIndex(g, GetParam(), 90);
-  QueryBlock q(g, 1, 64, 80, 176, 5);
+  MadeUpQueries q(g, 1, 64, 80, 176, 5);
   q.Share(g, 0, 1, 1);
   q.attended = {50, 50, 0, 0, -10, -10};
   const uint32_t unit_tokens = index->method().unit_tokens(g);
@@ -164,7 +164,7 @@ TEST_P(SelectMethodTest, KvHeadsShareTheBudgetByWhatTheyMiss) {
 TEST_P(SelectMethodTest, WhatIsNotWorthReadingIsNotSelected) {
   const KvGeometry g = SmallGeometry(2, 24, 2);
   const auto index = MakeIndex(g, GetParam(), 90);
-  QueryBlock q(g, 1, 64, 80, 2000, 5);
+  MadeUpQueries q(g, 1, 64, 80, 2000, 5);
   // Queries that some keys stand out for, whatever the summaries average away.
   for (bf16& x : q.queries) x = ToBf16(24 * ToFloat(x));
   const auto keys = [&](float least_share, float top_p) {
@@ -204,7 +204,7 @@ TEST_P(SelectMethodTest, SaysWhatIsMissed) {
   const KvGeometry g = SmallGeometry(3, 24, 2);
   const auto index = MakeIndex(g, GetParam(), 90);
   for (const bool shared : {false, true}) {
-    QueryBlock q(g, 5, 3 * 64 + 16, 80, 96, 5);
+    MadeUpQueries q(g, 5, 3 * 64 + 16, 80, 96, 5);
     if (shared) q.Share(g, 0, 1, 1);
     q.block.residual = true;
     for (uint32_t t = 2; t < 5; ++t) q.budgets[t] = 160;  // the others have nothing to add
@@ -238,7 +238,7 @@ TEST(SelectTest, EqualScoresTakeTheLowerPosition) {
   const auto hashes = MadeUpChunks(100);
   std::string data(m->chunk_bytes(g), '\0');
   for (uint32_t i = 0; i < 100; ++i) ASSERT_TRUE(index.Append(i, hashes[i], data).ok());
-  const QueryBlock q(g, 1, 3 * 64, 100, 96, 1);
+  const MadeUpQueries q(g, 1, 3 * 64, 100, 96, 1);
   const HeadSelection expected = {{3, 0, ~uint64_t{0}}, {4, 0, 0xFFFFFFFF}};
   for (const HeadSelection& head : RunSelect(index, 0, q.block)) EXPECT_EQ(head, expected);
 }
@@ -246,7 +246,7 @@ TEST(SelectTest, EqualScoresTakeTheLowerPosition) {
 TEST(SelectTest, FullBudgetIsEverythingAndNoBudgetNothing) {
   const KvGeometry g = SmallGeometry();
   const auto index = MakeIndex(g, "sketch", 10);
-  QueryBlock q(g, 3, 2 * 64 + 48, 9, 0, 1);
+  MadeUpQueries q(g, 3, 2 * 64 + 48, 9, 0, 1);
   for (const HeadSelection& head : RunSelect(*index, 0, q.block)) EXPECT_TRUE(head.empty());
   q.budgets = {0, 7 * 64 - 48, 1};
   q.block.budget_keys = q.budgets.data();
@@ -262,7 +262,7 @@ TEST(SelectTest, QueriesThatAreNotFiniteStayWithinTheBudget) {
     const auto index = MakeIndex(g, method, 50);
     for (float value : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 3e38f}) {
       for (const SelectOptions& options : {SelectOptions(), SelectOptions{1, 0}}) {
-        QueryBlock q(g, 1, 0, 50, 80, 1);
+        MadeUpQueries q(g, 1, 0, 50, 80, 1);
         if (value > 0) q.Share(g, 0.001f, 0.9f, 1);
         for (float& x : q.attended) x = value;
         std::fill(q.queries.begin(), q.queries.end(), ToBf16(value));
@@ -280,7 +280,7 @@ TEST(SelectTest, SketchFindsTheKeyThatStandsOut) {
   SequenceIndex index(g, m);
   const auto hashes = MadeUpChunks(128);
   const uint32_t needle = 77 * 64 + 33;
-  QueryBlock q(g, 1, 0, 128, 64, 3);
+  MadeUpQueries q(g, 1, 0, 128, 64, 3);
   std::copy_n(q.queries.begin(), 64, q.queries.begin() + 64);
   for (uint32_t i = 0; i < 128; ++i) {
     std::string data(m->chunk_bytes(g), '\0');
@@ -301,7 +301,7 @@ TEST(SequenceIndexTest, AMillionTokens) {
   constexpr uint32_t kChunks = 16384, kNeedle = 12345 * 64 + 7;
   SequenceIndex index(g, m);
   const auto hashes = MadeUpChunks(kChunks);
-  QueryBlock q(g, 1, 16, kChunks, 512, 3);
+  MadeUpQueries q(g, 1, 16, kChunks, 512, 3);
   std::copy_n(q.queries.begin(), 64, q.queries.begin() + 64);
   std::vector<std::string> data;
   for (uint32_t i = 0; i < 16; ++i) data.push_back(SummaryData(g, *m, i));

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/kv/route_fixture.h"
 #include "common/kv/sketch.h"
 #include "gtest/gtest.h"
-#include "router/index/index_fixture.h"
 
 namespace hga {
 namespace {

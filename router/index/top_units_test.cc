@@ -6,8 +6,8 @@
 #include <random>
 
 #include "absl/numeric/bits.h"
+#include "common/kv/route_fixture.h"
 #include "gtest/gtest.h"
-#include "router/index/index_fixture.h"
 
 namespace hga {
 namespace {

@@ -2,6 +2,8 @@
 #include <thread>
 
 #include "absl/numeric/bits.h"
+#include "common/kv/proto_geometry.h"
+#include "common/kv/route_fixture.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/status.h"
 #include "common/shm/ring.h"
@@ -9,8 +11,6 @@
 #include "router/client/attach_router.h"
 #include "router/client/dense_route_client.h"
 #include "router/client/local_route_client.h"
-#include "common/kv/proto_geometry.h"
-#include "router/index/index_fixture.h"
 #include "router/service/kv_summary_source.h"
 #include "router/service/router_fixture.h"
 
@@ -70,7 +70,7 @@ TEST(ExchangeTest, RingStreamAndLocalSelectTheSame) {
   for (RouteClient* client : {ring.get(), stream.get(), static_cast<RouteClient*>(&local)}) Fill(client, 70);
   const KvGeometry g = SmallGeometry(3);
   for (uint32_t layer : {0, 1}) {
-    const QueryBlock decode(g, 1, 16, 70, 150, 1), prefill(g, 33, 128, 66, 200, 2), full(g, 2, 0, 70, 70 * 64, 3);
+    const MadeUpQueries decode(g, 1, 16, 70, 150, 1), prefill(g, 33, 128, 66, 200, 2), full(g, 2, 0, 70, 70 * 64, 3);
     const std::vector<RouteBlock> blocks = {decode.block, prefill.block, full.block};
     const auto expected = Ask(&local, layer, blocks);
     const auto by_ring = Ask(ring.get(), layer, blocks);
@@ -111,7 +111,7 @@ TEST_P(TransportTest, WhatIsNotIndexedIsRefusedAndTheNextQuestionAnswered) {
   auto client = Attach(router, GetParam());
   Fill(client.get(), 4);
   const KvGeometry g = SmallGeometry(3);
-  const QueryBlock early(g, 1, 0, 5, 32, 1), good(g, 1, 0, 4, 32, 1);
+  const MadeUpQueries early(g, 1, 0, 5, 32, 1), good(g, 1, 0, 4, 32, 1);
   RouteBlock unknown = good.block;
   unknown.sequence_id = 99;
   EXPECT_EQ(Ask(client.get(), 0, {early.block}).status().code(), absl::StatusCode::kFailedPrecondition);
@@ -125,7 +125,7 @@ TEST_P(TransportTest, ARouterThatIsGoneIsUnavailableAtOnce) {
   auto router = std::make_unique<RouterFixture>();
   auto client = Attach(*router, GetParam());
   Fill(client.get(), 4);
-  const QueryBlock q(SmallGeometry(3), 1, 0, 4, 32, 1);
+  const MadeUpQueries q(SmallGeometry(3), 1, 0, 4, 32, 1);
   ASSERT_TRUE(Ask(client.get(), 0, {q.block}).ok());
   const absl::Time start = absl::Now();
   router.reset();
@@ -218,7 +218,7 @@ TEST(ExchangeTest, ANewRouterRebuildsFromTheStore) {
   EXPECT_EQ(router.index().totals().rebuilt_chunks, 6u);
   LocalRouteClient local(SmallGeometry(3), &Method());
   Fill(&local, 6);
-  const QueryBlock q(SmallGeometry(3), 1, 0, 6, 80, 1);
+  const MadeUpQueries q(SmallGeometry(3), 1, 0, 6, 80, 1);
   EXPECT_EQ(Ask(client.get(), 1, {q.block})->blocks, Ask(&local, 1, {q.block})->blocks);
 }
 
@@ -250,7 +250,7 @@ TEST(ExchangeTest, GarbageInTheRingIsRefusedAndHarmsNobodyElse) {
   EXPECT_EQ(ring->Wait(absl::Seconds(20), [](absl::Span<const uint8_t>) { return absl::OkStatus(); }).code(),
             absl::StatusCode::kUnavailable);
   context.TryCancel();
-  const QueryBlock q(SmallGeometry(3), 1, 0, 4, 32, 1);
+  const MadeUpQueries q(SmallGeometry(3), 1, 0, 4, 32, 1);
   EXPECT_TRUE(Ask(other.get(), 0, {q.block}).ok());
 }
 

@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
-#include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "common/kv/route_fixture.h"
 #include "common/kv/summary.h"
 #include "gpu_worker/backend/cuda/device_route_client.h"
 #include "router/client/local_route_client.h"
@@ -21,29 +21,12 @@ constexpr uint64_t kSequence = 1;
 // Chunks with summaries of their own; the others repeat them.
 constexpr uint32_t kDifferent = 8;
 
-std::vector<bf16> Normal(size_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<bf16> values(count);
-  for (bf16& value : values) value = ToBf16(normal(random));
-  return values;
-}
-
-std::string SummaryData(const KvGeometry& g, const SummaryMethod& method, uint32_t seed) {
-  std::string data(method.chunk_bytes(g), '\0');
-  for (uint32_t layer = 0; layer < g.layers; ++layer) {
-    SummarizeBlock(g, method, Normal(g.block_elements(), seed * g.layers + layer).data(),
-                   reinterpret_cast<uint8_t*>(&data[layer * method.layer_bytes(g)]));
-  }
-  return data;
-}
-
 // A decoding token's exchange, for any layer.
 class Exchange {
  public:
   Exchange(const KvGeometry& g, uint32_t chunks)
       : budget_(std::clamp(chunks * g.chunk_tokens / 10, 512u, 4096u)),
-        queries_(Normal(size_t{g.query_heads} * g.head_dim, 99)), attended_(g.query_heads, 3.0f) {
+        queries_(RandomBf16(size_t{g.query_heads} * g.head_dim, 99)), attended_(g.query_heads, 3.0f) {
     RouteBlock block;
     block.sequence_id = kSequence;
     block.tokens = 1;

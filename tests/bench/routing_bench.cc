@@ -16,8 +16,8 @@
 #include "common/base/check.h"
 #include "common/base/helpers.h"
 #include "common/base/machine_limits.h"
+#include "common/kv/route_fixture.h"
 #include "common/shm/ring.h"
-#include "router/index/index_fixture.h"
 #include "router/index/select.h"
 #include "tests/bench/bench_main.h"
 #include "tests/bench/report.h"
@@ -66,7 +66,7 @@ std::unique_ptr<SequenceIndex> MakeIndex(const char* method, uint32_t tokens) {
 double SelectMs(const SequenceIndex& index, const SelectOptions& options, int runs, uint32_t seed,
                 Helpers* helpers = nullptr) {
   const uint32_t tokens = index.chunks() * index.geometry().chunk_tokens;
-  const QueryBlock q(index.geometry(), 1, 16, index.chunks(), std::min(tokens / 10, 2048u), seed);
+  const MadeUpQueries q(index.geometry(), 1, 16, index.chunks(), std::min(tokens / 10, 2048u), seed);
   SelectScratch scratch;
   std::vector<HeadSelection> heads(index.geometry().kv_heads);
   uint32_t layer = 0;

@@ -6,6 +6,7 @@
 #include <random>
 #include <utility>
 
+#include "common/kv/route_fixture.h"
 #include "gpu_worker/backend/cuda/testing_device.h"
 #include "gtest/gtest.h"
 #include "router/client/local_route_client.h"
@@ -15,43 +16,16 @@ namespace {
 
 constexpr uint64_t kSequence = 7;
 
-std::vector<bf16> RandomBf16(size_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<bf16> values(count);
-  for (bf16& value : values) value = ToBf16(normal(random));
-  return values;
-}
-
 ChunkHash Name(uint32_t chunk) { return HashBytes("chunk " + std::to_string(chunk)); }
 
-// A block of queries that owns its arrays.
-struct Query {
+struct Query : MadeUpQueries {
   Query(const KvGeometry& g, uint32_t first_key, uint32_t upto, uint32_t budget, uint32_t seed, uint32_t tokens = 1)
-      : budgets(tokens, budget), queries(RandomBf16(size_t{tokens} * g.query_heads * g.head_dim, seed)) {
+      : MadeUpQueries(g, tokens, first_key, upto, budget, seed) {
     block.sequence_id = kSequence;
-    block.tokens = tokens;
-    block.first_key = first_key;
-    block.route_upto = upto;
-    block.budget_keys = budgets.data();
-    block.queries = queries.data();
   }
-  Query(const Query&) = delete;
-  // Beside made-up attention over what is attended anyway, for all KV heads together.
   void Share(const KvGeometry& g, float mean, float least_share) {
-    std::mt19937 random(static_cast<uint32_t>(mean * 8) + 3);
-    std::normal_distribution<float> normal(mean, 2);
-    attended.resize(size_t{block.tokens} * g.query_heads);
-    for (float& x : attended) x = normal(random);
-    block.shared = true;
-    block.attended = attended.data();
-    block.least_share = least_share;
+    MadeUpQueries::Share(g, least_share, block.top_p, static_cast<uint32_t>(mean * 8) + 3, mean);
   }
-
-  std::vector<uint32_t> budgets;
-  std::vector<float> attended;
-  std::vector<bf16> queries;
-  RouteBlock block;
 };
 
 class DeviceRouteClientTest : public testing::Test {
@@ -105,13 +79,7 @@ class DeviceRouteClientTest : public testing::Test {
 
   const std::string& Data(uint32_t chunk) {
     std::string& data = data_[chunk];
-    if (!data.empty()) return data;
-    const SummaryMethod& m = **FindSummaryMethod("sketch");
-    data.resize(m.chunk_bytes(geometry_));
-    for (uint32_t layer = 0; layer < geometry_.layers; ++layer) {
-      SummarizeBlock(geometry_, m, RandomBf16(geometry_.block_elements(), chunk * 8 + layer).data(),
-                     reinterpret_cast<uint8_t*>(&data[layer * m.layer_bytes(geometry_)]));
-    }
+    if (data.empty()) data = SummaryData(geometry_, **FindSummaryMethod("sketch"), chunk);
     return data;
   }
   void Open(uint64_t id = kSequence, uint32_t chunks = 0) {

@@ -1,6 +1,6 @@
 // Sequences with made-up summaries, for tests and the benchmark.
-#ifndef HGA_ROUTER_INDEX_INDEX_FIXTURE_H_
-#define HGA_ROUTER_INDEX_INDEX_FIXTURE_H_
+#ifndef HGA_COMMON_KV_ROUTE_FIXTURE_H_
+#define HGA_COMMON_KV_ROUTE_FIXTURE_H_
 
 #include <random>
 #include <string>
@@ -59,8 +59,8 @@ void WithEachInstructionSet(Test test) {
 }
 
 // A block of queries that owns its arrays.
-struct QueryBlock {
-  QueryBlock(const KvGeometry& g, uint32_t tokens, uint32_t first_key, uint32_t route_upto, uint32_t budget,
+struct MadeUpQueries {
+  MadeUpQueries(const KvGeometry& g, uint32_t tokens, uint32_t first_key, uint32_t route_upto, uint32_t budget,
              uint32_t seed)
       : budgets(tokens, budget), queries(RandomBf16(size_t{tokens} * g.query_heads * g.head_dim, seed)) {
     block.sequence_id = 1;
@@ -70,12 +70,12 @@ struct QueryBlock {
     block.budget_keys = budgets.data();
     block.queries = queries.data();
   }
-  QueryBlock(const QueryBlock&) = delete;
+  MadeUpQueries(const MadeUpQueries&) = delete;
 
   // Shared by the KV heads, beside made-up attention over what is attended anyway.
-  void Share(const KvGeometry& g, float least_share, float top_p, uint32_t seed) {
+  void Share(const KvGeometry& g, float least_share, float top_p, uint32_t seed, float mean = 3) {
     std::mt19937 random(seed);
-    std::normal_distribution<float> normal(3, 2);
+    std::normal_distribution<float> normal(mean, 2);
     attended.resize(size_t{block.tokens} * g.query_heads);
     for (float& x : attended) x = normal(random);
     block.shared = true;
@@ -92,4 +92,4 @@ struct QueryBlock {
 
 }  // namespace hga
 
-#endif  // HGA_ROUTER_INDEX_INDEX_FIXTURE_H_
+#endif  // HGA_COMMON_KV_ROUTE_FIXTURE_H_
