@@ -154,7 +154,9 @@ absl::Status Serve(const GpuWorkerOptions& o) {
   if (!o.trace.empty()) {
     HGA_ASSIGN_OR_RETURN(trace, StepTrace::Open(o.trace, o.trace_bytes));
   }
-  HGA_ASSIGN_OR_RETURN(auto engine, Engine::Start(Describe(*model, geometry), o.engine, backend.get(), store.get(),
+  EngineOptions engine_options = o.engine;
+  if (backend->name() == "cuda") engine_options.key_cache_bytes = 0;  // it reads the arena alone, and has a tier of its own
+  HGA_ASSIGN_OR_RETURN(auto engine, Engine::Start(Describe(*model, geometry), engine_options, backend.get(), store.get(),
                                                   &link, registry, trace.get()));
   const uint32_t threads = o.threads > 0 ? o.threads : std::max(1u, std::thread::hardware_concurrency());
   WorkerService service(model.get(), engine.get(), store.get(), &link, {backend->name(), threads});

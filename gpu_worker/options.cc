@@ -44,6 +44,10 @@ void AddEngineOptions(CLI::App* app, EngineOptions* e) {
                   "Longest sequence that goes on without a router; 0: the model's context");
   app->add_option("--early_selection", e->early_selection,
                   "Guess each layer's selection while the one before is computed, and fetch for it; changes no token");
+  app->add_option("--key_cache", e->key_cache_bytes,
+                  "Memory for copies of single keys, used where the arena has no room for a sequence's K/V; 0: none; "
+                  "not with a GPU, which has its own (--device_tier)")
+      ->transform(CLI::AsSizeValue(false));
   app->add_option("--summary_method", e->summary_method,
                   "How keys are summed up for the router: sketch, or mean, cuboid, box, gauss or kmeans, followed by the "
                   "tokens of a unit (8, 16 or 32) and by -int8 if so wanted, e.g. cuboid8-int8");

@@ -112,7 +112,7 @@ def dashboard(uid, title, description, panels):
     }
 
 
-FAST = rate("hga_worker_kv_blocks_total", extra='tier=~"device|held|ram"')
+FAST = rate("hga_worker_kv_blocks_total", extra='tier=~"device|keys|held|ram"')
 COMPUTED = f"({rate('hga_worker_prefill_tokens_total')} + {rate('hga_generation_tokens_total')} > 0)"
 
 
@@ -140,7 +140,7 @@ def overview():
               quantiles("hga_time_per_output_token_seconds")),
         row("Where the K/V comes from"),
         panel("Blocks by tier", "In which tier is the K/V found that attention asks for? held: in RAM, pinned by the "
-              "sequence; miss: lost, computed again.", "percentunit",
+              "sequence; keys: single keys that the worker has copied; miss: lost, computed again.", "percentunit",
               [(share("hga_worker_kv_blocks_total", "tier"), "{{tier}}")], stacked=True, limits=1),
         panel("K/V read per token", "How many bytes of K/V does a token need, and from which tier?", "bytes",
               [(f"{rate('hga_worker_kv_bytes_total', 'tier')} / ignoring(tier) group_left () {COMPUTED}", "{{tier}}")],

@@ -38,25 +38,34 @@ void AddChunk(const KvGeometry& g, uint32_t chunk, uint32_t tokens, const bf16* 
   }
 }
 
-// Adds the runs of consecutive keys of a mask. A run does not cross groups: there K and V are not contiguous.
-void AddMask(const KvGeometry& g, const SelectedChunk& selected, uint32_t head, const bf16* block,
-             std::vector<KvRun>* runs) {
+// Adds the runs of consecutive keys of a mask; place(token of the chunk, &run) says where each lies. A run does not
+// cross groups: there K and V are not contiguous.
+template <typename Place>
+void AddMask(const KvGeometry& g, const SelectedChunk& selected, const Place& place, std::vector<KvRun>* runs) {
   const uint64_t one_group = ~uint64_t{0} >> (64 - g.group_tokens);
   for (uint32_t group = 0; group < g.groups_per_chunk(); ++group) {
     uint64_t bits = selected.mask >> (group * g.group_tokens) & one_group;
     while (bits != 0) {
       const uint32_t first = absl::countr_zero(bits), count = absl::countr_one(bits >> first);
+      const uint32_t token = group * g.group_tokens + first;
       KvRun run;
-      run.k = block + g.k_run(head, group) + size_t{first} * g.head_dim;
-      run.v = block + g.v_run(head, group) + size_t{first} * g.head_dim;
-      run.position = selected.chunk * g.chunk_tokens + group * g.group_tokens + first;
+      run.position = selected.chunk * g.chunk_tokens + token;
       run.tokens = static_cast<uint16_t>(count);
       run.first_row = static_cast<uint16_t>(selected.first_token);
+      place(token, &run);
       runs->push_back(run);
       if (first + count == 64) break;
       bits &= ~uint64_t{0} << (first + count);
     }
   }
+}
+
+// What a row sees comes before what only later rows see, so that it is added up in the same order whatever those select:
+// the same bits.
+void SortByRow(uint32_t rows, std::vector<KvRun>* runs) {
+  if (rows == 1) return;
+  std::stable_sort(runs->begin(), runs->end(),
+                   [](const KvRun& a, const KvRun& b) { return a.first_row < b.first_row; });
 }
 
 }  // namespace
@@ -117,20 +126,33 @@ void PlanMandatory(const AttendShape& shape, uint32_t first_row, uint32_t rows, 
 void PlanRouted(const AttendShape& shape, uint32_t first_row, uint32_t rows,
                 const std::vector<HeadSelection>& selection, const BlockOfChunk& block, QueryBlock* out) {
   Clear(shape, first_row, rows, out);
-  for (uint32_t head = 0; head < shape.geometry.kv_heads; ++head) {
+  const KvGeometry& g = shape.geometry;
+  for (uint32_t head = 0; head < g.kv_heads; ++head) {
     uint32_t chunk = UINT32_MAX;
     const bf16* data = nullptr;
+    const auto place = [&](uint32_t token, KvRun* run) {
+      run->k = data + g.k_row(head, token);
+      run->v = data + g.v_row(head, token);
+    };
     for (const SelectedChunk& selected : selection[head]) {
       if (selected.first_token >= rows) continue;
       if (selected.chunk != chunk) data = block(chunk = selected.chunk);
-      AddMask(shape.geometry, selected, head, data, &out->runs[head]);
+      AddMask(g, selected, place, &out->runs[head]);
     }
-    // What a row sees comes before what only later rows see, so that it is added up in the same order whatever those
-    // select: the same bits.
-    if (rows > 1) {
-      std::stable_sort(out->runs[head].begin(), out->runs[head].end(),
-                       [](const KvRun& a, const KvRun& b) { return a.first_row < b.first_row; });
+    SortByRow(rows, &out->runs[head]);
+  }
+}
+
+void PlanPlaced(const AttendShape& shape, uint32_t first_row, uint32_t rows,
+                const std::vector<HeadSelection>& selection, const PlaceRun& place, QueryBlock* out) {
+  Clear(shape, first_row, rows, out);
+  for (uint32_t head = 0; head < shape.geometry.kv_heads; ++head) {
+    for (const SelectedChunk& selected : selection[head]) {
+      if (selected.first_token >= rows) continue;
+      const auto place_here = [&](uint32_t token, KvRun* run) { place(head, selected.chunk, token, run); };
+      AddMask(shape.geometry, selected, place_here, &out->runs[head]);
     }
+    SortByRow(rows, &out->runs[head]);
   }
 }
 

@@ -6,7 +6,7 @@ namespace hga {
 namespace {
 
 constexpr const char* kReasons[] = {"stop", "length", "prefill_only"};
-constexpr const char* kTiers[] = {"device", "held", "ram", "disk", "miss"};
+constexpr const char* kTiers[] = {"device", "keys", "held", "ram", "disk", "miss"};
 constexpr const char* kPhases[] = {"prefill", "decode"};
 constexpr int kLastStatusCode = static_cast<int>(absl::StatusCode::kUnauthenticated);
 
@@ -72,12 +72,15 @@ void EngineMetrics::DeclareSteps(MetricFactory* make) {
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const MetricLabels tier = {{"tier", kTiers[i]}};
     blocks_[i] = make->AddCounter("hga_worker_kv_blocks_total",
-                                  "K/V blocks that attention asked for, by the tier they were found in; held: in RAM "
-                                  "and pinned by the sequence; miss: lost, to be computed again", tier);
+                                  "K/V blocks that attention asked for, by the tier they were found in; keys: so much "
+                                  "of them in the worker's key cache; held: in RAM and pinned by the sequence; miss: "
+                                  "lost, to be computed again", tier);
     bytes_[i] = make->AddCounter("hga_worker_kv_bytes_total", "Bytes of those blocks", tier);
   }
   device_fetched_ = make->AddCounter("hga_worker_device_fetched_bytes_total",
                                      "Bytes of K/V brought to a GPU's memory, those that are not kept there included");
+  keys_copied_ = make->AddCounter("hga_worker_key_cache_copied_bytes_total",
+                                  "Bytes of K/V copied into the key cache (--key_cache)");
   for (int device = 0; device < 2; ++device) {
     selections_[device] = make->AddCounter("hga_worker_selections_total",
                                            "Selections for an answer's token in one layer while a GPU mirrors the "
@@ -166,12 +169,19 @@ void EngineMetrics::CountBlocks(Tier tier, uint64_t blocks) {
   bytes_[static_cast<size_t>(tier)]->Increment(static_cast<double>(blocks) * block_bytes_);
 }
 
+void EngineMetrics::CountBytes(Tier tier, uint64_t hit_bytes, prometheus::Counter* brought, uint64_t brought_bytes) {
+  if (!on_ || hit_bytes + brought_bytes == 0) return;
+  bytes_[static_cast<size_t>(tier)]->Increment(static_cast<double>(hit_bytes));
+  blocks_[static_cast<size_t>(tier)]->Increment(static_cast<double>(hit_bytes) / block_bytes_);
+  brought->Increment(static_cast<double>(brought_bytes));
+}
+
 void EngineMetrics::CountDevice(uint64_t hit_bytes, uint64_t fetched_bytes) {
-  if (!on_ || hit_bytes + fetched_bytes == 0) return;
-  const auto device = static_cast<size_t>(Tier::kDevice);
-  bytes_[device]->Increment(static_cast<double>(hit_bytes));
-  blocks_[device]->Increment(static_cast<double>(hit_bytes) / block_bytes_);
-  device_fetched_->Increment(static_cast<double>(fetched_bytes));
+  CountBytes(Tier::kDevice, hit_bytes, device_fetched_, fetched_bytes);
+}
+
+void EngineMetrics::CountKeyCache(uint64_t hit_bytes, uint64_t copied_bytes) {
+  CountBytes(Tier::kKeys, hit_bytes, keys_copied_, copied_bytes);
 }
 
 void EngineMetrics::CountSelections(uint64_t on_device, uint64_t by_router) {

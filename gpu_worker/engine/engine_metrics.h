@@ -23,7 +23,7 @@ struct EngineTotals {
 // Thread-safe. Names that other inference servers have are theirs, behind `hga_`; all carry the model's name.
 class EngineMetrics {
  public:
-  enum class Tier { kDevice, kHeld, kRam, kDisk, kMiss };
+  enum class Tier { kDevice, kKeys, kHeld, kRam, kDisk, kMiss };
 
   // registry nullptr: nothing is counted, to measure what counting costs. block_bytes: of one K/V block.
   EngineMetrics(std::shared_ptr<prometheus::Registry> registry, const std::string& model_name, uint64_t block_bytes);
@@ -44,6 +44,8 @@ class EngineMetrics {
   void CountBlocks(Tier tier, uint64_t blocks);
   // K/V that attention found in the device's memory, in bytes, and that was brought there.
   void CountDevice(uint64_t hit_bytes, uint64_t fetched_bytes);
+  // The same of the worker's key cache.
+  void CountKeyCache(uint64_t hit_bytes, uint64_t copied_bytes);
   // Selections for answers' tokens while a device mirrors the router: made there, and by the router.
   void CountSelections(uint64_t on_device, uint64_t by_router);
   // Keys that were attended, and those a dense model would have.
@@ -64,6 +66,7 @@ class EngineMetrics {
  private:
   void DeclareRequests(MetricFactory* make);
   void DeclareSteps(MetricFactory* make);
+  void CountBytes(Tier tier, uint64_t hit_bytes, prometheus::Counter* brought, uint64_t brought_bytes);
 
   const bool on_;
   const std::shared_ptr<prometheus::Registry> registry_;
@@ -78,8 +81,8 @@ class EngineMetrics {
   prometheus::Counter *prompt_tokens_, *generation_tokens_, *prefill_tokens_, *cache_queries_, *cache_hits_;
   prometheus::Histogram *step_[2], *route_wait_, *fetch_;  // step_: [prefill, decode]
   prometheus::Counter *attended_keys_[2], *dense_keys_[2];
-  std::array<prometheus::Counter*, 5> blocks_, bytes_;  // by Tier
-  prometheus::Counter *fallback_steps_, *given_back_, *cut_backs_, *device_fetched_;
+  std::array<prometheus::Counter*, 6> blocks_, bytes_;  // by Tier
+  prometheus::Counter *fallback_steps_, *given_back_, *cut_backs_, *device_fetched_, *keys_copied_;
   prometheus::Counter* selections_[2];  // [router, device]
   prometheus::Counter *early_keys_[2], *early_blocks_[2];  // [not used, used]
 };

@@ -62,6 +62,9 @@ struct EngineOptions {
   // An answer's token asks the router a layer ahead, with queries guessed from what it holds by then, and brings what is
   // selected from the store and to the device before it is needed. Never changes a token (decision 25).
   bool early_selection = false;
+  // Memory for copies of single keys of blocks that find no room in the arena (key_cache.h); 0: none. It is taken when
+  // that first happens. Never changes a token.
+  uint64_t key_cache_bytes = uint64_t{160} << 20;
   // How keys are summed up for the router (common/kv/summary.h).
   std::string summary_method = "sketch";
 

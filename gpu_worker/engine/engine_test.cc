@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <random>
+#include <tuple>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -68,12 +69,12 @@ class MortalRouter : public LocalRouteClient {
   const std::shared_ptr<std::atomic<uint64_t>> posts_;
 };
 
-double CounterValue(const prometheus::Registry& registry, const std::string& name, const std::string& used) {
+double CounterValue(const prometheus::Registry& registry, const std::string& name, const std::string& label_value) {
   for (const prometheus::MetricFamily& family : registry.Collect()) {
     if (family.name != name) continue;
     for (const prometheus::ClientMetric& metric : family.metric) {
       for (const auto& label : metric.label) {
-        if (label.name == "used" && label.value == used) return metric.counter.value;
+        if (label.value == label_value) return metric.counter.value;
       }
     }
   }
@@ -331,6 +332,61 @@ TEST_F(EngineTest, EarlySelectionsChangeNoToken) {
     EXPECT_EQ(answer.stats.attended_keys[1], answers[0].stats.attended_keys[1]);
     EXPECT_EQ(answer.stats.ring_exchanges, answers[0].stats.ring_exchanges);
   }
+}
+
+// Where the arena is too small keys are copied, and where they are found again blocks are not read: nothing else changes.
+TEST_F(EngineTest, TheKeyCacheChangesNoToken) {
+  const auto prompt = RandomTokens(1850, 6);
+  const auto sampled = [](EngineRequest request) {
+    request.sampling.temperature = 1;  // the tiny model's likeliest token is the same for any attention
+    return request;
+  };
+  auto shorter = std::vector<uint32_t>(prompt.begin(), prompt.begin() + 1300);  // goes on otherwise, with other keys
+  for (const uint32_t token : RandomTokens(300, 9)) shorter.push_back(token);
+  const auto hashes = ChunkHashes(TinyModel().fingerprint, Describe().geometry, prompt);
+  const auto run_all = [&] {
+    std::vector<std::vector<uint32_t>> answers;
+    const auto run = [&](EngineRequest request) {
+      const Answer answer = Run(sampled(std::move(request)));
+      EXPECT_TRUE(answer.status.ok()) << answer.status;
+      answers.push_back(answer.tokens);
+    };
+    run(InSession(Request(prompt, 30, 0.01f), "doc"));
+    EXPECT_TRUE(store_->ForkSession("doc", "fork").ok());
+    run(InSession(Request(RandomTokens(20, 7), 40, 0.01f), "doc", true));
+    run(InSession(Request(RandomTokens(30, 8), 40, 0.01f), "fork", true));
+    run(Request(shorter, 40, 0.01f));
+    store_->DropRam();
+    store_->DamageChunk(hashes[7]);  // cut back to there, computed again
+    run(InSession(Request(RandomTokens(20, 10), 40, 0.01f), "doc", true));
+    return answers;
+  };
+  EngineOptions options = Routed();
+  options.key_cache_bytes = 0;
+  Start(true, 0, options);
+  const auto expected = run_all();
+  const uint64_t whole = EngineOptions().key_cache_bytes;
+  for (const auto& [slots, bytes, early] : std::vector<std::tuple<uint32_t, uint64_t, bool>>{
+           {0, whole, false}, {54, 0, false}, {54, 20000, false}, {54, whole, false}, {54, whole, true}}) {
+    options.key_cache_bytes = bytes;
+    options.early_selection = early;
+    Start(true, slots, options);
+    EXPECT_EQ(run_all(), expected) << slots << " slots, " << bytes << " bytes, early " << early;
+    EXPECT_EQ(CounterValue(*registry_, "hga_worker_kv_bytes_total", "keys") > 0, slots > 0 && bytes > 0);
+  }
+}
+
+TEST_F(EngineTest, TheKeyCacheSparesReads) {
+  uint64_t read[2];
+  for (const bool cached : {false, true}) {
+    EngineOptions options = Routed();
+    if (!cached) options.key_cache_bytes = 0;
+    Start(true, 54, options);
+    const Answer answer = Run(Request(RandomTokens(1850, 6), 60, 0.02f));
+    ASSERT_TRUE(answer.status.ok()) << answer.status;
+    read[cached] = answer.stats.tiers.ram + answer.stats.tiers.disk;
+  }
+  EXPECT_LT(read[1], read[0]);
 }
 
 TEST_F(EngineTest, RouterThatDiesOverAHintLeavesDenseAttention) {

@@ -30,8 +30,11 @@ StepLoop::StepLoop(const EngineModel& model, const EngineOptions& options, Backe
     : model_(model), options_(options), shapes_(ShapesOf(model, options)), backend_(backend), store_(store),
       link_(link), metrics_(metrics), trace_(trace) {
   runner_ = std::make_unique<StepRunner>(
-      backend, store, link, metrics, trace, shapes_, options.early_selection,
-      [this](uint64_t tick, uint32_t wanted) { return MakeRoom(tick, wanted); });
+      backend, store, link, metrics, trace, shapes_, options.early_selection, options.key_cache_bytes,
+      [this](uint64_t tick, uint32_t wanted) {
+        NoteShortage();
+        return MakeRoom(tick, wanted);
+      });
   SealerOptions sealer;
   sealer.shape = shapes_.prefill;
   sealer.model = model.fingerprint;
@@ -236,6 +239,8 @@ bool StepLoop::RunStep() {
   const StepTrace::Span whole(trace_, decodes ? "decode" : "prefill",
                               {"rows", decodes ? parts.size() : parts[0].rows, "position",
                                parts[0].sequence->computed});
+  if (!store_->connected()) room_blocks_ = UINT64_MAX;  // the next one may have more
+  runner_->UseKeyCache(BlocksOfAll() > room_blocks_);
   const absl::Time begin = absl::Now();
   const absl::Status status = runner_->Run(&parts, &logits_);
   metrics_->ObserveStep(decodes, absl::ToDoubleSeconds(absl::Now() - begin));
@@ -373,6 +378,22 @@ void StepLoop::Save(Sequence* s) {
 void StepLoop::Warn(Sequence* s, const std::string& warning) {
   auto& warnings = s->stats.warnings;
   if (std::find(warnings.begin(), warnings.end(), warning) == warnings.end()) warnings.push_back(warning);
+}
+
+uint64_t StepLoop::BlocksOfAll() const {
+  uint64_t chunks = 0;
+  for (const SequencePtr& s : active_) chunks += s->computed / model_.geometry.chunk_tokens;
+  return chunks * model_.geometry.layers;
+}
+
+// A step asks for blocks and there is no slot. While keys are cached blocks are not held for long, so that the number of
+// those held says nothing.
+void StepLoop::NoteShortage() {
+  if (BlocksOfAll() > room_blocks_) return;
+  room_blocks_ = 0;
+  for (const SequencePtr& s : active_) {
+    room_blocks_ += s->blocks.Held(0, s->computed / model_.geometry.chunk_tokens).size();
+  }
 }
 
 // Least recently used first. Never of a sink or window, nor what the layer at `tick` uses. When nothing else is left:

@@ -72,6 +72,8 @@ class StepLoop {
   void Save(Sequence* s);
   void Warn(Sequence* s, const std::string& warning);
   uint32_t MakeRoom(uint64_t tick, uint32_t wanted);
+  void NoteShortage();
+  uint64_t BlocksOfAll() const;
 
   // Constant after construction.
   const EngineModel model_;
@@ -104,6 +106,7 @@ class StepLoop {
   StepLogits logits_;
 
   std::unique_ptr<StepRunner> runner_;
+  uint64_t room_blocks_ = UINT64_MAX;  // that the arena had for us when it was short; until then nothing is known
   std::unique_ptr<Sealer> sealer_;
   std::thread thread_;
 };

@@ -16,16 +16,19 @@
 
 namespace hga {
 StepRunner::StepRunner(Backend* backend, KvClient* store, RouterLink* link, EngineMetrics* metrics,
-                       StepTrace* trace, const AttendShapes& shapes, bool early_selection,
+                       StepTrace* trace, const AttendShapes& shapes, bool early_selection, uint64_t key_cache_bytes,
                        std::function<uint32_t(uint64_t, uint32_t)> make_room)
     : backend_(backend), store_(store), link_(link), metrics_(metrics), trace_(trace), shapes_(shapes),
       geometry_(shapes_.prefill.geometry), make_room_(std::move(make_room)), dense_(geometry_),
+      keys_(key_cache_bytes > 0 ? std::make_unique<KeyCache>(geometry_, key_cache_bytes) : nullptr),
       early_(early_selection ? std::make_unique<EarlyFetch>(store) : nullptr) {}
 
 absl::Status StepRunner::Run(std::vector<StepPart>* parts, StepLogits* logits) {
   StepTrace::Span span(trace_, "lay_out");
   ++step_;
   counts_ = {};
+  if (keys_ != nullptr) keys_->BeginStep();
+  fetched_.clear();
   DropGuess();  // of a step that failed
   router_ = link_->current();
   LayOut(parts);
@@ -132,8 +135,10 @@ absl::Status StepRunner::RunLayer(uint32_t layer) {
   stage.Next("wait_selection");
   WaitRoutes();
   stage.Next("fetch");
+  FindKeys(layer);
   TakeEarlyBlocks(layer);
   FetchMissing(layer);
+  FillKeyCache(layer);
   stage.Next("count_keys");
   AnswerProbes(layer);
   CountKeys();
@@ -141,6 +146,7 @@ absl::Status StepRunner::RunLayer(uint32_t layer) {
   stage.Next("routed_attention");
   HGA_RETURN_IF_ERROR(AttendSelected(layer));
   if (plan_.sum_values) HGA_RETURN_IF_ERROR(AddResidual());
+  GiveBackFetched(layer);
   stage.Next("post_attention");
   HGA_RETURN_IF_ERROR(backend_->PostAttention(layer));
   return FollowGuess(layer + 1);
@@ -245,10 +251,13 @@ absl::Status StepRunner::AttendSelected(uint32_t layer) {
   for (const Block& b : blocks_) {
     if (b.selection == nullptr || !b.part->status.ok()) continue;
     if (plan_.blocks.size() <= used) plan_.blocks.emplace_back();
-    BlockSet& held = b.part->sequence->blocks;
-    PlanRouted(*b.shape, b.first_row, b.rows, *b.selection,
-               [&](uint32_t chunk) -> const bf16* { return held.Find(chunk, layer); }, &plan_.blocks[used]);
-    plan_.blocks[used++].finished = Finished(b);
+    QueryBlock* const out = &plan_.blocks[used++];
+    if (b.by_keys) {
+      keys_->Plan(*b.shape, b.first_row, b.rows, *b.selection, HeldBlocks(b, layer), b.found, out);
+    } else {
+      PlanRouted(*b.shape, b.first_row, b.rows, *b.selection, HeldBlocks(b, layer), out);
+    }
+    out->finished = Finished(b);
   }
   plan_.blocks.resize(used);
   return used == 0 ? absl::OkStatus() : backend_->Attend(plan_);
@@ -296,6 +305,7 @@ void StepRunner::Report() {
   for (const bool decode : {false, true}) {
     metrics_->CountKeys(decode, counts_.attended_keys[decode], counts_.dense_keys[decode]);
   }
+  metrics_->CountKeyCache(counts_.cached_keys * key_bytes(), counts_.copied_keys * key_bytes());
   metrics_->CountEarly(counts_.early_keys, counts_.early_used_keys, counts_.early_blocks, counts_.early_used_blocks);
 }
 
@@ -351,9 +361,12 @@ std::vector<StepRunner::Wanted> StepRunner::FindMissing(uint32_t layer) {
   for (Block& b : blocks_) {
     if (b.selection == nullptr || !b.part->status.ok()) continue;
     Sequence* s = b.part->sequence;
+    const std::vector<uint32_t>& lacking = b.found.chunks;
     for (uint32_t chunk : ChunksRead(b, layer)) {
+      const bool here = s->blocks.Find(chunk, layer) != nullptr;
+      if (!here && b.by_keys && !std::binary_search(lacking.begin(), lacking.end(), chunk)) continue;
       if (!seen.insert({s, chunk}).second) continue;
-      if (s->blocks.Find(chunk, layer) == nullptr) {
+      if (!here) {
         missing.push_back({&b, chunk});
       } else {
         s->blocks.Touch(chunk, layer, tick_);
@@ -371,6 +384,7 @@ void StepRunner::FetchMissing(uint32_t layer) {
   const absl::Time begin = absl::Now();
   absl::Status status = FetchOnce(layer, &wanted);
   for (int attempt = 0; !wanted.empty() && absl::IsResourceExhausted(status) && attempt < kStoreAttempts; ++attempt) {
+    short_of_room_ = true;
     make_room_(tick_, static_cast<uint32_t>(wanted.size()));
     absl::SleepFor(StoreBackoff(attempt));
     status = FetchOnce(layer, &wanted);
@@ -407,6 +421,7 @@ absl::Status StepRunner::FetchOnce(uint32_t layer, std::vector<Wanted>* wanted) 
       ++(disk ? s->stats.tiers.disk : s->stats.tiers.ram);
       ++(disk ? counts_.disk : counts_.ram);
       s->blocks.Put(w.chunk, layer, std::move(got.block), tick_);
+      if (w.block->by_keys) fetched_.push_back({s, w.chunk});
     } else if (BlockIsGone(got.status)) {
       StepPart* part = w.block->part;
       part->status = got.status;

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -13,6 +14,7 @@
 #include "gpu_worker/engine/attend_plan.h"
 #include "gpu_worker/engine/early_fetch.h"
 #include "gpu_worker/engine/engine_metrics.h"
+#include "gpu_worker/engine/key_cache.h"
 #include "gpu_worker/engine/router_link.h"
 #include "gpu_worker/engine/sequence.h"
 #include "gpu_worker/engine/step_budget.h"
@@ -45,11 +47,15 @@ struct StepLogits {
 // Step thread only.
 class StepRunner {
  public:
-  // make_room(tick, wanted): releases blocks that were not used at `tick`; returns how many. early_selection: see
-  // EngineOptions.
+  // make_room(tick, wanted): releases blocks that were not used at `tick`; returns how many. early_selection,
+  // key_cache_bytes: see EngineOptions.
   StepRunner(Backend* backend, KvClient* store, RouterLink* link, EngineMetrics* metrics, StepTrace* trace,
-             const AttendShapes& shapes, bool early_selection,
+             const AttendShapes& shapes, bool early_selection, uint64_t key_cache_bytes,
              std::function<uint32_t(uint64_t tick, uint32_t wanted)> make_room);
+
+  // Whether keys of what is not held go through the key cache: where the arena has no room for the blocks of what is
+  // computed. It begins by itself in the middle of a step when the store has no room.
+  void UseKeyCache(bool use) { short_of_room_ = use; }
 
   // An error is the backend's and ends all parts.
   absl::Status Run(std::vector<StepPart>* parts, StepLogits* logits);
@@ -72,6 +78,8 @@ class StepRunner {
     // Of the layer at hand; nullptr: nothing.
     const std::vector<HeadSelection>* selection = nullptr;
     const std::vector<float>* missed = nullptr;  // [rows][query_heads]
+    bool by_keys = false;  // through the key cache: `found`
+    FoundKeys found;
   };
 
   // Of the step at hand, reported once at its end: attention counts thousands of blocks in one step.
@@ -79,6 +87,7 @@ class StepRunner {
     uint64_t held = 0, ram = 0, disk = 0;
     uint64_t attended_keys[2] = {0, 0}, dense_keys[2] = {0, 0};  // [prefill, decode]
     uint64_t early_keys = 0, early_used_keys = 0, early_blocks = 0, early_used_blocks = 0;
+    uint64_t cached_keys = 0, copied_keys = 0;
   };
 
   // What the router was asked a layer ahead. The request points into the rest.
@@ -109,6 +118,7 @@ class StepRunner {
   // Once the layer before is on its way.
   absl::Status FollowGuess(uint32_t layer);
   void WaitGuess();
+  std::vector<uint32_t> ChunksGuessed(uint32_t layer, size_t i);
   void FetchForGuess(uint32_t layer);
   absl::Status PrefetchForGuess(uint32_t layer);
   void TakeEarlyBlocks(uint32_t layer);
@@ -127,6 +137,14 @@ class StepRunner {
   };
   std::vector<Wanted> FindMissing(uint32_t layer);
   absl::Status FetchOnce(uint32_t layer, std::vector<Wanted>* wanted);
+  static BlockOfChunk HeldBlocks(const Block& block, uint32_t layer);
+
+  // --- Keys of blocks that find no room: step_runner_keys.cc ---
+  bool SelectsFew(const Block& block, uint32_t layer) const;
+  void FindKeys(uint32_t layer);
+  void FillKeyCache(uint32_t layer);
+  void GiveBackFetched(uint32_t layer);
+  uint64_t key_bytes() const { return uint64_t{geometry_.head_dim} * 2 * sizeof(bf16); }
 
   // Constant after construction.
   Backend* const backend_;
@@ -142,6 +160,9 @@ class StepRunner {
   DenseRouteClient dense_;
   uint64_t tick_ = 0, step_ = 0;
   StepCounts counts_;
+  const std::unique_ptr<KeyCache> keys_;  // nullptr: none
+  bool short_of_room_ = false;
+  std::vector<std::pair<Sequence*, uint32_t>> fetched_;  // chunks that came for their keys, for the layer at hand
   DeviceTierUse reported_;
   RouteMirrorUse reported_selections_;
   RouterLink::Attachment router_;

@@ -60,13 +60,23 @@ void StepRunner::WaitGuess() {
   LoseRouter(status);
 }
 
+// Chunks of what is guessed for a block: all of them, or those whose keys are not all in the key cache.
+std::vector<uint32_t> StepRunner::ChunksGuessed(uint32_t layer, size_t i) {
+  const std::vector<HeadSelection>& guessed = guess_.response.blocks[i];
+  const Block& b = *guess_.blocks[i];
+  if (!b.by_keys) return SelectedChunks(guessed);
+  FoundKeys found;
+  keys_->Find(layer, Finished(b), guessed, HeldBlocks(b, layer), &found);
+  return found.chunks;
+}
+
 void StepRunner::FetchForGuess(uint32_t layer) {
   std::vector<EarlyFetch::Wanted> wanted;
   std::string requests;
   for (size_t i = 0; i < guess_.response.blocks.size(); ++i) {
     const Sequence& s = *guess_.blocks[i]->part->sequence;
     const size_t before = wanted.size();
-    for (const uint32_t chunk : SelectedChunks(guess_.response.blocks[i])) {
+    for (const uint32_t chunk : ChunksGuessed(layer, i)) {
       if (wanted.size() == kMostEarlyBlocks) break;
       if (chunk >= s.hashes.size() || s.blocks.Find(chunk, layer) != nullptr) continue;
       wanted.push_back({s.id, chunk, {s.hashes[chunk], layer}});
@@ -115,7 +125,9 @@ void StepRunner::TakeEarlyBlocks(uint32_t layer) {
     ++counts_.early_blocks;
     counts_.early_used_blocks += std::binary_search(chunks.begin(), chunks.end(), got.wanted.chunk);
     BlockSet& held = b.part->sequence->blocks;
-    if (held.Find(got.wanted.chunk, layer) == nullptr) held.Put(got.wanted.chunk, layer, std::move(got.block), tick_);
+    if (held.Find(got.wanted.chunk, layer) != nullptr) continue;
+    held.Put(got.wanted.chunk, layer, std::move(got.block), tick_);
+    if (b.by_keys) fetched_.push_back({b.part->sequence, got.wanted.chunk});
   }
   guess_.response.blocks.clear();
 }

@@ -30,6 +30,7 @@ KV_BYTES_PER_TOKEN = 28 * 8 * 128 * 2 * 2
 CHARACTERS_PER_TOKEN = 3.78
 CHUNK = 64  # tokens of a block
 DECODE_TOKENS = 48
+QUARTER_TOKENS = 24  # few: flat attention reads half of the blocks
 ROUNDS = 3
 SHARE, LEAST_KEYS, ALWAYS_KEYS = 0.03, 491, 80  # of the context; the last: window and sinks
 ATTENDED = "  keys attended of those of dense attention"
@@ -220,14 +221,17 @@ class Benchmark:
     def quarter(self):
         depth = self.depths[-1]
         self.stack.need(depth * KV_BYTES_PER_TOKEN // 4, restart=True)
-        answer = self.stack.ask(f"d{depth}", 8, *attention(depth))  # few: flat attention reads nearly every block
+        answer = self.stack.ask(f"d{depth}", QUARTER_TOKENS, *attention(depth))
         self.add(f"decode_tps_{name_of(depth)}_quarter", "decode, arena for a quarter of the K/V",
                  answer["decode_tokens_per_s"], "tokens/s")
         self.add("quarter_slots", "  blocks that the arena has room for", depth // CHUNK * 28 // 4, "blocks")
-        self.show_blocks("quarter", answer, 8)
+        self.show_blocks("quarter", answer, QUARTER_TOKENS)
+        self.add("quarter_worker_extra_bytes", "  memory of the worker beyond the weights, --key_cache as it is",
+                 self.stack.worker_bytes() - os.path.getsize(SYNTHETIC), "bytes")
 
     def real_model(self):
-        """Arena for a quarter of a real text's K/V; budget and the rest as a user has them by default."""
+        """Arena for a quarter of a real text's K/V, with a key cache of a quarter and without one; budget and the rest as
+        a user has them by default."""
         with open(os.path.join(ROOT, "tests/quality/corpus/documents/frankenstein.txt"), encoding="utf-8") as file:
             text = file.read()
         text = text[:int(len(text) * SMOL_TOKENS / 8452)]
@@ -239,9 +243,11 @@ class Benchmark:
             read = self.smol.prefill("book", text)
             self.add("smol_tokens", "SmolLM2-135M: tokens of a real text", read["prompt_tokens"], "tokens")
             self.smol.ask("book", 8)
-            for arena, name, what in ((2 * whole, "all", "all K/V in RAM"),
-                                      (whole // 4, "quarter", "arena for a quarter of the K/V")):
-                self.smol.need(arena)
+            for arena, keys, name, what in ((2 * whole, None, "all", "all K/V in RAM"),
+                                            (whole // 4, 0, "blocks", "arena for a quarter of the K/V, no key cache"),
+                                            (whole // 4, whole // 4, "quarter", "arena and key cache for a quarter each")):
+                if keys is not None:
+                    self.smol.need(arena, restart=True, worker_flags=f"--key_cache {keys}")
                 for question in ("What did he feel then?", "Where did they go next, and why?"):
                     answer = self.smol.ask("book", 64, text=question)
                 self.add(f"smol_decode_tps_{name}", f"decode, {what}", answer["decode_tokens_per_s"], "tokens/s")

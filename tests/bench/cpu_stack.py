@@ -69,13 +69,13 @@ class Stack:
         self.state, self.model = state, model
         self.arena_bytes = None  # of the daemons that run
 
-    def need(self, arena_bytes, restart=False):
+    def need(self, arena_bytes, restart=False, worker_flags=""):
         """Has them run with an arena of that size. restart: with nothing in RAM. Whether they were started now."""
         if self.arena_bytes == arena_bytes and not restart:
             return False
         self.stop()
         self._stack("start", HGA_KV_STORE_FLAGS=f"--arena_bytes {arena_bytes}",
-                    HGA_GPU_WORKER_FLAGS="--dense_prefill_tokens 0")
+                    HGA_GPU_WORKER_FLAGS=f"--dense_prefill_tokens 0 {worker_flags}")
         self.arena_bytes = arena_bytes
         return True
 
