@@ -80,6 +80,7 @@ absl::Status CpuBackend::LoadLayers(const ModelWeights& weights) {
   }
   // Only rows that want logits get there: never enough of them for GEMM to pay.
   HGA_ASSIGN_OR_RETURN(output_, Linear::Create(context, {weights.output}, false));
+  onednn_ = packed > 0;
   LogInfo("cpu backend", {{"threads", workers_->threads()}, {"packed_bytes", packed}});
   return absl::OkStatus();
 }
@@ -108,7 +109,7 @@ void CpuBackend::FinishHeads(const Layer& w, const Rope& rope, float* row) const
 
 absl::Status CpuBackend::Begin(absl::Span<const BatchRow> rows) {
   HGA_RETURN_IF_ERROR(CheckRows(rows, max_rows_, config_));
-  workers_->BeginStep(rows.size() <= kGemvRowsMax);
+  workers_->BeginStep(onednn_ && rows.size() > kGemvRowsMax);
   rows_.assign(rows.begin(), rows.end());
   positions_.clear();
   for (const BatchRow& row : rows) positions_.push_back(row.position);

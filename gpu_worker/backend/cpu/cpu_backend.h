@@ -61,6 +61,7 @@ class CpuBackend : public Backend {
   std::vector<Layer> layers_;
   std::vector<float> output_norm_;
   Linear output_;
+  bool onednn_ = false;  // some weights are multiplied by it
 
   // Step thread only. Buffers of max_rows rows, reused.
   std::vector<Rope> ropes_;  // [rows], of their positions

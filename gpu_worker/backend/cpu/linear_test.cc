@@ -48,7 +48,7 @@ class LinearTest : public testing::TestWithParam<TensorType> {
  protected:
   std::vector<float> Apply(const Parts& parts, const std::vector<float>& x, bool gemm) {
     const auto rows = static_cast<uint32_t>(x.size() / kCols);
-    workers_.BeginStep(rows <= kGemvRowsMax);
+    workers_.BeginStep(rows > kGemvRowsMax);
     auto linear = Linear::Create(std::make_shared<LinearContext>(&workers_), parts.views, gemm);
     EXPECT_TRUE(linear.ok()) << linear.status();
     EXPECT_EQ(linear->outputs(), parts.plain.size());

@@ -9,14 +9,14 @@ constexpr uint32_t kFewRows = 8;
 
 }  // namespace
 
-void Workers::BeginStep(bool decode) {
-  decode_ = decode;
+void Workers::BeginStep(bool with_onednn) {
+  with_onednn_ = with_onednn;
   // OpenMP keeps the number for each calling thread: the step's need not be the one that created the backend.
   omp_set_num_threads(static_cast<int>(threads()));
 }
 
 void Workers::Run(uint32_t count, Work work) {
-  if (decode_) {
+  if (!with_onednn_) {
     helpers_.Run(count, work);
     return;
   }

@@ -1,6 +1,6 @@
-// The threads of the CPU backend. A prefill step runs on OpenMP's team, which oneDNN shares, so that nothing is
-// oversubscribed. A decode step is made of hundreds of parts of some 50 us each, between which the router, gRPC and the
-// client want a core too: it runs on helpers.
+// The threads of the CPU backend. A step is made of hundreds of parts, between which router, gRPC and client want
+// a core too: it runs on helpers. Only a step that calls oneDNN runs on OpenMP's team, which both share, so that nothing
+// is oversubscribed; that team waits for its slowest thread after each part, and polls for milliseconds meanwhile.
 #ifndef HGA_GPU_WORKER_BACKEND_CPU_WORKERS_H_
 #define HGA_GPU_WORKER_BACKEND_CPU_WORKERS_H_
 
@@ -19,7 +19,7 @@ class Workers {
 
   uint32_t threads() const { return helpers_.threads(); }
   // Which team the calls of the calling thread's step go to.
-  void BeginStep(bool decode);
+  void BeginStep(bool with_onednn);
   // As Helpers::Run.
   void Run(uint32_t count, Work work);
   // The same for the rows of a batch, by the caller alone if they are too few to be worth sharing out.
@@ -27,7 +27,7 @@ class Workers {
 
  private:
   Helpers helpers_;
-  bool decode_ = false;
+  bool with_onednn_ = false;
 };
 
 }  // namespace hga

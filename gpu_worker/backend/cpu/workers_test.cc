@@ -38,7 +38,7 @@ TEST_P(WorkersTest, AJobSeesWhatTheOneBeforeItWrote) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Teams, WorkersTest, testing::Bool(),
-                         [](const auto& info) { return info.param ? "Decode" : "Prefill"; });
+                         [](const auto& info) { return info.param ? "OpenMP" : "Helpers"; });
 
 }  // namespace
 }  // namespace hga
