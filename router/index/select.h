@@ -10,40 +10,17 @@
 #ifndef HGA_ROUTER_INDEX_SELECT_H_
 #define HGA_ROUTER_INDEX_SELECT_H_
 
-#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "common/base/helpers.h"
 #include "common/kv/route_message.h"
+#include "router/index/head_scorer.h"
+#include "router/index/select_options.h"
 #include "router/index/sequence_index.h"
-#include "router/index/sketch_score.h"
 
 namespace hga {
-
-// Chunks that the first level keeps: enough for `overprovision` times the budget, and never fewer than `scan_chunks`.
-// The first level is far coarser than the second: what it drops, nothing brings back.
-struct SelectOptions {
-  uint32_t overprovision = 4;
-  uint32_t scan_chunks = 256;
-  Pooling pooling = Pooling::kMeanSoftmax;
-};
-
-// Where the time of selecting goes, of all threads; counts up.
-struct SelectTimes {
-  std::chrono::nanoseconds prepare{0};  // queries to floats and tables
-  std::chrono::nanoseconds coarse{0};   // scoring and choosing chunks
-  std::chrono::nanoseconds fine{0};     // scoring what is in them
-  std::chrono::nanoseconds pick{0};     // taking the best until the budget is reached
-
-  SelectTimes& operator+=(const SelectTimes& other) {
-    prepare += other.prepare;
-    coarse += other.coarse;
-    fine += other.fine;
-    pick += other.pick;
-    return *this;
-  }
-};
 
 // Work space, kept between calls so that a call allocates nothing once it has grown. One call at a time.
 struct SelectScratch {
@@ -54,27 +31,20 @@ struct SelectScratch {
     uint32_t units = 0;
     uint32_t held = 0;             // keys taken
   };
-  // Of a thread that scores one KV head.
-  struct Scorer {
-    std::vector<float> queries_of_head;  // [query heads of a KV head][head_dim]
-    std::vector<float> weights;          // of units' vectors, [query heads][vectors][head_dim]
-    SketchTables tables;
-    std::vector<float> per_chunk;        // [query heads of a KV head] attended
-    std::vector<float> scores;           // [query heads][stride]
-    std::vector<float> pooled;           // [stride], of chunks
-    std::vector<int32_t> work;           // of CutTop
-    std::vector<uint64_t> masks;         // of TakeTop
-    SelectTimes times;
-    // The token and KV head at hand.
-    ScoreQueries queries;
-    const float* attended = nullptr;     // nullptr: nothing
+  // Units of one token and KV head that may be among the best, in order.
+  struct Found {
+    std::vector<float> shares;
+    std::vector<uint32_t> units;   // relative to the range
   };
   std::vector<Head> heads;
-  std::vector<Scorer> scorers;       // [threads]
-  std::vector<float> shares;         // of all heads' units, [kv_heads][part]
+  std::vector<HeadScratch> scorers;  // [threads]
+  std::vector<float> shares;         // of all heads' units, [kv_heads][part]; of some tokens' units, [threads][tokens][row]
   std::vector<float> coarse;         // [all query heads][stride], of chunks
   std::vector<float> left;           // [stride] keys of chunks that are not taken
   std::vector<float> best;           // of CutToShare
+  std::vector<Found> found;          // [kv_heads][tokens]
+  Found candidates;                  // of one token, of all KV heads
+  std::vector<uint32_t> ends;        // [kv_heads] of its candidates
   SelectTimes times;                 // of all threads
 };
 

@@ -273,6 +273,38 @@ TEST(SelectTest, QueriesThatAreNotFiniteStayWithinTheBudget) {
   }
 }
 
+// Where what is missed is asked for, each token of a block is selected by itself.
+TEST(SelectTest, TokensThatAreSelectedTogetherGetWhatEachGetsAlone) {
+  for (const uint32_t queries_per_kv_head : {1, 2, 3, 8}) {
+    const KvGeometry g = SmallGeometry(queries_per_kv_head, 24, 3);
+    const auto index = MakeIndex(g, "sketch", 131);
+    for (const float least_share : {0.0f, 0.0005f}) {
+      MadeUpQueries q(g, 37, 144, 130, 0, queries_per_kv_head);
+      q.Share(g, least_share, 1, 7);
+      const size_t of_token = q.queries.size() / 37;
+      for (uint32_t t = 0; t < 37; ++t) {
+        q.budgets[t] = t == 20 ? 16 : 300 + 5 * t;
+        // Some tokens have far larger shares to give than those before them, some far smaller ones.
+        for (size_t i = t * of_token; i < (t + 1) * of_token; ++i) {
+          q.queries[i] = ToBf16(ToFloat(q.queries[i]) * static_cast<float>(t % 5));
+        }
+        if (t == 30) q.budgets[t] = kEverything;
+      }
+      for (const SelectOptions& options : {SelectOptions(), SelectOptions{1, 0}, SelectOptions{4, 0, Pooling::kSumLogits}}) {
+        const auto together = RunSelect(*index, 1, q.block, options);
+        RouteBlock block = q.block;
+        block.residual = true;
+        SelectScratch scratch;
+        std::vector<HeadSelection> alone(g.kv_heads);
+        std::vector<float> missed(37 * size_t{g.query_heads});
+        Select(*index, 1, block, options, &scratch, alone.data(), missed.data());
+        EXPECT_EQ(together, alone);
+        EXPECT_GT(KeysSeen(together[0], 29).size(), KeysSeen(together[0], 1).size());
+      }
+    }
+  }
+}
+
 // A key that a query is made for is found among 8K others, however the coarse level is bounded.
 TEST(SelectTest, SketchFindsTheKeyThatStandsOut) {
   const KvGeometry g = SmallGeometry(2, 64, 1);

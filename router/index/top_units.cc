@@ -111,12 +111,11 @@ void CompareSimd(const float* scores, uint32_t blocks, uint32_t width, float sco
   const hn::CappedTag<float, 16> d;
   const uint32_t lanes = hn::Lanes(d);
   const auto cut = hn::Set(d, score);
-  const auto bits = [&](auto mask) {
+  const auto bits = [&](auto mask) -> uint64_t {
     uint8_t bytes[8] = {};
-    uint64_t out = 0;
     hn::StoreMaskBits(d, mask, bytes);
-    std::memcpy(&out, bytes, sizeof(out));
-    return out;
+    // Not as one number: a load that is wider than the store before it waits for that.
+    return lanes <= 8 ? bytes[0] : bytes[0] | bytes[1] << 8;
   };
   for (uint32_t b = 0; b < blocks; ++b, scores += width) {
     above[b] = equal[b] = 0;

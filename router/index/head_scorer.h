@@ -1,0 +1,81 @@
+// Scores what one KV head's queries make of a block's history: first its chunks, then the units in those that are kept.
+// Part of Select.
+#ifndef HGA_ROUTER_INDEX_HEAD_SCORER_H_
+#define HGA_ROUTER_INDEX_HEAD_SCORER_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "common/kv/route_message.h"
+#include "router/index/select_options.h"
+#include "router/index/sequence_index.h"
+#include "router/index/sketch_score.h"
+
+namespace hga {
+
+// Work space of one thread, and the queries it has at hand.
+struct HeadScratch {
+  std::vector<float> queries_of_head;  // [rows][query heads of a KV head][head_dim]
+  std::vector<float> weights;          // of units' vectors, [rows * query heads][vectors][head_dim]
+  SketchTables tables;
+  std::vector<float> per_chunk;        // [query heads of a KV head] attended
+  std::vector<float> coarse;           // [rows * query heads][stride], of chunks, where `coarse_scores` points to it
+  std::vector<float> scores;           // [rows * query heads, or some of them][stride]
+  std::vector<float> pooled;           // [stride], of chunks
+  std::vector<int32_t> work;           // of CutTop
+  std::vector<uint64_t> masks;         // of TakeTop
+  SelectTimes times;
+
+  uint32_t token = 0, kv_head = 0;     // the first row's token
+  ScoreQueries queries;                // of all rows, one after the other
+  float* coarse_scores = nullptr;      // [rows * query heads][stride]
+};
+
+// One call of Select. Constant after construction: any threads, each with its own scratch.
+class HeadScorer {
+ public:
+  HeadScorer(const SequenceIndex& index, uint32_t layer, const RouteBlock& block, const SelectOptions& options);
+
+  uint32_t first_chunk() const { return first_chunk_; }
+  uint32_t chunks() const { return chunks_; }  // of the range
+  uint32_t unit_tokens() const { return unit_tokens_; }
+  uint32_t units_per_chunk() const { return units_per_chunk_; }
+  // Floats of a row of coarse scores, and of one of the units' of so many chunks.
+  size_t coarse_stride() const;
+  size_t fine_stride(size_t chunks) const;
+  // Tokens that are scored together with less work than one by one, if all chunks are kept.
+  uint32_t rows_at_once() const;
+  // Chunks that the first level keeps.
+  uint32_t kept_chunks(uint32_t budget) const;
+
+  // The queries of `rows` tokens from `token` on. coarse: their coarse scores' place; nullptr: in the scratch.
+  void Load(uint32_t token, uint32_t rows, uint32_t kv_head, float* coarse, HeadScratch* s) const;
+  void ScoreCoarse(HeadScratch* s) const;
+  // Fills `chunks`, ascending and relative to the range, with the best `wanted`; coarse scores as well, where the second
+  // level needs them or `coarse` says so. Of one row, or for wanted >= chunks().
+  void ChooseChunks(uint32_t wanted, bool coarse, HeadScratch* s, std::vector<uint32_t>* chunks) const;
+  // shares[row * row_stride + i]: the share of unit i of `chunks`.
+  void ScoreFine(const std::vector<uint32_t>& chunks, HeadScratch* s, float* shares, size_t row_stride) const;
+
+ private:
+  const float* Attended(const HeadScratch& s, uint32_t row) const;
+  void ScoreUnitsOf(const std::vector<uint32_t>& chunks, uint32_t first, uint32_t some, size_t stride, HeadScratch* s) const;
+  void Prefetch(uint32_t kv_head, uint32_t chunk) const;
+  void ScoreChunks(const HeadScratch& s, uint32_t begin, uint32_t count, uint32_t first, uint32_t some, float* scores,
+                   size_t stride) const;
+
+  const SequenceIndex& index_;
+  const KvGeometry& g_;
+  const uint32_t layer_;
+  const RouteBlock& block_;
+  const SelectOptions& options_;
+  const uint32_t first_chunk_, chunks_;
+  const uint32_t unit_tokens_, units_per_chunk_;
+  const uint32_t skipped_units_;  // of the first chunk, before first_key
+  const UnitLayout coarse_layout_, fine_layout_;
+  const size_t fine_bytes_;       // of a chunk
+};
+
+}  // namespace hga
+
+#endif  // HGA_ROUTER_INDEX_HEAD_SCORER_H_
