@@ -264,7 +264,11 @@ HWY_INLINE void Tile(const Panel& panel, const RoundedRows& x, uint32_t row, uin
 #pragma GCC unroll 16
     for (uint32_t p = 0; p < kPairs; ++p) {
       const int32_t* at = w + p * width;
-      const auto w0 = hn::BitCast(d16, hn::Load(d32, at)), w1 = hn::BitCast(d16, hn::Load(d32, at + n));
+      auto w0 = hn::BitCast(d16, hn::Load(d32, at)), w1 = hn::BitCast(d16, hn::Load(d32, at + n));
+#if HWY_ARCH_X86
+      // gcc would load them again for each row, and loads would be what it waits for.
+      asm("" : "+v"(w0.raw), "+v"(w1.raw));
+#endif
       for (int r = 0; r < R; ++r) {
         int32_t pair;
         std::memcpy(&pair, values[r] + 2 * p, sizeof(pair));
