@@ -51,9 +51,8 @@ CpuAttention::CpuAttention(const KvGeometry& geometry, uint32_t max_rows, Worker
   value_count_.resize(size_t{max_rows} * geometry.kv_heads);
   scratch_.resize(workers->threads());
   for (Scratch& s : scratch_) {
-    s.keys.resize(size_t{head_pad_} * kTileKeys);
+    s.keys.resize(size_t{geometry.head_dim} * kTileKeys);
     s.values.resize(size_t{head_pad_} * kTileKeys);
-    s.row.resize(head_pad_);
     s.scores.resize(kTileQueries * kTileKeys);
     s.sum.resize(head_pad_);
   }
@@ -188,9 +187,20 @@ void CpuAttention::AttendRuns(const Task& task, Scratch* scratch) {
   const bool in_place = task.block->rows == 1;
   Tile next = TileAt(runs, task.first_run, task.end_run);
   uint32_t turn = 0;
+  BlockQueries queries;
   if (in_place) {
     FindRows(next, &scratch->rows[turn]);
     for (uint32_t j = 0; j < next.keys; ++j) PrefetchRows(scratch->rows[turn].k[j], 1);
+  } else {
+    queries.count = task.block->rows * geometry_.queries_per_kv_head();
+    PackQueries(&q_[StateIndex(task.kv_head, task.block->first_row) * head_pad_], queries.count, geometry_.head_dim,
+                head_pad_, &scratch->packed);
+    queries.packed = scratch->packed.data();
+    queries.m = task.m;
+    queries.l = task.l;
+    queries.o = task.o;
+    queries.head_dim = geometry_.head_dim;
+    queries.head_pad = head_pad_;
   }
   for (size_t i = task.first_run; i < task.end_run;) {
     const Tile tile = next;
@@ -202,7 +212,7 @@ void CpuAttention::AttendRuns(const Task& task, Scratch* scratch) {
       turn = 1 - turn;
     } else {
       Prefetch(next);
-      AttendTile(task, tile, scratch);
+      AttendTile(task, tile, queries, scratch);
     }
   }
 }
@@ -218,15 +228,19 @@ void CpuAttention::FindRows(const Tile& tile, TileRows* rows) const {
   }
 }
 
-void CpuAttention::LoadTile(const Tile& tile, Scratch* s) const {
-  const uint32_t d = geometry_.head_dim;
+void CpuAttention::LoadTile(const Task& task, const Tile& tile, Scratch* s) const {
+  const uint32_t d = geometry_.head_dim, per_head = geometry_.queries_per_kv_head();
+  const uint32_t* const positions = positions_ + task.block->first_row;
   uint32_t key = 0;
   for (uint32_t r = 0; r < tile.run_count; ++r) {
     const KvRun& run = tile.runs[r];
+    Bf16ToFloats(run.k, size_t{run.tokens} * d, &s->keys[size_t{key} * d]);
+    if (d == head_pad_) Bf16ToFloats(run.v, size_t{run.tokens} * d, &s->values[size_t{key} * d]);
     for (uint32_t j = 0; j < run.tokens; ++j, ++key) {
-      Bf16ToFloats(run.k + size_t{j} * d, d, s->row.data());
-      for (uint32_t i = 0; i < d; ++i) s->keys[size_t{i} * kTileKeys + key] = s->row[i];
-      Bf16ToFloats(run.v + size_t{j} * d, d, &s->values[size_t{key} * head_pad_]);
+      if (d != head_pad_) Bf16ToFloats(run.v + size_t{j} * d, d, &s->values[size_t{key} * head_pad_]);
+      // Rows ascend by position.
+      const uint32_t* const sees = std::lower_bound(positions, positions + task.block->rows, run.position + j);
+      s->first[key] = std::max<uint32_t>(run.first_row, static_cast<uint32_t>(sees - positions)) * per_head;
     }
   }
 }
@@ -265,28 +279,18 @@ void CpuAttention::AddValues(const Task& task, const Tile& tile, const SumOf& su
   }
 }
 
-void CpuAttention::AttendTile(const Task& task, const Tile& tile, Scratch* s) {
-  constexpr float kForget = 0;
-  LoadTile(tile, s);
+void CpuAttention::AttendTile(const Task& task, const Tile& tile, const BlockQueries& queries, Scratch* s) {
+  LoadTile(task, tile, s);
   if (task.value_sum != nullptr) {
     AddValues(task, tile, [&](const float* weights) {
-      TileValues(weights, &kForget, 1, s->values.data(), tile.keys, head_pad_, s->sum.data());
+      std::fill(s->sum.begin(), s->sum.end(), 0.0f);
+      for (uint32_t key = 0; key < tile.keys; ++key) {
+        const float* values = &s->values[size_t{key} * head_pad_];
+        for (uint32_t i = 0; weights[key] != 0 && i < head_pad_; ++i) s->sum[i] += values[i];
+      }
     }, s);
   }
-  const uint32_t per_head = geometry_.queries_per_kv_head(), queries = task.block->rows * per_head;
-  const float* q_rows = &q_[StateIndex(task.kv_head, task.block->first_row) * head_pad_];
-  for (uint32_t i = 0; i < queries; i += kTileQueries) {
-    const uint32_t count = std::min(kTileQueries, queries - i);
-    TileScores(q_rows + size_t{i} * head_pad_, count, s->keys.data(), head_pad_, s->scores.data());
-    float keep[kTileQueries];
-    for (uint32_t q = 0; q < count; ++q) {
-      const uint32_t row = (i + q) / per_head;
-      float* scores = &s->scores[q * kTileKeys];
-      Mask(tile, row, positions_[task.block->first_row + row], scores);
-      keep[q] = TileSoftmax(scores, tile.keys, task.m + i + q, task.l + i + q);
-    }
-    TileValues(s->scores.data(), keep, count, s->values.data(), tile.keys, head_pad_, task.o + size_t{i} * head_pad_);
-  }
+  AttendBlock(queries, {tile.keys, s->keys.data(), s->values.data(), s->first}, &s->weights);
 }
 
 // Rows lie scattered over the arena. They are asked for a few at a time while others are computed: the tile's values

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "gpu_worker/backend/backend.h"
+#include "gpu_worker/backend/cpu/block_attention.h"
 #include "gpu_worker/backend/cpu/kernels.h"
 #include "gpu_worker/backend/cpu/workers.h"
 
@@ -37,11 +38,13 @@ class CpuAttention {
     const bf16* v[kTileKeys];
   };
   struct Scratch {
-    std::vector<float> keys;     // [head_pad][kTileKeys], transposed
-    std::vector<float> values;   // [kTileKeys][head_pad]
-    std::vector<float> row;      // [head_pad]
+    std::vector<float> keys;     // [kTileKeys][head_dim]
+    std::vector<float> values;   // [kTileKeys][head_pad], zero behind head_dim
+    std::vector<float> packed;   // a block's queries
+    std::vector<float> weights;  // of a panel of them
     std::vector<float> scores;   // [kTileQueries][kTileKeys]
     std::vector<float> sum;      // [head_pad] of a tile's values
+    uint32_t first[kTileKeys];   // queries of a block that see a key of the tile
     TileRows rows[2];            // of this tile and the next
   };
   struct Tile;
@@ -65,9 +68,9 @@ class CpuAttention {
   void PrefetchRows(const bf16* first, uint32_t count) const;
   void FindRows(const Tile& tile, TileRows* rows) const;
   void AttendRuns(const Task& task, Scratch* scratch);
-  void AttendTile(const Task& task, const Tile& tile, Scratch* scratch);
+  void AttendTile(const Task& task, const Tile& tile, const BlockQueries& queries, Scratch* scratch);
   void AttendTileInPlace(const Task& task, const Tile& tile, const TileRows& rows, const TileRows& next, Scratch* scratch);
-  void LoadTile(const Tile& tile, Scratch* scratch) const;
+  void LoadTile(const Task& task, const Tile& tile, Scratch* scratch) const;
   // Adds the values that the rows see to their sums. sum_of(weights): scratch->sum = weighted sum of the tile's values.
   template <typename SumOf>
   void AddValues(const Task& task, const Tile& tile, const SumOf& sum_of, Scratch* scratch) const;

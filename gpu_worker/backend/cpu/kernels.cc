@@ -124,43 +124,6 @@ void SiluMultiplyT(const float* gate, const float* up, size_t count, float* out)
   for (; i < count; ++i) out[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
 }
 
-// Vectors of a tile's row at a time: with four queries each, as many accumulators as there are registers for.
-constexpr int kTileVectors = HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3 ? 2 : 4;
-
-// Q queries against some vectors of keys at a time: no horizontal sums.
-template <int Q>
-HWY_INLINE void Scores(const float* queries, const float* keys, uint32_t head_pad, float* scores) {
-  const F df;
-  const size_t n = hn::Lanes(df);
-  for (size_t key = 0; key < kTileKeys; key += kTileVectors * n) {
-    VF acc[Q][kTileVectors];
-    for (int q = 0; q < Q; ++q) {
-      for (int v = 0; v < kTileVectors; ++v) acc[q][v] = hn::Zero(df);
-    }
-    for (uint32_t d = 0; d < head_pad; ++d) {
-      const float* row = keys + size_t{d} * kTileKeys + key;
-      VF k[kTileVectors];
-      for (int v = 0; v < kTileVectors; ++v) k[v] = hn::LoadU(df, row + v * n);
-      for (int q = 0; q < Q; ++q) {
-        const VF x = hn::Set(df, queries[size_t{static_cast<uint32_t>(q)} * head_pad + d]);
-        for (int v = 0; v < kTileVectors; ++v) acc[q][v] = hn::MulAdd(x, k[v], acc[q][v]);
-      }
-    }
-    for (int q = 0; q < Q; ++q) {
-      for (int v = 0; v < kTileVectors; ++v) hn::StoreU(acc[q][v], df, scores + q * kTileKeys + key + v * n);
-    }
-  }
-}
-
-void TileScoresT(const float* queries, uint32_t count, const float* keys, uint32_t head_pad, float* scores) {
-  switch (count) {
-    case 1: return Scores<1>(queries, keys, head_pad, scores);
-    case 2: return Scores<2>(queries, keys, head_pad, scores);
-    case 3: return Scores<3>(queries, keys, head_pad, scores);
-    default: return Scores<4>(queries, keys, head_pad, scores);
-  }
-}
-
 float TileSoftmaxT(float* scores, uint32_t keys, float* m, float* l) {
   const F df;
   const size_t n = hn::Lanes(df);
@@ -187,42 +150,6 @@ float TileSoftmaxT(float* scores, uint32_t keys, float* m, float* l) {
   *l = *l * keep + hn::GetLane(hn::SumOfLanes(df, sum));
   *m = new_m;
   return keep;
-}
-
-template <int Q>
-HWY_INLINE void Values(const float* weights, const float* keep, const float* values, uint32_t keys, uint32_t head_pad,
-                       float* o) {
-  const F df;
-  const size_t n = hn::Lanes(df);
-  for (uint32_t d = 0; d < head_pad; d += kTileVectors * n) {
-    VF acc[Q][kTileVectors];
-    for (int q = 0; q < Q; ++q) {
-      const VF k = hn::Set(df, keep[q]);
-      for (int v = 0; v < kTileVectors; ++v) acc[q][v] = hn::Mul(k, hn::LoadU(df, o + size_t(q) * head_pad + d + v * n));
-    }
-    for (uint32_t j = 0; j < keys; ++j) {
-      const float* row = values + size_t{j} * head_pad + d;
-      VF value[kTileVectors];
-      for (int v = 0; v < kTileVectors; ++v) value[v] = hn::LoadU(df, row + v * n);
-      for (int q = 0; q < Q; ++q) {
-        const VF p = hn::Set(df, weights[q * kTileKeys + j]);
-        for (int v = 0; v < kTileVectors; ++v) acc[q][v] = hn::MulAdd(p, value[v], acc[q][v]);
-      }
-    }
-    for (int q = 0; q < Q; ++q) {
-      for (int v = 0; v < kTileVectors; ++v) hn::StoreU(acc[q][v], df, o + size_t(q) * head_pad + d + v * n);
-    }
-  }
-}
-
-void TileValuesT(const float* weights, const float* keep, uint32_t count, const float* values, uint32_t keys,
-                 uint32_t head_pad, float* o) {
-  switch (count) {
-    case 1: return Values<1>(weights, keep, values, keys, head_pad, o);
-    case 2: return Values<2>(weights, keep, values, keys, head_pad, o);
-    case 3: return Values<3>(weights, keep, values, keys, head_pad, o);
-    default: return Values<4>(weights, keep, values, keys, head_pad, o);
-  }
 }
 
 template <class D>
@@ -346,9 +273,7 @@ HWY_EXPORT(DotRowsT);
 HWY_EXPORT(FloatsToBf16T);
 HWY_EXPORT(Bf16ToFloatsT);
 HWY_EXPORT(SiluMultiplyT);
-HWY_EXPORT(TileScoresT);
 HWY_EXPORT(TileSoftmaxT);
-HWY_EXPORT(TileValuesT);
 HWY_EXPORT(RowScoresT);
 HWY_EXPORT(RowValuesT);
 
@@ -367,15 +292,8 @@ void Bf16ToFloats(const bf16* in, size_t count, float* out) { HWY_DYNAMIC_DISPAT
 void SiluMultiply(const float* gate, const float* up, size_t count, float* out) {
   HWY_DYNAMIC_DISPATCH(SiluMultiplyT)(gate, up, count, out);
 }
-void TileScores(const float* queries, uint32_t count, const float* keys_transposed, uint32_t head_pad, float* scores) {
-  HWY_DYNAMIC_DISPATCH(TileScoresT)(queries, count, keys_transposed, head_pad, scores);
-}
 float TileSoftmax(float* scores, uint32_t keys, float* m, float* l) {
   return HWY_DYNAMIC_DISPATCH(TileSoftmaxT)(scores, keys, m, l);
-}
-void TileValues(const float* weights, const float* keep, uint32_t count, const float* values, uint32_t keys,
-                uint32_t head_pad, float* o) {
-  HWY_DYNAMIC_DISPATCH(TileValuesT)(weights, keep, count, values, keys, head_pad, o);
 }
 void RowScores(const float* queries, uint32_t count, const bf16* const* k, uint32_t tokens, uint32_t head_dim,
                uint32_t head_pad, float* scores) {

@@ -32,24 +32,17 @@ void Bf16ToFloats(const bf16* in, size_t count, float* out);
 // out[i] = silu(gate[i]) * up[i]
 void SiluMultiply(const float* gate, const float* up, size_t count, float* out);
 
-// scores[q][key] = queries[q] . keys, keys transposed: [head_pad][kTileKeys]. queries: `count` <= kTileQueries rows,
-// stride head_pad. scores: [count][kTileKeys].
-void TileScores(const float* queries, uint32_t count, const float* keys_transposed, uint32_t head_pad, float* scores);
-
 // One step of the online softmax of one query: scores (already scaled and masked with -inf) become weights; returns by
 // how much the old state must be multiplied. m, l: the query's maximum and sum so far.
 float TileSoftmax(float* scores, uint32_t keys, float* m, float* l);
 
-// o[q] = o[q] * keep[q] + sum over keys of weights[q][key] * values[key]. values: [keys][head_pad]; o stride head_pad.
-void TileValues(const float* weights, const float* keep, uint32_t count, const float* values, uint32_t keys,
-                uint32_t head_pad, float* o);
-
 // Decode: few queries, so K and V are read where they lie, row by row, and never copied or transposed.
-// scores[q][j] = queries[q] . k[j] for j < tokens. k: [tokens] rows of [head_dim]; queries, scores as for TileScores.
+// scores[q][j] = queries[q] . k[j] for j < tokens. k: [tokens] rows of [head_dim]; queries: `count` <= kTileQueries rows,
+// stride head_pad; scores: [count][kTileKeys].
 void RowScores(const float* queries, uint32_t count, const bf16* const* k, uint32_t tokens, uint32_t head_dim,
                uint32_t head_pad, float* scores);
-// o[q] = o[q] * keep[q] + sum over j of weights[q][j] * v[j]. v: [tokens] rows of [head_dim]; weights, o as for
-// TileValues.
+// o[q] = o[q] * keep[q] + sum over j of weights[q][j] * v[j]. v: [tokens] rows of [head_dim]; weights: [count][kTileKeys]; o:
+// stride head_pad.
 void RowValues(const float* weights, const float* keep, uint32_t count, const bf16* const* v, uint32_t tokens,
                uint32_t head_dim, uint32_t head_pad, float* o);
 
