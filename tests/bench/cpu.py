@@ -30,7 +30,7 @@ KV_BYTES_PER_TOKEN = 28 * 8 * 128 * 2 * 2
 CHARACTERS_PER_TOKEN = 3.78
 CHUNK = 64  # tokens of a block
 DECODE_TOKENS = 48
-QUARTER_TOKENS = 24  # few: flat attention reads half of the blocks
+QUARTER_TOKENS = 16  # few: flat attention reads half of the blocks
 ROUNDS = 3
 SHARE, LEAST_KEYS, ALWAYS_KEYS = 0.03, 491, 80  # of the context; the last: window and sinks
 ATTENDED = "  keys attended of those of dense attention"
@@ -109,7 +109,7 @@ class Benchmark:
             parts += [(f"fill_{name_of(d)}", 60 + d // 200, lambda d=d, s=s: self.fill(s, d))
                       for s, d in ((self.depths[-2], self.depths[-1]), (self.depths[-1], self.filled))]
         parts += [(f"round_{i}", 240, lambda i=i: self.round(i)) for i in range(self.rounds)]
-        parts += [("disk", 120, self.disk), ("quarter", 150, self.quarter), ("smol", 240, self.real_model)]
+        parts += [("disk", 120, self.disk), ("quarter", 240, self.quarter), ("smol", 240, self.real_model)]
         return parts + ([("peer_curve", 120 + self.peers[-1] // 16, self.peer_curve)] if self.peers else [])
 
     def add(self, *arguments):
@@ -220,14 +220,24 @@ class Benchmark:
 
     def quarter(self):
         depth = self.depths[-1]
-        self.stack.need(depth * KV_BYTES_PER_TOKEN // 4, restart=True)
-        answer = self.stack.ask(f"d{depth}", QUARTER_TOKENS, *attention(depth))
-        self.add(f"decode_tps_{name_of(depth)}_quarter", "decode, arena for a quarter of the K/V",
-                 answer["decode_tokens_per_s"], "tokens/s")
+        whole, at = depth * KV_BYTES_PER_TOKEN, name_of(depth)
+        for arena, tokens, flags, name, what in (
+                (2 * whole, QUARTER_TOKENS, "", "all", "all K/V in RAM"),
+                (whole // 4, 8, "--key_cache 0", "blocks", "arena for a quarter of the K/V, no key cache"),
+                (whole // 4, QUARTER_TOKENS, "", "quarter", "arena for a quarter, key cache of default size")):
+            self.stack.need(arena, restart=True, worker_flags=flags)
+            self.stack.ask(f"d{depth}", 4, *attention(depth))  # from disk, and to where a longer answer would be
+            answer = self.stack.ask(f"d{depth}", tokens, *attention(depth))
+            self.add(f"decode_tps_{at}_{name}", f"decode, {what}", answer["decode_tokens_per_s"], "tokens/s")
+            self.show_blocks(f"{name}_{at}", answer, tokens)
+            self.add(f"{name}_{at}_worker_extra_bytes", "  memory of the worker beyond the weights",
+                     self.stack.worker_bytes() - os.path.getsize(SYNTHETIC), "bytes")
         self.add("quarter_slots", "  blocks that the arena has room for", depth // CHUNK * 28 // 4, "blocks")
-        self.show_blocks("quarter", answer, QUARTER_TOKENS)
-        self.add("quarter_worker_extra_bytes", "  memory of the worker beyond the weights, --key_cache as it is",
-                 self.stack.worker_bytes() - os.path.getsize(SYNTHETIC), "bytes")
+        part = self.results.part
+        for name in ("blocks", "quarter"):
+            key = f"decode_{at}_quarter_arena" + ("_no_key_cache" if name == "blocks" else "")
+            self.add(key, "  of the speed with all of it in RAM",
+                     part[f"decode_tps_{at}_{name}"] / part[f"decode_tps_{at}_all"], "")
 
     def real_model(self):
         """Arena for a quarter of a real text's K/V, with a key cache of a quarter and without one; budget and the rest as
@@ -264,8 +274,7 @@ class Benchmark:
         """Ratios of what different parts have found."""
         n, deepest = self.results.numbers(), name_of(self.depths[-1])
         for key, over, under in ((f"resume_ram_vs_prefill", f"resume_ram_ttft_s_{deepest}", f"prefill_s_{deepest}"),
-                                 ("resume_disk_vs_prefill", f"resume_disk_ttft_s_{deepest}", f"prefill_s_{deepest}"),
-                                 (f"decode_{deepest}_quarter_arena", f"decode_tps_{deepest}_quarter", f"decode_tps_{deepest}")):
+                                 ("resume_disk_vs_prefill", f"resume_disk_ttft_s_{deepest}", f"prefill_s_{deepest}")):
             if over in n and under in n:
                 n[key] = n[over] / n[under]
         return n
@@ -336,7 +345,7 @@ def main():
         if args.json:
             with open(args.json, "w") as file:
                 json.dump({"commit": args.commit, "command": args.command, "threads": THREADS, **numbers}, file, indent=1)
-    for key in ("resume_ram_vs_prefill", "resume_disk_vs_prefill", f"decode_{name_of(depths[-1])}_quarter_arena"):
+    for key in ("resume_ram_vs_prefill", "resume_disk_vs_prefill"):
         if key in numbers:
             print(f"  {key:<66}{numbers[key]:>12.4g}")
     if args.plot:
