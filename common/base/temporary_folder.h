@@ -12,9 +12,8 @@ namespace hga {
 
 class TemporaryFolder {
  public:
-  TemporaryFolder() {
-    char name[] = "/tmp/hga.XXXXXX";
-    path_ = ::mkdtemp(name) == nullptr ? "" : name;
+  explicit TemporaryFolder(const std::string& parent = "/tmp") : path_(parent + "/hga.XXXXXX") {
+    if (::mkdtemp(path_.data()) == nullptr) path_.clear();
   }
   ~TemporaryFolder() {
     std::error_code ignored;

@@ -11,12 +11,34 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "common/shm/huge_pages.h"
 
 namespace hga {
 namespace {
 
 absl::Status ErrnoStatus(int error, const std::string& what) {
   return absl::ErrnoToStatus(error, what);
+}
+
+// The whole file; MAP_FAILED with errno. Large ones begin at a huge page, without which none of their pages can be one.
+void* MapShared(int fd, size_t bytes) {
+  if (bytes < kHugePage) return ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  const size_t room = bytes + kHugePage;
+  void* reserved = ::mmap(nullptr, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (reserved == MAP_FAILED) return MAP_FAILED;
+  auto* const first = static_cast<uint8_t*>(reserved);
+  const size_t skip = (kHugePage - reinterpret_cast<uintptr_t>(first) % kHugePage) % kHugePage;
+  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE)), end = skip + (bytes + page - 1) / page * page;
+  void* data = ::mmap(first + skip, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+  if (data == MAP_FAILED) {
+    const int error = errno;
+    ::munmap(reserved, room);
+    errno = error;
+    return MAP_FAILED;
+  }
+  if (skip > 0) ::munmap(first, skip);
+  if (end < room) ::munmap(first + end, room - end);
+  return data;
 }
 
 }  // namespace
@@ -44,7 +66,7 @@ absl::StatusOr<MappedFile> MappedFile::Create(const std::string& path, size_t by
     return absl::ResourceExhaustedError(
         absl::StrCat("cannot allocate ", bytes, " bytes for ", path, ": ", std::strerror(error)));
   }
-  void* data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.fd_, 0);
+  void* data = MapShared(file.fd_, bytes);
   if (data == MAP_FAILED) {
     const int error = errno;
     ::unlink(path.c_str());
@@ -68,7 +90,7 @@ absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path, size_t min_
     return absl::FailedPreconditionError(
         absl::StrCat(path, " has ", info.st_size, " bytes, expected at least ", min_bytes));
   }
-  void* data = ::mmap(nullptr, info.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, file.fd_, 0);
+  void* data = MapShared(file.fd_, info.st_size);
   if (data == MAP_FAILED) return ErrnoStatus(errno, absl::StrCat("cannot map ", path));
   file.data_ = static_cast<uint8_t*>(data);
   file.size_ = info.st_size;

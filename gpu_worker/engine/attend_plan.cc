@@ -38,25 +38,28 @@ void AddChunk(const KvGeometry& g, uint32_t chunk, uint32_t tokens, const bf16* 
   }
 }
 
+// Tokens of a chunk with which a group begins.
+uint64_t GroupStarts(const KvGeometry& g) {
+  uint64_t starts = 0;
+  for (uint32_t token = 0; token < g.chunk_tokens; token += g.group_tokens) starts |= uint64_t{1} << token;
+  return starts;
+}
+
 // Adds the runs of consecutive keys of a mask; place(token of the chunk, &run) says where each lies. A run does not
-// cross groups: there K and V are not contiguous.
+// cross groups: there K and V are not contiguous. Keys are mostly single, so each start of a run is gone to directly.
 template <typename Place>
-void AddMask(const KvGeometry& g, const SelectedChunk& selected, const Place& place, std::vector<KvRun>* runs) {
-  const uint64_t one_group = ~uint64_t{0} >> (64 - g.group_tokens);
-  for (uint32_t group = 0; group < g.groups_per_chunk(); ++group) {
-    uint64_t bits = selected.mask >> (group * g.group_tokens) & one_group;
-    while (bits != 0) {
-      const uint32_t first = absl::countr_zero(bits), count = absl::countr_one(bits >> first);
-      const uint32_t token = group * g.group_tokens + first;
-      KvRun run;
-      run.position = selected.chunk * g.chunk_tokens + token;
-      run.tokens = static_cast<uint16_t>(count);
-      run.first_row = static_cast<uint16_t>(selected.first_token);
-      place(token, &run);
-      runs->push_back(run);
-      if (first + count == 64) break;
-      bits &= ~uint64_t{0} << (first + count);
-    }
+void AddMask(const KvGeometry& g, uint64_t group_starts, const SelectedChunk& selected, const Place& place,
+             std::vector<KvRun>* runs) {
+  const uint64_t mask = selected.mask;
+  for (uint64_t starts = mask & (~(mask << 1) | group_starts); starts != 0; starts &= starts - 1) {
+    const uint32_t token = absl::countr_zero(starts);
+    const uint32_t left = absl::countr_zero(group_starts >> token >> 1) + 1;  // to the end of the group
+    KvRun run;
+    run.position = selected.chunk * g.chunk_tokens + token;
+    run.tokens = static_cast<uint16_t>(std::min<uint32_t>(absl::countr_one(mask >> token), left));
+    run.first_row = static_cast<uint16_t>(selected.first_token);
+    place(token, &run);
+    runs->push_back(run);
   }
 }
 
@@ -127,17 +130,23 @@ void PlanRouted(const AttendShape& shape, uint32_t first_row, uint32_t rows,
                 const std::vector<HeadSelection>& selection, const BlockOfChunk& block, QueryBlock* out) {
   Clear(shape, first_row, rows, out);
   const KvGeometry& g = shape.geometry;
+  // As KvGeometry::k_row and v_row, whose divisions would be most of the time: there are thousands of runs.
+  const uint32_t group_tokens = g.group_tokens, head_dim = g.head_dim;
+  const size_t group_elements = 2 * g.run_elements(), k_to_v = g.run_elements();
+  const uint64_t group_starts = GroupStarts(g);
   for (uint32_t head = 0; head < g.kv_heads; ++head) {
     uint32_t chunk = UINT32_MAX;
     const bf16* data = nullptr;
+    const size_t first = g.k_run(head, 0);
     const auto place = [&](uint32_t token, KvRun* run) {
-      run->k = data + g.k_row(head, token);
-      run->v = data + g.v_row(head, token);
+      const uint32_t group = token / group_tokens, in_group = token - group * group_tokens;
+      run->k = data + first + group * group_elements + size_t{in_group} * head_dim;
+      run->v = run->k + k_to_v;
     };
     for (const SelectedChunk& selected : selection[head]) {
       if (selected.first_token >= rows) continue;
       if (selected.chunk != chunk) data = block(chunk = selected.chunk);
-      AddMask(g, selected, place, &out->runs[head]);
+      AddMask(g, group_starts, selected, place, &out->runs[head]);
     }
     SortByRow(rows, &out->runs[head]);
   }
@@ -146,11 +155,12 @@ void PlanRouted(const AttendShape& shape, uint32_t first_row, uint32_t rows,
 void PlanPlaced(const AttendShape& shape, uint32_t first_row, uint32_t rows,
                 const std::vector<HeadSelection>& selection, const PlaceRun& place, QueryBlock* out) {
   Clear(shape, first_row, rows, out);
+  const uint64_t group_starts = GroupStarts(shape.geometry);
   for (uint32_t head = 0; head < shape.geometry.kv_heads; ++head) {
     for (const SelectedChunk& selected : selection[head]) {
       if (selected.first_token >= rows) continue;
       const auto place_here = [&](uint32_t token, KvRun* run) { place(head, selected.chunk, token, run); };
-      AddMask(shape.geometry, selected, place_here, &out->runs[head]);
+      AddMask(shape.geometry, group_starts, selected, place_here, &out->runs[head]);
     }
     SortByRow(rows, &out->runs[head]);
   }

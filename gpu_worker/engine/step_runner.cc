@@ -365,7 +365,7 @@ std::vector<StepRunner::Wanted> StepRunner::FindMissing(uint32_t layer) {
     for (uint32_t chunk : ChunksRead(b, layer)) {
       const bool here = s->blocks.Find(chunk, layer) != nullptr;
       if (!here && b.by_keys && !std::binary_search(lacking.begin(), lacking.end(), chunk)) continue;
-      if (!seen.insert({s, chunk}).second) continue;
+      if (blocks_.size() > 1 && !seen.insert({s, chunk}).second) continue;
       if (!here) {
         missing.push_back({&b, chunk});
       } else {

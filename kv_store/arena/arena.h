@@ -73,6 +73,9 @@ class Arena {
   bool LockedByOther(uint64_t offset) const;
 
   const ArenaShape& shape() const { return shape_; }
+  // The whole file.
+  uint8_t* data() const { return file_.data(); }
+  size_t bytes() const { return file_.size(); }
 
  private:
   Arena(MappedFile file, const ArenaShape& shape) : file_(std::move(file)), shape_(shape) {}

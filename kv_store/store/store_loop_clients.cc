@@ -40,6 +40,7 @@ absl::Status StoreLoop::PrepareArena(const KvGeometry& geometry) {
   RemoveRingsOf(options_.arena_path);
   HGA_RETURN_IF_ERROR(tier_->SetGeometry(geometry));
   arena_ = std::move(arena);
+  huge_pages_ = std::make_unique<HugePages>(arena_->data(), arena_->bytes());
   geometry_ = geometry;
   metrics_.SetArenaBytes(shape.slot_bytes * shape.slot_count);
   store_.SetSlots(geometry, shape.slot_count, [this](uint32_t slot) { return arena_->Slot(slot); });

@@ -3,7 +3,7 @@
 # Builds what it needs, prints a table with units and the machine's limits, writes a flat JSON object of numbers.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-names="path backend linear cpu kv_store disk_unit routing models quality deploy cuda"
+names="path backend attention linear cpu kv_store disk_unit routing models quality deploy cuda"
 
 usage() {
   echo "usage: tests/bench/run.sh NAME [--quick] [--json FILE]"

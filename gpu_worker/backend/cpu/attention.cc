@@ -15,8 +15,6 @@ namespace {
 constexpr uint32_t kPartKeys = 512;
 // Of a cache line.
 constexpr size_t kLineElements = 64 / sizeof(bf16);
-// Rows of K or V that are asked for at a time: as many as a core can wait for at once.
-constexpr uint32_t kRowsAtATime = 16;
 
 // End of the part of a row's runs that begins at `first`.
 size_t PartEnd(const std::vector<KvRun>& runs, size_t first) {
@@ -172,59 +170,33 @@ CpuAttention::Tile CpuAttention::TileAt(const std::vector<KvRun>& runs, size_t i
 
 void CpuAttention::Prefetch(const Tile& tile) const {
   for (uint32_t r = 0; r < tile.run_count; ++r) {
-    PrefetchRows(tile.runs[r].k, tile.runs[r].tokens);
-    PrefetchRows(tile.runs[r].v, tile.runs[r].tokens);
+    const size_t elements = size_t{tile.runs[r].tokens} * geometry_.head_dim;
+    for (const bf16* run : {tile.runs[r].k, tile.runs[r].v}) {
+      for (size_t i = 0; i < elements; i += kLineElements) __builtin_prefetch(run + i);
+    }
   }
-}
-
-void CpuAttention::PrefetchRows(const bf16* first, uint32_t count) const {
-  const size_t elements = size_t{count} * geometry_.head_dim;
-  for (size_t i = 0; i < elements; i += kLineElements) __builtin_prefetch(first + i);
 }
 
 void CpuAttention::AttendRuns(const Task& task, Scratch* scratch) {
+  if (task.block->rows == 1) return AttendInPlace(task, scratch);
   const std::vector<KvRun>& runs = task.block->runs[task.kv_head];
-  const bool in_place = task.block->rows == 1;
   Tile next = TileAt(runs, task.first_run, task.end_run);
-  uint32_t turn = 0;
   BlockQueries queries;
-  if (in_place) {
-    FindRows(next, &scratch->rows[turn]);
-    for (uint32_t j = 0; j < next.keys; ++j) PrefetchRows(scratch->rows[turn].k[j], 1);
-  } else {
-    queries.count = task.block->rows * geometry_.queries_per_kv_head();
-    PackQueries(&q_[StateIndex(task.kv_head, task.block->first_row) * head_pad_], queries.count, geometry_.head_dim,
-                head_pad_, &scratch->packed);
-    queries.packed = scratch->packed.data();
-    queries.m = task.m;
-    queries.l = task.l;
-    queries.o = task.o;
-    queries.head_dim = geometry_.head_dim;
-    queries.head_pad = head_pad_;
-  }
+  queries.count = task.block->rows * geometry_.queries_per_kv_head();
+  PackQueries(&q_[StateIndex(task.kv_head, task.block->first_row) * head_pad_], queries.count, geometry_.head_dim,
+              head_pad_, &scratch->packed);
+  queries.packed = scratch->packed.data();
+  queries.m = task.m;
+  queries.l = task.l;
+  queries.o = task.o;
+  queries.head_dim = geometry_.head_dim;
+  queries.head_pad = head_pad_;
   for (size_t i = task.first_run; i < task.end_run;) {
     const Tile tile = next;
     i += tile.run_count;
     next = TileAt(runs, i, task.end_run);
-    if (in_place) {
-      FindRows(next, &scratch->rows[1 - turn]);
-      AttendTileInPlace(task, tile, scratch->rows[turn], scratch->rows[1 - turn], scratch);
-      turn = 1 - turn;
-    } else {
-      Prefetch(next);
-      AttendTile(task, tile, queries, scratch);
-    }
-  }
-}
-
-void CpuAttention::FindRows(const Tile& tile, TileRows* rows) const {
-  rows->count = 0;
-  for (uint32_t r = 0; r < tile.run_count; ++r) {
-    const KvRun& run = tile.runs[r];
-    for (uint32_t j = 0; j < run.tokens; ++j, ++rows->count) {
-      rows->k[rows->count] = run.k + size_t{j} * geometry_.head_dim;
-      rows->v[rows->count] = run.v + size_t{j} * geometry_.head_dim;
-    }
+    Prefetch(next);
+    AttendTile(task, tile, queries, scratch);
   }
 }
 
@@ -258,8 +230,7 @@ void CpuAttention::Mask(const Tile& tile, uint32_t block_row, uint32_t position,
   }
 }
 
-template <typename SumOf>
-void CpuAttention::AddValues(const Task& task, const Tile& tile, const SumOf& sum_of, Scratch* s) const {
+void CpuAttention::AddValues(const Task& task, const Tile& tile, Scratch* s) const {
   float weights[kTileKeys], count = 0;
   bool whole = false;  // s->sum is of all keys of the tile
   for (uint32_t row = 0; row < task.block->rows; ++row) {
@@ -270,7 +241,11 @@ void CpuAttention::AddValues(const Task& task, const Tile& tile, const SumOf& su
       Mask(tile, row, position, weights);  // what is not seen becomes -infinity
       for (uint32_t key = 0; key < tile.keys; ++key) weights[key] = weights[key] == 0 ? 1.0f : 0.0f;
       count = std::accumulate(weights, weights + tile.keys, 0.0f);
-      sum_of(weights);
+      std::fill(s->sum.begin(), s->sum.end(), 0.0f);
+      for (uint32_t key = 0; key < tile.keys; ++key) {
+        const float* values = &s->values[size_t{key} * head_pad_];
+        for (uint32_t i = 0; weights[key] != 0 && i < head_pad_; ++i) s->sum[i] += values[i];
+      }
       whole = sees_all;
     }
     float* to = task.value_sum + size_t{row} * head_pad_;
@@ -281,52 +256,73 @@ void CpuAttention::AddValues(const Task& task, const Tile& tile, const SumOf& su
 
 void CpuAttention::AttendTile(const Task& task, const Tile& tile, const BlockQueries& queries, Scratch* s) {
   LoadTile(task, tile, s);
-  if (task.value_sum != nullptr) {
-    AddValues(task, tile, [&](const float* weights) {
-      std::fill(s->sum.begin(), s->sum.end(), 0.0f);
-      for (uint32_t key = 0; key < tile.keys; ++key) {
-        const float* values = &s->values[size_t{key} * head_pad_];
-        for (uint32_t i = 0; weights[key] != 0 && i < head_pad_; ++i) s->sum[i] += values[i];
-      }
-    }, s);
-  }
+  if (task.value_sum != nullptr) AddValues(task, tile, s);
   AttendBlock(queries, {tile.keys, s->keys.data(), s->values.data(), s->first}, &s->weights);
 }
 
-// Rows lie scattered over the arena. They are asked for a few at a time while others are computed: the tile's values
-// beside its scores, the next tile's keys beside its values.
-void CpuAttention::AttendTileInPlace(const Task& task, const Tile& tile, const TileRows& rows, const TileRows& next,
-                                     Scratch* s) {
-  const uint32_t per_head = geometry_.queries_per_kv_head(), d = geometry_.head_dim;
-  if (task.value_sum != nullptr) {
-    constexpr float kForget = 0;
-    for (uint32_t j = 0; j < rows.count; ++j) PrefetchRows(rows.v[j], 1);
-    AddValues(task, tile, [&](const float* weights) {
-      RowValues(weights, &kForget, 1, rows.v, tile.keys, d, head_pad_, s->sum.data());
-    }, s);
+// Goes through a task's runs, some rows at a time.
+class CpuAttention::RowCursor {
+ public:
+  RowCursor(const std::vector<KvRun>& runs, size_t first, size_t end, uint32_t position, uint32_t head_dim)
+      : run_(runs.data() + first), end_(runs.data() + end), position_(position), head_dim_(head_dim) {}
+
+  // The next rows that the query sees; pointers behind them are of some row as well.
+  void Take(SeenRows* rows) {
+    rows->count = 0;
+    for (; run_ != end_ && rows->count < kRowsAtATime; ++run_, at_ = 0) {
+      const uint32_t seen = run_->first_row > 0 || run_->position > position_
+                                ? 0 : std::min<uint32_t>(run_->tokens, position_ - run_->position + 1);
+      for (; at_ < seen && rows->count < kRowsAtATime; ++at_, ++rows->count) {
+        rows->k[rows->count] = run_->k + size_t{at_} * head_dim_;
+        rows->v[rows->count] = run_->v + size_t{at_} * head_dim_;
+      }
+      if (at_ < seen) return;
+    }
+    for (uint32_t i = rows->count; rows->count > 0 && i < kRowsAtATime; ++i) {
+      rows->k[i] = rows->k[0];
+      rows->v[i] = rows->v[0];
+    }
   }
+
+ private:
+  const KvRun* run_;
+  const KvRun* const end_;
+  const uint32_t position_, head_dim_;
+  uint32_t at_ = 0;  // in the run
+};
+
+void CpuAttention::AttendInPlace(const Task& task, Scratch* scratch) {
+  RowCursor cursor(task.block->runs[task.kv_head], task.first_run, task.end_run, positions_[task.block->first_row],
+                   geometry_.head_dim);
+  SeenRows *rows = &scratch->rows[0], *next = &scratch->rows[1];
+  cursor.Take(rows);
+  for (uint32_t j = 0; j < rows->count; ++j) {
+    for (size_t i = 0; i < geometry_.head_dim; i += kLineElements) __builtin_prefetch(rows->k[j] + i);
+  }
+  for (; rows->count > 0; std::swap(rows, next)) {
+    cursor.Take(next);
+    AttendRows(task, *rows, next->count > 0 ? *next : *rows, scratch);
+  }
+}
+
+// Values are fetched beside the scores, the next keys beside the values.
+void CpuAttention::AttendRows(const Task& task, const SeenRows& rows, const SeenRows& next, Scratch* s) const {
+  const uint32_t per_head = geometry_.queries_per_kv_head(), d = geometry_.head_dim;
   const float* q_rows = &q_[StateIndex(task.kv_head, task.block->first_row) * head_pad_];
   for (uint32_t i = 0; i < per_head; i += kTileQueries) {
     const uint32_t count = std::min(kTileQueries, per_head - i);
-    for (uint32_t key = 0; key < rows.count; key += kRowsAtATime) {
-      const uint32_t some = std::min(kRowsAtATime, rows.count - key);
-      for (uint32_t j = key; i == 0 && j < key + some; ++j) PrefetchRows(rows.v[j], 1);
-      RowScores(q_rows + size_t{i} * head_pad_, count, rows.k + key, some, d, head_pad_, s->scores.data() + key);
-    }
+    RowScores(q_rows + size_t{i} * head_pad_, count, rows.k, rows.v, rows.count, d, head_pad_, s->scores.data());
     float keep[kTileQueries];
     for (uint32_t q = 0; q < count; ++q) {
-      float* scores = &s->scores[q * kTileKeys];
-      Mask(tile, 0, positions_[task.block->first_row], scores);
-      keep[q] = TileSoftmax(scores, tile.keys, task.m + i + q, task.l + i + q);
+      keep[q] = TileSoftmax(&s->scores[q * kTileKeys], rows.count, task.m + i + q, task.l + i + q);
     }
-    float* o = task.o + size_t{i} * head_pad_;
-    for (uint32_t key = 0; key < rows.count; key += kRowsAtATime) {
-      const uint32_t some = std::min(kRowsAtATime, rows.count - key);
-      for (uint32_t j = key; i == 0 && j < std::min(key + kRowsAtATime, next.count); ++j) PrefetchRows(next.k[j], 1);
-      RowValues(s->scores.data() + key, keep, count, rows.v + key, some, d, head_pad_, o);
-      std::fill_n(keep, count, 1.0f);
-    }
+    RowValues(s->scores.data(), keep, count, rows.v, next.k, rows.count, d, head_pad_, task.o + size_t{i} * head_pad_);
   }
+  if (task.value_sum == nullptr) return;
+  float ones[kRowsAtATime];
+  std::fill_n(ones, rows.count, 1.0f);
+  RowValues(ones, ones, 1, rows.v, rows.v, rows.count, d, head_pad_, task.value_sum);
+  *task.value_count += static_cast<float>(rows.count);
 }
 
 void CpuAttention::LogSumExp(float* out) const {

@@ -9,6 +9,7 @@
 #include "gpu_worker/backend/backend.h"
 #include "gpu_worker/backend/cpu/block_attention.h"
 #include "gpu_worker/backend/cpu/kernels.h"
+#include "gpu_worker/backend/cpu/row_kernels.h"
 #include "gpu_worker/backend/cpu/workers.h"
 
 namespace hga {
@@ -31,11 +32,13 @@ class CpuAttention {
   void Finish(float* out) const;
 
  private:
-  // Where the keys and values of a tile are.
-  struct TileRows {
+  // Keys of a decoding row that are scored together. Their K and V, and the next K, stay in the first cache.
+  static constexpr uint32_t kRowsAtATime = 32;
+  // Where some keys and values are that a decoding row sees.
+  struct SeenRows {
     uint32_t count = 0;
-    const bf16* k[kTileKeys];
-    const bf16* v[kTileKeys];
+    const bf16* k[kRowsAtATime];
+    const bf16* v[kRowsAtATime];
   };
   struct Scratch {
     std::vector<float> keys;     // [kTileKeys][head_dim]
@@ -45,9 +48,10 @@ class CpuAttention {
     std::vector<float> scores;   // [kTileQueries][kTileKeys]
     std::vector<float> sum;      // [head_pad] of a tile's values
     uint32_t first[kTileKeys];   // queries of a block that see a key of the tile
-    TileRows rows[2];            // of this tile and the next
+    SeenRows rows[2];            // at hand, and the next
   };
   struct Tile;
+  class RowCursor;
   // Consecutive runs of one block and KV head, and the partials they go to.
   struct Task {
     const QueryBlock* block;
@@ -65,15 +69,14 @@ class CpuAttention {
   static Tile TileAt(const std::vector<KvRun>& runs, size_t i, size_t end);
   // The next tile's rows are asked for while this one is computed.
   void Prefetch(const Tile& tile) const;
-  void PrefetchRows(const bf16* first, uint32_t count) const;
-  void FindRows(const Tile& tile, TileRows* rows) const;
   void AttendRuns(const Task& task, Scratch* scratch);
+  // Of one row: K and V are read where they lie.
+  void AttendInPlace(const Task& task, Scratch* scratch);
+  void AttendRows(const Task& task, const SeenRows& rows, const SeenRows& next, Scratch* scratch) const;
   void AttendTile(const Task& task, const Tile& tile, const BlockQueries& queries, Scratch* scratch);
-  void AttendTileInPlace(const Task& task, const Tile& tile, const TileRows& rows, const TileRows& next, Scratch* scratch);
   void LoadTile(const Task& task, const Tile& tile, Scratch* scratch) const;
-  // Adds the values that the rows see to their sums. sum_of(weights): scratch->sum = weighted sum of the tile's values.
-  template <typename SumOf>
-  void AddValues(const Task& task, const Tile& tile, const SumOf& sum_of, Scratch* scratch) const;
+  // Adds the values that the rows see to their sums.
+  void AddValues(const Task& task, const Tile& tile, Scratch* scratch) const;
   void Mask(const Tile& tile, uint32_t block_row, uint32_t position, float* scores) const;
   // Queries of a KV head lie together: [kv_head][row][query of the head].
   size_t StateIndex(uint32_t kv_head, uint32_t row) const {

@@ -128,9 +128,10 @@ float TileSoftmaxT(float* scores, uint32_t keys, float* m, float* l) {
   const F df;
   const size_t n = hn::Lanes(df);
   // Lanes behind the last key weigh nothing.
-  for (uint32_t i = keys; i < kTileKeys; ++i) scores[i] = -std::numeric_limits<float>::infinity();
+  const size_t end = (keys + n - 1) / n * n;
+  for (size_t i = keys; i < end; ++i) scores[i] = -std::numeric_limits<float>::infinity();
   VF largest = hn::LoadU(df, scores);
-  for (size_t i = n; i < kTileKeys; i += n) largest = hn::Max(largest, hn::LoadU(df, scores + i));
+  for (size_t i = n; i < end; i += n) largest = hn::Max(largest, hn::LoadU(df, scores + i));
   const float tile_max = hn::GetLane(hn::MaxOfLanes(df, largest));
   if (tile_max == -std::numeric_limits<float>::infinity()) {  // every key is masked
     std::memset(scores, 0, kTileKeys * sizeof(float));
@@ -140,7 +141,7 @@ float TileSoftmaxT(float* scores, uint32_t keys, float* m, float* l) {
   const float keep = *m == -std::numeric_limits<float>::infinity() ? 0.0f : std::exp(*m - new_m);
   const VF vm = hn::Set(df, new_m), lowest = hn::Set(df, -100.0f);
   VF sum = hn::Zero(df);
-  for (size_t i = 0; i < kTileKeys; i += n) {
+  for (size_t i = 0; i < end; i += n) {
     const VF x = hn::Sub(hn::LoadU(df, scores + i), vm);
     // e^-100 is below half an ulp of any sum that holds e^0; minus infinity becomes an exact zero.
     const VF weight = hn::IfThenElseZero(hn::Gt(x, lowest), hn::Exp(df, hn::Max(x, lowest)));
@@ -150,115 +151,6 @@ float TileSoftmaxT(float* scores, uint32_t keys, float* m, float* l) {
   *l = *l * keep + hn::GetLane(hn::SumOfLanes(df, sum));
   *m = new_m;
   return keep;
-}
-
-template <class D>
-HWY_INLINE hn::Vec<D> LoadBf16(D d, const bf16* from) {
-  const hn::RebindToUnsigned<D> du32;
-  const hn::Rebind<uint16_t, D> du16;
-  const auto bits = hn::LoadU(du16, reinterpret_cast<const uint16_t*>(from));
-  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du32, bits)));
-}
-
-// J keys at a time, whose sums do not wait for each other.
-template <int Q, int J, class D>
-HWY_INLINE void RowScoresAt(D df, const float* queries, const bf16* const* k, uint32_t head_dim, uint32_t head_pad,
-                            float* scores) {
-  const uint32_t n = static_cast<uint32_t>(hn::Lanes(df));
-  hn::Vec<D> acc[Q][J];
-  for (int q = 0; q < Q; ++q) {
-    for (int j = 0; j < J; ++j) acc[q][j] = hn::Zero(df);
-  }
-  for (uint32_t i = 0; i < head_dim; i += n) {
-    hn::Vec<D> key[J];
-    for (int j = 0; j < J; ++j) key[j] = LoadBf16(df, k[j] + i);
-    for (int q = 0; q < Q; ++q) {
-      const auto query = hn::LoadU(df, queries + size_t(q) * head_pad + i);
-      for (int j = 0; j < J; ++j) acc[q][j] = hn::MulAdd(key[j], query, acc[q][j]);
-    }
-  }
-  for (int q = 0; q < Q; ++q) {
-    for (int j = 0; j < J; ++j) scores[q * kTileKeys + j] = hn::GetLane(hn::SumOfLanes(df, acc[q][j]));
-  }
-}
-
-template <int Q, class D>
-HWY_INLINE void RowScoresOf(D df, const float* queries, const bf16* const* k, uint32_t tokens, uint32_t head_dim,
-                            uint32_t head_pad, float* scores) {
-  constexpr uint32_t kKeys = Q <= 2 ? 4 : 2;
-  uint32_t j = 0;
-  for (; j + kKeys <= tokens; j += kKeys) RowScoresAt<Q, kKeys>(df, queries, k + j, head_dim, head_pad, scores + j);
-  for (; j < tokens; ++j) RowScoresAt<Q, 1>(df, queries, k + j, head_dim, head_pad, scores + j);
-}
-
-// V vectors of each row at a time, from channel `first` on: V * Q accumulators.
-template <int Q, int V, class D>
-HWY_INLINE void RowValuesAt(D df, const float* weights, const float* keep, const bf16* const* v, uint32_t tokens,
-                            uint32_t first, uint32_t head_pad, float* o) {
-  const size_t n = hn::Lanes(df);
-  hn::Vec<D> acc[Q][V];
-  for (int q = 0; q < Q; ++q) {
-    for (int i = 0; i < V; ++i) acc[q][i] = hn::Mul(hn::Set(df, keep[q]), hn::LoadU(df, o + size_t(q) * head_pad + i * n));
-  }
-  for (uint32_t j = 0; j < tokens; ++j) {
-    hn::Vec<D> value[V];
-    for (int i = 0; i < V; ++i) value[i] = LoadBf16(df, v[j] + first + i * n);
-    for (int q = 0; q < Q; ++q) {
-      const auto p = hn::Set(df, weights[q * kTileKeys + j]);
-      for (int i = 0; i < V; ++i) acc[q][i] = hn::MulAdd(p, value[i], acc[q][i]);
-    }
-  }
-  for (int q = 0; q < Q; ++q) {
-    for (int i = 0; i < V; ++i) hn::StoreU(acc[q][i], df, o + size_t(q) * head_pad + i * n);
-  }
-}
-
-template <int Q, class D>
-HWY_INLINE void RowValuesOf(D df, const float* weights, const float* keep, const bf16* const* v, uint32_t tokens,
-                            uint32_t head_dim, uint32_t head_pad, float* o) {
-  const uint32_t n = static_cast<uint32_t>(hn::Lanes(df));
-  uint32_t i = 0;
-  for (; i + 4 * n <= head_dim; i += 4 * n) {
-    RowValuesAt<Q, 4>(df, weights, keep, v, tokens, i, head_pad, o + i);
-  }
-  for (; i < head_dim; i += n) RowValuesAt<Q, 1>(df, weights, keep, v, tokens, i, head_pad, o + i);
-}
-
-// head_dim is a multiple of 8: vectors of 16 lanes where they fit, else of 8.
-template <int Q>
-HWY_INLINE void RowScoresQ(const float* queries, const bf16* const* k, uint32_t tokens, uint32_t head_dim, uint32_t head_pad,
-                           float* scores) {
-  const hn::CappedTag<float, 16> wide;
-  if (head_dim % hn::Lanes(wide) == 0) return RowScoresOf<Q>(wide, queries, k, tokens, head_dim, head_pad, scores);
-  RowScoresOf<Q>(hn::CappedTag<float, 8>(), queries, k, tokens, head_dim, head_pad, scores);
-}
-
-template <int Q>
-HWY_INLINE void RowValuesQ(const float* weights, const float* keep, const bf16* const* v, uint32_t tokens, uint32_t head_dim,
-                           uint32_t head_pad, float* o) {
-  const hn::CappedTag<float, 16> wide;
-  if (head_dim % hn::Lanes(wide) == 0) return RowValuesOf<Q>(wide, weights, keep, v, tokens, head_dim, head_pad, o);
-  RowValuesOf<Q>(hn::CappedTag<float, 8>(), weights, keep, v, tokens, head_dim, head_pad, o);
-}
-
-void RowScoresT(const float* queries, uint32_t count, const bf16* const* k, uint32_t tokens, uint32_t head_dim,
-                uint32_t head_pad, float* scores) {
-  switch (count) {
-    case 1: return RowScoresQ<1>(queries, k, tokens, head_dim, head_pad, scores);
-    case 2: return RowScoresQ<2>(queries, k, tokens, head_dim, head_pad, scores);
-    case 3: return RowScoresQ<3>(queries, k, tokens, head_dim, head_pad, scores);
-    default: return RowScoresQ<4>(queries, k, tokens, head_dim, head_pad, scores);
-  }
-}
-
-void RowValuesT(const float* weights, const float* keep, uint32_t count, const bf16* const* v, uint32_t tokens,
-                uint32_t head_dim, uint32_t head_pad, float* o) {
-  switch (count) {
-    case 1: return RowValuesQ<1>(weights, keep, v, tokens, head_dim, head_pad, o);
-    case 2: return RowValuesQ<2>(weights, keep, v, tokens, head_dim, head_pad, o);
-    case 3: return RowValuesQ<3>(weights, keep, v, tokens, head_dim, head_pad, o);
-    default: return RowValuesQ<4>(weights, keep, v, tokens, head_dim, head_pad, o);
-  }
 }
 
 }  // namespace HWY_NAMESPACE
@@ -274,8 +166,6 @@ HWY_EXPORT(FloatsToBf16T);
 HWY_EXPORT(Bf16ToFloatsT);
 HWY_EXPORT(SiluMultiplyT);
 HWY_EXPORT(TileSoftmaxT);
-HWY_EXPORT(RowScoresT);
-HWY_EXPORT(RowValuesT);
 
 void FastDequantizeRow(TensorType type, const uint8_t* row, uint32_t cols, float* out) {
   HWY_DYNAMIC_DISPATCH(DequantizeRowT)(type, row, cols, out);
@@ -294,14 +184,6 @@ void SiluMultiply(const float* gate, const float* up, size_t count, float* out) 
 }
 float TileSoftmax(float* scores, uint32_t keys, float* m, float* l) {
   return HWY_DYNAMIC_DISPATCH(TileSoftmaxT)(scores, keys, m, l);
-}
-void RowScores(const float* queries, uint32_t count, const bf16* const* k, uint32_t tokens, uint32_t head_dim,
-               uint32_t head_pad, float* scores) {
-  HWY_DYNAMIC_DISPATCH(RowScoresT)(queries, count, k, tokens, head_dim, head_pad, scores);
-}
-void RowValues(const float* weights, const float* keep, uint32_t count, const bf16* const* v, uint32_t tokens,
-               uint32_t head_dim, uint32_t head_pad, float* o) {
-  HWY_DYNAMIC_DISPATCH(RowValuesT)(weights, keep, count, v, tokens, head_dim, head_pad, o);
 }
 
 }  // namespace hga

@@ -36,16 +36,6 @@ void SiluMultiply(const float* gate, const float* up, size_t count, float* out);
 // how much the old state must be multiplied. m, l: the query's maximum and sum so far.
 float TileSoftmax(float* scores, uint32_t keys, float* m, float* l);
 
-// Decode: few queries, so K and V are read where they lie, row by row, and never copied or transposed.
-// scores[q][j] = queries[q] . k[j] for j < tokens. k: [tokens] rows of [head_dim]; queries: `count` <= kTileQueries rows,
-// stride head_pad; scores: [count][kTileKeys].
-void RowScores(const float* queries, uint32_t count, const bf16* const* k, uint32_t tokens, uint32_t head_dim,
-               uint32_t head_pad, float* scores);
-// o[q] = o[q] * keep[q] + sum over j of weights[q][j] * v[j]. v: [tokens] rows of [head_dim]; weights: [count][kTileKeys]; o:
-// stride head_pad.
-void RowValues(const float* weights, const float* keep, uint32_t count, const bf16* const* v, uint32_t tokens,
-               uint32_t head_dim, uint32_t head_pad, float* o);
-
 }  // namespace hga
 
 #endif  // HGA_GPU_WORKER_BACKEND_CPU_KERNELS_H_
