@@ -49,7 +49,8 @@ void AddEngineOptions(CLI::App* app, EngineOptions* e) {
                   "not with a GPU, which has its own (--device_tier)")
       ->transform(CLI::AsSizeValue(false));
   app->add_option("--summary_method", e->summary_method,
-                  "How keys are summed up for the router: sketch, or mean, cuboid, box, gauss or kmeans, followed by the "
+                  "How keys are summed up for the router: sketch (a bit for each channel of a key), sketch2 (two bits: "
+                  "fewer keys for the same quality, twice the summaries), or mean, cuboid, box, gauss or kmeans, followed by the "
                   "tokens of a unit (8, 16 or 32) and by -int8 if so wanted, e.g. cuboid8-int8");
 }
 

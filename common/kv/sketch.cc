@@ -42,6 +42,15 @@ void Hadamard(float* x, uint32_t size) {
   for (uint32_t i = 0; i < size; ++i) x[i] *= norm;
 }
 
+// y', as common/kv/sketch.h has it, without its scale. limit: between the smaller and the larger step of two bits.
+int Level(float y, uint32_t bits, float limit) {
+  const int size = bits == 2 && std::fabs(y) >= limit ? 3 : 1;
+  return y >= 0 ? size : -size;
+}
+
+// Levels of two bits lie best for a normal distribution where steps have this many standard deviations (Max, 1960).
+constexpr double kTwoBitStep = 0.9957;
+
 float Finite(float x) { return std::isfinite(x) ? x : 0.0f; }
 
 // Where the sign of a token's channel is: byte of the record's signs, and bit in it.
@@ -62,6 +71,25 @@ void WriteCentre(const std::vector<float>& mean, uint8_t* record, SketchScales* 
   for (size_t d = 0; d < mean.size(); ++d) record[d] = static_cast<uint8_t>(std::lrint(mean[d] * inverse));
 }
 
+// Returns the scale of the token whose rotated difference is y: [head_dim]. planes: zero where the token's bits are.
+float WriteSigns(const float* y, uint32_t head_dim, uint32_t bits, uint32_t token, uint8_t* planes) {
+  double energy = 0;
+  for (uint32_t d = 0; d < head_dim; ++d) energy += double{y[d]} * y[d];
+  const auto limit = static_cast<float>(kTwoBitStep * std::sqrt(energy / head_dim));
+  double product = 0, square = 0;
+  for (uint32_t d = 0; d < head_dim; ++d) {
+    const int level = Level(y[d], bits, limit);
+    product += double{y[d]} * level;
+    square += level * level;
+    const Place place = SignPlace(token, d);
+    uint8_t* first = planes + place.byte;
+    if (level > 0) *first |= 1u << place.bit;
+    // 3 = 2 + 1, 1 = 2 - 1, and so below zero.
+    if (bits == 2 && (level == 3 || level == -1)) first[SketchPlaneBytes(head_dim)] |= 1u << place.bit;
+  }
+  return Finite(static_cast<float>(product / square));
+}
+
 }  // namespace
 
 bool SketchFlips(uint32_t channel) { return Flipped(channel); }
@@ -77,7 +105,8 @@ void RotateForSketch(float* x, uint32_t head_dim) {
   }
 }
 
-void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, uint8_t* centre, uint8_t* tokens) {
+void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, uint32_t bits, uint8_t* centre,
+                uint8_t* tokens) {
   std::vector<float> mean(head_dim);
   for (uint32_t d = 0; d < head_dim; ++d) {
     double sum = 0;
@@ -90,19 +119,13 @@ void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, uint
   std::memcpy(centre + head_dim, &scales, sizeof(scales));
   SketchCentre(centre, head_dim, mean.data());
 
-  std::memset(tokens, 0, SketchTokenBytes(head_dim));
+  std::memset(tokens, 0, SketchTokenBytes(head_dim, bits));
   float a[kSketchTokens] = {}, top = 0;
   std::vector<float> difference(head_dim);
   for (uint32_t t = 0; t < count; ++t) {
     for (uint32_t d = 0; d < head_dim; ++d) difference[d] = Finite(ToFloat(keys[t][d])) - mean[d];
     RotateForSketch(difference.data(), head_dim);
-    double sum = 0;
-    for (uint32_t d = 0; d < head_dim; ++d) {
-      sum += std::fabs(difference[d]);
-      const Place place = SignPlace(t, d);
-      if (difference[d] >= 0) tokens[kSketchTokens + place.byte] |= 1u << place.bit;
-    }
-    a[t] = Finite(static_cast<float>(sum / head_dim));
+    a[t] = WriteSigns(difference.data(), head_dim, bits, t, tokens + kSketchTokens);
     top = std::max(top, a[t]);
   }
   scales.token = top / 255;
@@ -117,14 +140,34 @@ void SketchCentre(const uint8_t* centre_record, uint32_t head_dim, float* centre
 }
 
 void SketchToken(const uint8_t* centre_record, const uint8_t* token_record, uint32_t token, uint32_t head_dim,
-                 float* difference) {
+                 uint32_t bits, float* difference) {
   SketchScales scales;
   std::memcpy(&scales, centre_record + head_dim, sizeof(scales));
   const float a = token_record[token] * scales.token;
   for (uint32_t d = 0; d < head_dim; ++d) {
     const Place place = SignPlace(token, d);
-    difference[d] = (token_record[kSketchTokens + place.byte] >> place.bit) & 1 ? a : -a;
+    int level = 0;
+    for (uint32_t plane = 0; plane < bits; ++plane) {
+      const uint8_t signs = token_record[kSketchTokens + plane * SketchPlaneBytes(head_dim) + place.byte];
+      level = 2 * level + ((signs >> place.bit & 1) != 0 ? 1 : -1);
+    }
+    difference[d] = a * level;
   }
+}
+
+double SketchScore(const float* rotated, const uint8_t* centre_record, const uint8_t* token_record, uint32_t token,
+                   uint32_t head_dim, uint32_t bits) {
+  std::vector<float> difference(head_dim);
+  SketchToken(centre_record, token_record, token, head_dim, bits, difference.data());
+  SketchScales scales;
+  std::memcpy(&scales, centre_record + head_dim, sizeof(scales));
+  const double a = token_record[token] * scales.token;
+  double dot = 0, norm = 0;
+  for (uint32_t d = 0; d < head_dim; ++d) {
+    dot += double{rotated[d]} * difference[d];
+    norm += double{rotated[d]} * rotated[d];
+  }
+  return dot + SketchSpread(bits) * norm * a * a;
 }
 
 }  // namespace hga

@@ -1,11 +1,17 @@
-// Token sketches: every key of a chunk as one bit per channel, after a fixed random rotation, around the chunk's centre.
+// Token sketches: every key of a chunk as one or two bits per channel, after a fixed random rotation, around the
+// chunk's centre.
 //
 //   centre   c  = mean of the chunk's post-RoPE keys, int8 with one scale
-//   token    k' = c + Rt(a * sign(R(k - c))),  a = mean |R(k - c)|, 8 bits of the chunk's largest a
+//   token    k' = c + Rt(a * y'),  y' = +-1 of the sign of R(k - c), with two bits +-1 or +-3;
+//            a: least squares, 8 bits of the chunk's largest a
 //
-// R is a randomised Hadamard transform, orthogonal, so that q.k' = q.c + a * sum_d (+-)(R q)_d. The rotation spreads
-// what is peculiar to a few channels over all of them; a is the least-squares scale. The family: SimHash, RaBitQ
-// (arXiv 2405.12497). Size: head_dim / 8 + 1 bytes a token, and (head_dim + 8) / 64 for its share of the centre.
+// R is a randomised Hadamard transform, orthogonal, so that q.k' = q.c + a * (R q).y'. The rotation spreads what is
+// peculiar to a few channels over all of them. The family: SimHash, RaBitQ (arXiv 2405.12497). Size: a byte and
+// bits * head_dim / 8 for a token, and (head_dim + 8) / 64 for its share of the centre.
+//
+// A token's score estimates the log of what e^(q.k) is on average, given its record: q.k' and a part of the variance of
+// what the record leaves out, a^2 |q|^2 times SketchSpread. Without it keys seem lighter than they are, beside what is
+// attended anyway above all.
 #ifndef HGA_COMMON_KV_SKETCH_H_
 #define HGA_COMMON_KV_SKETCH_H_
 
@@ -26,25 +32,37 @@ struct SketchScales {
 };
 inline size_t SketchCentreBytes(uint32_t head_dim) { return head_dim + sizeof(SketchScales); }
 
-// Token record, fine level: scales u8 [64], then signs [head_dim / 4][32]. Byte 2k + o of row j holds channels 4j to
-// 4j + 3 (bit b: channel 4j + b is not negative) of token 16 o + k in its low and of token 32 + 16 o + k in its high
-// half: a table of 16 sums is looked up for 64 tokens at once.
-inline size_t SketchTokenBytes(uint32_t head_dim) { return kSketchTokens + size_t{head_dim} * 8; }
+// Token record, fine level: scales u8 [64], then for each bit a plane of signs [head_dim / 4][32]. Byte 2k + o of row j
+// holds channels 4j to 4j + 3 (bit b: channel 4j + b is not negative) of token 16 o + k in its low and of token
+// 32 + 16 o + k in its high half: a table of 16 sums is looked up for 64 tokens at once. With two planes
+// y' = 2 * sign in the first + sign in the second.
+inline size_t SketchPlaneBytes(uint32_t head_dim) { return size_t{head_dim} * 8; }
+inline size_t SketchTokenBytes(uint32_t head_dim, uint32_t bits) {
+  return kSketchTokens + bits * SketchPlaneBytes(head_dim);
+}
+
+// Of a normal distribution's channels the record leaves 0.571 a^2 of variance with one bit, 0.474 a^2 with two. Half of
+// that belongs to the mean of e^x; half of it again is what ranks best (docs/quality.md).
+inline constexpr float SketchSpread(uint32_t bits) { return bits == 1 ? 0.143f : 0.118f; }
 
 // Whether R turns the sign of a channel before it mixes them.
 bool SketchFlips(uint32_t channel);
 // x = R x, in place. [head_dim], a multiple of 8, at most 256.
 void RotateForSketch(float* x, uint32_t head_dim);
 
-// keys: [count][head_dim] pointers, count at most 64. Writes both records whole. Keys that are not finite give some
-// finite record.
-void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, uint8_t* centre, uint8_t* tokens);
+// keys: [count][head_dim] pointers, count at most 64; bits: 1 or 2. Writes both records whole. Keys that are not finite
+// give some finite record.
+void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, uint32_t bits, uint8_t* centre,
+                uint8_t* tokens);
 
 // Reads records back, for tests and for explanations. centre: [head_dim].
 void SketchCentre(const uint8_t* centre_record, uint32_t head_dim, float* centre);
-// The token's difference to the centre after the rotation: [head_dim], each +a or -a.
+// The token's difference to the centre after the rotation, a * y': [head_dim].
 void SketchToken(const uint8_t* centre_record, const uint8_t* token_record, uint32_t token, uint32_t head_dim,
-                 float* difference);
+                 uint32_t bits, float* difference);
+// What a token's score is above that of its centre, in double precision. rotated: R q, [head_dim].
+double SketchScore(const float* rotated, const uint8_t* centre_record, const uint8_t* token_record, uint32_t token,
+                   uint32_t head_dim, uint32_t bits);
 
 }  // namespace hga
 

@@ -24,7 +24,8 @@ constexpr uint32_t kUnitTokens[] = {0, 8, 16, 32};
 constexpr uint32_t kUnitClusters = 2, kChunkClusters = 4;
 
 std::vector<SummaryMethod> AllMethods() {
-  std::vector<SummaryMethod> methods = {{"sketch", SummaryForm::kSketch, 1, true}};
+  std::vector<SummaryMethod> methods = {{"sketch", SummaryForm::kSketch, 1, true, 1},
+                                        {"sketch2", SummaryForm::kSketch, 1, true, 2}};
   for (const FormName& form : kForms) {
     for (uint32_t tokens : kUnitTokens) {
       const std::string name = tokens == 0 ? form.name : absl::StrCat(form.name, tokens);
@@ -70,7 +71,7 @@ UnitLayout SummaryMethod::fine_layout(const KvGeometry& g) const {
 }
 
 size_t SummaryMethod::fine_bytes(const KvGeometry& g) const {
-  if (form == SummaryForm::kSketch) return SketchTokenBytes(g.head_dim);
+  if (form == SummaryForm::kSketch) return SketchTokenBytes(g.head_dim, sketch_bits);
   return g.chunk_tokens / unit_tokens(g) * fine_layout(g).bytes();
 }
 
@@ -94,7 +95,7 @@ void SummarizeBlock(const KvGeometry& g, const SummaryMethod& m, const bf16* blo
   for (uint32_t head = 0; head < g.kv_heads; ++head, out += m.record_bytes(g)) {
     for (uint32_t t = 0; t < g.chunk_tokens; ++t) rows[t] = block + g.k_row(head, t);
     if (m.form == SummaryForm::kSketch) {
-      MakeSketch(rows.data(), g.chunk_tokens, g.head_dim, out, out + m.coarse_bytes(g));
+      MakeSketch(rows.data(), g.chunk_tokens, g.head_dim, m.sketch_bits, out, out + m.coarse_bytes(g));
       continue;
     }
     for (size_t i = 0; i < keys.size(); ++i) {
@@ -115,12 +116,10 @@ void ScoreRecord(const KvGeometry& g, const SummaryMethod& m, const float* query
     for (uint32_t u = 0; u < count; ++u) units[u] = ScoreUnit(m.form, fine, query, parts + u * fine.bytes());
     return;
   }
-  std::vector<float> rotated(query, query + g.head_dim), difference(g.head_dim);
+  std::vector<float> rotated(query, query + g.head_dim);
   RotateForSketch(rotated.data(), g.head_dim);
   for (uint32_t u = 0; u < count; ++u) {
-    SketchToken(record, parts, u, g.head_dim, difference.data());
-    units[u] = *chunk;
-    for (uint32_t d = 0; d < g.head_dim; ++d) units[u] += double{rotated[d]} * difference[d];
+    units[u] = *chunk + SketchScore(rotated.data(), record, parts, u, g.head_dim, m.sketch_bits);
   }
 }
 

@@ -21,13 +21,15 @@
 namespace hga {
 
 // How keys are summed up and scored: the seam for other methods. Looked up by name: FORM, then the tokens of a unit (8,
-// 16 or 32; without: a group's), then -int8 for records of int8 in place of bf16. E.g. mean, cuboid8, box32-int8.
+// 16 or 32; without: a group's), then -int8 for records of int8 in place of bf16. E.g. mean, cuboid8, box32-int8. Of
+// sketches there are two, of one and of two bits: sketch, sketch2.
 // Thread-safe.
 struct SummaryMethod {
   std::string name;
   SummaryForm form = SummaryForm::kSketch;
   uint32_t wanted_unit_tokens = 0;  // 0: a group's
   bool int8 = false;
+  uint32_t sketch_bits = 0;
 
   // Tokens that are selected together: what is wanted, or the largest part of it that divides a chunk.
   uint32_t unit_tokens(const KvGeometry& g) const;

@@ -22,9 +22,10 @@ struct BudgetOptions {
   // The KV heads of a layer and the layers of a step share the budget: keys go to where the attention is. Else each KV
   // head of each layer has the same number.
   bool shared = true;
-  // With `shared`: a key needs at least so many even shares of the attention (1 / budget of it). What is not worth
-  // reading is left to layers that need it.
-  float least_share = 0.03f;
+  // With `shared`: a key needs at least so many even shares of the attention (1 / budget of it), at a budget of 384 keys.
+  // Of a larger budget fewer (StepBudget), since shares fall faster than their ranks. What is not worth reading is left
+  // to layers that need it.
+  float least_share = 0.039f;
   // With `shared`: most that a layer may take, in budgets. The first layers want several times as much as later ones.
   float layer_cap = 2;
   // With `shared`: most that the layers of a token's step may take on average, in budgets. 1: no token reads more than

@@ -1,6 +1,7 @@
 #include "gpu_worker/engine/step_budget.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/numeric/bits.h"
@@ -25,13 +26,20 @@ void StepBudget::FillRoute(uint32_t layer, const float* attended, RouteBlock* ro
   if (!options_.shared || most_ == 0) return;
   route->shared = true;
   route->attended = attended;
-  route->least_share = std::min(1.0f, options_.least_share / static_cast<float>(most_));
+  route->least_share = LeastShare();
   route->top_p = options_.top_p;
   if (!layers_share()) return;
   const double later = layers_ - layer - 1, budget = most_, left = static_cast<double>(left_) / kv_heads_;
   const double most = std::min(double{options_.layer_cap} * budget, left - later * options_.layer_floor * budget);
   this_layer_ = static_cast<uint32_t>(std::max(most, 0.0));
   route->budget_keys = &this_layer_;
+}
+
+float StepBudget::LeastShare() const {
+  // So that steps read their budget on average, of 400 keys and of 900 (docs/quality.md).
+  constexpr double kBudgetOfLeastShare = 384, kFall = 0.75;
+  const double even_shares = options_.least_share * std::pow(kBudgetOfLeastShare / most_, kFall);
+  return static_cast<float>(std::min(1.0, even_shares / most_));
 }
 
 void StepBudget::Spend(const std::vector<HeadSelection>& selection) {

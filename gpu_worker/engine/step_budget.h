@@ -32,6 +32,8 @@ class StepBudget {
 
  private:
   // What the rows of a chunk find together fills any cap: early layers would take from all later ones.
+  // Of the attention, that a key needs at least.
+  float LeastShare() const;
   bool layers_share() const { return options_.shared && budgets_.size() == 1; }
 
   // Constant after construction.

@@ -11,12 +11,6 @@
 namespace hga {
 namespace {
 
-double Dot(const float* a, const float* b, uint32_t count) {
-  double sum = 0;
-  for (uint32_t i = 0; i < count; ++i) sum += double{a[i]} * b[i];
-  return sum;
-}
-
 // Scores of one KV head's chunks and units for one query head.
 class Scorer {
  public:
@@ -35,10 +29,10 @@ class Scorer {
     if (method_.form != SummaryForm::kSketch) {
       return ScoreUnit(method_.form, layout, query_.data(), part + unit * layout.bytes());
     }
-    std::vector<float> rotated = query_, difference(g_.head_dim);
+    std::vector<float> rotated = query_;
     RotateForSketch(rotated.data(), g_.head_dim);
-    SketchToken(index_.Coarse(layer_, kv_head_, chunk), part, unit, g_.head_dim, difference.data());
-    return Chunk(chunk) + Dot(rotated.data(), difference.data(), g_.head_dim);
+    const uint8_t* centre = index_.Coarse(layer_, kv_head_, chunk);
+    return Chunk(chunk) + SketchScore(rotated.data(), centre, part, unit, g_.head_dim, method_.sketch_bits);
   }
 
  private:

@@ -164,25 +164,41 @@ HWY_INLINE void SumEntries(const uint8_t* tables, size_t table_bytes, const uint
 }
 #endif
 
+// sums = 2 * sums + second: at most 3 * 64 * kLargestEntry.
+HWY_INLINE void AddSecondPlane(const uint16_t* second, size_t count, uint16_t* sums) {
+  const hn::CappedTag<uint16_t, 32> d;
+  for (size_t i = 0; i < count; i += hn::Lanes(d)) {
+    const auto first = hn::Load(d, sums + i);
+    hn::Store(hn::Add(hn::Add(first, first), hn::Load(d, second + i)), d, sums + i);
+  }
+}
+
 // For tables of heads [head, head + kHeads), whose scores and base begin there.
 template <uint32_t kHeads>
 HWY_INLINE void ScoreChunk(const SketchTables& tables, uint32_t head_dim, uint32_t head, const uint8_t* tokens,
                            const float* token_scales, const float* base, size_t base_stride, float* scores,
                            size_t stride) {
   const size_t table_bytes = size_t{head_dim} * 8;
+  const uint8_t *entries = tables.entries.data() + head * table_bytes, *signs = tokens + kSketchTokens;
+  const size_t plane = SketchPlaneBytes(head_dim);
   HWY_ALIGN uint16_t sums[kHeads][kSketchTokens];
-  SumEntries<kHeads>(tables.entries.data() + head * table_bytes, table_bytes, tokens + kSketchTokens,
-                     size_t{head_dim} * 8, sums);
+  SumEntries<kHeads>(entries, table_bytes, signs, plane, sums);
+  if (tables.bits == 2) {
+    HWY_ALIGN uint16_t second[kHeads][kSketchTokens];
+    SumEntries<kHeads>(entries, table_bytes, signs + plane, plane, second);
+    AddSecondPlane(second[0], kHeads * kSketchTokens, sums[0]);
+  }
   const hn::CappedTag<float, 16> d;
   const hn::Rebind<int32_t, decltype(d)> d32;
   const hn::Rebind<uint16_t, decltype(d)> d16;
   for (uint32_t h = 0; h < kHeads; ++h, scores += stride) {
     const auto step = hn::Set(d, tables.step[head + h]), offset = hn::Set(d, tables.offset[head + h]);
-    const auto centre = hn::Set(d, base[h * base_stride]);
+    const auto centre = hn::Set(d, base[h * base_stride]), spread = hn::Set(d, tables.spread[head + h]);
     for (uint32_t t = 0; t < kSketchTokens; t += hn::Lanes(d)) {
       const auto sum = hn::ConvertTo(d, hn::PromoteTo(d32, hn::LoadU(d16, sums[h] + t)));
-      const auto dot = hn::MulAdd(sum, step, offset);
-      hn::StoreU(hn::MulAdd(hn::Load(d, token_scales + t), dot, centre), d, scores + t);
+      const auto a = hn::Load(d, token_scales + t);
+      const auto dot = hn::MulAdd(a, spread, hn::MulAdd(sum, step, offset));
+      hn::StoreU(hn::MulAdd(a, dot, centre), d, scores + t);
     }
   }
 }
@@ -203,7 +219,7 @@ void ScoreTokensSimd(const SketchTables& tables, uint32_t head_dim, uint32_t fir
   for (uint32_t i = 0; i < count; ++i, scores += chunk_tokens) {
     SketchScales scales;
     std::memcpy(&scales, centres + i * SketchCentreBytes(head_dim) + head_dim, sizeof(scales));
-    const uint8_t* record = tokens + i * SketchTokenBytes(head_dim);
+    const uint8_t* record = tokens + i * SketchTokenBytes(head_dim, tables.bits);
     HWY_ALIGN float steps[kSketchTokens];
     ReadTokenScales(record, scales.token, steps);
     const auto score = [&](auto heads, uint32_t h) HWY_ATTR {
@@ -231,8 +247,10 @@ namespace hga {
 HWY_EXPORT(WriteEntriesSimd);
 HWY_EXPORT(ScoreTokensSimd);
 
-void MakeSketchTables(const ScoreQueries& q, SketchTables* tables) {
+void MakeSketchTables(const ScoreQueries& q, uint32_t bits, SketchTables* tables) {
   const uint32_t rows = q.head_dim / 4;
+  tables->bits = bits;
+  tables->spread.resize(q.heads);
   tables->entries.resize(size_t{q.heads} * rows * 32);
   tables->step.resize(q.heads);
   tables->offset.resize(q.heads);
@@ -243,16 +261,20 @@ void MakeSketchTables(const ScoreQueries& q, SketchTables* tables) {
     std::copy_n(q.data + size_t{h} * q.head_dim, q.head_dim, r);
     RotateForSketch(r, q.head_dim);
     float widest = 0, all = 0;
+    double norm = 0;  // squares of floats are exact in it
     for (uint32_t j = 0; j < rows; ++j) {
       const float* four = r + 4 * j;
       const float sum = std::fabs(four[0]) + std::fabs(four[1]) + std::fabs(four[2]) + std::fabs(four[3]);
       tables->sums[j] = sum;
       widest = std::max(widest, sum);
       all += sum;
+      for (uint32_t b = 0; b < 4; ++b) norm += double{four[b]} * four[b];
     }
     const bool usable = widest > 0 && std::isfinite(widest) && std::isfinite(all);
     tables->step[h] = usable ? 2 * widest / kLargestEntry : 0.0f;
-    tables->offset[h] = usable ? -all : 0.0f;
+    // What entries are above the sums that they stand for: once for each plane, twice for the first of two.
+    tables->offset[h] = usable ? -all * static_cast<float>((1u << bits) - 1) : 0.0f;
+    tables->spread[h] = usable ? static_cast<float>(double{SketchSpread(bits)} * norm) : 0.0f;
     HWY_DYNAMIC_DISPATCH(WriteEntriesSimd)
     (r, tables->sums.data(), rows, usable ? kLargestEntry / (2 * widest) : 0.0f,
      tables->entries.data() + size_t{h} * rows * 32);

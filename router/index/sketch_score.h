@@ -12,18 +12,20 @@
 namespace hga {
 
 // What a block of queries needs to read signs: sums of every sign pattern of four rotated channels, as 7 bits.
-// sum_d (+-)(R q)_d = step * sum of entries + offset.
+// (R q).y' = step * sum of entries + offset; the sum of two planes is twice that of the first and that of the second.
 inline constexpr float kLargestEntry = 127;
 struct SketchTables {
+  uint32_t bits = 1;             // planes
   std::vector<uint8_t> entries;  // [heads][head_dim / 4][2][16], each table twice for wide vectors
   std::vector<float> step;       // [heads]
   std::vector<float> offset;     // [heads]
+  std::vector<float> spread;     // [heads] SketchSpread times |q|^2
   std::vector<float> rotated, sums;  // work space
 };
-void MakeSketchTables(const ScoreQueries& queries, SketchTables* tables);
+void MakeSketchTables(const ScoreQueries& queries, uint32_t bits, SketchTables* tables);
 
-// For heads [first, first + some): scores[h * stride + chunk_tokens * i + t] = estimate of q_(first + h) . key t of
-// chunk i, for `count` chunks whose records follow each other. base[h * base_stride + i] = q_(first + h) . centre_i. The
+// For heads [first, first + some): scores[h * stride + chunk_tokens * i + t] = score of q_(first + h) and key t of
+// chunk i (common/kv/sketch.h), for `count` chunks whose records follow each other. base[h * base_stride + i] = q_(first + h) . centre_i. The
 // row needs room for 64 tokens of the last chunk.
 void ScoreTokens(const SketchTables& tables, uint32_t head_dim, uint32_t first, uint32_t some, const uint8_t* centres,
                  const uint8_t* tokens, uint32_t count, uint32_t chunk_tokens, const float* base, size_t base_stride,

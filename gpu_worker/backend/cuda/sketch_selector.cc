@@ -39,6 +39,7 @@ void SketchSelector::ForEachBuffer(const KvGeometry& g, uint32_t chunks, Buffers
   place(&b->scaled, heads * g.head_dim);
   place(&b->step, heads);
   place(&b->offset, heads);
+  place(&b->spread, heads);
   place(&b->weights, heads);
   place(&b->entries, heads * g.head_dim * 4);
   place(&b->coarse, heads * row);
@@ -181,6 +182,8 @@ absl::Status SketchSelector::LaunchTables(uint32_t number) {
   a.entries = buffers_.entries;
   a.step = buffers_.step;
   a.offset = buffers_.offset;
+  a.spread = buffers_.spread;
+  a.spread_of_square = SketchSpread(1);
   a.head_dim = g.head_dim;
   a.scale = 1.0f / std::sqrt(static_cast<float>(g.head_dim));
   return device_->Launch(DeviceStream::kRoute,
@@ -231,6 +234,7 @@ absl::Status SketchSelector::LaunchFine(const Range& r, const RouteRecords& reco
                   buffers_.entries,
                   buffers_.step,
                   buffers_.offset,
+                  buffers_.spread,
                   buffers_.scores,
                   static_cast<uint32_t>(r.coarse_stride),
                   static_cast<uint32_t>(r.stride),

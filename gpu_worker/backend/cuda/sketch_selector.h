@@ -46,7 +46,7 @@ class SketchSelector {
  private:
   // On the device; of `chunks` chunks at most.
   struct Buffers {
-    float *flips, *scaled, *step, *offset, *weights;
+    float *flips, *scaled, *step, *offset, *spread, *weights;
     uint8_t* entries;
     float *coarse, *scores, *shares;
     uint8_t *in, *out;  // [kBlocks][in_bytes], [kBlocks][out_bytes]

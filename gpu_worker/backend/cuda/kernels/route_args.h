@@ -40,9 +40,9 @@ struct RouteTablesArgs {
   const float* flips;   // [head_dim]: 1 or -1
   float* scaled;        // [query_heads][head_dim]
   uint8_t* entries;     // [query_heads][head_dim / 4][16]
-  float *step, *offset; // [query_heads]
+  float *step, *offset, *spread;  // [query_heads], as router/index/sketch_score.h has them
   uint32_t head_dim;
-  float scale;
+  float scale, spread_of_square;
 };
 
 // scores[query head][chunk of the range] = query . centre. `lanes` threads for each chunk; a column of blocks (grid y)
@@ -62,7 +62,7 @@ struct RouteFineArgs {
   RouteKept kept;
   const float* coarse;  // [query_heads][coarse_stride]
   const uint8_t* entries;
-  const float *step, *offset;
+  const float *step, *offset, *spread;
   float* scores;  // [query_heads][stride]
   uint32_t coarse_stride, stride, per_head, head_dim, chunk_tokens;
   uint32_t skipped;  // tokens of the range's first chunk that lie before the range

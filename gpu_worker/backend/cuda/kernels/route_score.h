@@ -54,14 +54,17 @@ HGA_DEVICE void Run(const RouteTablesArgs& a) {
   }
   __syncthreads();
   float widest = 0, all = 0;  // in every thread
+  double norm = 0;            // squares of floats are exact in it
   for (uint32_t j = 0; j < rows; ++j) {
     widest = fmaxf(widest, sums[j]);
     all += sums[j];
+    for (uint32_t b = 0; b < 4; ++b) norm += static_cast<double>(r[4 * j + b]) * r[4 * j + b];
   }
   const bool usable = widest > 0 && all < __uint_as_float(0x7f800000u);
   if (threadIdx.x == 0) {
     a.step[blockIdx.x] = usable ? 2 * widest / kRouteLargestEntry : 0.0f;
     a.offset[blockIdx.x] = usable ? -all : 0.0f;
+    a.spread[blockIdx.x] = usable ? static_cast<float>(static_cast<double>(a.spread_of_square) * norm) : 0.0f;
   }
   const float inverse = usable ? kRouteLargestEntry / (2 * widest) : 0.0f;
   for (uint32_t i = threadIdx.x; i < rows * 16; i += blockDim.x) {
@@ -150,7 +153,7 @@ HGA_DEVICE void Run(const RouteFineArgs& a) {
       for (uint32_t h = 0; h < 4 && group * 4 + h < a.per_head; ++h) {
         const size_t head = size_t{kv_head} * a.per_head + group * 4 + h;
         const float dot = fmaf(static_cast<float>(SumOf(sums[half], h)), a.step[head], a.offset[head]);
-        const float score = fmaf(length, dot, a.coarse[head * a.coarse_stride + chunk]);
+        const float score = fmaf(length, fmaf(length, a.spread[head], dot), a.coarse[head * a.coarse_stride + chunk]);
         a.scores[head * a.stride + size_t{i} * a.chunk_tokens + t] =
             chunk == 0 && t < a.skipped ? kRouteLowest : score;
       }
