@@ -235,7 +235,9 @@ TEST(KeyCacheTest, AStepThatDoesNotFitKeepsAPart) {
   for (int step = 0; step < 4; ++step) {
     half.BeginStep();
     const Use use = UseLayer(&half, 1, 0, selection);
-    if (step > 0) EXPECT_EQ(use.found.cached, half.slots());
+    if (step > 0) {
+      EXPECT_EQ(use.found.cached, half.slots());
+    }
     EXPECT_EQ(use.found.copied, step == 0 ? half.slots() : 0u);
   }
   const auto other = RandomSelection(20, 2);

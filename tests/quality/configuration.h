@@ -16,7 +16,8 @@ namespace hga {
 // Methods: dense, window, oracle_groups, oracle_tokens, mean_hga, and every summary method of common/kv/summary.h.
 // A summary method may be followed by @overprovision,scan_chunks (router/index/select.h), by +max or +sum: how query
 // heads are pooled, and by how the budget is shared out (gpu_worker/engine/engine_options.h): +fixed, +shared, +capX,
-// +stepX, +floorX, +leastX, +top_pX. Summary methods share as the product does; mean_hga, methods with @ and the oracles do not.
+// +stepX, +floorX, +leastX, +top_pX. Summary methods share as the product does; without +shared mean_hga, methods with
+// @ and the oracles do not, the oracles in the prefill path never.
 struct Configuration {
   std::string method;  // as it was written
   Path path = Path::kDecode;

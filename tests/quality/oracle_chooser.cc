@@ -23,6 +23,9 @@ class OracleChooser : public Chooser {
     for (auto& heads : *out) heads.resize(g_.kv_heads);
     if (blocks.empty()) return;
     scratch_.resize(std::max<size_t>(scratch_.size(), omp_get_max_threads()));
+    // A row that attends everything shares nothing.
+    const bool shared = std::any_of(blocks.begin(), blocks.end(), [](const RoutedRows& b) { return b.route.shared; });
+    if (rows.path == Path::kDecode && shared) return ChooseShared(rows, blocks, block_of, out);
     for (uint32_t head = 0; head < g_.kv_heads; ++head) {
       mass_.Load(rows, head, block_of);
 #pragma omp parallel for schedule(dynamic)
@@ -38,6 +41,50 @@ class OracleChooser : public Chooser {
     std::vector<uint64_t> taken, masks;
     std::vector<int32_t> work;
   };
+
+  // The KV heads of each row compete for the layer's keys, as the router cuts them (RouteBlock::shared).
+  void ChooseShared(const StepRows& rows, const std::vector<RoutedRows>& blocks, const BlockOfChunk& block_of,
+                    std::vector<std::vector<HeadSelection>>* out) {
+    shares_.resize(blocks.size());
+    for (std::vector<float>& shares : shares_) shares.clear();
+    for (uint32_t head = 0; head < g_.kv_heads; ++head) {
+      mass_.Load(rows, head, block_of);
+#pragma omp parallel for schedule(dynamic)
+      for (size_t b = 0; b < blocks.size(); ++b) {
+        Scratch* s = &scratch_[omp_get_thread_num()];
+        s->taken.assign(blocks[b].route.route_upto - blocks[b].route.first_chunk(g_), 0);
+        PoolUnits(blocks[b], 0, s);
+        for (const float mass : s->units) shares_[b].push_back(mass / g_.queries_per_kv_head());
+      }
+    }
+#pragma omp parallel for schedule(dynamic)
+    for (size_t b = 0; b < blocks.size(); ++b) {
+      CutShared(blocks[b].route, shares_[b], &scratch_[omp_get_thread_num()], (*out)[b].data());
+    }
+  }
+
+  // shares: [kv_heads][units of the range].
+  void CutShared(const RouteBlock& route, const std::vector<float>& shares, Scratch* s, HeadSelection* out) const {
+    const uint32_t first = route.first_chunk(g_), chunks = route.route_upto - first;
+    const uint32_t per_chunk = g_.chunk_tokens / unit_tokens_;
+    const uint32_t budget = route.budget_keys[0];
+    TopCut cut;
+    if (budget < route.keys(g_)) {
+      const uint32_t wanted = budget * g_.kv_heads / unit_tokens_;
+      cut = CutTop(shares.data(), static_cast<uint32_t>(shares.size()), wanted, &s->work);
+    }
+    if (budget != kEverything && cut.score < route.least_share) cut = {route.least_share, 0};
+    s->masks.resize(chunks);
+    for (uint32_t head = 0; head < g_.kv_heads; ++head) {
+      out[head].clear();
+      TakeTop(shares.data() + size_t{head} * chunks * per_chunk, chunks, per_chunk, &cut, s->masks.data());
+      for (uint32_t c = 0; c < chunks; ++c) {
+        const uint64_t mask =
+            budget == kEverything ? RoutableMask(g_, first + c, route.first_key) : KeysOf(s->masks[c]);
+        if (mask != 0) out[head].push_back({first + c, 0, mask});
+      }
+    }
+  }
 
   void ChooseBlock(const RoutedRows& block, Scratch* s, HeadSelection* out) {
     const RouteBlock& route = block.route;
@@ -107,6 +154,7 @@ class OracleChooser : public Chooser {
   const uint32_t unit_tokens_;
   ExactMass mass_;
   std::vector<Scratch> scratch_;  // one per thread
+  std::vector<std::vector<float>> shares_;  // [blocks]
 };
 
 }  // namespace
