@@ -32,7 +32,8 @@ void AddEngineOptions(CLI::App* app, EngineOptions* e) {
   app->add_option("--budget_layer_floor", e->budget.layer_floor,
                   "What a shared budget leaves for each later layer at least, in budgets");
   app->add_option("--budget_least_share", e->budget.least_share,
-                  "Even shares of the attention that a key needs to be read from a shared budget");
+                  "Even shares of the attention that a key needs to be read from a shared budget of 384 keys; of a larger "
+                  "one fewer");
   app->add_option("--residual", e->budget.residual,
                   "Keys that are not read count by their chunk's mean key; false: not at all");
   app->add_option("--budget_top_p", e->budget.top_p,

@@ -74,6 +74,8 @@ HWY_INLINE hn::Vec<D8> Codes(const uint8_t* signs) {
 // Sums of the entries of bytes at even and at odd places. The former are counted with the latter above them, which are
 // taken off again in the end.
 struct PlaceSums {
+  // Not the compiler's own, which would not be of this target.
+  HWY_INLINE PlaceSums() : both(hn::Zero(D16())), odd(hn::Zero(D16())) {}
   hn::Vec<D16> both, odd;
 };
 
@@ -123,7 +125,6 @@ HWY_INLINE void SumHalves(const uint8_t* tables, size_t table_bytes, const uint8
                           uint16_t (*out)[64]) {
   const D8 d;
   PlaceSums low[kHeads], high[kHeads];
-  for (uint32_t h = 0; h < kHeads; ++h) low[h].both = low[h].odd = high[h].both = high[h].odd = hn::Zero(D16());
   if (sign_bytes % (2 * kStep) != 0) {
     // An odd number of steps: the first by itself.
     const auto first = Codes<kFirst>(signs + b), second = Codes<1>(signs + b);
