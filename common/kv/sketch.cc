@@ -90,6 +90,13 @@ float WriteSigns(const float* y, uint32_t head_dim, uint32_t bits, uint32_t toke
   return Finite(static_cast<float>(product / square));
 }
 
+// The token's a, as it is read.
+float TokenScale(const uint8_t* centre_record, const uint8_t* token_record, uint32_t token, uint32_t head_dim) {
+  SketchScales scales;
+  std::memcpy(&scales, centre_record + head_dim, sizeof(scales));
+  return token_record[token] * scales.token;
+}
+
 }  // namespace
 
 bool SketchFlips(uint32_t channel) { return Flipped(channel); }
@@ -141,9 +148,7 @@ void SketchCentre(const uint8_t* centre_record, uint32_t head_dim, float* centre
 
 void SketchToken(const uint8_t* centre_record, const uint8_t* token_record, uint32_t token, uint32_t head_dim,
                  uint32_t bits, float* difference) {
-  SketchScales scales;
-  std::memcpy(&scales, centre_record + head_dim, sizeof(scales));
-  const float a = token_record[token] * scales.token;
+  const float a = TokenScale(centre_record, token_record, token, head_dim);
   for (uint32_t d = 0; d < head_dim; ++d) {
     const Place place = SignPlace(token, d);
     int level = 0;
@@ -159,9 +164,7 @@ double SketchScore(const float* rotated, const uint8_t* centre_record, const uin
                    uint32_t head_dim, uint32_t bits) {
   std::vector<float> difference(head_dim);
   SketchToken(centre_record, token_record, token, head_dim, bits, difference.data());
-  SketchScales scales;
-  std::memcpy(&scales, centre_record + head_dim, sizeof(scales));
-  const double a = token_record[token] * scales.token;
+  const double a = TokenScale(centre_record, token_record, token, head_dim);
   double dot = 0, norm = 0;
   for (uint32_t d = 0; d < head_dim; ++d) {
     dot += double{rotated[d]} * difference[d];

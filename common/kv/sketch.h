@@ -42,7 +42,7 @@ inline size_t SketchTokenBytes(uint32_t head_dim, uint32_t bits) {
 }
 
 // Of a normal distribution's channels the record leaves 0.571 a^2 of variance with one bit, 0.474 a^2 with two. Half of
-// that belongs to the mean of e^x; half of it again is what ranks best (docs/quality.md).
+// that belongs to the mean of e^x; half of it again is what ranks best (decision 30).
 inline constexpr float SketchSpread(uint32_t bits) { return bits == 1 ? 0.143f : 0.118f; }
 
 // Whether R turns the sign of a channel before it mixes them.

@@ -6,20 +6,13 @@
 #include <random>
 #include <vector>
 
+#include "gpu_worker/backend/cpu/random_floats_test.h"
 #include "gtest/gtest.h"
 
 namespace hga {
 namespace {
 
 constexpr uint32_t kPad = 64;
-
-std::vector<float> Random(size_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> out(count);
-  for (float& x : out) x = normal(random);
-  return out;
-}
 
 // Queries that attend tiles of some keys, each key seen from some query on.
 struct Attention {

@@ -5,19 +5,12 @@
 #include <random>
 #include <vector>
 
+#include "gpu_worker/backend/cpu/random_floats_test.h"
 #include "gpu_worker/model/row_quantizer.h"
 #include "gtest/gtest.h"
 
 namespace hga {
 namespace {
-
-std::vector<float> Random(size_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> out(count);
-  for (float& x : out) x = normal(random);
-  return out;
-}
 
 TEST(KernelsTest, FastDequantizationIsExact) {
   for (TensorType type : {TensorType::kF32, TensorType::kF16, TensorType::kBF16, TensorType::kQ4_0, TensorType::kQ4_1,

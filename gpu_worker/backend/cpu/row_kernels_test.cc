@@ -1,20 +1,12 @@
 #include "gpu_worker/backend/cpu/row_kernels.h"
 
-#include <random>
 #include <vector>
 
+#include "gpu_worker/backend/cpu/random_floats_test.h"
 #include "gtest/gtest.h"
 
 namespace hga {
 namespace {
-
-std::vector<float> Random(size_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> out(count);
-  for (float& x : out) x = normal(random);
-  return out;
-}
 
 TEST(RowKernelsTest, MatchPlainLoops) {
   for (uint32_t d : {8u, 24u, 32u, 40u, 64u, 80u, 128u, 256u}) {
