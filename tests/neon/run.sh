@@ -48,7 +48,7 @@ for test in "${tests[@]}"; do
   compile "$test" || exit 1
   program="$out/$(basename "$test" .cc)"
   objects=("$(object "$test")")
-  for source in gpu_worker/backend/cpu/{block_attention,integer_gemm,kernels,row_kernels}.cc "${others[@]}"; do objects+=("$(object "$source")"); done
+  for source in gpu_worker/backend/cpu/{block_attention,integer_gemm,integer_gemv,kernels,row_kernels}.cc "${others[@]}"; do objects+=("$(object "$source")"); done
   aarch64-linux-gnu-g++ -static "${objects[@]}" -lpthread -o "$program" || exit 1
   count qemu-aarch64-static "$program" --gtest_brief=1
 done

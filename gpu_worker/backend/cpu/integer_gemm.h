@@ -38,15 +38,20 @@ class RoundedRows {
   uint32_t cols() const { return cols_; }
   uint32_t blocks() const { return cols_ / kIntegerBlock; }
   // Of row r.
-  const int16_t* values(uint32_t r) const { return &values_[size_t{r} * cols_]; }
+  const int16_t* values(uint32_t r) const { return values_[size_t{r} * blocks()].of; }
   const float* scales(uint32_t r) const { return &scales_[size_t{r} * blocks()]; }
   // Sum of each block's x.
   const float* sums(uint32_t r) const { return &sums_[size_t{r} * blocks()]; }
 
  private:
+  // A cache line: what is loaded at a time never lies in two.
+  struct Block {
+    alignas(64) int16_t of[kIntegerBlock];
+  };
+
   uint32_t rows_ = 0, cols_ = 0;
   float most_ = 0;
-  std::vector<int16_t> values_;
+  std::vector<Block> values_;
   std::vector<float> scales_, sums_;
 };
 

@@ -18,13 +18,19 @@ constexpr TensorType kTypes[] = {TensorType::kQ8_0, TensorType::kQ4_0, TensorTyp
 struct Matrix {
   Matrix(TensorType type, uint32_t rows, uint32_t cols) {
     std::mt19937 random(rows + cols);
-    plain.resize(size_t{rows} * cols);
-    for (uint32_t r = 0; r < rows; ++r) {
-      const auto row = RandomRow(type, cols, 0.05f, &random);
-      bytes.insert(bytes.end(), row.begin(), row.end());
-      DequantizeRow(type, row.data(), cols, &plain[size_t{r} * cols]);
-    }
+    for (uint32_t r = 0; r < rows; ++r) Add(RandomRow(type, cols, 0.05f, &random), type, cols);
     view = {type, rows, cols, bytes.data(), nullptr};
+  }
+  // One row of these bytes.
+  Matrix(TensorType type, const std::vector<uint8_t>& row, uint32_t cols) {
+    Add(row, type, cols);
+    view = {type, 1, cols, bytes.data(), nullptr};
+  }
+
+  void Add(const std::vector<uint8_t>& row, TensorType type, uint32_t cols) {
+    bytes.insert(bytes.end(), row.begin(), row.end());
+    plain.resize(plain.size() + cols);
+    DequantizeRow(type, row.data(), cols, &plain[plain.size() - cols]);
   }
 
   std::vector<uint8_t> bytes;
@@ -67,7 +73,7 @@ double WorstError(const Matrix& w, const std::vector<float>& x, const std::vecto
       exact += part;
       size += part * part;
     }
-    worst = std::max(worst, std::abs(y[i] - exact) / std::sqrt(size));
+    worst = std::max(worst, std::abs(y[i] - exact) / std::sqrt(size + 1e-30));  // all weights may be 0
   }
   return worst;
 }
@@ -135,6 +141,37 @@ TEST(IntegerGemmTest, NothingOverflows) {
     EXPECT_FLOAT_EQ(y, 256.0f * 4096 * -3);
     multiply({TensorType::kQ8_0, 1, 32, q8.data(), nullptr}, 0, 1, {&short_row, 0, 1, 1}, &y);
     EXPECT_FLOAT_EQ(y, 32.0f * -128 * -3);
+  }
+}
+
+// A row of 512 weights whose quants and block scales are `byte` all over, or anything (-1), with scales of 1 in half
+// precision, and offsets too.
+std::vector<uint8_t> RowOfBytes(TensorType type, int byte, std::mt19937* random) {
+  std::vector<uint8_t> row(TensorRowBytes(type, 512));
+  for (uint8_t& b : row) b = static_cast<uint8_t>(byte >= 0 ? byte : (*random)());
+  const uint16_t half_one = 0x3c00;
+  const bool offset = type == TensorType::kQ4_1 || type == TensorType::kQ5_1 || type == TensorType::kQ4_K ||
+                      type == TensorType::kQ5_K;
+  for (size_t block = 0; block < row.size(); block += TensorBlockBytes(type)) {
+    std::memcpy(&row[block + (type == TensorType::kQ6_K ? 208 : 0)], &half_one, 2);
+    if (offset) std::memcpy(&row[block + 2], &half_one, 2);
+  }
+  return row;
+}
+
+TEST(IntegerGemmTest, ExtremeWeightsAndActivations) {
+  std::mt19937 random(1);
+  for (const TensorType type : kTypes) {
+    for (const int byte : {0x00, 0xff, 0x7f, 0x80, 0x0f, 0xf0, -1, -1, -1}) {
+      const Matrix w(type, RowOfBytes(type, byte, &random), 512);
+      for (const float sign : {1.0f, -1.0f}) {
+        std::vector<float> x(512, 1e4f);
+        for (size_t i = 0; i < x.size(); ++i) x[i] = i % 3 == 0 ? 1e4f * sign : 1e4f;
+        const RoundedRows rounded = Rounded(type, x.data(), 1, 512);
+        EXPECT_LT(WorstError(w, x, Product(IntegerGemv, w, rounded)), 1e-4) << TensorTypeName(type) << " " << byte;
+        EXPECT_LT(WorstError(w, x, Product(IntegerGemm, w, rounded)), 1e-4) << TensorTypeName(type) << " " << byte;
+      }
+    }
   }
 }
 

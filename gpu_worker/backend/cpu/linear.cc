@@ -11,7 +11,7 @@ namespace {
 
 // Outputs of a piece: few enough to share a matrix out evenly, many enough for a panel's slice of x to stay cached.
 constexpr uint32_t kPieceOutputs = 128;
-// GEMV takes a piece in so many parts, since it reads each weight once, and GEMM the last ones: threads end together.
+// GEMV takes a piece in so many parts, and GEMM the last ones: threads end together.
 constexpr uint32_t kPieceParts = 4;
 
 // Rows [first, first + count) of one matrix times `rows` vectors x; y has `stride` elements for each.
@@ -91,31 +91,43 @@ void Linear::IntegerApply(const float* x, uint32_t rows, float* y) {
 
 void Linear::IntegerPieces(uint32_t first_row, uint32_t rows, bool as_gemm, float* y) {
   const IntegerProduct product{&context_->rounded, first_row, rows, outputs_};
-  RunPieces(as_gemm, [&](const Piece& piece) {
-    (as_gemm ? IntegerGemm : IntegerGemv)(*piece.part, piece.first, piece.count, product, y + piece.output);
-  });
+  if (as_gemm) {
+    RunPieces([&](const Piece& p) { IntegerGemm(*p.part, p.first, p.count, product, y + p.output); });
+  } else {
+    RunParts([&](const Piece& p) { IntegerGemv(*p.part, p.first, p.count, product, y + p.output); });
+  }
 }
 
 // Each weight is read once for all rows of x.
 void Linear::FloatGemv(const float* x, uint32_t rows, float* y) {
-  RunPieces(false, [&](const Piece& piece) {
+  RunParts([&](const Piece& piece) {
     GemvOfPart(*piece.part, piece.first, piece.count, x, rows, outputs_, y + piece.output);
   });
 }
 
+// Part `part` of a piece, perhaps none.
+void Linear::UsePart(Piece piece, uint32_t part, absl::FunctionRef<void(const Piece&)> use) {
+  const uint32_t outputs = kPieceOutputs / kPieceParts, skip = std::min(part * outputs, piece.count);
+  piece.first += skip;
+  piece.output += skip;
+  piece.count = std::min(outputs, piece.count - skip);
+  if (piece.count > 0) use(piece);
+}
+
+// In parts, each thread one stretch of the weights as far as possible: memory is slow where reading begins anew.
+void Linear::RunParts(absl::FunctionRef<void(const Piece&)> use) {
+  context_->workers->RunNeighbours(static_cast<uint32_t>(pieces_.size()) * kPieceParts, [&](uint32_t i, uint32_t) {
+    UsePart(pieces_[i / kPieceParts], i % kPieceParts, use);
+  });
+}
+
 // Whole pieces first, the last ones in parts: whoever is done early has something left to do.
-void Linear::RunPieces(bool whole, absl::FunctionRef<void(const Piece&)> use) {
+void Linear::RunPieces(absl::FunctionRef<void(const Piece&)> use) {
   const auto all = static_cast<uint32_t>(pieces_.size());
-  const uint32_t first = whole ? all - std::min(all, context_->workers->threads()) : 0;  // of those in parts
+  const uint32_t first = all - std::min(all, context_->workers->threads());  // of those in parts
   context_->workers->Run(first + (all - first) * kPieceParts, [&](uint32_t i, uint32_t) {
     if (i < first) return use(pieces_[i]);
-    Piece piece = pieces_[first + (i - first) / kPieceParts];
-    const uint32_t outputs = kPieceOutputs / kPieceParts;
-    const uint32_t skip = std::min((i - first) % kPieceParts * outputs, piece.count);
-    piece.first += skip;
-    piece.output += skip;
-    piece.count = std::min(outputs, piece.count - skip);
-    if (piece.count > 0) use(piece);
+    UsePart(pieces_[first + (i - first) / kPieceParts], (i - first) % kPieceParts, use);
   });
 }
 

@@ -52,7 +52,9 @@ class Linear {
 
   void CutPieces();
   // use(a piece, or a part of one), in any order, in any thread.
-  void RunPieces(bool whole, absl::FunctionRef<void(const Piece&)> use);
+  static void UsePart(Piece piece, uint32_t part, absl::FunctionRef<void(const Piece&)> use);
+  void RunParts(absl::FunctionRef<void(const Piece&)> use);
+  void RunPieces(absl::FunctionRef<void(const Piece&)> use);
   void IntegerApply(const float* x, uint32_t rows, float* y);
   void IntegerPieces(uint32_t first_row, uint32_t rows, bool as_gemm, float* y);
   void FloatGemv(const float* x, uint32_t rows, float* y);

@@ -1,5 +1,5 @@
 // Blocks of 32 quantised weights as 16-bit integers in vector registers: w[i] = q[i] * scale + offset. For the targets
-// of integer_gemm.cc and kernels.cc. The formats are described in model/quant.cc.
+// of integer_gemm.cc, integer_gemv.cc and kernels.cc. The formats are described in model/quant.cc.
 #if defined(HGA_WEIGHT_BLOCKS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef HGA_WEIGHT_BLOCKS_INL_H_
 #undef HGA_WEIGHT_BLOCKS_INL_H_
@@ -60,6 +60,25 @@ HWY_INLINE V16 FifthBits(const uint8_t* bits, size_t v) {
   std::memcpy(halves, bits, sizeof(halves));
   return LanesOf(halves[Start(v) / 16], InHalf(v), 16);
 }
+
+// Sums of the products of neighbouring 16-bit lanes, one for each two of them.
+template <class D>
+class PairSums {
+ public:
+  using V = hn::Vec<hn::Repartition<int16_t, D>>;
+  HWY_INLINE PairSums() : a_(hn::Zero(D())), b_(a_) {}
+  HWY_INLINE void Add(V x, V y) {
+    a_ = hn::ReorderWidenMulAccumulate(D(), x, y, a_, b_);
+#if HWY_ARCH_X86
+    // gcc would make all products first, and add them in an order of its own, from memory.
+    asm("" : "+v"(a_.raw));
+#endif
+  }
+  HWY_INLINE hn::Vec<D> Get() const { return hn::RearrangeToOddPlusEven(a_, b_); }
+
+ private:
+  hn::Vec<D> a_, b_;  // the second is not used on x86
+};
 
 // What is decoded once for a block of the format, which has N times 32 weights: w = q * scale + offset.
 template <uint32_t N>
@@ -127,26 +146,35 @@ struct Q5_1 {
 };
 
 // Eight bytes times a factor.
-HWY_INLINE void ScaledBytes(uint64_t bytes, float factor, float* out) {
+HWY_INLINE void ScaledBytes(const uint8_t* bytes, float factor, float* out) {
   const hn::CappedTag<float, 8> df;
   const hn::Rebind<int32_t, decltype(df)> d32;
   const hn::Rebind<uint8_t, decltype(df)> d8;
-  uint8_t each[8];
-  std::memcpy(each, &bytes, sizeof(each));
   for (size_t i = 0; i < 8; i += hn::Lanes(df)) {
-    hn::Store(hn::Mul(hn::ConvertTo(df, hn::PromoteTo(d32, hn::LoadU(d8, each + i))), hn::Set(df, factor)), df, out + i);
+    const auto floats = hn::ConvertTo(df, hn::PromoteTo(d32, hn::LoadU(d8, bytes + i)));
+    hn::Store(hn::Mul(floats, hn::Set(df, factor)), df, out + i);
   }
 }
 
-// Q4_K's and Q5_K's: eight scales and eight negative offsets of 6 bits in 12 bytes.
+// Q4_K's and Q5_K's: eight scales and eight negative offsets of 6 bits in 12 bytes, behind two halves. The first four
+// of each are the low bits of words 1 and 2, the others nibbles of word 3 with the high bits of words 1 and 2 on top.
 HWY_INLINE void SixBitScales(const uint8_t* block, BlockScales<8>* out) {
-  constexpr uint32_t kSix = 0x3f3f3f3f, kFour = 0x0f0f0f0f, kTwo = 0x03030303;
-  uint32_t s[3];
-  std::memcpy(s, block + 4, sizeof(s));
-  const uint64_t scales = (s[0] & kSix) | uint64_t{(s[2] & kFour) | (s[0] >> 6 & kTwo) << 4} << 32;
-  const uint64_t minima = (s[1] & kSix) | uint64_t{(s[2] >> 4 & kFour) | (s[1] >> 6 & kTwo) << 4} << 32;
-  ScaledBytes(scales, Half(block), out->scale);
-  ScaledBytes(minima, -Half(block + 2), out->offset);
+  const hn::Full128<uint8_t> d8;
+  const hn::Full128<uint32_t> d32;
+  alignas(16) static constexpr uint8_t kLow[16] = {4, 5, 6, 7, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15};
+  alignas(16) static constexpr uint8_t kHigh[16] = {4, 5, 6, 7, 4, 5, 6, 7, 8, 9, 10, 11, 8, 9, 10, 11};
+  alignas(16) static constexpr uint32_t kShift[4] = {0, 0, 0, 4};
+  alignas(16) static constexpr uint32_t kLowMask[4] = {0x3f3f3f3f, 0x0f0f0f0f, 0x3f3f3f3f, 0x0f0f0f0f};
+  alignas(16) static constexpr uint32_t kHighMask[4] = {0, 0x30303030, 0, 0x30303030};
+  const auto all = hn::LoadU(d8, block);
+  const auto low = hn::BitCast(d32, hn::TableLookupBytes(all, hn::Load(d8, kLow)));
+  const auto high = hn::BitCast(d32, hn::TableLookupBytes(all, hn::Load(d8, kHigh)));
+  const auto six = hn::Or(hn::And(hn::Shr(low, hn::Load(d32, kShift)), hn::Load(d32, kLowMask)),
+                          hn::And(hn::ShiftRight<2>(high), hn::Load(d32, kHighMask)));
+  alignas(16) uint8_t bytes[16];
+  hn::Store(hn::BitCast(d8, six), d8, bytes);
+  ScaledBytes(bytes, Half(block), out->scale);
+  ScaledBytes(bytes + 8, -Half(block + 2), out->offset);
 }
 
 // 32 nibbles in 32 bytes, the low or the high ones.

@@ -25,6 +25,20 @@ void Workers::Run(uint32_t count, Work work) {
   for (int i = 0; i < items; ++i) work(static_cast<uint32_t>(i), static_cast<uint32_t>(omp_get_thread_num()));
 }
 
+void Workers::RunNeighbours(uint32_t count, Work work) {
+  const uint32_t all = threads();
+  for (uint32_t i = 0; i < all; ++i) {
+    shares_[i].next.store(static_cast<uint32_t>(uint64_t{count} * i / all), std::memory_order_relaxed);
+    shares_[i].end = static_cast<uint32_t>(uint64_t{count} * (i + 1) / all);
+  }
+  Run(all, [&](uint32_t own, uint32_t thread) {
+    for (uint32_t i = 0; i < all; ++i) {
+      Share& share = shares_[(own + i) % all];
+      for (uint32_t item; (item = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) work(item, thread);
+    }
+  });
+}
+
 void Workers::RunRows(uint32_t rows, Work work) {
   if (rows > kFewRows) {
     Run(rows, work);

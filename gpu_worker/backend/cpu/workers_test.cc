@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 #include "absl/time/clock.h"
@@ -35,6 +36,32 @@ TEST_P(WorkersTest, AJobSeesWhatTheOneBeforeItWrote) {
   }
   EXPECT_EQ(before, expected);
   EXPECT_FALSE(strange);
+}
+
+TEST_P(WorkersTest, EachOfTheNeighboursIsDoneOnce) {
+  Workers workers(4);
+  workers.BeginStep(GetParam());
+  for (const uint32_t count : {0u, 1u, 3u, 4u, 7u, 1000u}) {
+    for (int again = 0; again < 200; ++again) {
+      std::vector<std::atomic<int>> done(count);
+      workers.RunNeighbours(count, [&](uint32_t item, uint32_t) { ++done[item]; });
+      for (const auto& times : done) ASSERT_EQ(times, 1) << count;
+    }
+  }
+}
+
+// Whoever is done with its share takes what another has left, here all but one item of each.
+TEST_P(WorkersTest, NobodyWaitsForAShare) {
+  Workers workers(3);
+  workers.BeginStep(GetParam());
+  std::atomic<uint32_t> done{0};
+  constexpr uint32_t kItems = 30;
+  workers.RunNeighbours(kItems, [&](uint32_t item, uint32_t) {
+    // Ends once all others are done, so they must be done by others.
+    while (item == 0 && done.load() < kItems - 1) std::this_thread::yield();
+    ++done;
+  });
+  EXPECT_EQ(done, kItems);
 }
 
 INSTANTIATE_TEST_SUITE_P(Teams, WorkersTest, testing::Bool(),
