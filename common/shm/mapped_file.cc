@@ -20,6 +20,11 @@ absl::Status ErrnoStatus(int error, const std::string& what) {
   return absl::ErrnoToStatus(error, what);
 }
 
+absl::Status NoRoom(int error, const std::string& path, size_t bytes) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("cannot allocate ", bytes, " bytes for ", path, ": ", std::strerror(error)));
+}
+
 // The whole file; MAP_FAILED with errno. Large ones begin at a huge page, without which none of their pages can be one.
 void* MapShared(int fd, size_t bytes) {
   if (bytes < kHugePage) return ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -51,6 +56,7 @@ MappedFile::~MappedFile() {
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(huge_bytes_, other.huge_bytes_);
   std::swap(fd_, other.fd_);
   return *this;
 }
@@ -61,20 +67,23 @@ absl::StatusOr<MappedFile> MappedFile::Create(const std::string& path, size_t by
   MappedFile file;
   file.fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (file.fd_ < 0) return ErrnoStatus(errno, absl::StrCat("cannot create ", path));
-  if (const int error = ::posix_fallocate(file.fd_, 0, static_cast<off_t>(bytes)); error != 0) {
+  const absl::Status status = file.Allocate(path, bytes);
+  if (!status.ok()) {
     ::unlink(path.c_str());
-    return absl::ResourceExhaustedError(
-        absl::StrCat("cannot allocate ", bytes, " bytes for ", path, ": ", std::strerror(error)));
+    return status;
   }
-  void* data = MapShared(file.fd_, bytes);
-  if (data == MAP_FAILED) {
-    const int error = errno;
-    ::unlink(path.c_str());
-    return ErrnoStatus(error, absl::StrCat("cannot map ", path));
-  }
-  file.data_ = static_cast<uint8_t*>(data);
-  file.size_ = bytes;
   return file;
+}
+
+absl::Status MappedFile::Allocate(const std::string& path, size_t bytes) {
+  if (::ftruncate(fd_, static_cast<off_t>(bytes)) != 0) return NoRoom(errno, path, bytes);
+  void* data = MapShared(fd_, bytes);
+  if (data == MAP_FAILED) return ErrnoStatus(errno, absl::StrCat("cannot map ", path));
+  data_ = static_cast<uint8_t*>(data);
+  size_ = bytes;
+  huge_bytes_ = AllocateHugePages(fd_, data_, bytes);
+  const int error = ::posix_fallocate(fd_, 0, static_cast<off_t>(bytes));
+  return error == 0 ? absl::OkStatus() : NoRoom(error, path, bytes);
 }
 
 absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path, size_t min_bytes) {

@@ -20,7 +20,8 @@ class MappedFile {
   MappedFile& operator=(MappedFile&& other) noexcept;
 
   // Makes a new file of `bytes` zeros, mode 0600, replacing a file of that name (which old mappings keep).
-  // RESOURCE_EXHAUSTED when the file system has no room: the pages are allocated now, not at first touch.
+  // RESOURCE_EXHAUSTED when the file system has no room: the pages are allocated now, not at first touch, on huge pages
+  // where there are some.
   static absl::StatusOr<MappedFile> Create(const std::string& path, size_t bytes);
   // Maps an existing file whole, read and write. FAILED_PRECONDITION if it is smaller than `min_bytes`, is not a
   // regular file, or others than its owner may write it.
@@ -28,11 +29,16 @@ class MappedFile {
 
   uint8_t* data() const { return data_; }
   size_t size() const { return size_; }
+  // On huge pages for certain, of a file that was made here.
+  size_t huge_bytes() const { return huge_bytes_; }
   int fd() const { return fd_; }
 
  private:
+  absl::Status Allocate(const std::string& path, size_t bytes);
+
   uint8_t* data_ = nullptr;
   size_t size_ = 0;
+  size_t huge_bytes_ = 0;
   int fd_ = -1;
 };
 

@@ -19,7 +19,7 @@ namespace hga {
 
 struct AttendShape {
   KvGeometry geometry;
-  uint32_t sink_tokens = 0;  // a multiple of group_tokens
+  uint32_t sink_tokens = 0;
   uint32_t window_chunks = 0;
 };
 

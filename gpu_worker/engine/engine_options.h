@@ -25,7 +25,7 @@ struct BudgetOptions {
   // With `shared`: a key needs at least so many even shares of the attention (1 / budget of it), at a budget of 384 keys.
   // Of a larger budget fewer (StepBudget), since shares fall faster than their ranks. What is not worth reading is left
   // to layers that need it.
-  float least_share = 0.039f;
+  float least_share = 0.037f;
   // With `shared`: most that a layer may take, in budgets. The first layers want several times as much as later ones.
   float layer_cap = 2;
   // With `shared`: most that the layers of a token's step may take on average, in budgets. 1: no token reads more than
@@ -46,8 +46,8 @@ struct EngineOptions {
   uint32_t window_tokens = 64;
   // The same for a prompt's tokens. One prefill batch, so that everything a batch routes over was sealed before it.
   uint32_t prefill_window_tokens = 256;
-  // First tokens, attended always. One group: attention sinks are the first few tokens.
-  uint32_t sink_tokens = 16;
+  // First tokens, attended always: attention sinks. More of them cost keys that are worth more (decision 31).
+  uint32_t sink_tokens = 4;
   BudgetOptions budget;
   // A prompt's tokens below this position attend everything, routed request or not. Up to 8K routing does not
   // make prefill faster on the cpu backend (docs/performance.md), and what is kept of a document is exact.

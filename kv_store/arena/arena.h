@@ -73,9 +73,8 @@ class Arena {
   bool LockedByOther(uint64_t offset) const;
 
   const ArenaShape& shape() const { return shape_; }
-  // The whole file.
-  uint8_t* data() const { return file_.data(); }
-  size_t bytes() const { return file_.size(); }
+  // Of an arena that was made here, on huge pages for certain.
+  size_t huge_bytes() const { return file_.huge_bytes(); }
 
  private:
   Arena(MappedFile file, const ArenaShape& shape) : file_(std::move(file)), shape_(shape) {}

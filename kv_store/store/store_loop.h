@@ -21,7 +21,6 @@
 #include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "common/base/serial_executor.h"
-#include "common/shm/huge_pages.h"
 #include "kv_store/arena/arena.h"
 #include "kv_store/store/block_store.h"
 #include "kv_store/store/mailbox.h"
@@ -165,7 +164,6 @@ class StoreLoop {
   // Owned by the store's thread.
   BlockStore store_;
   std::optional<Arena> arena_;
-  std::unique_ptr<HugePages> huge_pages_;  // the arena's; nullptr: there is none
   std::optional<KvGeometry> geometry_;
   absl::flat_hash_map<ClientId, ClientSeat> seats_;
   std::set<uint32_t> used_lock_bytes_;

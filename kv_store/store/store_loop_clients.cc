@@ -40,11 +40,11 @@ absl::Status StoreLoop::PrepareArena(const KvGeometry& geometry) {
   RemoveRingsOf(options_.arena_path);
   HGA_RETURN_IF_ERROR(tier_->SetGeometry(geometry));
   arena_ = std::move(arena);
-  huge_pages_ = std::make_unique<HugePages>(arena_->data(), arena_->bytes());
   geometry_ = geometry;
   metrics_.SetArenaBytes(shape.slot_bytes * shape.slot_count);
   store_.SetSlots(geometry, shape.slot_count, [this](uint32_t slot) { return arena_->Slot(slot); });
-  LogInfo("arena made", {{"path", options_.arena_path}, {"slots", shape.slot_count}, {"slot_bytes", shape.slot_bytes}});
+  LogInfo("arena made", {{"path", options_.arena_path}, {"slots", shape.slot_count}, {"slot_bytes", shape.slot_bytes},
+                         {"on_huge_pages", arena_->huge_bytes()}});
   return absl::OkStatus();
 }
 

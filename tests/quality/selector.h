@@ -37,7 +37,7 @@ struct KeyBudget {
   // With `share.shared` a query attends at most so many on average over the layers and KV heads.
   uint32_t total = 512;
   BudgetOptions share;  // its way of sharing; what it says of sizes is not used
-  uint32_t sink_tokens = 16;
+  uint32_t sink_tokens = 4;
   uint32_t decode_window = 64;
   uint32_t prefill_window = 256;
 };
