@@ -165,11 +165,11 @@ struct StoreStats {
 struct BlockStoreOptions {
   uint32_t writeback_queue_chunks = 256;  // Reserve refuses while more are waiting for the disk
   uint64_t write_step_bytes = 64ull << 20;
-  // Budget of the disk, counted in bytes of blocks as they are in RAM; 0: none. Seven tenths are for blocks, the rest for
-  // dead blocks not collected yet, the index and the log.
+  // Budget of the disk, counted in bytes of blocks as they are in RAM; 0: none. Seven tenths are for blocks, the rest
+  // for dead blocks not collected yet, the index and the log.
   uint64_t disk_bytes = 0;
-  // K/V, counted in the same way, that sessions pinned by requests may keep from the disk budget, those of `pinned_sessions`
-  // counted in; 0: half of what the budget has for blocks, without a budget no bound.
+  // K/V, counted in the same way, that sessions pinned by requests may keep from the disk budget, those of
+  // `pinned_sessions` counted in; 0: half of what the budget has for blocks, without a budget no bound.
   uint64_t pin_bytes = 0;
   // Sessions, system prompts for one, whose blocks are evicted last and whose K/V is never given up for the budget.
   absl::flat_hash_set<std::string> pinned_sessions;
@@ -322,7 +322,7 @@ class BlockStore {
   uint64_t PinQuota() const;  // chunks
   absl::Status CheckPinQuota(const std::string& name, const Session& session) const;
 
-  // block_store.cc
+  // block_store.cc, block_store_fetch.cc
   // Counts a pinned session's reference in or out.
   void Pinned(const ChunkHash& hash, int change);
   void PlaceIn(uint32_t slot, Chunk* chunk, uint32_t layer, SlotState state);

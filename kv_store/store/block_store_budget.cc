@@ -25,10 +25,12 @@ bool BlockStore::KeepDiskBudget() {
   std::sort(by_last_use.begin(), by_last_use.end());
   uint64_t freed = 0;
   for (const auto& [pinned, last_used, name, session] : by_last_use) {
-    if (chunks_.size() - chunks_lost_ <= allowed - allowed / 10) break;  // some at once, so that not each chunk asks again
+    // Some at once, so that not each chunk asks again.
+    if (chunks_.size() - chunks_lost_ <= allowed - allowed / 10) break;
     if (pinned && chunks_pinned_ <= PinQuota()) break;
     if (pinned) {
-      LogWarning("--pin_bytes: session ", name, " is not pinned any more: pinned ones have grown past what they may have");
+      LogWarning("--pin_bytes: session ", name,
+                 " is not pinned any more: pinned ones have grown past what they may have");
       HGA_CHECK(PinSession(name, false).ok());
     }
     freed += GiveUpBlocks(name, session);
@@ -48,12 +50,12 @@ absl::Status BlockStore::CheckPinQuota(const std::string& name, const Session& s
   const uint64_t quota = PinQuota();
   if (chunks <= quota && (chunks < quota || !session.chunks.empty())) return absl::OkStatus();
   return absl::ResourceExhaustedError(
-      absl::StrCat("cannot pin session '", name, "': pinned sessions would have ", chunks, " chunks, --pin_bytes allows ",
-                   quota, "; unpin another first"));
+      absl::StrCat("cannot pin session '", name, "': pinned sessions would have ", chunks,
+                   " chunks, --pin_bytes allows ", quota, "; unpin another first"));
 }
 
-// The chunks that only this session has are its last ones: whoever has one has those before it as well. The manifest and
-// the token ids stay, so the session's next request computes them again.
+// The chunks that only this session has are its last ones: whoever has one has those before it as well. The manifest
+// and the token ids stay, so the session's next request computes them again.
 uint64_t BlockStore::GiveUpBlocks(const std::string& name, Session* session) {
   uint64_t given_up = 0;
   for (auto hash = session->chunks.rbegin(); hash != session->chunks.rend(); ++hash) {

@@ -1,8 +1,8 @@
 // Bookkeeping of the arena's slots: state, holds, and which clean unheld slot to reuse next.
 //
-// Eviction resists scans (2Q): a block starts on probation; one that is fetched again while in RAM, or soon after it was
-// evicted (ghost_list.h), moves to the protected list, which takes up to three quarters of the slots. Pinned blocks have
-// a list of their own, up to half of the slots. Victims come from probation first, from the pinned last.
+// Eviction resists scans (2Q): a block starts on probation; one that is fetched again while in RAM, or soon after it
+// was evicted (ghost_list.h), moves to the protected list, which takes up to three quarters of the slots. Pinned blocks
+// have a list of their own, up to half of the slots. Victims come from probation first, from the pinned last.
 #ifndef HGA_KV_STORE_STORE_SLOT_TABLE_H_
 #define HGA_KV_STORE_STORE_SLOT_TABLE_H_
 

@@ -119,9 +119,9 @@ void StoreLoop::WriteStepOnce(std::shared_ptr<WriteJob> job, const KvGeometry& g
   });
 }
 
-// Neighbours in one batch: blocks of one chunk were written together, so the tier reads them together. What waits for the
-// disk is spread over all readers; what is unpacked from RAM over as many as there are cores, since waking another takes
-// longer than a block.
+// Neighbours in one batch: blocks of one chunk were written together, so the tier reads them together. What waits for
+// the disk is spread over all readers; what is unpacked from RAM over as many as there are cores, since waking another
+// takes longer than a block.
 void StoreLoop::StartReads(std::vector<DiskRead> reads) {
   std::sort(reads.begin(), reads.end(), [](const DiskRead& a, const DiskRead& b) {
     return std::tie(a.name.chunk, a.name.layer) < std::tie(b.name.chunk, b.name.layer);
@@ -315,7 +315,9 @@ absl::Status StoreLoop::Compact(Compaction* compaction) {
   future.wait_for(kDurableWait);
   const uint64_t before = DiskStats().disk_bytes;
   const absl::Status status = tier_->Compact(compaction);
-  LogInfo("compacted", {{"result", status.ToString()}, {"disk_bytes_before", before}, {"disk_bytes", DiskStats().disk_bytes}});
+  LogInfo("compacted", {{"result", status.ToString()},
+                        {"disk_bytes_before", before},
+                        {"disk_bytes", DiskStats().disk_bytes}});
   compacting_ = false;
   return status;
 }

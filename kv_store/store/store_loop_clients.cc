@@ -130,7 +130,8 @@ absl::StatusOr<std::unique_ptr<Transfer>> StoreLoop::BeginTransfer(ClientId clie
           absl::StrCat("client ", client, " is not attached with a geometry; attach again"));
     }
     if (seat->second.transfers >= kMaxTransfers) {
-      return absl::ResourceExhaustedError(absl::StrCat("this client moves blocks in ", kMaxTransfers, " calls already"));
+      return absl::ResourceExhaustedError(
+          absl::StrCat("this client moves blocks in ", kMaxTransfers, " calls already"));
     }
     ++seat->second.transfers;
     return std::make_unique<Transfer>(this, client, *geometry_);

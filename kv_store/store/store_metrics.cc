@@ -80,14 +80,15 @@ void StoreMetrics::DeclareTier() {
            &TierStats::pending_compaction_bytes);
   AddLevel("hga_kv_store_rocksdb_running_compactions", "Compactions under way", &TierStats::running_compactions);
   AddLevel("hga_kv_store_rocksdb_running_flushes", "Flushes under way", &TierStats::running_flushes);
-  AddLevel("hga_kv_store_packed_ram_bytes", "K/V packed to 8 bits in RAM, before the disk", &TierStats::packed_ram_bytes);
+  AddLevel("hga_kv_store_packed_ram_bytes", "K/V packed to 8 bits in RAM, before the disk",
+           &TierStats::packed_ram_bytes);
   AddLevel("hga_kv_store_packed_ram_budget_bytes", "What --packed_ram_bytes allows of it",
            &TierStats::packed_ram_budget_bytes);
   AddLevel("hga_kv_store_packed_ram_blocks", "Blocks packed in RAM", &TierStats::packed_ram_blocks);
   AddTotal("hga_kv_store_packed_ram_evictions_total", "Packed blocks dropped from RAM to make room",
            &TierStats::packed_ram_evictions);
-  AddTotal("hga_kv_store_packed_ram_checksum_errors_total", "Packed blocks found damaged in RAM, read from disk instead",
-           &TierStats::packed_ram_checksum_errors);
+  AddTotal("hga_kv_store_packed_ram_checksum_errors_total",
+           "Packed blocks found damaged in RAM, read from disk instead", &TierStats::packed_ram_checksum_errors);
   AddTotal("hga_kv_store_rocksdb_read_bytes_total", "Bytes read from RocksDB's blob files", &TierStats::read_bytes);
   const char* const written = "hga_kv_store_rocksdb_written_bytes_total";
   const char* const written_help = "Bytes that RocksDB wrote, by what for";
