@@ -9,7 +9,7 @@ namespace {
 using gpu_worker::v1::Finished;
 using gpu_worker::v1::TierHits;
 
-uint64_t Blocks(const TierHits& t) { return t.device() + t.held() + t.ram() + t.disk() + t.recomputed(); }
+uint64_t Blocks(const TierHits& t) { return t.device() + t.held() + t.keys() + t.ram() + t.disk() + t.recomputed(); }
 
 double Percent(uint64_t part, uint64_t whole) { return whole == 0 ? 0 : 100.0 * part / whole; }
 
@@ -23,6 +23,7 @@ std::string TierText(const TierHits& t) {
   if (all == 0) return "no block was asked for";
   std::string text = absl::StrFormat("held %.1f%%, RAM %.1f%%, disk %.1f%%", Percent(t.held(), all),
                                      Percent(t.ram(), all), Percent(t.disk(), all));
+  if (t.keys() > 0) text = absl::StrFormat("key cache %.1f%%, ", Percent(t.keys(), all)) + text;
   if (t.device() > 0) text = absl::StrFormat("device %.1f%%, ", Percent(t.device(), all)) + text;
   if (t.recomputed() > 0) absl::StrAppendFormat(&text, ", recomputed %.1f%%", Percent(t.recomputed(), all));
   return absl::StrFormat("%s (of %d blocks)", text, all);
@@ -52,6 +53,7 @@ double BytesPerToken(const gpu_worker::v1::RouterStats& router) {
 nlohmann::json TiersJson(const TierHits& t) {
   return {{"device", t.device()},
           {"held", t.held()},
+          {"keys", t.keys()},
           {"ram", t.ram()},
           {"disk", t.disk()},
           {"recomputed", t.recomputed()}};
@@ -121,6 +123,7 @@ nlohmann::json StatisticsJson(const Finished& f, const std::string& session) {
       {"hit_percent",
        {{"device", Percent(f.tiers().device(), all)},
         {"held", Percent(f.tiers().held(), all)},
+        {"keys", Percent(f.tiers().keys(), all)},
         {"ram", Percent(f.tiers().ram(), all)},
         {"disk", Percent(f.tiers().disk(), all)}}},
       {"dense_fallback_steps", f.dense_fallback_steps()},

@@ -43,13 +43,16 @@ TEST(StatisticsTest, TableShowsWhatIsOutOfTheOrdinary) {
   f.set_dense_fallback_steps(3);
   f.add_warnings("router is away");
   f.mutable_tiers()->set_device(1000);
+  f.mutable_tiers()->set_keys(4000);
   f.mutable_tiers()->set_recomputed(2000);
   const std::string table = StatisticsTable(f);
   EXPECT_THAT(table, HasSubstr("3 steps attended to everything"));
   EXPECT_THAT(table, HasSubstr("warning            router is away\n"));
   EXPECT_THAT(table, HasSubstr("--max-tokens"));
-  EXPECT_THAT(table, HasSubstr("device 25.0%, held 17.5%"));
-  EXPECT_THAT(table, HasSubstr("recomputed 50.0%"));
+  EXPECT_THAT(table, HasSubstr("device 12.5%, key cache 50.0%, held 8.8%"));
+  EXPECT_THAT(table, HasSubstr("recomputed 25.0%"));
+  EXPECT_EQ(StatisticsJson(f, "")["blocks"]["keys"], 4000);
+  EXPECT_EQ(StatisticsJson(f, "")["hit_percent"]["keys"], 50.0);
 }
 
 TEST(StatisticsTest, EmptyFiguresDivideByNothing) {
@@ -128,52 +131,6 @@ TEST(StatisticsTest, IndexBytesPerToken) {
   stats.mutable_router()->set_index_bytes(192000);
   EXPECT_EQ(StatsJson(stats)["router"]["index_bytes_per_token"], 1500);
   EXPECT_THAT(StatsTable(stats), HasSubstr("187.5 KiB (1500 bytes per token)\n"));
-}
-
-gpu_worker::v1::ExplainResponse Explained() {
-  gpu_worker::v1::ExplainResponse e;
-  e.set_position(1400);
-  e.set_method("sketch");
-  e.set_by_router(true);
-  e.set_budget_keys(96);
-  e.set_mean_budget_keys(64);
-  e.set_shared(true);
-  e.set_least_share(0.0005);
-  e.set_sink_tokens(16);
-  e.set_window_start(1344);
-  auto* head = e.add_heads();
-  head->set_always(0.5);
-  head->set_selected(0.375);
-  head->set_missed(0.125);
-  head->set_estimated(0.25);
-  head->set_keys(64);
-  head->set_keys_share(0.75);
-  auto* chunk = head->add_chunks();
-  chunk->set_chunk(5);
-  chunk->set_first_position(320);
-  chunk->set_keys(3);
-  chunk->set_coarse_rank(17);
-  chunk->set_best_position(333);
-  chunk->set_mass(0.0625);
-  return e;
-}
-
-TEST(StatisticsTest, Explanation) {
-  const std::string table = ExplainTable(Explained(), 3);
-  EXPECT_THAT(table, HasSubstr("position 1400 (token 0), layer 3, summaries: sketch\n"));
-  EXPECT_THAT(table, HasSubstr("before 16 and from 1344 on; between them at most 96 per KV head by routing, shared"));
-  EXPECT_THAT(table, HasSubstr("64 on average over the layers; a key needs 0.0500% of the attention"));
-  EXPECT_THAT(table, HasSubstr("always, 37.5% by 64 selected keys (estimated 25.0%), 12.5% missed; 75.0% of the layer's"));
-  EXPECT_THAT(table, HasSubstr("#17"));
-  EXPECT_THAT(table, HasSubstr("6.25%"));
-  const auto json = ExplainJson(Explained(), 3);
-  EXPECT_EQ(json["layer"], 3);
-  EXPECT_EQ(json["budget_keys"], 96);
-  EXPECT_EQ(json["heads"][0]["keys_share"], 0.75);
-  EXPECT_EQ(json["heads"][0]["chunks"][0]["best_position"], 333);
-  auto e = Explained();
-  e.set_window_start(0);
-  EXPECT_THAT(ExplainTable(e, 0), HasSubstr("everything is attended"));
 }
 
 }  // namespace

@@ -67,8 +67,8 @@ BenchFigures FiguresOf(const GetModelResponse& model, const Finished& f) {
   out.attended = f.attended_fraction();
   out.prefill_attended = f.prefill_attended_fraction();
   const auto& t = f.tiers();
-  const auto blocks = static_cast<double>(t.device() + t.held() + t.ram() + t.disk() + t.recomputed());
-  out.held = Ratio(t.device() + t.held(), blocks);
+  const auto blocks = static_cast<double>(t.device() + t.held() + t.keys() + t.ram() + t.disk() + t.recomputed());
+  out.held = Ratio(t.device() + t.held() + t.keys(), blocks);
   out.ram = Ratio(t.ram(), blocks);
   out.disk = Ratio(t.disk(), blocks);
   return out;

@@ -72,10 +72,11 @@ void EngineMetrics::DeclareSteps(MetricFactory* make) {
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const MetricLabels tier = {{"tier", kTiers[i]}};
     blocks_[i] = make->AddCounter("hga_worker_kv_blocks_total",
-                                  "K/V blocks that attention asked for, by the tier they were found in; keys: so much "
-                                  "of them in the worker's key cache; held: in RAM and pinned by the sequence; miss: "
-                                  "lost, to be computed again", tier);
-    bytes_[i] = make->AddCounter("hga_worker_kv_bytes_total", "Bytes of those blocks", tier);
+                                  "K/V blocks that attention asked for, by the tier they were found in; keys: all that "
+                                  "was selected of them, in the worker's key cache; held: in RAM and pinned by the "
+                                  "sequence; miss: lost, to be computed again", tier);
+    bytes_[i] = make->AddCounter("hga_worker_kv_bytes_total",
+                                 "Bytes of those blocks, of keys in the key cache those of the keys", tier);
   }
   device_fetched_ = make->AddCounter("hga_worker_device_fetched_bytes_total",
                                      "Bytes of K/V brought to a GPU's memory, those that are not kept there included");
@@ -163,25 +164,26 @@ void EngineMetrics::CountPrefill(uint32_t tokens) {
   if (on_) prefill_tokens_->Increment(tokens);
 }
 
-void EngineMetrics::CountBlocks(Tier tier, uint64_t blocks) {
-  if (!on_ || blocks == 0) return;
-  blocks_[static_cast<size_t>(tier)]->Increment(static_cast<double>(blocks));
-  bytes_[static_cast<size_t>(tier)]->Increment(static_cast<double>(blocks) * block_bytes_);
+void EngineMetrics::Count(Tier tier, double blocks, double bytes) {
+  blocks_[static_cast<size_t>(tier)]->Increment(blocks);
+  bytes_[static_cast<size_t>(tier)]->Increment(bytes);
 }
 
-void EngineMetrics::CountBytes(Tier tier, uint64_t hit_bytes, prometheus::Counter* brought, uint64_t brought_bytes) {
-  if (!on_ || hit_bytes + brought_bytes == 0) return;
-  bytes_[static_cast<size_t>(tier)]->Increment(static_cast<double>(hit_bytes));
-  blocks_[static_cast<size_t>(tier)]->Increment(static_cast<double>(hit_bytes) / block_bytes_);
-  brought->Increment(static_cast<double>(brought_bytes));
+void EngineMetrics::CountBlocks(Tier tier, uint64_t blocks) {
+  if (!on_ || blocks == 0) return;
+  Count(tier, static_cast<double>(blocks), static_cast<double>(blocks) * block_bytes_);
 }
 
 void EngineMetrics::CountDevice(uint64_t hit_bytes, uint64_t fetched_bytes) {
-  CountBytes(Tier::kDevice, hit_bytes, device_fetched_, fetched_bytes);
+  if (!on_ || hit_bytes + fetched_bytes == 0) return;
+  Count(Tier::kDevice, static_cast<double>(hit_bytes) / block_bytes_, static_cast<double>(hit_bytes));
+  device_fetched_->Increment(static_cast<double>(fetched_bytes));
 }
 
-void EngineMetrics::CountKeyCache(uint64_t hit_bytes, uint64_t copied_bytes) {
-  CountBytes(Tier::kKeys, hit_bytes, keys_copied_, copied_bytes);
+void EngineMetrics::CountKeyCache(uint64_t blocks, uint64_t hit_bytes, uint64_t copied_bytes) {
+  if (!on_ || blocks + hit_bytes + copied_bytes == 0) return;
+  Count(Tier::kKeys, static_cast<double>(blocks), static_cast<double>(hit_bytes));
+  keys_copied_->Increment(static_cast<double>(copied_bytes));
 }
 
 void EngineMetrics::CountSelections(uint64_t on_device, uint64_t by_router) {
@@ -236,6 +238,7 @@ EngineTotals EngineMetrics::totals() const {
   t.decode_tokens = ValueOf(generation_tokens_);
   t.dense_fallback_steps = ValueOf(fallback_steps_);
   t.tiers.held = blocks(Tier::kHeld);
+  t.tiers.keys = blocks(Tier::kKeys);
   t.tiers.ram = blocks(Tier::kRam);
   t.tiers.disk = blocks(Tier::kDisk);
   t.tiers.recomputed = blocks(Tier::kMiss);

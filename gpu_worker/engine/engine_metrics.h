@@ -44,8 +44,9 @@ class EngineMetrics {
   void CountBlocks(Tier tier, uint64_t blocks);
   // K/V that attention found in the device's memory, in bytes, and that was brought there.
   void CountDevice(uint64_t hit_bytes, uint64_t fetched_bytes);
-  // The same of the worker's key cache.
-  void CountKeyCache(uint64_t hit_bytes, uint64_t copied_bytes);
+  // Blocks that needed not be read since the key cache had all that was selected of them; keys found there and copied
+  // there, in bytes.
+  void CountKeyCache(uint64_t blocks, uint64_t hit_bytes, uint64_t copied_bytes);
   // Selections for answers' tokens while a device mirrors the router: made there, and by the router.
   void CountSelections(uint64_t on_device, uint64_t by_router);
   // Keys that were attended, and those a dense model would have.
@@ -66,7 +67,7 @@ class EngineMetrics {
  private:
   void DeclareRequests(MetricFactory* make);
   void DeclareSteps(MetricFactory* make);
-  void CountBytes(Tier tier, uint64_t hit_bytes, prometheus::Counter* brought, uint64_t brought_bytes);
+  void Count(Tier tier, double blocks, double bytes);
 
   const bool on_;
   const std::shared_ptr<prometheus::Registry> registry_;

@@ -48,9 +48,9 @@ struct EngineRequest {
   std::shared_ptr<AttentionProbe> probe;  // nullptr: none. Needs max_tokens of 1.
 };
 
-// Blocks that attention asked for, by where they were found.
+// Blocks that attention asked for, by where they were found; keys: all that was selected of them in the key cache.
 struct TierCounts {
-  uint64_t held = 0, ram = 0, disk = 0, recomputed = 0;
+  uint64_t held = 0, keys = 0, ram = 0, disk = 0, recomputed = 0;
 };
 
 enum class FinishReason { kStop, kLength, kPrefillOnly };

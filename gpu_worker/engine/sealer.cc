@@ -144,7 +144,7 @@ absl::Status Sealer::FetchStart(StartedSequence* opened) {
       return status;
     }
   }
-  return status;
+  return ExplainShortage(status);
 }
 
 absl::Status Sealer::FetchStartOnce(StartedSequence* opened, uint32_t* lost_chunk) {
@@ -191,7 +191,8 @@ void Sealer::HoldRest(StartedSequence* opened) {
   for (size_t i = 0; i < names.size(); ++i) {
     if (!(*fetched)[i].status.ok()) continue;
     ++((*fetched)[i].found_in == FoundIn::kDisk ? opened->tiers.disk : opened->tiers.ram);
-    opened->blocks.push_back({rest.first + static_cast<uint32_t>(i) / g.layers, names[i].layer, std::move((*fetched)[i].block)});
+    const uint32_t chunk = rest.first + static_cast<uint32_t>(i) / g.layers;
+    opened->blocks.push_back({chunk, names[i].layer, std::move((*fetched)[i].block)});
   }
 }
 
@@ -262,19 +263,20 @@ void Sealer::SealNow(SealTask task) {
   commit.parent = task.parent;
   commit.token_ids = std::move(task.token_ids);
   commit.blocks = std::move(task.blocks);
+  CommitIfNew(task.sequence_id, task.chunk, std::move(commit), task.checkpoint);
+}
+
+void Sealer::CommitIfNew(uint64_t id, uint32_t chunk, CommitChunk commit, bool checkpoint) {
   auto duplicate = FindDuplicate(commit.hash);
-  if (duplicate.ok() && duplicate->empty()) {
-    CommitNow(task.sequence_id, task.chunk, std::move(commit), task.checkpoint);
-    return;
-  }
-  SealerEvent event = MakeEvent(SealerEvent::Kind::kDuplicate, task.sequence_id);
-  event.chunk = task.chunk;
+  if (duplicate.ok() && duplicate->empty()) return CommitNow(id, chunk, std::move(commit), checkpoint);
+  SealerEvent event = MakeEvent(SealerEvent::Kind::kDuplicate, id);
+  event.chunk = chunk;
   if (duplicate.ok()) {
     event.blocks = *std::move(duplicate);
     event.commit = std::move(commit);
   } else {
     event.kind = SealerEvent::Kind::kCommitted;
-    event.status = record.failed = StoreError(duplicate.status());
+    event.status = records_[id].failed = StoreError(duplicate.status());
     event.blocks = std::move(commit.blocks);
   }
   deliver_(std::move(event));
@@ -319,12 +321,17 @@ absl::StatusOr<std::vector<HeldBlock>> Sealer::FindDuplicate(const ChunkHash& ha
     if (blocks.size() == options_.shape.geometry.layers) return blocks;
     for (uint32_t layer = 1; layer < options_.shape.geometry.layers; ++layer) names.push_back({hash, layer});
   }
-  return status;
+  return ExplainShortage(status);
 }
 
 void Sealer::CommitDuplicate(uint64_t id, uint32_t chunk, CommitChunk commit, bool checkpoint) {
   auto shared = std::make_shared<CommitChunk>(std::move(commit));
   Post(id, [this, id, chunk, shared, checkpoint] { CommitNow(id, chunk, std::move(*shared), checkpoint); });
+}
+
+void Sealer::FindAgain(uint64_t id, uint32_t chunk, CommitChunk commit, bool checkpoint) {
+  auto shared = std::make_shared<CommitChunk>(std::move(commit));
+  Post(id, [this, id, chunk, shared, checkpoint] { CommitIfNew(id, chunk, std::move(*shared), checkpoint); });
 }
 
 void Sealer::CommitNow(uint64_t id, uint32_t chunk, CommitChunk commit, bool checkpoint) {

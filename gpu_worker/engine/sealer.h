@@ -42,7 +42,7 @@ struct SealerEvent {
   enum class Kind {
     kOpened,     // status, opened
     kReserved,   // status, blocks [layers]: one chunk
-    kDuplicate,  // chunk, blocks: the store's own; commit: to be handed to CommitDuplicate
+    kDuplicate,  // chunk, blocks: the store's own; commit: to be handed to CommitDuplicate, or to FindAgain
     kCommitted,  // status, chunk, blocks [layers]: read holds, or the lent ones back on failure
     kRouted,     // generation, acked: the router knows chunks [0, acked)
     kRouteLost,  // generation: it does not know the sequence (any more)
@@ -86,6 +86,8 @@ class Sealer {
   void Reserve(uint64_t sequence_id);
   void Seal(SealTask task);
   void CommitDuplicate(uint64_t sequence_id, uint32_t chunk, CommitChunk commit, bool checkpoint);
+  // Instead, when the room of the duplicate's blocks was needed: looks for them again.
+  void FindAgain(uint64_t sequence_id, uint32_t chunk, CommitChunk commit, bool checkpoint);
   // Opens the sequence at the router that is attached now.
   void Reattach(uint64_t sequence_id);
   // The sequence goes on from `chunks` chunks.
@@ -117,6 +119,7 @@ class Sealer {
   void SealNow(SealTask task);
   void AppendSummary(const SealTask& task, const std::string& summary, Record* record);
   absl::StatusOr<std::vector<HeldBlock>> FindDuplicate(const ChunkHash& hash);
+  void CommitIfNew(uint64_t id, uint32_t chunk, CommitChunk commit, bool checkpoint);
   void CommitNow(uint64_t id, uint32_t chunk, CommitChunk commit, bool checkpoint);
 
   // Constant after construction.

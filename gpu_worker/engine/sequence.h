@@ -22,7 +22,7 @@ struct Sequence {
   enum class State {
     kOpening,   // the sealer is looking up what is there
     kRunning,
-    kFlushing,  // finished, but its last chunk lacks one computed token
+    kFlushing,  // finished, but the last chunk lacks a computed token; since a cut, more than that
     kEnding,    // waits for its commits
     kClosing,   // the sealer is saving the session
   };
@@ -44,6 +44,10 @@ struct Sequence {
   uint32_t seals_pending = 0;
   std::optional<uint32_t> cut_to;  // chunks to go back to once no seal is pending
   int cuts = 0;
+  uint32_t lost_from = 0;          // most chunks that the store had before a cut
+  bool window_lost = false;        // since a cut: no step before sink and window are held again
+  int window_failures = 0;
+  absl::Time window_at = absl::InfinitePast();  // not before
 
   BlockSet blocks;
   std::deque<std::vector<HeldBlock>> spare;  // reserved chunks, not in use yet
@@ -66,16 +70,21 @@ struct Sequence {
   absl::Status end;  // how it ends: OK, then `reason`
   FinishReason reason = FinishReason::kStop;
 
+  bool runs() const { return state == State::kRunning || state == State::kFlushing; }
   bool answering() const { return stats.completion_tokens > 0; }
   // Tokens that are to be prefilled: in a prefill-only request what fills chunks.
   uint32_t target(uint32_t chunk_tokens) const {
     const auto all = static_cast<uint32_t>(tokens.size());
-    if (request->probe != nullptr && !answering()) return all - 1;
+    if (answering()) return prompt_tokens;
+    if (request->probe != nullptr) return all - 1;
     return request->max_tokens == 0 ? all / chunk_tokens * chunk_tokens : all;
   }
-  // One row of a decode batch; else the rest is prefilled.
+  // The next token computed is the last there is.
+  bool at_last() const { return computed + 1 == tokens.size(); }
+  // One row of a decode batch; else the rest is prefilled. After a cut the answer's tokens are computed again as they
+  // were, so that what follows them is the same.
   bool decoding() const {
-    return (answering() || request->probe != nullptr) && computed + 1 == tokens.size();
+    return answering() ? computed >= prompt_tokens : request->probe != nullptr && at_last();
   }
 };
 

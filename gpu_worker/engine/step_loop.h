@@ -42,38 +42,45 @@ class StepLoop {
   void Activate();
   void CheckCancelled();
 
-  // Answers of the sealer (step_loop_events.cc).
+  // --- Answers of the sealer: step_loop_events.cc ---
   void Handle(SealerEvent event);
   void OnOpened(Sequence* s, SealerEvent event);
-  void OnReserved(Sequence* s, SealerEvent event);
   void OnDuplicate(Sequence* s, SealerEvent event);
   void OnCommitted(Sequence* s, SealerEvent event);
-  void OnClosed(Sequence* s, const absl::Status& saved);
-  void FollowRouter(Sequence* s);
-  void CutBack(Sequence* s);
-  void RestoreWindow(Sequence* s);
-  void ReserveAhead(Sequence* s);
 
-  // Steps (step_loop.cc).
+  // --- Steps ---
   bool RunStep();
   std::vector<StepPart> PickStep();
   const AttendShape& ShapeOf(const Sequence& s) const { return s.decoding() ? shapes_.decode : shapes_.prefill; }
   bool Ready(Sequence* s, uint32_t rows);
-  bool Cover(Sequence* s, uint32_t rows);
   uint32_t NextRows(const Sequence& s) const;
   std::vector<StepPart> PickPrefill();
   std::vector<StepPart> PickDecode();
-  absl::StatusOr<uint32_t> Sample(const StepPart& part);
+
+  // --- Their results: step_loop_results.cc ---
   void FinishPart(const StepPart& part);
+  absl::StatusOr<uint32_t> Sample(const StepPart& part);
   void SealComplete(Sequence* s);
   bool Checkpoint(const Sequence& s, uint32_t chunk) const;
   void TakeToken(Sequence* s, uint32_t token);
   void End(Sequence* s, const absl::Status& status, FinishReason reason = FinishReason::kStop);
   void Save(Sequence* s);
+  void OnClosed(Sequence* s, const absl::Status& saved);
   void Warn(Sequence* s, const std::string& warning);
+
+  // --- Room in the arena: step_loop_room.cc ---
+  void ReserveAhead(Sequence* s);
+  void OnReserved(Sequence* s, SealerEvent event);
+  bool Cover(Sequence* s, uint32_t rows);
   uint32_t MakeRoom(uint64_t tick, uint32_t wanted);
   void NoteShortage();
   uint64_t BlocksOfAll() const;
+
+  // --- What is lost: step_loop_recovery.cc ---
+  void FollowRouter(Sequence* s);
+  void CutBack(Sequence* s);
+  void RestoreWindow(Sequence* s);
+  absl::Status FetchWindow(Sequence* s, uint32_t* lacking);
 
   // Constant after construction.
   const EngineModel model_;

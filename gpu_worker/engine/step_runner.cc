@@ -276,7 +276,7 @@ void StepRunner::CountKeys() {
   const uint64_t heads = geometry_.kv_heads;
   for (Block& b : blocks_) {
     RequestStats& stats = b.part->sequence->stats;
-    const bool decode = b.part->sequence->answering();
+    const bool decode = b.part->sequence->decoding();
     uint64_t attended = b.selection == nullptr ? 0 : SelectedKeys(b.rows, *b.selection);
     uint64_t dense = 0;
     for (uint32_t i = 0; i < b.rows; ++i) {
@@ -305,7 +305,7 @@ void StepRunner::Report() {
   for (const bool decode : {false, true}) {
     metrics_->CountKeys(decode, counts_.attended_keys[decode], counts_.dense_keys[decode]);
   }
-  metrics_->CountKeyCache(counts_.cached_keys * key_bytes(), counts_.copied_keys * key_bytes());
+  metrics_->CountKeyCache(counts_.keys, counts_.cached_keys * key_bytes(), counts_.copied_keys * key_bytes());
   metrics_->CountEarly(counts_.early_keys, counts_.early_used_keys, counts_.early_blocks, counts_.early_used_blocks);
 }
 
@@ -364,7 +364,11 @@ std::vector<StepRunner::Wanted> StepRunner::FindMissing(uint32_t layer) {
     const std::vector<uint32_t>& lacking = b.found.chunks;
     for (uint32_t chunk : ChunksRead(b, layer)) {
       const bool here = s->blocks.Find(chunk, layer) != nullptr;
-      if (!here && b.by_keys && !std::binary_search(lacking.begin(), lacking.end(), chunk)) continue;
+      if (!here && b.by_keys && !std::binary_search(lacking.begin(), lacking.end(), chunk)) {
+        ++s->stats.tiers.keys;
+        ++counts_.keys;
+        continue;
+      }
       if (blocks_.size() > 1 && !seen.insert({s, chunk}).second) continue;
       if (!here) {
         missing.push_back({&b, chunk});
@@ -390,7 +394,7 @@ void StepRunner::FetchMissing(uint32_t layer) {
     status = FetchOnce(layer, &wanted);
   }
   metrics_->ObserveFetch(absl::ToDoubleSeconds(absl::Now() - begin));
-  for (const Wanted& w : wanted) w.block->part->status = status;
+  for (const Wanted& w : wanted) w.block->part->status = ExplainShortage(status);
 }
 
 // Takes what was got, and what was lost, out of `wanted`.

@@ -121,7 +121,8 @@ void StepRunner::TakeEarlyBlocks(uint32_t layer) {
                                  [&](const Block* b) { return b->part->sequence->id == got.wanted.sequence_id; });
     if (at == guess_.blocks.end()) continue;
     const Block& b = **at;
-    const std::vector<uint32_t> chunks = b.selection == nullptr ? std::vector<uint32_t>() : SelectedChunks(*b.selection);
+    std::vector<uint32_t> chunks;
+    if (b.selection != nullptr) chunks = SelectedChunks(*b.selection);
     ++counts_.early_blocks;
     counts_.early_used_blocks += std::binary_search(chunks.begin(), chunks.end(), got.wanted.chunk);
     BlockSet& held = b.part->sequence->blocks;

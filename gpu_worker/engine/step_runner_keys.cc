@@ -1,5 +1,5 @@
-// Keys of blocks that find no room in the arena. A block that is fetched for some of its keys is held for one layer: the
-// keys are copied, and tokens that select them again read the copies.
+// Keys of blocks that find no room in the arena. A block that is fetched for some of its keys is held for one layer:
+// the keys are copied, and tokens that select them again read the copies.
 #include "absl/numeric/bits.h"
 #include "gpu_worker/engine/step_runner.h"
 

@@ -169,6 +169,7 @@ gpu_worker::v1::GenerateEvent ToProto(const EngineEvent& event) {
 
 void ToProto(const TierCounts& tiers, gpu_worker::v1::TierHits* out) {
   out->set_held(tiers.held);
+  out->set_keys(tiers.keys);
   out->set_ram(tiers.ram);
   out->set_disk(tiers.disk);
   out->set_recomputed(tiers.recomputed);

@@ -3,6 +3,7 @@
 #ifndef HGA_KV_STORE_CLIENT_MEMORY_KV_CLIENT_H_
 #define HGA_KV_STORE_CLIENT_MEMORY_KV_CLIENT_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -48,6 +49,8 @@ class MemoryKvClient : public KvClient {
   void FailNext(absl::Status status);
   // The next fetch of the block gives DATA_LOSS, and the chunk is gone.
   void DamageChunk(const ChunkHash& chunk);
+  // Called before each fetch is served, on its caller's thread: to make something happen just then. nullptr: nothing.
+  void BeforeFetch(std::function<void(absl::Span<const BlockName>)> hook);
   // As if the store had died: calls fail with UNAVAILABLE until it is back; its open sessions are closed.
   void SetConnected(bool connected);
   // The next TakeReclaim returns this.

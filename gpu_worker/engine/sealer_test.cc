@@ -1,0 +1,190 @@
+#include "gpu_worker/engine/sealer.h"
+
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "gtest/gtest.h"
+#include "kv_store/client/memory_kv_client.h"
+
+namespace hga {
+namespace {
+
+constexpr uint64_t kId = 7;
+constexpr uint32_t kSlots = 16;
+
+KvGeometry SmallGeometry() {
+  KvGeometry g;
+  g.layers = 2;
+  g.query_heads = 2;
+  g.kv_heads = 1;
+  g.head_dim = 16;
+  return g;
+}
+
+class SealerTest : public testing::Test {
+ protected:
+  SealerTest() {
+    SealerOptions options;
+    options.shape = {g_, /*sink_tokens=*/16, /*window_chunks=*/1};
+    options.context_tokens = 4096;
+    options.method = *FindSummaryMethod("sketch");
+    sealer_ = std::make_unique<Sealer>(options, &store_, &no_router_, [this](SealerEvent event) {
+      std::lock_guard<std::mutex> lock(mu_);
+      events_.push_back(std::move(event));
+      arrived_.notify_one();
+    });
+  }
+
+  SealerEvent Next() {
+    std::unique_lock<std::mutex> lock(mu_);
+    arrived_.wait(lock, [this] { return !events_.empty(); });
+    SealerEvent event = std::move(events_.front());
+    events_.pop_front();
+    return event;
+  }
+  SealerEvent Open(uint64_t id, const std::string& session = "") {
+    auto request = std::make_shared<EngineRequest>();
+    request->tokens = tokens_;
+    request->session = session;
+    sealer_->Open(id, request);
+    return Next();
+  }
+  SealTask Task(uint64_t id, uint32_t chunk) {
+    sealer_->Reserve(id);
+    SealerEvent reserved = Next();
+    EXPECT_TRUE(reserved.status.ok()) << reserved.status;
+    SealTask task;
+    task.sequence_id = id;
+    task.chunk = chunk;
+    const auto begin = tokens_.begin() + chunk * g_.chunk_tokens;
+    task.token_ids.assign(begin, begin + g_.chunk_tokens);
+    task.parent = chunk == 0 ? SeedHash(ModelFingerprint(), g_) : hashes_[chunk - 1];
+    task.hash = hashes_[chunk];
+    task.blocks = std::move(reserved.blocks);
+    return task;
+  }
+  SealerEvent Seal(uint64_t id, uint32_t chunk) {
+    sealer_->Seal(Task(id, chunk));
+    return Next();
+  }
+  uint64_t Held() { return store_.GetStats()->slots_held; }
+
+  const KvGeometry g_ = SmallGeometry();
+  const std::vector<uint32_t> tokens_ = std::vector<uint32_t>(4 * g_.chunk_tokens + 5, 9);
+  const std::vector<ChunkHash> hashes_ = ChunkHashes(ModelFingerprint(), g_, tokens_);
+  MemoryKvClient store_{g_, kSlots};
+  RouterLink no_router_{nullptr};
+  std::mutex mu_;
+  std::condition_variable arrived_;
+  std::deque<SealerEvent> events_;
+  std::unique_ptr<Sealer> sealer_;  // last: ends first
+};
+
+TEST_F(SealerTest, WhatIsSealedIsFoundByTheNext) {
+  EXPECT_EQ(Open(kId).opened->hashes.size(), 0u);
+  for (const uint32_t chunk : {0u, 1u}) {
+    const SealerEvent committed = Seal(kId, chunk);
+    EXPECT_EQ(committed.kind, SealerEvent::Kind::kCommitted);
+    EXPECT_TRUE(committed.status.ok()) << committed.status;
+    EXPECT_EQ(committed.chunk, chunk);
+    EXPECT_EQ(committed.blocks.size(), g_.layers);
+  }
+  const SealerEvent second = Open(kId + 1);
+  EXPECT_EQ(second.opened->hashes.size(), 2u);
+  EXPECT_EQ(second.opened->blocks.size(), 2 * g_.layers);  // sink and window: both chunks
+  EXPECT_EQ(second.opened->tiers.ram, 2 * g_.layers);
+}
+
+// Its reader must have changed to the store's own blocks before the copies are given up.
+TEST_F(SealerTest, ADuplicateIsHandedOutBeforeItIsCommitted) {
+  ASSERT_TRUE(Open(kId).status.ok());
+  ASSERT_TRUE(Open(kId + 1).status.ok());
+  const SealerEvent first = Seal(kId, 0);
+  SealerEvent twin = Seal(kId + 1, 0);
+  ASSERT_EQ(twin.kind, SealerEvent::Kind::kDuplicate);
+  ASSERT_EQ(twin.blocks.size(), g_.layers);
+  EXPECT_EQ(twin.blocks[1].slot(), first.blocks[1].slot());
+  EXPECT_EQ(Held(), 2 * g_.layers);  // the store's and the copies
+  // Given up for want of room, and found again.
+  twin.blocks.clear();
+  sealer_->FindAgain(kId + 1, 0, *std::move(twin.commit), false);
+  SealerEvent again = Next();
+  ASSERT_EQ(again.kind, SealerEvent::Kind::kDuplicate);
+  EXPECT_EQ(again.blocks[1].slot(), first.blocks[1].slot());
+  sealer_->CommitDuplicate(kId + 1, 0, *std::move(again.commit), false);
+  const SealerEvent committed = Next();
+  EXPECT_EQ(committed.kind, SealerEvent::Kind::kCommitted);
+  EXPECT_TRUE(committed.status.ok()) << committed.status;
+  EXPECT_EQ(Held(), g_.layers);
+}
+
+TEST_F(SealerTest, ALostChunkShortensThePrefix) {
+  ASSERT_TRUE(Open(kId, "doc").status.ok());
+  for (uint32_t chunk = 0; chunk < 3; ++chunk) ASSERT_TRUE(Seal(kId, chunk).status.ok());
+  store_.DamageChunk(hashes_[2]);  // in the window of the next
+  const SealerEvent opened = Open(kId + 1);
+  ASSERT_TRUE(opened.status.ok()) << opened.status;
+  EXPECT_EQ(opened.opened->hashes.size(), 2u);
+  EXPECT_EQ(opened.opened->tiers.recomputed, g_.layers);
+}
+
+TEST_F(SealerTest, ASequenceWaitsForRoomToStart) {
+  ASSERT_TRUE(Open(kId).status.ok());
+  ASSERT_TRUE(Seal(kId, 0).status.ok());
+  auto others = store_.Reserve(kSlots);
+  ASSERT_TRUE(others.ok()) << others.status();
+  int fetches = 0;
+  store_.BeforeFetch([&](absl::Span<const BlockName>) {
+    if (++fetches == 3) others->clear();
+  });
+  const SealerEvent opened = Open(kId + 1);
+  store_.BeforeFetch(nullptr);
+  ASSERT_TRUE(opened.status.ok()) << opened.status;
+  EXPECT_EQ(opened.opened->hashes.size(), 1u);
+  EXPECT_EQ(fetches, 3);
+}
+
+TEST_F(SealerTest, WithoutRoomTheErrorSaysWhatToDo) {
+  ASSERT_TRUE(Open(kId).status.ok());
+  ASSERT_TRUE(Seal(kId, 0).status.ok());
+  const auto others = store_.Reserve(kSlots);
+  const SealerEvent opened = Open(kId + 1);
+  EXPECT_EQ(opened.status.code(), absl::StatusCode::kResourceExhausted) << opened.status;
+  EXPECT_TRUE(absl::StrContains(opened.status.message(), "--arena_bytes")) << opened.status;
+}
+
+TEST_F(SealerTest, AStoreThatWasRestartedEndsASequenceForGood) {
+  ASSERT_TRUE(Open(kId).status.ok());
+  ASSERT_TRUE(Seal(kId, 0).status.ok());
+  SealTask next = Task(kId, 1), last = Task(kId, 2);
+  store_.SetConnected(false);
+  store_.SetConnected(true);
+  sealer_->Seal(std::move(next));
+  const SealerEvent failed = Next();
+  EXPECT_EQ(failed.status.code(), absl::StatusCode::kUnavailable) << failed.status;
+  EXPECT_TRUE(absl::StrContains(failed.status.message(), "send the request again")) << failed.status;
+  sealer_->Seal(std::move(last));
+  const SealerEvent after = Next();
+  EXPECT_EQ(after.status, failed.status);
+  EXPECT_EQ(after.blocks.size(), g_.layers) << "the lent blocks come back";
+}
+
+TEST_F(SealerTest, ClosingSavesTheSessionOrLeavesIt) {
+  ASSERT_TRUE(Open(kId, "doc").status.ok());
+  ASSERT_TRUE(Seal(kId, 0).status.ok());
+  sealer_->Close(kId, /*save=*/true, 1, {1, 2, 3});
+  EXPECT_TRUE(Next().status.ok());
+  EXPECT_EQ(store_.GetSession("doc", ModelFingerprint())->size(), g_.chunk_tokens + 3);
+  ASSERT_TRUE(Open(kId, "doc").status.ok());
+  ASSERT_TRUE(Seal(kId, 1).status.ok());
+  sealer_->Close(kId, /*save=*/false, 2, {});
+  EXPECT_TRUE(Next().status.ok());
+  EXPECT_EQ(store_.GetSession("doc", ModelFingerprint())->size(), g_.chunk_tokens + 3);
+}
+
+}  // namespace
+}  // namespace hga
