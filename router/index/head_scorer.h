@@ -40,6 +40,9 @@ class HeadScorer {
   uint32_t chunks() const { return chunks_; }  // of the range
   uint32_t unit_tokens() const { return unit_tokens_; }
   uint32_t units_per_chunk() const { return units_per_chunk_; }
+  // Of a chunk: the mask of the keys of units; that of the units whose last key is in a mask.
+  uint64_t KeysOf(uint64_t units) const;
+  uint64_t UnitsOf(uint64_t keys) const;
   // Floats of a row of coarse scores, and of one of the units' of so many chunks.
   size_t coarse_stride() const;
   size_t fine_stride(size_t chunks) const;

@@ -77,8 +77,8 @@ HWY_INLINE hn::Vec<D> LoadChannels(D d, const uint8_t* vector, size_t x) {
 }
 
 // Sums that stay in registers beside what they are made of.
-constexpr uint32_t kMostSums = HWY_TARGET <= HWY_AVX3 ? 16 : 8;
-constexpr uint32_t kMostHeads = kMostSums / 2;
+constexpr uint32_t kMostSums = HWY_TARGET <= HWY_AVX3 ? 16 : 12;
+constexpr uint32_t kMostHeads = HWY_TARGET <= HWY_AVX3 ? 8 : 4;
 
 // out[u * kHeads + h] = score of one representative of unit u for head h; room for a multiple of four. Several units at
 // a time, so that a query is loaded once for all of them.

@@ -19,8 +19,11 @@ constexpr uint32_t kTokensTogether = 8;
 constexpr uint32_t kCandidatesPerKey = 8, kFewestCandidates = 64;
 // What is found more than that is done without next time; with less, the next look goes so much lower.
 constexpr float kLower = 0.8f;
+// Of so many, threads take their share.
+constexpr uint32_t kManyCandidates = 1024;
 
-void Grow(std::vector<float>* v, size_t size) {
+template <typename T>
+void Grow(std::vector<T>* v, size_t size) {
   if (v->size() < size) v->resize(size);
 }
 
@@ -46,7 +49,7 @@ class LayerSelect {
       head.taken.assign(chunks_, 0);
       // A unit may begin before the range.
       if (chunks_ > 0) head.taken[0] = ~RoutableMask(g_, scorer_.first_chunk(), block_.first_key);
-      head.held = 0;
+      head.held = head.counted = 0;
     }
   }
 
@@ -89,23 +92,34 @@ class LayerSelect {
   }
 
   void Take(uint32_t kv_head, uint32_t chunk, uint64_t mask, uint32_t token) {
-    Head& head = s_.heads[kv_head];
-    mask &= ~head.taken[chunk];
+    uint64_t& taken = s_.heads[kv_head].taken[chunk];
+    mask &= ~taken;
     if (mask == 0) return;
-    head.taken[chunk] |= mask;
-    head.held += absl::popcount(mask);
+    taken |= mask;
     out_[kv_head].push_back({scorer_.first_chunk() + chunk, token, mask});
+  }
+
+  // Keys that the KV head has taken.
+  uint64_t Held(uint32_t kv_head) {
+    Head& head = s_.heads[kv_head];
+    const HeadSelection& taken = out_[kv_head];
+    for (; head.counted < taken.size(); ++head.counted) head.held += absl::popcount(taken[head.counted].mask);
+    return head.held;
   }
 
   // Units that `held` keys leave of `budget`.
   uint32_t Wanted(uint64_t budget, uint64_t held) const {
     return budget > held ? static_cast<uint32_t>((budget - held) / unit_tokens_) : 0;
   }
-  // Of all KV heads together.
-  uint32_t WantedOfAll(uint32_t budget) const {
+  // Of all KV heads together, if they share, else of the one that may have most.
+  uint32_t MostWanted(uint32_t budget) {
     uint64_t held = 0;
-    for (const Head& head : s_.heads) held += head.held;
-    return Wanted(uint64_t{budget} * g_.kv_heads, held);
+    uint32_t most = 0;
+    for (uint32_t h = 0; h < g_.kv_heads; ++h) {
+      held += Held(h);
+      most = std::max(most, Wanted(budget, Held(h)));
+    }
+    return block_.shared ? Wanted(uint64_t{budget} * g_.kv_heads, held) : most;
   }
 
   // work(kv_head, thread)
@@ -118,178 +132,130 @@ class LayerSelect {
     const float least = least_candidate_;
     if (count > 1) FindCandidates(token, count, budgets, least);
     for (uint32_t i = 0; i < count; ++i) {
-      if (count == 1 || !TakeCandidates(token + i, i, WantedOfAll(budgets[i]), least)) SelectToken(token + i, budgets[i]);
+      if (count == 1 || !TakeCandidates(token + i, i, budgets[i], least)) SelectToken(token + i, budgets[i]);
       if (missed_ != nullptr) SumUpMissed(token + i);
     }
   }
 
-  // --- One token, all shares ---
+  // Fills `chunks` with those that the first level keeps, and shares [rows][row] of their units, for `rows` tokens from
+  // `token` on.
+  void ScoreUnits(uint32_t token, uint32_t rows, uint32_t budget, uint32_t kv_head, float* coarse, HeadScratch* s,
+                  std::vector<uint32_t>* chunks, float* shares, size_t row) const {
+    StageClock clock;
+    scorer_.Load(token, rows, kv_head, coarse, s);
+    clock.Add(&s->times.prepare);
+    scorer_.ChooseChunks(scorer_.kept_chunks(budget), missed_ != nullptr, s, chunks);
+    clock.Add(&s->times.coarse);
+    scorer_.ScoreFine(*chunks, s, shares, row);
+    clock.Add(&s->times.fine);
+  }
 
-  // Selects what a token adds; budget: keys per KV head.
+  // --- One token by itself: the shares of all KV heads are kept until it has selected ---
+
   void SelectToken(uint32_t token, uint32_t budget) {
-    const uint32_t shared = WantedOfAll(budget);
-    uint32_t most = 0;
-    for (const Head& head : s_.heads) most = std::max(most, Wanted(budget, head.held));
-    if ((block_.shared ? shared : most) == 0) {
+    const uint32_t wanted = MostWanted(budget);
+    if (wanted == 0) {
       if (missed_ != nullptr) ScoreCoarseOfAll(token);
       return;
     }
-    const size_t part = ScoreHeads(token, budget), units = part * g_.kv_heads;
-    StageClock clock;
-    TopCut cut;
-    if (block_.shared) cut = Cut(0, units, g_.kv_heads, shared);
-    least_candidate_ = std::max(cut.score / 2, block_.least_share);
-    for (uint32_t h = 0; h < g_.kv_heads; ++h) {
-      const Head& head = s_.heads[h];
-      if (!block_.shared) cut = Cut(head.first, head.units, 1, Wanted(budget, head.held));
-      TakeBest(token, h, &cut);
+    const size_t row = ScoreHeads(token, budget);
+    float least = block_.top_p < 1 ? 0 : block_.least_share;  // top-p needs the sum of all
+    if (block_.shared && block_.top_p >= 1) {
+      const auto count = static_cast<uint32_t>(row * g_.kv_heads);
+      least = std::max(least, GuessCut(s_.shares.data(), count, wanted, &s_.scorers[0].work));
     }
-    clock.Add(&s_.times.pick);
+    KeepOfHeads(row, least);
+    if (TakeCandidates(token, 0, budget, least)) return;
+    KeepOfHeads(row, block_.least_share);
+    TakeCandidates(token, 0, budget, block_.least_share);
   }
 
-  // What to take of the shares [first, first + count), which belong to `heads` KV heads.
-  TopCut Cut(size_t first, size_t count, uint32_t heads, uint32_t wanted) {
-    const float* shares = s_.shares.data() + first;
-    TopCut cut = CutTop(shares, static_cast<uint32_t>(count), wanted, &s_.scorers[0].work);
-    // Each KV head's shares, with what is attended anyway, sum to 1.
-    if (block_.top_p < 1) CutToShare(shares, count, heads * (1.0 - block_.top_p), &s_.best, &cut);
-    return NotBelowTheLeast(cut);
-  }
-
-  TopCut NotBelowTheLeast(const TopCut& cut) const {
-    return cut.score >= block_.least_share ? cut : TopCut{std::nextafter(block_.least_share, 0.0f), 0};
-  }
-
-  void TakeBest(uint32_t token, uint32_t kv_head, TopCut* cut) {
-    const Head& head = s_.heads[kv_head];
-    std::vector<uint64_t>& masks = s_.scorers[0].masks;
-    masks.resize(head.chunks.size());
-    TakeTop(s_.shares.data() + head.first, static_cast<uint32_t>(head.chunks.size()), units_per_chunk_, cut,
-            masks.data());
-    for (size_t i = 0; i < head.chunks.size(); ++i) {
-      if (masks[i] != 0) Take(kv_head, head.chunks[i], KeysOf(masks[i]), token);
-    }
-  }
-
-  // Mask of units to mask of keys.
-  uint64_t KeysOf(uint64_t units) const {
-    if (unit_tokens_ == 1) return units;
-    const uint64_t one = ~uint64_t{0} >> (64 - unit_tokens_);
-    uint64_t keys = 0;
-    for (uint32_t u = 0; u < units_per_chunk_; ++u) {
-      if (units >> u & 1) keys |= one << (u * unit_tokens_);
-    }
-    return keys;
-  }
-
-  // Shares of the units of all KV heads' chunks that the first level keeps; returns how many each may have.
+  // Returns the floats of a KV head in s_.shares; zeros lie behind its units.
   size_t ScoreHeads(uint32_t token, uint32_t budget) {
-    const uint32_t kept = scorer_.kept_chunks(budget), query_heads = g_.queries_per_kv_head();
-    const size_t part = scorer_.fine_stride(kept);
-    Grow(&s_.coarse, scorer_.coarse_stride() * g_.query_heads);
-    Grow(&s_.shares, part * g_.kv_heads);
+    const size_t row = scorer_.fine_stride(scorer_.kept_chunks(budget));
+    Grow(&s_.shares, row * g_.kv_heads);
+    if (missed_ != nullptr) Grow(&s_.coarse, coarse_of_head() * g_.kv_heads);
+    Grow(&s_.found, g_.kv_heads);
     ForEachHead([&](uint32_t h, uint32_t thread) {
-      Head& head = s_.heads[h];
-      HeadScratch& s = s_.scorers[thread];
-      head.first = part * h;
-      StageClock clock;
-      scorer_.Load(token, 1, h, s_.coarse.data() + h * query_heads * scorer_.coarse_stride(), &s);
-      clock.Add(&s.times.prepare);
-      scorer_.ChooseChunks(kept, missed_ != nullptr, &s, &head.chunks);
-      clock.Add(&s.times.coarse);
-      head.units = static_cast<uint32_t>(head.chunks.size() * units_per_chunk_);
-      scorer_.ScoreFine(head.chunks, &s, s_.shares.data() + head.first, part);
-      DropTaken(head);
-      std::fill_n(s_.shares.begin() + head.first + head.units, part - head.units, 0.0f);
-      clock.Add(&s.times.fine);
+      float* const shares = s_.shares.data() + h * row;
+      float* const coarse = missed_ == nullptr ? nullptr : s_.coarse.data() + h * coarse_of_head();
+      std::vector<uint32_t>& chunks = s_.found[h].chunks;
+      ScoreUnits(token, 1, budget, h, coarse, &s_.scorers[thread], &chunks, shares, row);
+      std::fill(shares + chunks.size() * units_per_chunk_, shares + row, 0.0f);
     });
-    return part;
+    return row;
   }
 
-  // What earlier tokens took is not chosen again.
-  void DropTaken(const Head& head) {
-    for (size_t i = 0; i < head.chunks.size(); ++i) {
-      for (uint64_t taken = head.taken[head.chunks[i]]; taken != 0;) {
-        // A unit is taken whole, or begins before the range.
-        const uint32_t unit = absl::countr_zero(taken) / unit_tokens_, end = (unit + 1) * unit_tokens_;
-        if (unit >= units_per_chunk_) break;
-        if (taken >> (end - 1) & 1) s_.shares[head.first + i * units_per_chunk_ + unit] = 0;
-        taken = end < 64 ? taken >> end << end : 0;
-      }
-    }
+  void KeepOfHeads(size_t row, float least) {
+    ForEachHead([&](uint32_t h, uint32_t thread) {
+      HeadScratch& s = s_.scorers[thread];
+      StageClock clock;
+      KeepCandidates(s_.heads[h], s_.shares.data() + h * row, least, &s.masks, &s_.found[h]);
+      clock.Add(&s.times.pick);
+    });
   }
 
-  // --- Some tokens of a block, whose later ones add little: only shares that may be among their best are kept ---
+  // --- Some tokens of a block, whose later ones add little ---
 
-  // s_.found: of tokens [token, token + count), units that no earlier token took and whose share is at least `least`.
+  // s_.found: of tokens [token, token + count), the candidates whose share is at least `least`.
   void FindCandidates(uint32_t token, uint32_t count, const uint32_t* budgets, float least) {
     const auto range = std::minmax_element(budgets, budgets + count);
     const uint32_t at_once = scorer_.kept_chunks(*range.first) == chunks_ ? scorer_.rows_at_once() : 1;
     const size_t row = scorer_.fine_stride(scorer_.kept_chunks(*range.second));
     Grow(&s_.shares, s_.scorers.size() * at_once * row);
-    if (s_.found.size() < size_t{g_.kv_heads} * kTokensTogether) s_.found.resize(g_.kv_heads * kTokensTogether);
+    Grow(&s_.found, size_t{count} * g_.kv_heads);
     ForEachHead([&](uint32_t h, uint32_t thread) {
       HeadScratch& s = s_.scorers[thread];
-      std::vector<uint32_t>& chunks = s_.heads[h].chunks;
-      float* shares = s_.shares.data() + thread * at_once * row;
+      float* const shares = s_.shares.data() + thread * at_once * row;
       for (uint32_t first = 0; first < count; first += at_once) {
         const uint32_t rows = std::min(at_once, count - first);
+        std::vector<uint32_t>& chunks = s_.found[first * g_.kv_heads + h].chunks;
+        ScoreUnits(token + first, rows, budgets[first], h, nullptr, &s, &chunks, shares, row);
         StageClock clock;
-        scorer_.Load(token + first, rows, h, nullptr, &s);
-        clock.Add(&s.times.prepare);
-        scorer_.ChooseChunks(scorer_.kept_chunks(budgets[first]), false, &s, &chunks);
-        clock.Add(&s.times.coarse);
-        scorer_.ScoreFine(chunks, &s, shares, row);
-        clock.Add(&s.times.fine);
         for (uint32_t r = 0; r < rows; ++r) {
-          KeepCandidates(s_.heads[h], shares + r * row, least, &s.masks, &s_.found[h * kTokensTogether + first + r]);
+          Found& found = s_.found[(first + r) * g_.kv_heads + h];
+          if (r > 0) found.chunks = chunks;
+          KeepCandidates(s_.heads[h], shares + r * row, least, &s.masks, &found);
         }
         clock.Add(&s.times.pick);
       }
     });
   }
 
-  void KeepCandidates(const Head& head, const float* shares, float least, std::vector<uint64_t>* masks, Found* found) const {
-    found->shares.clear();
-    found->units.clear();
-    masks->resize(head.chunks.size());
-    TopCut all{std::nextafter(least, 0.0f), 0};
-    TakeTop(shares, static_cast<uint32_t>(head.chunks.size()), units_per_chunk_, &all, masks->data());
-    for (size_t i = 0; i < head.chunks.size(); ++i) {
-      const uint32_t chunk = head.chunks[i];
-      for (uint64_t units = (*masks)[i] & ~head.taken[chunk]; units != 0; units &= units - 1) {
-        const uint32_t unit = absl::countr_zero(units);
-        found->shares.push_back(shares[i * units_per_chunk_ + unit]);
-        found->units.push_back(chunk * units_per_chunk_ + unit);
-      }
-    }
+  // --- Candidates: units that no earlier token took, whose shares may be among the best ---
+
+  void KeepCandidates(const Head& head, const float* shares, float least, std::vector<uint64_t>* masks,
+                      Found* found) const {
+    const size_t chunks = found->chunks.size(), most = chunks * units_per_chunk_ + kSpareScores;
+    Grow(&found->shares, most);
+    Grow(&found->places, most);
+    Grow(masks, chunks);
+    // A unit is taken whole, or begins before the range.
+    for (size_t i = 0; i < chunks; ++i) (*masks)[i] = scorer_.UnitsOf(head.taken[found->chunks[i]]);
+    found->count = KeepFrom(shares, static_cast<uint32_t>(chunks), units_per_chunk_, least, masks->data(),
+                            found->shares.data(), found->places.data());
   }
 
   // Selects what the token, the i-th of those at hand, adds. False: some of it may be below `least`.
-  bool TakeCandidates(uint32_t token, uint32_t i, uint32_t wanted, float least) {
+  bool TakeCandidates(uint32_t token, uint32_t i, uint32_t budget, float least) {
+    const uint32_t wanted = MostWanted(budget);
     if (wanted == 0) return true;
     StageClock clock;
     GatherCandidates(i);
     const Found& all = s_.candidates;
-    const auto count = static_cast<uint32_t>(all.shares.size());
-    if (count < wanted && least > block_.least_share) return false;
-    std::vector<int32_t>& work = s_.scorers[0].work;
-    TopCut cut = NotBelowTheLeast(CutTop(all.shares.data(), count, wanted, &work));
-    for (uint32_t h = 0, c = 0; h < g_.kv_heads; ++h) {
-      while (c < s_.ends[h]) {
-        const uint32_t chunk = all.units[c] / units_per_chunk_;
-        uint64_t mask = 0;
-        for (; c < s_.ends[h] && all.units[c] / units_per_chunk_ == chunk; ++c) {
-          const bool ties = all.shares[c] == cut.score && cut.ties > 0;
-          if (ties) --cut.ties;
-          if (ties || all.shares[c] > cut.score) mask |= uint64_t{1} << all.units[c] % units_per_chunk_;
-        }
-        Take(h, chunk, mask, token);
-      }
+    if (all.count < wanted && least > block_.least_share) return false;
+    const TopCut cut = CutHeads(budget, wanted);
+    const auto take = [&](uint32_t h, uint32_t thread) { TakeBest(token, i, h, &s_.scorers[thread].masks); };
+    if (all.count > kManyCandidates) {
+      ForEachHead(take);
+    } else {
+      for (uint32_t h = 0; h < g_.kv_heads; ++h) take(h, 0);
     }
     // For the tokens that follow: neither too few, which is slow, nor many more than are needed.
     const uint32_t enough = kCandidatesPerKey * wanted + kFewestCandidates;
-    least_candidate_ = count > enough ? CutTop(all.shares.data(), count, enough, &work).score : least * kLower;
+    least_candidate_ = least_candidate_ == 0 ? cut.score / 2
+                       : all.count > enough  ? CutTop(all.shares.data(), all.count, enough, &s_.scorers[0].work).score
+                                             : least * kLower;
     least_candidate_ = std::max(least_candidate_, block_.least_share);
     clock.Add(&s_.times.pick);
     return true;
@@ -298,30 +264,84 @@ class LayerSelect {
   // Without what the tokens just before took.
   void GatherCandidates(uint32_t i) {
     Found& all = s_.candidates;
-    all.shares.clear();
-    all.units.clear();
-    s_.ends.clear();
+    all.count = 0;
+    s_.ends.assign(1, 0);
     for (uint32_t h = 0; h < g_.kv_heads; ++h) {
-      const Found& found = s_.found[h * kTokensTogether + i];
+      const Found& found = s_.found[i * g_.kv_heads + h];
       const std::vector<uint64_t>& taken = s_.heads[h].taken;
-      for (size_t c = 0; c < found.units.size(); ++c) {
-        const uint32_t unit = found.units[c];
-        if (taken[unit / units_per_chunk_] >> unit % units_per_chunk_ & 1) continue;
-        all.shares.push_back(found.shares[c]);
-        all.units.push_back(unit);
+      Grow(&all.shares, all.count + found.count);
+      Grow(&all.places, all.count + found.count);
+      float* const shares = all.shares.data() + all.count;
+      uint32_t* const places = all.places.data() + all.count;
+      uint32_t count = found.count;
+      if (i == 0) {
+        std::copy_n(found.shares.begin(), count, shares);
+        std::copy_n(found.places.begin(), count, places);
+      } else {
+        count = 0;
+        for (uint32_t c = 0; c < found.count; ++c) {
+          const uint32_t place = found.places[c];
+          shares[count] = found.shares[c];
+          places[count] = place;
+          count += (scorer_.UnitsOf(taken[found.chunks[place / 64]]) >> place % 64 & 1) == 0;
+        }
       }
-      s_.ends.push_back(static_cast<uint32_t>(all.units.size()));
+      all.count += count;
+      s_.ends.push_back(all.count);
+    }
+  }
+
+  // s_.cuts: what each KV head takes of its candidates. Returns the last, or that of all.
+  TopCut CutHeads(uint32_t budget, uint32_t wanted) {
+    s_.cuts.resize(g_.kv_heads);
+    TopCut cut;
+    if (block_.shared) cut = Cut(0, s_.candidates.count, g_.kv_heads, wanted);
+    for (uint32_t h = 0; h < g_.kv_heads; ++h) {
+      const uint32_t first = s_.ends[h], end = s_.ends[h + 1];
+      if (!block_.shared) cut = Cut(first, end - first, 1, Wanted(budget, Held(h)));
+      const float* const shares = s_.candidates.shares.data();
+      const auto equal = static_cast<uint32_t>(std::count(shares + first, shares + end, cut.score));
+      s_.cuts[h] = {cut.score, std::min(cut.ties, equal)};
+      cut.ties -= s_.cuts[h].ties;
+    }
+    return cut;
+  }
+
+  // What to take of `count` candidates from `first` on, which belong to `heads` KV heads.
+  TopCut Cut(uint32_t first, uint32_t count, uint32_t heads, uint32_t wanted) {
+    const float* shares = s_.candidates.shares.data() + first;
+    TopCut cut = CutTop(shares, count, wanted, &s_.scorers[0].work);
+    // Each KV head's shares, with what is attended anyway, sum to 1.
+    if (block_.top_p < 1) CutToShare(shares, count, heads * (1.0 - block_.top_p), &s_.best, &cut);
+    return cut.score >= block_.least_share ? cut : TopCut{std::nextafter(block_.least_share, 0.0f), 0};
+  }
+
+  // Takes what the KV head's cut says of its candidates.
+  void TakeBest(uint32_t token, uint32_t i, uint32_t kv_head, std::vector<uint64_t>* masks) {
+    const std::vector<uint32_t>& chunks = s_.found[i * g_.kv_heads + kv_head].chunks;
+    const Found& all = s_.candidates;
+    TopCut cut = s_.cuts[kv_head];
+    masks->assign(chunks.size(), 0);
+    for (uint32_t c = s_.ends[kv_head]; c < s_.ends[kv_head + 1]; ++c) {
+      const bool ties = all.shares[c] == cut.score && cut.ties > 0;
+      if (ties) --cut.ties;
+      (*masks)[all.places[c] / 64] |= uint64_t{ties || all.shares[c] > cut.score} << all.places[c] % 64;
+    }
+    for (size_t c = 0; c < chunks.size(); ++c) {
+      if ((*masks)[c] != 0) Take(kv_head, chunks[c], scorer_.KeysOf((*masks)[c]), token);
     }
   }
 
   // --- What is not selected ---
 
+  // Floats of its coarse scores.
+  size_t coarse_of_head() const { return g_.queries_per_kv_head() * scorer_.coarse_stride(); }
+
   // For a token that selects nothing.
   void ScoreCoarseOfAll(uint32_t token) {
-    const size_t of_head = g_.queries_per_kv_head() * scorer_.coarse_stride();
-    Grow(&s_.coarse, g_.kv_heads * of_head);
+    Grow(&s_.coarse, g_.kv_heads * coarse_of_head());
     for (uint32_t h = 0; h < g_.kv_heads; ++h) {
-      scorer_.Load(token, 1, h, s_.coarse.data() + h * of_head, &s_.scorers[0]);
+      scorer_.Load(token, 1, h, s_.coarse.data() + h * coarse_of_head(), &s_.scorers[0]);
       scorer_.ScoreCoarse(&s_.scorers[0]);
     }
   }

@@ -19,32 +19,34 @@
 #include "router/index/head_scorer.h"
 #include "router/index/select_options.h"
 #include "router/index/sequence_index.h"
+#include "router/index/top_units.h"
 
 namespace hga {
 
 // Work space, kept between calls so that a call allocates nothing once it has grown. One call at a time.
 struct SelectScratch {
   struct Head {
-    std::vector<uint32_t> chunks;  // kept by the first level, relative to the range
     std::vector<uint64_t> taken;   // [chunks of the range] keys
-    size_t first = 0;              // of its units in `shares`; zeros fill the rest of its part
-    uint32_t units = 0;
-    uint32_t held = 0;             // keys taken
+    size_t counted = 0;            // of its selection's parts, in `held`
+    uint64_t held = 0;             // keys
   };
-  // Units of one token and KV head that may be among the best, in order.
+  // Units that may be among the best, in order.
   struct Found {
+    std::vector<uint32_t> chunks;  // kept by the first level, relative to the range
+    uint32_t count = 0;            // of units
     std::vector<float> shares;
-    std::vector<uint32_t> units;   // relative to the range
+    std::vector<uint32_t> places;  // 64 * place of the chunk in `chunks` + unit of the chunk
   };
   std::vector<Head> heads;
   std::vector<HeadScratch> scorers;  // [threads]
-  std::vector<float> shares;         // of all heads' units, [kv_heads][part]; of some tokens' units, [threads][tokens][row]
-  std::vector<float> coarse;         // [all query heads][stride], of chunks
+  std::vector<float> shares;         // of units: of one token [kv_heads][row], of some tokens [threads][tokens][row]
+  std::vector<float> coarse;         // [all query heads][stride], of chunks, where what is missed is asked for
   std::vector<float> left;           // [stride] keys of chunks that are not taken
   std::vector<float> best;           // of CutToShare
-  std::vector<Found> found;          // [kv_heads][tokens]
-  Found candidates;                  // of one token, of all KV heads
-  std::vector<uint32_t> ends;        // [kv_heads] of its candidates
+  std::vector<Found> found;          // [tokens][kv_heads]
+  Found candidates;                  // of one token, of all KV heads one after the other; no chunks
+  std::vector<uint32_t> ends;        // [kv_heads + 1] of each head's candidates; the first is 0
+  std::vector<TopCut> cuts;          // [kv_heads]
   SelectTimes times;                 // of all threads
 };
 

@@ -308,6 +308,113 @@ TEST(SelectTest, TokensThatAreSelectedTogetherGetWhatEachGetsAlone) {
   }
 }
 
+struct KeyShare {
+  uint32_t kv_head, key;
+  float share;
+};
+
+// The shares of all keys that one token may select, as the scorer has them; the best first, equal ones by KV head and
+// position.
+std::vector<KeyShare> SharesOf(const SequenceIndex& index, const RouteBlock& block) {
+  const KvGeometry& g = index.geometry();
+  const SelectOptions options;
+  const HeadScorer scorer(index, 1, block, options);
+  std::vector<KeyShare> all;
+  HeadScratch s;
+  for (uint32_t h = 0; h < g.kv_heads; ++h) {
+    std::vector<uint32_t> chunks;
+    scorer.Load(0, 1, h, nullptr, &s);
+    scorer.ChooseChunks(scorer.kept_chunks(block.budget_keys[0]), false, &s, &chunks);
+    const size_t row = scorer.fine_stride(chunks.size());
+    std::vector<float> shares(row);
+    scorer.ScoreFine(chunks, &s, shares.data(), row);
+    for (size_t i = 0; i < chunks.size() * 64; ++i) {
+      const uint32_t key = (scorer.first_chunk() + chunks[i / 64]) * 64 + i % 64;
+      if (key >= block.first_key && shares[i] > 0) all.push_back({h, key, shares[i]});
+    }
+  }
+  std::stable_sort(all.begin(), all.end(), [](const KeyShare& a, const KeyShare& b) { return a.share > b.share; });
+  return all;
+}
+
+// (KV head, key)
+using KeysOfHeads = std::set<std::pair<uint32_t, uint32_t>>;
+
+KeysOfHeads AllKeysSeen(const std::vector<HeadSelection>& heads) {
+  KeysOfHeads keys;
+  for (uint32_t h = 0; h < heads.size(); ++h) {
+    for (const uint32_t key : KeysSeen(heads[h])) keys.insert({h, key});
+  }
+  return keys;
+}
+
+// From the scorer's shares on bit for bit what sorting them gives: ties at the cut (chunks repeat), a range that begins
+// inside a chunk, keys of exactly the least share, nothing above it, everything above it, several threads.
+TEST(SelectTest, EqualsSortingTheShares) {
+  const KvGeometry g = SmallGeometry(2, 24, 3);
+  const SummaryMethod* m = *FindSummaryMethod("sketch");
+  SequenceIndex index(g, m);
+  const auto hashes = MadeUpChunks(300);
+  for (uint32_t i = 0; i < 300; ++i) ASSERT_TRUE(index.Append(i, hashes[i], SummaryData(g, *m, i % 40)).ok());
+  Helpers helpers(3);
+  SelectScratch scratch;
+  std::vector<HeadSelection> heads(g.kv_heads);
+  size_t at_the_least = 0, ties_cut = 0;
+  for (const auto& [first_key, upto] : {std::pair{144u, 290u}, {144u, 100u}, {16u, 4u}}) {
+    for (const uint32_t budget : {3u, 100u, 1500u, 40000u}) {
+      MadeUpQueries q(g, 1, first_key, upto, budget, budget + upto);
+      q.Share(g, 0, 1, 1);
+      const std::vector<KeyShare> all = SharesOf(index, q.block);
+      const size_t wanted = std::min<size_t>(3 * std::min(budget, q.block.keys(g)), all.size());
+      const float at_cut = all[wanted - 1].share;
+      for (const float least :
+           {1e-30f, all.back().share, at_cut, std::nextafter(at_cut, 1.0f), all[wanted / 2].share, 1.0f}) {
+        q.block.least_share = least;
+        KeysOfHeads right;
+        for (size_t i = 0; i < wanted && all[i].share >= least; ++i) right.insert({all[i].kv_head, all[i].key});
+        at_the_least += !right.empty() && all[right.size() - 1].share == least;
+        ties_cut += right.size() == wanted && wanted < all.size() && all[wanted].share == at_cut;
+        for (Helpers* threads : {static_cast<Helpers*>(nullptr), &helpers}) {
+          Select(index, 1, q.block, {}, &scratch, heads.data(), nullptr, threads);
+          EXPECT_EQ(AllKeysSeen(heads), right) << first_key << " " << upto << " " << budget << " " << least;
+        }
+      }
+    }
+  }
+  EXPECT_GT(at_the_least, 20u);
+  EXPECT_GT(ties_cut, 10u);
+}
+
+// All that the sample sees is what stands out, so that the guess lets too few through.
+TEST(SelectTest, AGuessThatIsFarTooHighChangesNothing) {
+  const KvGeometry g = SmallGeometry(1, 64, 1);
+  const SummaryMethod* m = *FindSummaryMethod("sketch");
+  SequenceIndex index(g, m);
+  const auto hashes = MadeUpChunks(300);
+  MadeUpQueries q(g, 1, 0, 256, 3000, 3);
+  for (uint32_t i = 0; i < 256; ++i) {
+    std::string data(m->chunk_bytes(g), '\0');
+    for (uint32_t layer = 0; layer < g.layers; ++layer) {
+      std::vector<bf16> block = RandomBf16(g.block_elements(), 500 + i);
+      // One of sixteen, as GuessCut steps: 16 n + n % 16.
+      for (uint32_t n = 4 * i; n < 4 * i + 4; ++n) {
+        std::copy_n(q.queries.begin(), 64, block.begin() + g.k_row(0, (16 * n + n % 16) % 64));
+      }
+      SummarizeBlock(g, *m, block.data(), reinterpret_cast<uint8_t*>(&data[layer * m->layer_bytes(g)]));
+    }
+    ASSERT_TRUE(index.Append(i, hashes[i], data).ok());
+  }
+  q.Share(g, 0, 1, 1);
+  const std::vector<KeyShare> all = SharesOf(index, q.block);
+  KeysOfHeads right;
+  for (size_t i = 0; i < 3000; ++i) right.insert({0, all[i].key});
+  std::vector<int32_t> work;
+  std::vector<float> shares(256 * 64);
+  for (const KeyShare& key : all) shares[key.key] = key.share;
+  ASSERT_GT(GuessCut(shares.data(), 256 * 64, 3000, &work), all[2999].share);
+  EXPECT_EQ(AllKeysSeen(RunSelect(index, 1, q.block)), right);
+}
+
 // A key that a query is made for is found among 8K others, however the coarse level is bounded.
 TEST(SelectTest, SketchFindsTheKeyThatStandsOut) {
   const KvGeometry g = SmallGeometry(2, 64, 1);

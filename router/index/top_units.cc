@@ -106,31 +106,77 @@ uint32_t KeepBetweenSimd(int32_t* bits, uint32_t count, int32_t low, int32_t hig
   return kept;
 }
 
+// Bits of a mask of at most 16 lanes.
+template <class D>
+HWY_INLINE uint64_t BitsOf(D d, hn::Mask<D> mask) {
+  uint8_t bytes[8] = {};
+  hn::StoreMaskBits(d, mask, bytes);
+  // Not as one number: a load that is wider than the store before it waits for that.
+  return hn::Lanes(d) <= 8 ? bytes[0] : bytes[0] | bytes[1] << 8;
+}
+
 // Per block of `width` scores the bits that are above, and that are equal to, `score`.
 void CompareSimd(const float* scores, uint32_t blocks, uint32_t width, float score, uint64_t* above, uint64_t* equal) {
   const hn::CappedTag<float, 16> d;
   const uint32_t lanes = hn::Lanes(d);
   const auto cut = hn::Set(d, score);
-  const auto bits = [&](auto mask) -> uint64_t {
-    uint8_t bytes[8] = {};
-    hn::StoreMaskBits(d, mask, bytes);
-    // Not as one number: a load that is wider than the store before it waits for that.
-    return lanes <= 8 ? bytes[0] : bytes[0] | bytes[1] << 8;
-  };
   for (uint32_t b = 0; b < blocks; ++b, scores += width) {
-    above[b] = equal[b] = 0;
+    uint64_t more = 0, same = 0;
     uint32_t i = 0;
     for (; i + lanes <= width; i += lanes) {
       const auto v = hn::LoadU(d, scores + i);
-      above[b] |= bits(hn::Gt(v, cut)) << i;
-      const auto same = hn::Eq(v, cut);
-      if (!hn::AllFalse(d, same)) equal[b] |= bits(same) << i;
+      more |= BitsOf(d, hn::Gt(v, cut)) << i;
+      same |= BitsOf(d, hn::Eq(v, cut)) << i;
     }
     for (; i < width; ++i) {
-      above[b] |= uint64_t{scores[i] > score} << i;
-      equal[b] |= uint64_t{scores[i] == score} << i;
+      more |= uint64_t{scores[i] > score} << i;
+      same |= uint64_t{scores[i] == score} << i;
+    }
+    above[b] = more;
+    equal[b] = same;
+  }
+}
+
+// As KeepFrom, for the lanes of one vector, `bits` of them, the first at place `first`.
+template <class D>
+HWY_INLINE uint32_t KeepPlaces(D d, hn::Vec<D> v, uint64_t bits, uint32_t first, float* kept, uint32_t* places) {
+  const hn::RebindToSigned<D> di;
+  auto* const at = reinterpret_cast<int32_t*>(places);
+#if HWY_TARGET == HWY_AVX2
+  const hn::Rebind<uint8_t, D> d8;
+  const auto lanes = hn::PromoteTo(di, hn::LoadU(d8, kLanesOfBits.lanes[bits]));
+  hn::StoreU(hn::TableLookupLanes(v, hn::IndicesFromVec(d, lanes)), d, kept);
+  hn::StoreU(hn::Add(lanes, hn::Set(di, static_cast<int32_t>(first))), di, at);
+#else
+  const uint8_t bytes[8] = {static_cast<uint8_t>(bits), static_cast<uint8_t>(bits >> 8)};
+  const auto here = hn::LoadMaskBits(di, bytes);
+  hn::StoreU(hn::Compress(hn::BitCast(di, v), here), di, reinterpret_cast<int32_t*>(kept));
+  hn::StoreU(hn::Compress(hn::Iota(di, static_cast<int32_t>(first)), here), di, at);
+#endif
+  return static_cast<uint32_t>(hwy::PopCount(bits));
+}
+
+uint32_t KeepFromSimd(const float* scores, uint32_t blocks, uint32_t width, float least, const uint64_t* skip,
+                      float* kept, uint32_t* places) {
+  const hn::CappedTag<float, 16> d;
+  const uint32_t lanes = hn::Lanes(d);
+  const uint64_t all_lanes = (uint64_t{1} << lanes) - 1;
+  const auto lowest = hn::Set(d, least), zero = hn::Zero(d);
+  uint32_t count = 0;
+  for (uint32_t b = 0; b < blocks; ++b, scores += width) {
+    uint32_t i = 0;
+    for (; i + lanes <= width; i += lanes) {
+      const auto v = hn::LoadU(d, scores + i);
+      const uint64_t bits = BitsOf(d, hn::And(hn::Ge(v, lowest), hn::Gt(v, zero))) & ~skip[b] >> i & all_lanes;
+      count += KeepPlaces(d, v, bits, 64 * b + i, kept + count, places + count);
+    }
+    for (; i < width; ++i) {
+      if (!(scores[i] >= least && scores[i] > 0) || (skip[b] >> i & 1) != 0) continue;
+      kept[count] = scores[i];
+      places[count++] = 64 * b + i;
     }
   }
+  return count;
 }
 
 }  // namespace HWY_NAMESPACE
@@ -144,6 +190,7 @@ HWY_EXPORT(PositiveBitsSimd);
 HWY_EXPORT(CountFromSimd);
 HWY_EXPORT(KeepBetweenSimd);
 HWY_EXPORT(CompareSimd);
+HWY_EXPORT(KeepFromSimd);
 
 // The largest value that at least `wanted` of bits[0, left) reach, all of them at least `low` and below `high`.
 // `above`: how many are above it. By bisection; overwrites `bits`.
@@ -164,13 +211,13 @@ int32_t CutBits(int32_t* bits, uint32_t left, int32_t low, int32_t high, uint32_
   return low;
 }
 
-// A score that is likely to be a little below the cut: that of a sample's best.
 float GuessCut(const float* scores, uint32_t count, uint32_t wanted, std::vector<int32_t>* work) {
   constexpr uint32_t kFewest = 32, kSamples = 2048;
   const uint32_t each = std::max(16u, count / kSamples);
   const uint32_t sampled = count / each;
   const uint32_t rank = wanted / each * 5 / 4 + kFewest;
   if (rank >= sampled) return 0;
+  if (work->size() < sampled) work->resize(sampled);
   int32_t* sample = work->data();
   uint32_t kept = 0;
   int32_t high = 0;
@@ -241,6 +288,11 @@ void TakeTop(const float* scores, uint32_t blocks, uint32_t width, TopCut* cut, 
       }
     }
   }
+}
+
+uint32_t KeepFrom(const float* scores, uint32_t blocks, uint32_t width, float least, const uint64_t* skip, float* kept,
+                  uint32_t* places) {
+  return HWY_DYNAMIC_DISPATCH(KeepFromSimd)(scores, blocks, width, least, skip, kept, places);
 }
 
 }  // namespace hga

@@ -18,12 +18,21 @@ struct TopCut {
 // not worth reading. `work` is overwritten.
 TopCut CutTop(const float* scores, uint32_t count, uint32_t wanted, std::vector<int32_t>* work);
 
+// A score that is likely to be a little below that of the cut, by a sample; 0: none is known. `work` is overwritten.
+float GuessCut(const float* scores, uint32_t count, uint32_t wanted, std::vector<int32_t>* work);
+
 // Tightens the cut to the fewest of the best that leave at most `rest` of the sum of all scores. `best` is overwritten.
 void CutToShare(const float* scores, size_t count, double rest, std::vector<float>* best, TopCut* cut);
 
 // masks[b]: the bits of scores[b * width, (b + 1) * width) that belong to the best, for `blocks` blocks; width at most
 // 64. Takes the ties it uses off the cut.
 void TakeTop(const float* scores, uint32_t blocks, uint32_t width, TopCut* cut, uint64_t* masks);
+
+// Copies the scores that are at least `least`, and positive, and their places: 64 * block + place in it. skip[b]: bits of
+// block b that are left out. Returns how many; there is room for kSpareScores more than all.
+inline constexpr uint32_t kSpareScores = 16;
+uint32_t KeepFrom(const float* scores, uint32_t blocks, uint32_t width, float least, const uint64_t* skip, float* kept,
+                  uint32_t* places);
 
 }  // namespace hga
 

@@ -64,5 +64,49 @@ TEST(TopUnitsTest, NotANumberAndNegativeScoresAreNeverChosen) {
   EXPECT_EQ(Chosen(scores, 1), (std::vector<uint32_t>{2}));
 }
 
+void CheckWhatIsKept() {
+  std::mt19937 random(2);
+  for (uint32_t width : {2u, 8u, 15u, 32u, 64u}) {
+    for (uint32_t blocks : {1u, 7u, 300u}) {
+      std::vector<float> scores(width * blocks);
+      for (float& x : scores) x = static_cast<float>(random() % 5) / 4 - 0.25f;  // some below 0
+      scores[width / 2] = std::nanf("");
+      std::vector<uint64_t> skip(blocks);
+      for (uint64_t& bits : skip) bits = uint64_t{random()} << 32 | random();
+      for (const float least : {0.0f, 0.25f, 0.5f, 2.0f}) {
+        std::vector<float> kept(scores.size() + kSpareScores), right;
+        std::vector<uint32_t> places(kept.size()), right_places;
+        for (uint32_t i = 0; i < scores.size(); ++i) {
+          if (!(scores[i] > 0 && scores[i] >= least) || (skip[i / width] >> i % width & 1) != 0) continue;
+          right.push_back(scores[i]);
+          right_places.push_back(i / width * 64 + i % width);
+        }
+        const uint32_t count = KeepFrom(scores.data(), blocks, width, least, skip.data(), kept.data(), places.data());
+        kept.resize(count);
+        places.resize(count);
+        EXPECT_EQ(kept, right);
+        EXPECT_EQ(places, right_places);
+      }
+    }
+  }
+}
+
+TEST(TopUnitsTest, KeepsWhatIsNotBelowTheLeastAndNotSkipped) { WithEachInstructionSet(CheckWhatIsKept); }
+
+TEST(TopUnitsTest, AGuessLeavesALittleMoreThanIsWanted) {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  std::vector<float> scores(131072);
+  for (float& x : scores) x = std::exp(5 * normal(random));
+  std::vector<int32_t> work;
+  for (const uint32_t wanted : {100u, 3000u, 15000u}) {
+    const float guess = GuessCut(scores.data(), 131072, wanted, &work);
+    const auto left = std::count_if(scores.begin(), scores.end(), [&](float x) { return x >= guess; });
+    EXPECT_GT(left, wanted);
+    EXPECT_LT(left, 2 * wanted + 4096);
+  }
+  EXPECT_EQ(GuessCut(scores.data(), 131072, 131072, &work), 0.0f);
+}
+
 }  // namespace
 }  // namespace hga

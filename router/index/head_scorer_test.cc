@@ -1,0 +1,156 @@
+#include "router/index/head_scorer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <numeric>
+
+#include "common/kv/route_fixture.h"
+#include "gtest/gtest.h"
+
+namespace hga {
+namespace {
+
+constexpr uint32_t kLayer = 1;
+
+std::unique_ptr<SequenceIndex> MakeIndex(const KvGeometry& g, const std::string& method, uint32_t chunks) {
+  const SummaryMethod* m = *FindSummaryMethod(method);
+  auto index = std::make_unique<SequenceIndex>(g, m);
+  const auto hashes = MadeUpChunks(chunks);
+  for (uint32_t i = 0; i < chunks; ++i) EXPECT_TRUE(index->Append(i, hashes[i], SummaryData(g, *m, i)).ok());
+  return index;
+}
+
+std::vector<uint32_t> AllChunks(const HeadScorer& scorer) {
+  std::vector<uint32_t> chunks(scorer.chunks());
+  std::iota(chunks.begin(), chunks.end(), 0);
+  return chunks;
+}
+
+// Shares of the chunks' units for `rows` tokens from `token` on: [rows][units].
+std::vector<std::vector<float>> Shares(const HeadScorer& scorer, uint32_t token, uint32_t rows, uint32_t kv_head,
+                                       const std::vector<uint32_t>& chunks) {
+  HeadScratch s;
+  scorer.Load(token, rows, kv_head, nullptr, &s);
+  scorer.ScoreCoarse(&s);
+  const size_t row = scorer.fine_stride(chunks.size());
+  std::vector<float> shares(rows * row);
+  scorer.ScoreFine(chunks, &s, shares.data(), row);
+  std::vector<std::vector<float>> result;
+  for (uint32_t r = 0; r < rows; ++r) {
+    const auto first = shares.begin() + r * row;
+    result.emplace_back(first, first + chunks.size() * scorer.units_per_chunk());
+  }
+  return result;
+}
+
+TEST(HeadScorerTest, KeepsEnoughChunksForTheBudget) {
+  const KvGeometry g = SmallGeometry();
+  const auto index = MakeIndex(g, "mean", 90);
+  const MadeUpQueries q(g, 1, 5 * 64 + 16, 80, 1, 1);
+  const SelectOptions few{3, 10};
+  const HeadScorer scorer(*index, kLayer, q.block, few);
+  EXPECT_EQ(scorer.first_chunk(), 5u);
+  EXPECT_EQ(scorer.chunks(), 75u);
+  EXPECT_EQ(scorer.kept_chunks(0), 10u);
+  EXPECT_EQ(scorer.kept_chunks(10 * 64 / 3), 10u);
+  EXPECT_EQ(scorer.kept_chunks(10 * 64 / 3 + 1), 11u);
+  EXPECT_EQ(scorer.kept_chunks(75 * 64), 75u);
+  EXPECT_EQ(scorer.kept_chunks(UINT32_MAX), 75u);
+}
+
+TEST(HeadScorerTest, UnitsAndTheirKeys) {
+  const KvGeometry g = SmallGeometry();
+  const MadeUpQueries q(g, 1, 0, 2, 1, 1);
+  const SelectOptions options;
+  const auto groups = MakeIndex(g, "mean", 2);  // units of 16 tokens
+  const HeadScorer of_groups(*groups, kLayer, q.block, options);
+  ASSERT_EQ(of_groups.units_per_chunk(), 4u);
+  EXPECT_EQ(of_groups.KeysOf(0b1010), 0xFFFF0000FFFF0000u);
+  EXPECT_EQ(of_groups.UnitsOf(0xFFFF0000FFFF0000u), 0b1010u);
+  EXPECT_EQ(of_groups.UnitsOf(0x7FFF800000000000u), 0b0100u);
+  const auto tokens = MakeIndex(g, "sketch", 2);
+  const HeadScorer of_tokens(*tokens, kLayer, q.block, options);
+  EXPECT_EQ(of_tokens.KeysOf(0x8000000000000001u), 0x8000000000000001u);
+  EXPECT_EQ(of_tokens.UnitsOf(0x8000000000000001u), 0x8000000000000001u);
+}
+
+// The best chunks by the mean softmax of their coarse scores, in order.
+TEST(HeadScorerTest, ChoosesTheBestChunks) {
+  const KvGeometry g = SmallGeometry(3, 24);
+  const auto index = MakeIndex(g, "sketch", 150);  // three segments
+  const MadeUpQueries q(g, 1, 70 * 64, 150, 1, 1);
+  const SelectOptions options;
+  const HeadScorer scorer(*index, kLayer, q.block, options);
+  HeadScratch s;
+  std::vector<uint32_t> chosen;
+  scorer.Load(0, 1, 1, nullptr, &s);
+  scorer.ChooseChunks(20, true, &s, &chosen);
+  std::vector<double> pooled(scorer.chunks());
+  const size_t stride = scorer.coarse_stride();
+  for (uint32_t h = 0; h < 3; ++h) {
+    double sum = 0;
+    for (uint32_t c = 0; c < scorer.chunks(); ++c) sum += std::exp(s.coarse_scores[h * stride + c]);
+    for (uint32_t c = 0; c < scorer.chunks(); ++c) pooled[c] += std::exp(s.coarse_scores[h * stride + c]) / sum;
+  }
+  ASSERT_EQ(chosen.size(), 20u);
+  EXPECT_TRUE(std::is_sorted(chosen.begin(), chosen.end()));
+  std::vector<double> sorted = pooled;
+  std::sort(sorted.rbegin(), sorted.rend());
+  // RoughExp is within 3 percent.
+  for (const uint32_t chunk : chosen) EXPECT_GE(pooled[chunk], 0.94 * sorted[19]);
+  scorer.ChooseChunks(80, false, &s, &chosen);
+  EXPECT_EQ(chosen, AllChunks(scorer));
+}
+
+// With what is attended anyway, the shares of a KV head sum to 1; keys before the range have none.
+TEST(HeadScorerTest, SharesAreOfTheAttention) {
+  for (const char* method : {"sketch", "sketch2", "cuboid", "mean"}) {
+    const KvGeometry g = SmallGeometry(6, 24);
+    const auto index = MakeIndex(g, method, 70);
+    MadeUpQueries q(g, 2, 2 * 64 + 32, 70, 1, 1);
+    const SelectOptions options;
+    const HeadScorer scorer(*index, kLayer, q.block, options);
+    for (const bool beside : {false, true}) {
+      if (beside) q.Share(g, 0, 1, 1);
+      const HeadScorer with(*index, kLayer, q.block, options);
+      const auto shares = Shares(with, 1, 1, 1, AllChunks(with))[0];
+      const double sum = std::accumulate(shares.begin(), shares.end(), 0.0);
+      if (beside) {
+        EXPECT_LT(sum, 0.999);
+        EXPECT_GT(sum, 0.1);
+      } else {
+        EXPECT_NEAR(sum, 1, 1e-4);
+      }
+      const uint32_t skipped = 32 / with.unit_tokens();
+      for (uint32_t i = 0; i < skipped; ++i) EXPECT_EQ(shares[i], 0.0f);
+      EXPECT_GT(shares[skipped], 0.0f);
+    }
+  }
+}
+
+// Rows together, and chunks that do not follow each other, change no bit of a score.
+TEST(HeadScorerTest, RowsAndChunksDoNotDependOnEachOther) {
+  const KvGeometry g = SmallGeometry(2, 24);
+  const auto index = MakeIndex(g, "sketch", 140);
+  MadeUpQueries q(g, 4, 16, 135, 1, 1);
+  q.Share(g, 0, 1, 1);
+  const SelectOptions options;
+  const HeadScorer scorer(*index, kLayer, q.block, options);
+  ASSERT_EQ(scorer.rows_at_once(), kPooledAtOnce / 2);
+  const auto together = Shares(scorer, 2, 2, 1, AllChunks(scorer));
+  EXPECT_EQ(together[0], Shares(scorer, 2, 1, 1, AllChunks(scorer))[0]);
+  EXPECT_EQ(together[1], Shares(scorer, 3, 1, 1, AllChunks(scorer))[0]);
+
+  const std::vector<uint32_t> some = {0, 1, 5, 62, 63, 64, 65, 99, 134};
+  const auto shares = Shares(scorer, 2, 1, 1, some)[0];
+  // Shares of fewer chunks are larger, all by nearly the same factor a query head: the order stays.
+  for (size_t i = 0; i < some.size() * 64; ++i) {
+    const float of_all = together[0][some[i / 64] * 64 + i % 64];
+    EXPECT_EQ(of_all > 0, shares[i] > 0);
+    EXPECT_GE(shares[i], of_all);
+  }
+}
+
+}  // namespace
+}  // namespace hga
