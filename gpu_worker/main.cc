@@ -4,10 +4,10 @@
 #include <iostream>
 #include <memory>
 #include <string>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/cores.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
 #include "common/rpc/daemon.h"
@@ -155,10 +155,11 @@ absl::Status Serve(const GpuWorkerOptions& o) {
     HGA_ASSIGN_OR_RETURN(trace, StepTrace::Open(o.trace, o.trace_bytes));
   }
   EngineOptions engine_options = o.engine;
-  if (backend->name() == "cuda") engine_options.key_cache_bytes = 0;  // it reads the arena alone, and has a tier of its own
-  HGA_ASSIGN_OR_RETURN(auto engine, Engine::Start(Describe(*model, geometry), engine_options, backend.get(), store.get(),
-                                                  &link, registry, trace.get()));
-  const uint32_t threads = o.threads > 0 ? o.threads : std::max(1u, std::thread::hardware_concurrency());
+  // A GPU reads the arena alone, and has a tier of its own.
+  if (backend->name() == "cuda") engine_options.key_cache_bytes = 0;
+  HGA_ASSIGN_OR_RETURN(auto engine, Engine::Start(Describe(*model, geometry), engine_options, backend.get(),
+                                                  store.get(), &link, registry, trace.get()));
+  const uint32_t threads = ThreadsOf(o.threads);
   WorkerService service(model.get(), engine.get(), store.get(), &link, {backend->name(), threads});
   DaemonOptions daemon_options;
   daemon_options.name = "gpu_worker";
@@ -179,7 +180,7 @@ int main(int argc, char** argv) {
   hga::GpuWorkerOptions options;
   if (const auto exit_code = hga::ParseOptions(argc, argv, &options); exit_code.has_value()) return *exit_code;
   hga::SetLogLevel(options.watch.log_level);
-  const absl::Status status = options.sizes                  ? hga::WriteSizes(options.engine, options.device_summaries, std::cout)
+  const absl::Status status = options.sizes ? hga::WriteSizes(options.engine, options.device_summaries, std::cout)
                               : options.inspect.path.empty() ? hga::Serve(options)
                                                              : hga::Inspect(options.inspect, options.engine, std::cout);
   if (status.ok()) return 0;

@@ -2,8 +2,8 @@
 #include <iostream>
 #include <memory>
 #include <string>
-#include <thread>
 
+#include "common/base/cores.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
 #include "common/rpc/daemon.h"
@@ -17,7 +17,7 @@ namespace {
 constexpr int kDrainMs = 2000;
 
 uint32_t SelectThreads(const RouterOptions& o) {
-  return o.threads > 0 ? o.threads : std::clamp(std::thread::hardware_concurrency(), 1u, 8u);
+  return o.threads > 0 ? o.threads : std::min(Cores(), 8u);
 }
 
 absl::Status Serve(const RouterOptions& o) {

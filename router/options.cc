@@ -4,12 +4,12 @@
 #include <exception>
 #include <iostream>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
 #include "common/base/arguments.h"
+#include "common/base/cores.h"
 #include "common/base/status.h"
 #include "common/rpc/channel.h"
 
@@ -17,7 +17,7 @@ namespace hga {
 namespace {
 
 // Where cores are scarce, polling takes the time from the thread that is waited for.
-constexpr unsigned kCoresToSpin = 5;
+constexpr uint32_t kCoresToSpin = 5;
 
 absl::Status CheckAddress(const char* flag, const std::string& address) {
   const absl::Status status = ValidateAddress(address);
@@ -26,7 +26,7 @@ absl::Status CheckAddress(const char* flag, const std::string& address) {
 
 }  // namespace
 
-RouterOptions::RouterOptions() : spin_us(std::thread::hardware_concurrency() >= kCoresToSpin ? 50 : 0) {}
+RouterOptions::RouterOptions() : spin_us(Cores() >= kCoresToSpin ? 50 : 0) {}
 
 absl::Status RouterOptions::Validate() const {
   HGA_RETURN_IF_ERROR(CheckAddress("--listen", listen));

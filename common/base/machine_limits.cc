@@ -10,14 +10,13 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/cores.h"
 #include "common/base/fma_loop.h"
 
 namespace hga {
 namespace {
 
 constexpr int kPasses = 5;
-
-unsigned Cores() { return std::max(1u, std::thread::hardware_concurrency()); }
 
 // Median of what `work` (told its thread, returning what it did) does in a second, all threads of a pass together.
 double MedianRate(const std::function<double(unsigned thread)>& work) {
@@ -46,7 +45,7 @@ std::string MachineName() {
       break;
     }
   }
-  return absl::StrCat(model, ", ", std::thread::hardware_concurrency(), " cores");
+  return absl::StrCat(model, ", ", Cores(), " cores");
 }
 
 uint64_t SumWords(const uint64_t* data, size_t count) {

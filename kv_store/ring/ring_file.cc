@@ -2,10 +2,10 @@
 
 #include <filesystem>
 #include <system_error>
-#include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/cores.h"
 
 namespace hga {
 namespace {
@@ -30,6 +30,6 @@ void RemoveRingsOf(const std::string& arena_path) {
   }
 }
 
-int RingPollUs() { return std::thread::hardware_concurrency() > 1 ? kPollUs : 0; }
+int RingPollUs() { return Cores() > 1 ? kPollUs : 0; }
 
 }  // namespace hga

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/cores.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
 
@@ -130,7 +131,7 @@ void StoreLoop::StartReads(std::vector<DiskRead> reads) {
                                           [this](const DiskRead& read) { return tier_->IsInRam(read.name); });
   const auto in_ram = static_cast<size_t>(disk - reads.begin());
   const auto all = absl::MakeConstSpan(reads);
-  Spread(all.subspan(0, in_ram), std::min<size_t>(readers_.size(), std::max(1u, std::thread::hardware_concurrency())));
+  Spread(all.subspan(0, in_ram), std::min<size_t>(readers_.size(), Cores()));
   Spread(all.subspan(in_ram), readers_.size());
 }
 

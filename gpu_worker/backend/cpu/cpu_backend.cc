@@ -4,9 +4,9 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
-#include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/cores.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
 #include "gpu_worker/backend/check_rows.h"
@@ -20,10 +20,6 @@ std::vector<float> Dequantized(const TensorView& vector) {
   std::vector<float> out(vector.present() ? vector.cols : 0);
   if (vector.present()) DequantizeTensorRow(vector, 0, out.data());
   return out;
-}
-
-uint32_t ThreadsOf(const BackendOptions& options) {
-  return options.threads > 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
 }
 
 }  // namespace
@@ -41,7 +37,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CpuBackend::Create(const ModelWeights& 
 }
 
 CpuBackend::CpuBackend(const ModelWeights& weights, const KvGeometry& geometry, const BackendOptions& options)
-    : workers_(std::make_unique<Workers>(ThreadsOf(options))),
+    : workers_(std::make_unique<Workers>(ThreadsOf(options.threads))),
       config_(weights.config),
       geometry_(geometry),
       max_rows_(options.max_rows),
