@@ -104,7 +104,9 @@ inline Result Step(Backend* backend, const KvGeometry& g, History* history, uint
   for (uint32_t layer = 0; layer < g.layers; ++layer) {
     EXPECT_TRUE(backend->PreAttention(layer, kv).ok());
     for (const AttendPlan& plan : plans) EXPECT_TRUE(backend->Attend(plan).ok());
-    if (layer + 1 < g.layers) EXPECT_TRUE(backend->Prefetch(layer + 1, hint).ok());
+    if (layer + 1 < g.layers) {
+      EXPECT_TRUE(backend->Prefetch(layer + 1, hint).ok());
+    }
     const float* log_sum_exp = backend->LogSumExp();
     result.log_sum_exp.insert(result.log_sum_exp.end(), log_sum_exp, log_sum_exp + rows * g.query_heads);
     EXPECT_TRUE(backend->PostAttention(layer).ok());

@@ -83,7 +83,9 @@ TEST_F(CudaBackendTest, GraphsChangeNoBitAndTakeMostLaunches) {
     }
     EXPECT_EQ(counts->graph_launches(), graphs ? 4 * (g_.layers + 1) : 0);
     // Left of each layer: gather, attention, merge, log-sum-exp. And two for the logits.
-    if (graphs) EXPECT_LE(launches, 4 * g_.layers + 2);
+    if (graphs) {
+      EXPECT_LE(launches, 4 * g_.layers + 2);
+    }
   }
   EXPECT_EQ(results[0], results[1]);
 }
