@@ -100,7 +100,6 @@ absl::Status ReadBlock(const KvGeometry& g, Reader* reader, RouteBlock* block) {
   BlockHeader header;
   if (!reader->Read(&header)) return Malformed("truncated block header");
   if (header.tokens == 0 || header.tokens > g.chunk_tokens) return Malformed("block with no or too many tokens");
-  if (header.first_key % g.group_tokens != 0) return Malformed("block whose first key is inside a group");
   if (header.route_upto > UINT32_MAX / g.chunk_tokens) return Malformed("block with an absurd range");
   block->sequence_id = header.sequence_id;
   block->tokens = header.tokens;

@@ -28,8 +28,8 @@ inline constexpr uint32_t kEverything = UINT32_MAX;
 struct RouteBlock {
   uint64_t sequence_id = 0;
   uint32_t tokens = 0;       // 1 to chunk_tokens
-  // The keys from position first_key (a multiple of group_tokens) up to chunk route_upto may be selected; the rest the
-  // worker attends anyway (sinks before, window after).
+  // The keys from position first_key up to chunk route_upto may be selected; the rest the worker attends anyway (sinks
+  // before, window after).
   uint32_t first_key = 0;
   uint32_t route_upto = 0;
   // [tokens] Most keys per KV head that the selections of the tokens up to this one may hold together: what a token

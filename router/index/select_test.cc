@@ -59,8 +59,8 @@ TEST_P(SelectMethodTest, FastEqualsPlainLoops) {
       const KvGeometry g = SmallGeometry(queries_per_kv_head, head_dim);
       const auto index = MakeIndex(g, GetParam(), 131);  // three segments
       for (const auto& [tokens, first_key, upto, budget] :
-           {std::array<uint32_t, 4>{1, 0, 131, 112}, {1, 144, 65, 640}, {15, 63 * 64, 64, 16}, {17, 64, 130, 256},
-            {3, 320, 5, 144}}) {
+           {std::array<uint32_t, 4>{1, 0, 131, 112}, {1, 4, 131, 112}, {1, 144, 65, 640}, {15, 63 * 64, 64, 16},
+            {17, 64, 130, 256}, {3, 320, 5, 144}}) {
         MadeUpQueries q(g, tokens, first_key, upto, budget, head_dim + tokens);
         for (const int way : {0, 1, 2, 3}) {
           if (way == 1) q.Share(g, 0, 1, tokens);

@@ -70,7 +70,7 @@ TEST(ExchangeTest, RingStreamAndLocalSelectTheSame) {
   for (RouteClient* client : {ring.get(), stream.get(), static_cast<RouteClient*>(&local)}) Fill(client, 70);
   const KvGeometry g = SmallGeometry(3);
   for (uint32_t layer : {0, 1}) {
-    const MadeUpQueries decode(g, 1, 16, 70, 150, 1), prefill(g, 33, 128, 66, 200, 2), full(g, 2, 0, 70, 70 * 64, 3);
+    const MadeUpQueries decode(g, 1, 4, 70, 150, 1), prefill(g, 33, 128, 66, 200, 2), full(g, 2, 0, 70, 70 * 64, 3);
     const std::vector<RouteBlock> blocks = {decode.block, prefill.block, full.block};
     const auto expected = Ask(&local, layer, blocks);
     const auto by_ring = Ask(ring.get(), layer, blocks);

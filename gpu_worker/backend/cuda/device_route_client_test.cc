@@ -144,7 +144,7 @@ TEST_F(DeviceRouteClientTest, SelectsAsTheRouterDoes) {
       Open();
       Append(0, 131);
       for (const auto& [first_key, upto, budget] :
-           {std::array<uint32_t, 3>{0, 131, 112}, {16, 131, 900}, {144, 65, 640}, {63 * 64, 64, 16}, {320, 6, 48}}) {
+           {std::array<uint32_t, 3>{0, 131, 112}, {4, 131, 900}, {144, 65, 640}, {63 * 64, 64, 16}, {320, 6, 48}}) {
         Query own(geometry_, first_key, upto, budget, upto + head_dim), all(geometry_, first_key, upto, budget, upto);
         all.Share(geometry_, 4, 0.0004f);
         // Hardly anything is left of the attention for what is routed.
