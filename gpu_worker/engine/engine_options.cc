@@ -45,7 +45,9 @@ absl::Status EngineOptions::Validate(const KvGeometry& g) const {
   };
   HGA_RETURN_IF_ERROR(multiple("window_tokens", window_tokens, g.chunk_tokens, g.chunk_tokens));
   HGA_RETURN_IF_ERROR(multiple("prefill_window_tokens", prefill_window_tokens, g.chunk_tokens, g.chunk_tokens));
-  HGA_RETURN_IF_ERROR(multiple("sink_tokens", sink_tokens, 1, 0));
+  if (sink_tokens > 1u << 20) {
+    return absl::InvalidArgumentError(absl::StrCat("--sink_tokens ", sink_tokens, ": must be at most ", 1u << 20));
+  }
   HGA_RETURN_IF_ERROR(multiple("dense_prefill_tokens", dense_prefill_tokens, g.chunk_tokens, 0));
   HGA_RETURN_IF_ERROR(multiple("prefill_batch_tokens", prefill_batch_tokens, g.chunk_tokens, g.chunk_tokens));
   if (prefill_batch_tokens > prefill_window_tokens) {

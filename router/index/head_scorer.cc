@@ -34,15 +34,7 @@ HeadScorer::HeadScorer(const SequenceIndex& index, uint32_t layer, const RouteBl
       coarse_layout_(index.method().coarse_layout(g_)), fine_layout_(index.method().fine_layout(g_)),
       fine_bytes_(index.method().fine_bytes(g_)) {}
 
-uint64_t HeadScorer::KeysOf(uint64_t units) const {
-  if (unit_tokens_ == 1) return units;
-  const uint64_t one = ~uint64_t{0} >> (64 - unit_tokens_);
-  uint64_t keys = 0;
-  for (uint32_t u = 0; u < units_per_chunk_; ++u) {
-    if (units >> u & 1) keys |= one << (u * unit_tokens_);
-  }
-  return keys;
-}
+uint64_t HeadScorer::KeysOf(uint64_t units) const { return KeysOfUnits(units, unit_tokens_); }
 
 uint64_t HeadScorer::UnitsOf(uint64_t keys) const {
   if (unit_tokens_ == 1) return keys;

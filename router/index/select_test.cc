@@ -11,17 +11,10 @@
 
 #include "common/kv/route_fixture.h"
 #include "gtest/gtest.h"
+#include "router/index/index_fixture.h"
 
 namespace hga {
 namespace {
-
-std::unique_ptr<SequenceIndex> MakeIndex(const KvGeometry& g, const std::string& method, uint32_t chunks) {
-  const SummaryMethod* m = *FindSummaryMethod(method);
-  auto index = std::make_unique<SequenceIndex>(g, m);
-  const auto hashes = MadeUpChunks(chunks);
-  for (uint32_t i = 0; i < chunks; ++i) EXPECT_TRUE(index->Append(i, hashes[i], SummaryData(g, *m, i)).ok());
-  return index;
-}
 
 std::vector<HeadSelection> RunSelect(const SequenceIndex& index, uint32_t layer, const RouteBlock& block,
                                      const SelectOptions& options = {}) {

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <functional>
 
+#include "absl/numeric/bits.h"
+
 #ifndef HGA_ROUTER_INDEX_TOP_UNITS_TABLE
 #define HGA_ROUTER_INDEX_TOP_UNITS_TABLE
 namespace hga {
@@ -36,17 +38,30 @@ namespace hga {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+// Bits of a mask of at most 16 lanes.
+template <class D>
+HWY_INLINE uint64_t BitsOf(D d, hn::Mask<D> mask) {
+  uint8_t bytes[8] = {};
+  hn::StoreMaskBits(d, mask, bytes);
+  // Not as one number: a load that is wider than the store before it waits for that.
+  return hn::Lanes(d) <= 8 ? bytes[0] : bytes[0] | bytes[1] << 8;
+}
+
+#if HWY_TARGET == HWY_AVX2
+// Places of the bits that are set, ascending. Highway copies its table to the stack at each call (gcc 12).
+template <class D>
+HWY_INLINE hn::Vec<D> LanesOf(D d, uint64_t bits) {
+  const hn::Rebind<uint8_t, D> d8;
+  return hn::PromoteTo(d, hn::LoadU(d8, kLanesOfBits.lanes[bits]));
+}
+#endif
+
 // Stores the lanes of the mask, and what may be overwritten behind them; returns how many. Whole vectors: masked stores
 // take longer than all the rest on some CPUs.
 template <class D>
 HWY_INLINE uint32_t KeepLanes(D d, hn::Vec<D> v, hn::Mask<D> mask, int32_t* out) {
 #if HWY_TARGET == HWY_AVX2
-  // Highway copies its table to the stack at each call (gcc 12).
-  uint8_t bits[8];
-  hn::StoreMaskBits(d, mask, bits);
-  const hn::Rebind<uint8_t, D> d8;
-  const auto lanes = hn::PromoteTo(d, hn::LoadU(d8, kLanesOfBits.lanes[bits[0]]));
-  hn::StoreU(hn::TableLookupLanes(v, hn::IndicesFromVec(d, lanes)), d, out);
+  hn::StoreU(hn::TableLookupLanes(v, hn::IndicesFromVec(d, LanesOf(d, BitsOf(d, mask)))), d, out);
 #else
   hn::StoreU(hn::Compress(v, mask), d, out);
 #endif
@@ -106,15 +121,6 @@ uint32_t KeepBetweenSimd(int32_t* bits, uint32_t count, int32_t low, int32_t hig
   return kept;
 }
 
-// Bits of a mask of at most 16 lanes.
-template <class D>
-HWY_INLINE uint64_t BitsOf(D d, hn::Mask<D> mask) {
-  uint8_t bytes[8] = {};
-  hn::StoreMaskBits(d, mask, bytes);
-  // Not as one number: a load that is wider than the store before it waits for that.
-  return hn::Lanes(d) <= 8 ? bytes[0] : bytes[0] | bytes[1] << 8;
-}
-
 // Per block of `width` scores the bits that are above, and that are equal to, `score`.
 void CompareSimd(const float* scores, uint32_t blocks, uint32_t width, float score, uint64_t* above, uint64_t* equal) {
   const hn::CappedTag<float, 16> d;
@@ -143,8 +149,7 @@ HWY_INLINE uint32_t KeepPlaces(D d, hn::Vec<D> v, uint64_t bits, uint32_t first,
   const hn::RebindToSigned<D> di;
   auto* const at = reinterpret_cast<int32_t*>(places);
 #if HWY_TARGET == HWY_AVX2
-  const hn::Rebind<uint8_t, D> d8;
-  const auto lanes = hn::PromoteTo(di, hn::LoadU(d8, kLanesOfBits.lanes[bits]));
+  const auto lanes = LanesOf(di, bits);
   hn::StoreU(hn::TableLookupLanes(v, hn::IndicesFromVec(d, lanes)), d, kept);
   hn::StoreU(hn::Add(lanes, hn::Set(di, static_cast<int32_t>(first))), di, at);
 #else
@@ -288,6 +293,14 @@ void TakeTop(const float* scores, uint32_t blocks, uint32_t width, TopCut* cut, 
       }
     }
   }
+}
+
+uint64_t KeysOfUnits(uint64_t units, uint32_t unit_tokens) {
+  if (unit_tokens == 1) return units;
+  const uint64_t one = ~uint64_t{0} >> (64 - unit_tokens);
+  uint64_t keys = 0;
+  for (; units != 0; units &= units - 1) keys |= one << (absl::countr_zero(units) * unit_tokens);
+  return keys;
 }
 
 uint32_t KeepFrom(const float* scores, uint32_t blocks, uint32_t width, float least, const uint64_t* skip, float* kept,

@@ -28,6 +28,9 @@ void CutToShare(const float* scores, size_t count, double rest, std::vector<floa
 // 64. Takes the ties it uses off the cut.
 void TakeTop(const float* scores, uint32_t blocks, uint32_t width, TopCut* cut, uint64_t* masks);
 
+// Mask of a chunk's units to that of their keys.
+uint64_t KeysOfUnits(uint64_t units, uint32_t unit_tokens);
+
 // Copies the scores that are at least `least`, and positive, and their places: 64 * block + place in it. skip[b]: bits of
 // block b that are left out. Returns how many; there is room for kSpareScores more than all.
 inline constexpr uint32_t kSpareScores = 16;

@@ -80,7 +80,7 @@ class OracleChooser : public Chooser {
       TakeTop(shares.data() + size_t{head} * chunks * per_chunk, chunks, per_chunk, &cut, s->masks.data());
       for (uint32_t c = 0; c < chunks; ++c) {
         const uint64_t mask =
-            budget == kEverything ? RoutableMask(g_, first + c, route.first_key) : KeysOf(s->masks[c]);
+            budget == kEverything ? RoutableMask(g_, first + c, route.first_key) : KeysOfUnits(s->masks[c], unit_tokens_);
         if (mask != 0) out[head].push_back({first + c, 0, mask});
       }
     }
@@ -102,7 +102,7 @@ class OracleChooser : public Chooser {
         PoolUnits(block, t, s);
         TopCut cut = CutTop(s->units.data(), chunks * per_chunk, (budget - held) / unit_tokens_, &s->work);
         TakeTop(s->units.data(), chunks, per_chunk, &cut, s->masks.data());
-        for (uint32_t c = 0; c < chunks; ++c) s->masks[c] = KeysOf(s->masks[c]);
+        for (uint32_t c = 0; c < chunks; ++c) s->masks[c] = KeysOfUnits(s->masks[c], unit_tokens_);
       } else {
         continue;
       }
@@ -142,14 +142,6 @@ class OracleChooser : public Chooser {
   }
 
   // Mask of units to mask of keys.
-  uint64_t KeysOf(uint64_t units) const {
-    if (unit_tokens_ == 1) return units;
-    const uint64_t one = ~uint64_t{0} >> (64 - unit_tokens_);
-    uint64_t keys = 0;
-    for (; units != 0; units &= units - 1) keys |= one << (absl::countr_zero(units) * unit_tokens_);
-    return keys;
-  }
-
   const KvGeometry g_;
   const uint32_t unit_tokens_;
   ExactMass mass_;
