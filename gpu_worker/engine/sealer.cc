@@ -298,30 +298,26 @@ void Sealer::AppendSummary(const SealTask& task, const std::string& summary, Rec
   deliver_(std::move(event));
 }
 
-// The store's own blocks of a chunk that it has already; empty: it has none.
+// The store's own blocks of a chunk that it may have in RAM only: they take the place of the copies at the commit. Empty:
+// the store has none, or has the chunk on disk and takes the copies. What is in RAM only needs no room to be fetched.
 absl::StatusOr<std::vector<HeldBlock>> Sealer::FindDuplicate(const ChunkHash& hash) {
   std::vector<BlockName> names = {{hash, 0}};
   std::vector<HeldBlock> blocks;
-  absl::Status status;
-  for (int attempt = 0; attempt < kStoreAttempts; ++attempt) {
-    blocks.clear();
+  while (blocks.size() < options_.shape.geometry.layers) {
     HGA_ASSIGN_OR_RETURN(auto fetched, store_->Fetch(names));
-    status = absl::OkStatus();
+    if (fetched.size() != names.size()) return absl::InternalError("kv_store answered for another number of blocks");
+    blocks.clear();
     for (FetchedBlock& block : fetched) {
-      if (status.ok()) status = block.status;
+      const bool on_disk = absl::IsResourceExhausted(block.status) || block.found_in == FoundIn::kDisk;
+      if (on_disk || BlockIsGone(block.status)) return std::vector<HeldBlock>();
+      HGA_RETURN_IF_ERROR(block.status);
       blocks.push_back(std::move(block.block));
     }
-    if (BlockIsGone(status)) return std::vector<HeldBlock>();
-    if (absl::IsResourceExhausted(status)) {
-      blocks.clear();
-      absl::SleepFor(StoreBackoff(attempt));
-      continue;
+    for (auto layer = static_cast<uint32_t>(names.size()); layer < options_.shape.geometry.layers; ++layer) {
+      names.push_back({hash, layer});
     }
-    HGA_RETURN_IF_ERROR(status);
-    if (blocks.size() == options_.shape.geometry.layers) return blocks;
-    for (uint32_t layer = 1; layer < options_.shape.geometry.layers; ++layer) names.push_back({hash, layer});
   }
-  return ExplainShortage(status);
+  return blocks;
 }
 
 void Sealer::CommitDuplicate(uint64_t id, uint32_t chunk, CommitChunk commit, bool checkpoint) {

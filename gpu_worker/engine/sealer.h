@@ -1,8 +1,8 @@
 // Everything that the engine asks of the store and the router outside a step, in order, on one thread.
 //
 // A lent block stays readable at its place until the step thread has taken the event with what replaces it. The store
-// frees the copies of a chunk that it already has, so a duplicate is found first (kDuplicate: read from these blocks
-// from now on) and committed once the step thread reads the store's own.
+// frees the copies of a chunk that it has already and not yet on disk, so such a duplicate is found first (kDuplicate:
+// read from these blocks from now on) and committed once the step thread reads the store's own.
 #ifndef HGA_GPU_WORKER_ENGINE_SEALER_H_
 #define HGA_GPU_WORKER_ENGINE_SEALER_H_
 

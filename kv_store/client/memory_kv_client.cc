@@ -55,16 +55,8 @@ absl::StatusOr<std::vector<HeldBlock>> MemoryKvClient::Commit(const OpenedSessio
       return absl::InvalidArgumentError("Commit: a block is not reserved");
     }
   }
-  std::vector<HeldBlock> held;
-  if (const State::Chunk* existing = state_->Whole(in.hash); existing != nullptr) {
-    for (uint32_t number : existing->slots) {
-      state_->Hold(number);
-      held.emplace_back(state_->slots[number].data.data(), number, releaser_);
-    }
-    state_->Pin(session, in.hash);
-    return held;  // the caller's copies are released with `in`
-  }
   State::Chunk& chunk = state_->chunks[in.hash];
+  for (const uint32_t older : std::exchange(chunk.slots, {})) state_->Orphan(older);
   chunk.parent = in.parent;
   chunk.token_ids = in.token_ids;
   chunk.method = in.summary_method;

@@ -1,5 +1,5 @@
-// KvClient in process, for tests of the engine: the semantics of kv_store without processes, disk or
-// eviction.
+// KvClient in process, for tests of the engine: the semantics of kv_store without processes, disk or eviction. What is
+// committed is durable at once.
 #ifndef HGA_KV_STORE_CLIENT_MEMORY_KV_CLIENT_H_
 #define HGA_KV_STORE_CLIENT_MEMORY_KV_CLIENT_H_
 

@@ -305,8 +305,8 @@ void BlockStore::AdoptNew(Client* client, Chunk* chunk, CommitArgs args) {
   ++chunks_dirty_;
 }
 
-// Blocks in RAM stay and the caller's copies go; where the store has a block only on disk, the caller's copy
-// stays.
+// While only RAM has the chunk its blocks there stay and the caller's copies go. Once it is durable the caller's copies
+// stay, which the caller may be reading, and the older ones go with their last hold.
 CommitOutcome BlockStore::AdoptDuplicate(Client* client, Chunk* chunk, const CommitArgs& args) {
   Record(TraceEvent::kCommit, chunk->hash);
   CommitOutcome outcome{args.slots, /*duplicate=*/true};
@@ -314,12 +314,14 @@ CommitOutcome BlockStore::AdoptDuplicate(Client* client, Chunk* chunk, const Com
   for (uint32_t layer = 0; layer < geometry_.layers; ++layer) {
     uint32_t& mine = ram->slots[layer];
     client->reserved.erase(args.slots[layer]);
-    if (mine != kNoSlot && slots_.state(mine) != SlotState::kStaging) {
+    const bool in_ram = mine != kNoSlot && slots_.state(mine) != SlotState::kStaging;
+    if (in_ram && !chunk->durable) {
       slots_.Drop(args.slots[layer]);
     } else {
+      if (in_ram) slots_.Drop(mine);
+      ram->resident += !in_ram;
       mine = args.slots[layer];
       checksums_[mine] = args.checksums[layer];
-      ++ram->resident;
       PlaceIn(mine, chunk, layer, SlotState::kClean);
     }
     Hold(client, mine);

@@ -143,6 +143,19 @@ TEST_F(BlockStoreTest, DuplicateCommitKeepsOneCopy) {
   EXPECT_FALSE(Fetch(kA, {{Hash(0), 0}})[0].from_disk);
 }
 
+// Its writer may be reading them.
+TEST_F(BlockStoreTest, OfADurableChunkTheCopiesThatAreCommittedLastStay) {
+  const OpenOutcome a = Open(kA, "a"), b = Open(kB, "b");
+  const auto first = Commit(kA, a, 0);
+  WriteAll();
+  const auto second = Commit(kB, b, 0);
+  for (size_t layer = 0; layer < second.size(); ++layer) EXPECT_NE(second[layer], first[layer]);
+  EXPECT_EQ(store_->stats().slots_held, 4u) << "what others read stays as long as they do";
+  EXPECT_EQ(Fetch(kA, {{Hash(0), 1}})[0].slot, second[1]);
+  ASSERT_TRUE(store_->Release(kA, first).ok());
+  EXPECT_EQ(store_->stats().slots[static_cast<int>(SlotState::kFree)], kSlots - 2);
+}
+
 TEST_F(BlockStoreTest, CommitDuringADiskReadGivesBothTheSameBlock) {
   MakeSession("s", 1);
   store_->DropRam();
