@@ -170,7 +170,7 @@ class BadModelTest : public testing::Test {
                                   "--kv_store=" + stack.address("kv_store")},
                                  stack.folder() + "/gpu_worker.log");
     ASSERT_TRUE(worker.ok()) << worker.status();
-    const auto code = worker->Wait(absl::Seconds(30));
+    const auto code = worker->Wait();
     ASSERT_TRUE(code.ok()) << code.status();
     EXPECT_EQ(*code, 1) << stack.log("gpu_worker");
     EXPECT_NE(stack.log("gpu_worker").find("bad.gguf"), std::string::npos) << stack.log("gpu_worker");

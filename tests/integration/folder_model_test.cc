@@ -33,7 +33,7 @@ class FolderModelTest : public ::testing::Test {
   // The worker's answer after it was started with that model.
   Answer Ask(Stack* stack, const std::string& folder, const std::string& session) {
     stack->worker.Signal(SIGTERM);
-    EXPECT_TRUE(stack->worker.Wait(absl::Seconds(10)).ok());
+    EXPECT_TRUE(stack->worker.Wait().ok());
     Lead(folder);
     const absl::Status started = stack->StartWorker();
     EXPECT_TRUE(started.ok()) << started;

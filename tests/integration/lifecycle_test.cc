@@ -8,6 +8,7 @@
 #include "common/rpc/health.h"
 #include "gtest/gtest.h"
 #include "tests/support/health.h"
+#include "tests/support/patience.h"
 #include "tests/support/requests.h"
 #include "tests/support/stack.h"
 
@@ -27,7 +28,7 @@ class LifecycleTest : public testing::TestWithParam<std::string> {
     auto process = Process::Start(argv, log);
     Result result;
     if (!process.ok()) return result;
-    const auto code = process->Wait(absl::Seconds(20));
+    const auto code = process->Wait();
     if (code.ok()) result.code = *code;
     result.output = ReadFileOrEmpty(log);
     return result;
@@ -72,7 +73,7 @@ TEST_P(LifecycleTest, HealthySecondInstanceRefusedSigtermEndsWithZero) {
       << "the first instance was disturbed";
 
   DaemonOf(stack)->Signal(SIGTERM);
-  const auto code = DaemonOf(stack)->Wait(absl::Seconds(10));
+  const auto code = DaemonOf(stack)->Wait();
   ASSERT_TRUE(code.ok()) << code.status();
   EXPECT_EQ(*code, 0) << stack.log(GetParam());
 }
@@ -89,7 +90,7 @@ TEST_P(LifecycleTest, ReflectionMetricsAndConfigFile) {
 
   // The same daemon again, with its metrics page set by a config file.
   DaemonOf(stack)->Signal(SIGTERM);
-  ASSERT_TRUE(DaemonOf(stack)->Wait(absl::Seconds(10)).ok());
+  ASSERT_TRUE(DaemonOf(stack)->Wait().ok());
   const int port = FreePort();
   const std::string config = stack.folder() + "/config.toml";
   std::ofstream(config) << "metrics_listen = \"127.0.0.1:" << port << "\"\n";
@@ -100,7 +101,7 @@ TEST_P(LifecycleTest, ReflectionMetricsAndConfigFile) {
   ASSERT_TRUE(daemon.ok());
   const std::string prefix = GetParam() == "gpu_worker" ? "hga_worker_" : "hga_" + GetParam() + "_";
   std::string page;
-  for (int i = 0; i < 1000 && page.find(prefix) == std::string::npos && daemon->running(); ++i) {
+  for (Patience patience; page.find(prefix) == std::string::npos && daemon->running() && patience.Lasts();) {
     absl::SleepFor(absl::Milliseconds(10));
     page = ScrapeMetrics(port);
   }
@@ -118,7 +119,7 @@ TEST(WorkerLifecycleTest, SigtermWhileGeneratingEndsTheRequestAndKeepsItsChunks)
     if (tokens == 5) stack.worker.Signal(SIGTERM);
     return true;
   });
-  const auto code = stack.worker.Wait(absl::Seconds(10));
+  const auto code = stack.worker.Wait();
   ASSERT_TRUE(code.ok()) << code.status();
   EXPECT_EQ(*code, 0) << stack.log("gpu_worker");
   EXPECT_EQ(cut.status.code(), absl::StatusCode::kUnavailable) << cut.status;
@@ -146,7 +147,7 @@ TEST(StoreLifecycleTest, SecondStoreOnTheSameDataSaysSo) {
   argv[1] = "--listen=unix:" + stack.folder() + "/other.sock";
   auto second = Process::Start(argv, stack.folder() + "/second.log");
   ASSERT_TRUE(second.ok());
-  const auto code = second->Wait(absl::Seconds(20));
+  const auto code = second->Wait();
   ASSERT_TRUE(code.ok()) << code.status();
   EXPECT_EQ(*code, 1);
   EXPECT_NE(ReadFileOrEmpty(stack.folder() + "/second.log").find("/data"), std::string::npos)

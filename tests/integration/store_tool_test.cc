@@ -106,7 +106,7 @@ class StoreToolTest : public ::testing::Test {
   }
   void StopStore() {
     store_.process().Signal(SIGTERM);
-    ASSERT_TRUE(store_.process().Wait(absl::Seconds(20)).ok());
+    ASSERT_TRUE(store_.process().Wait().ok());
   }
 
   KvGeometry g_;

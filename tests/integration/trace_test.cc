@@ -62,7 +62,7 @@ class TraceTest : public testing::Test {
   }
   void Terminate() {
     stack_->worker.Signal(SIGTERM);
-    ASSERT_EQ(stack_->worker.Wait(absl::Seconds(30)).value(), 0) << stack_->log("gpu_worker");
+    ASSERT_EQ(stack_->worker.Wait().value(), 0) << stack_->log("gpu_worker");
   }
   std::string Text() const { return folder_.Read("trace.json"); }
 
@@ -124,7 +124,7 @@ TEST_F(TraceTest, IsItsOwnersOnlyAndWholeAfterAKill) {
   ASSERT_EQ(::stat(folder_.File("trace.json").c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600u);
   stack_->worker.Signal(SIGKILL);
-  ASSERT_EQ(stack_->worker.Wait(absl::Seconds(30)).value(), 137);
+  ASSERT_EQ(stack_->worker.Wait().value(), 137);
   const std::vector<Span> spans = SpansOf(Text() + "]");
   size_t steps = 0;
   for (const Span& span : spans) steps += IsStep(span);

@@ -1,7 +1,9 @@
 #include "tests/support/process.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,7 +13,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "tests/support/patience.h"
 
 namespace hga {
 
@@ -65,12 +67,16 @@ void Process::Signal(int signal) {
   if (pid_ >= 0) ::kill(pid_, signal);
 }
 
-absl::StatusOr<int> Process::Wait(absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
-  while (running()) {
-    if (absl::Now() > deadline) return absl::DeadlineExceededError(absl::StrCat("process ", pid_, " is still running"));
-    absl::SleepFor(absl::Milliseconds(5));
+absl::StatusOr<int> Process::Wait() {
+  constexpr int kPollMs = 500;
+  pollfd ended = {pid_ < 0 ? -1 : static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0)), POLLIN, 0};
+  if (pid_ >= 0 && ended.fd < 0) return absl::ErrnoToStatus(errno, "pidfd_open");
+  absl::Status status;
+  for (Patience patience; status.ok() && running(); ::poll(&ended, 1, kPollMs)) {
+    if (!patience.Lasts()) status = absl::DeadlineExceededError(absl::StrCat("process ", pid_, " is still running"));
   }
+  if (ended.fd >= 0) ::close(ended.fd);
+  if (!status.ok()) return status;
   return exit_code_;
 }
 

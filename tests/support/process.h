@@ -9,7 +9,6 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
 
 namespace hga {
 
@@ -26,8 +25,9 @@ class Process {
 
   bool running();
   void Signal(int signal);
-  // Exit status as a shell has it (128 + signal number for a killed process); DEADLINE_EXCEEDED if it is still running.
-  absl::StatusOr<int> Wait(absl::Duration timeout);
+  // Until it has ended. Exit status as a shell has it (128 + signal number for a killed process); DEADLINE_EXCEEDED: it
+  // did not end in a minute of this process's running.
+  absl::StatusOr<int> Wait();
   pid_t pid() const { return pid_; }
 
  private:

@@ -14,6 +14,7 @@
 #include "common/rpc/status.h"
 #include "grpcpp/client_context.h"
 #include "tests/support/health.h"
+#include "tests/support/patience.h"
 
 namespace hga {
 
@@ -89,7 +90,7 @@ absl::Status Stack::Start() {
     argv.insert(argv.end(), options_.tiny_model_flags.begin(), options_.tiny_model_flags.end());
     auto maker = Process::Start(argv, folder_ + "/tiny.log");
     if (!maker.ok()) return maker.status();
-    const auto code = maker->Wait(absl::Seconds(30));
+    const auto code = maker->Wait();
     if (!code.ok() || *code != 0) return absl::InternalError("make_tiny_gguf: " + ReadFileOrEmpty(folder_ + "/tiny.log"));
   }
   absl::Status status = StartKvStore();
@@ -111,11 +112,9 @@ absl::Status Stack::StartDaemon(const std::string& daemon, Process* process) {
 }
 
 absl::Status Stack::WaitHealthy(const std::string& daemon, Process* process) {
-  const absl::Time deadline = absl::Now() + absl::Seconds(60);
-  while (absl::Now() < deadline && process->running()) {
+  for (Patience patience; patience.Lasts() && process->running(); absl::SleepFor(absl::Milliseconds(20))) {
     // A new channel each time: one that has failed once backs off for seconds.
     if (CheckHealth(Connect(address(daemon)), std::chrono::seconds(1)).ok()) return absl::OkStatus();
-    absl::SleepFor(absl::Milliseconds(20));
   }
   return absl::UnavailableError(absl::StrCat(daemon, " did not get healthy:\n", log(daemon)));
 }
@@ -141,24 +140,20 @@ Answer Stack::Generate(const gpu_worker::v1::GenerateRequest& request, const std
 
 absl::Status Stack::WaitForWorker(const std::function<bool(const gpu_worker::v1::GetStatsResponse&)>& done) {
   const auto stub = worker_stub();
-  const absl::Time deadline = absl::Now() + absl::Seconds(30);
-  while (absl::Now() < deadline) {
+  for (Patience patience; patience.Lasts(); absl::SleepFor(absl::Milliseconds(20))) {
     grpc::ClientContext context;
     gpu_worker::v1::GetStatsResponse stats;
     if (stub->GetStats(&context, {}, &stats).ok() && done(stats)) return absl::OkStatus();
-    absl::SleepFor(absl::Milliseconds(20));
   }
   return absl::DeadlineExceededError("the worker did not reach the state waited for:\n" + log("gpu_worker"));
 }
 
 absl::Status Stack::WaitForNoHolds() {
   const auto stub = kv_store_stub();
-  const absl::Time deadline = absl::Now() + absl::Seconds(10);
-  while (absl::Now() < deadline) {
+  for (Patience patience; patience.Lasts(); absl::SleepFor(absl::Milliseconds(5))) {
     grpc::ClientContext context;
     kv_store::v1::GetStatsResponse stats;
     if (stub->GetStats(&context, {}, &stats).ok() && stats.slots_held() == 0) return absl::OkStatus();
-    absl::SleepFor(absl::Milliseconds(5));
   }
   return absl::DeadlineExceededError("slots are still held:\n" + log("kv_store"));
 }

@@ -50,9 +50,9 @@ class Stack {
   // on_token is called with the number of tokens so far; returning false cancels the call.
   Answer Generate(const gpu_worker::v1::GenerateRequest& request,
                   const std::function<bool(size_t)>& on_token = nullptr);
-  // Waits until GetStats of the worker satisfies `done` (30 s at most).
+  // Waits until GetStats of the worker satisfies `done` (a minute at most).
   absl::Status WaitForWorker(const std::function<bool(const gpu_worker::v1::GetStatsResponse&)>& done);
-  // Until no client holds a slot (10 s at most).
+  // Until no client holds a slot (a minute at most).
   absl::Status WaitForNoHolds();
   // Everything to disk, nothing left in RAM. No request may be under way.
   absl::Status FlushToDisk();
