@@ -27,7 +27,7 @@ namespace hga {
 namespace {
 
 // A store makes its arena at the first attach: a second or two for each GB on a busy machine.
-constexpr int kStoreTimeoutMs = 60000;
+constexpr int kStoreTimeoutMs = 600'000;  // a large arena is made when the first worker attaches
 constexpr std::chrono::seconds kProgressInterval(2);
 
 absl::StatusOr<std::unique_ptr<LoadedModel>> Load(const GpuWorkerOptions& o) {

@@ -32,15 +32,16 @@ TEST(HugePagesTest, CountsWholeHugePagesOnly) {
   const TemporaryFolder folder("/dev/shm");
   auto made = MappedFile::Create(folder.File("arena"), 2 * kHugePage + 4096);
   ASSERT_TRUE(made.ok()) << made.status();
-  const size_t again = AllocateHugePages(made->fd(), made->data(), made->size());
+  const auto go_on = [](size_t) { return true; };
+  const size_t again = AllocateHugePages(made->fd(), made->data(), made->size(), go_on);
   EXPECT_TRUE(again == 0 || again == 2 * kHugePage) << again;
-  EXPECT_EQ(AllocateHugePages(made->fd(), made->data(), kHugePage - 1), 0u);
+  EXPECT_EQ(AllocateHugePages(made->fd(), made->data(), kHugePage - 1, go_on), 0u);
 }
 
 TEST(HugePagesTest, EndsWhereNothingIsPossible) {
   void* data = ::mmap(nullptr, kHugePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   ASSERT_NE(data, MAP_FAILED);
-  EXPECT_EQ(AllocateHugePages(-1, static_cast<uint8_t*>(data), kHugePage), 0u);
+  EXPECT_EQ(AllocateHugePages(-1, static_cast<uint8_t*>(data), kHugePage, [](size_t) { return true; }), 0u);
   ::munmap(data, kHugePage);
 }
 

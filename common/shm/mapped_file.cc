@@ -5,16 +5,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
-#include "common/shm/huge_pages.h"
 
 namespace hga {
 namespace {
+
+// Of small pages, some 0.1 s.
+constexpr size_t kAtOnce = size_t{64} << 20;
 
 absl::Status ErrnoStatus(int error, const std::string& what) {
   return absl::ErrnoToStatus(error, what);
@@ -62,12 +65,16 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 }
 
 absl::StatusOr<MappedFile> MappedFile::Create(const std::string& path, size_t bytes) {
+  return Create(path, bytes, [](size_t) { return true; });
+}
+
+absl::StatusOr<MappedFile> MappedFile::Create(const std::string& path, size_t bytes, AllocationProgress progress) {
   // A new inode under the old name: whoever has the old file mapped keeps it.
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) return ErrnoStatus(errno, absl::StrCat("cannot replace ", path));
   MappedFile file;
   file.fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (file.fd_ < 0) return ErrnoStatus(errno, absl::StrCat("cannot create ", path));
-  const absl::Status status = file.Allocate(path, bytes);
+  const absl::Status status = file.Allocate(path, bytes, progress);
   if (!status.ok()) {
     ::unlink(path.c_str());
     return status;
@@ -75,15 +82,25 @@ absl::StatusOr<MappedFile> MappedFile::Create(const std::string& path, size_t by
   return file;
 }
 
-absl::Status MappedFile::Allocate(const std::string& path, size_t bytes) {
+absl::Status MappedFile::Allocate(const std::string& path, size_t bytes, AllocationProgress progress) {
   if (::ftruncate(fd_, static_cast<off_t>(bytes)) != 0) return NoRoom(errno, path, bytes);
   void* data = MapShared(fd_, bytes);
   if (data == MAP_FAILED) return ErrnoStatus(errno, absl::StrCat("cannot map ", path));
   data_ = static_cast<uint8_t*>(data);
   size_ = bytes;
-  huge_bytes_ = AllocateHugePages(fd_, data_, bytes);
-  const int error = ::posix_fallocate(fd_, 0, static_cast<off_t>(bytes));
-  return error == 0 ? absl::OkStatus() : NoRoom(error, path, bytes);
+  bool stopped = false;
+  const auto told = [&](size_t done) {
+    stopped = stopped || !progress(done);
+    return !stopped;
+  };
+  huge_bytes_ = AllocateHugePages(fd_, data_, bytes, told);
+  for (size_t at = 0; at < bytes && !stopped; at += kAtOnce) {
+    const size_t some = std::min(kAtOnce, bytes - at);
+    const int error = ::posix_fallocate(fd_, static_cast<off_t>(at), static_cast<off_t>(some));
+    if (error != 0) return NoRoom(error, path, bytes);
+    told(std::max(huge_bytes_, at + some));
+  }
+  return stopped ? absl::CancelledError(absl::StrCat("stopped while ", path, " was made")) : absl::OkStatus();
 }
 
 absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path, size_t min_bytes) {

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/shm/huge_pages.h"
 
 namespace hga {
 
@@ -23,6 +24,8 @@ class MappedFile {
   // RESOURCE_EXHAUSTED when the file system has no room: the pages are allocated now, not at first touch, on huge pages
   // where there are some.
   static absl::StatusOr<MappedFile> Create(const std::string& path, size_t bytes);
+  // The same of a file so large that it takes long. CANCELLED: `progress` said stop; no file is left.
+  static absl::StatusOr<MappedFile> Create(const std::string& path, size_t bytes, AllocationProgress progress);
   // Maps an existing file whole, read and write. FAILED_PRECONDITION if it is smaller than `min_bytes`, is not a
   // regular file, or others than its owner may write it.
   static absl::StatusOr<MappedFile> Open(const std::string& path, size_t min_bytes);
@@ -34,7 +37,7 @@ class MappedFile {
   int fd() const { return fd_; }
 
  private:
-  absl::Status Allocate(const std::string& path, size_t bytes);
+  absl::Status Allocate(const std::string& path, size_t bytes, AllocationProgress progress);
 
   uint8_t* data_ = nullptr;
   size_t size_ = 0;

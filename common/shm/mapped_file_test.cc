@@ -24,6 +24,28 @@ class MappedFileTest : public testing::Test {
   std::string folder_, path_;
 };
 
+TEST_F(MappedFileTest, IsStoppedWhileItIsMade) {
+  constexpr size_t kBytes = size_t{4} << 30;
+  int asked = 0;
+  const auto made = MappedFile::Create(path_, kBytes, [&](size_t done) {
+    EXPECT_LT(done, kBytes);
+    return ++asked < 2;
+  });
+  EXPECT_EQ(made.status().code(), absl::StatusCode::kCancelled) << made.status();
+  EXPECT_EQ(asked, 2);
+  EXPECT_FALSE(std::filesystem::exists(path_));
+}
+
+TEST_F(MappedFileTest, TellsHowFarItIs) {
+  size_t last = 0;
+  const auto made = MappedFile::Create(path_, 3 * kHugePage + 4096, [&](size_t done) {
+    last = done;
+    return true;
+  });
+  ASSERT_TRUE(made.ok()) << made.status();
+  EXPECT_EQ(last, 3 * kHugePage + 4096);
+}
+
 TEST_F(MappedFileTest, BothSidesSeeTheSameBytes) {
   auto made = MappedFile::Create(path_, 8192);
   ASSERT_TRUE(made.ok()) << made.status();

@@ -62,9 +62,13 @@ absl::Status ValidateShape(const ArenaShape& shape) {
 size_t ArenaFileBytes(const ArenaShape& shape) { return kSlotsOffset + shape.slot_count * shape.slot_bytes; }
 
 absl::StatusOr<Arena> Arena::Create(const std::string& path, const ArenaShape& shape) {
+  return Create(path, shape, [](size_t) { return true; });
+}
+
+absl::StatusOr<Arena> Arena::Create(const std::string& path, const ArenaShape& shape, AllocationProgress progress) {
   HGA_RETURN_IF_ERROR(ValidateShape(shape));
   HGA_RETURN_IF_ERROR(CheckNotServed(path));
-  HGA_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Create(path, ArenaFileBytes(shape)));
+  HGA_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Create(path, ArenaFileBytes(shape), progress));
   Arena arena(std::move(file), shape);
   HGA_RETURN_IF_ERROR(arena.LockByte(0));
   const ArenaHeader header{kArenaMagic, kArenaVersion, shape.slot_count, shape.generation, shape.slot_bytes};

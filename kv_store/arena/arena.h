@@ -56,7 +56,9 @@ class Arena {
   Arena() = default;
 
   // Server side: makes the file (0600). ALREADY_EXISTS while another process serves an arena of that name.
+  // Large ones take long: CANCELLED if `progress` stops it.
   static absl::StatusOr<Arena> Create(const std::string& path, const ArenaShape& shape);
+  static absl::StatusOr<Arena> Create(const std::string& path, const ArenaShape& shape, AllocationProgress progress);
   // Client side: maps the file and checks every field of its header against `expected` and the file's size.
   static absl::StatusOr<Arena> Open(const std::string& path, const ArenaShape& expected);
 

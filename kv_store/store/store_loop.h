@@ -76,7 +76,7 @@ class StoreLoop {
   // Stops without waiting for the disk; see Flush.
   ~StoreLoop();
 
-  // Makes the arena at the first attach with a geometry. FAILED_PRECONDITION on a geometry unlike the
+  // Makes the arena at the first attach with a geometry, which may take a minute. FAILED_PRECONDITION on a geometry unlike the
   // store's.
   // `map_arena`: the client maps the arena and has a lock byte in it; otherwise its blocks travel as bytes.
   absl::StatusOr<AttachedClient> Attach(const std::string& client_name, const std::optional<KvGeometry>& geometry,
@@ -145,6 +145,7 @@ class StoreLoop {
   void EndTransfer(ClientId client);
   absl::StatusOr<AttachedClient> AttachOnStore(const std::optional<KvGeometry>& geometry, bool map_arena);
   absl::Status PrepareArena(const KvGeometry& geometry);
+  absl::StatusOr<Arena> MakeArena(const ArenaShape& shape) const;
   absl::StatusOr<uint32_t> TakeLockByte();
   void PollQuarantine();
   void Pump();
@@ -168,13 +169,13 @@ class StoreLoop {
   absl::flat_hash_map<ClientId, ClientSeat> seats_;
   std::set<uint32_t> used_lock_bytes_;
   ClientId next_client_;
-  bool refusing_clients_ = false;
   size_t next_reader_ = 0;
   bool writes_fail_ = false;
   std::chrono::steady_clock::time_point next_write_;  // while they fail
   std::vector<std::function<void()>> flush_waiters_;
 
   std::atomic<bool> compacting_{false};
+  std::atomic<bool> refusing_clients_{false};  // also ends the making of an arena
 
   std::mutex mu_;
   std::condition_variable stop_changed_;

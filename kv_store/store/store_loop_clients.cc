@@ -12,6 +12,7 @@ namespace hga {
 namespace {
 
 constexpr uint32_t kMaxTransfers = 16;  // of one client
+constexpr std::chrono::seconds kArenaReports(5);
 
 }  // namespace
 
@@ -36,16 +37,32 @@ absl::Status StoreLoop::PrepareArena(const KvGeometry& geometry) {
                                                       " blocks, one chunk alone needs ", geometry.layers));
   }
   shape.slot_count = static_cast<uint32_t>(std::min<uint64_t>(count, kMaxSlots));
-  HGA_ASSIGN_OR_RETURN(Arena arena, Arena::Create(options_.arena_path, shape));
+  HGA_ASSIGN_OR_RETURN(Arena arena, MakeArena(shape));
   RemoveRingsOf(options_.arena_path);
   HGA_RETURN_IF_ERROR(tier_->SetGeometry(geometry));
   arena_ = std::move(arena);
   geometry_ = geometry;
   metrics_.SetArenaBytes(shape.slot_bytes * shape.slot_count);
   store_.SetSlots(geometry, shape.slot_count, [this](uint32_t slot) { return arena_->Slot(slot); });
-  LogInfo("arena made", {{"path", options_.arena_path}, {"slots", shape.slot_count}, {"slot_bytes", shape.slot_bytes},
-                         {"on_huge_pages", arena_->huge_bytes()}});
   return absl::OkStatus();
+}
+
+absl::StatusOr<Arena> StoreLoop::MakeArena(const ArenaShape& shape) const {
+  const auto begin = std::chrono::steady_clock::now();
+  auto next_report = begin + kArenaReports;
+  auto arena = Arena::Create(options_.arena_path, shape, [&](size_t done) {
+    if (std::chrono::steady_clock::now() >= next_report) {
+      LogInfo("making the arena", {{"done_bytes", done}, {"of", ArenaFileBytes(shape)}});
+      next_report += kArenaReports;
+    }
+    return !refusing_clients_;
+  });
+  if (absl::IsCancelled(arena.status())) return absl::UnavailableError("the store is shutting down");
+  if (!arena.ok()) return arena;
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+  LogInfo("arena made", {{"path", options_.arena_path}, {"slots", shape.slot_count}, {"slot_bytes", shape.slot_bytes},
+                         {"on_huge_pages", arena->huge_bytes()}, {"seconds", took.count()}});
+  return arena;
 }
 
 absl::StatusOr<uint32_t> StoreLoop::TakeLockByte() {
@@ -153,8 +170,8 @@ Transfer::~Transfer() { loop_->EndTransfer(client_); }
 uint8_t* Transfer::Slot(uint32_t slot) const { return loop_->arena_->Slot(slot); }
 
 void StoreLoop::StopClients() {
+  refusing_clients_ = true;
   executor_->Run([&] {
-    refusing_clients_ = true;
     for (const auto& [id, seat] : seats_) seat.mailbox->Close();
   });
 }

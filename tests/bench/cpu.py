@@ -4,7 +4,7 @@
 usage: cpu.py [--quick] [--resume] [--parts NAME,...] [--minutes N] [--json FILE] [--plot FILE.svg]
 A model of Qwen3-0.6B's shape with made-up Q8_0 weights, the three daemons with a state folder of their own, two threads
 (or as many as there are cores) on both sides. Attention is routed from the first token on: 3% of the context, 491 keys
-at least; llama.cpp's is dense, with the better of flash attention on and off. llama.cpp is built from PyPI's
+at least; llama.cpp's is dense, in the batches that it likes best and with the better of flash attention on and off. llama.cpp is built from PyPI's
 llama-cpp-python, with the instructions of this machine. Nothing else should run meanwhile.
 
 A run is made of parts. What a part has found is kept at once in .hga/bench_cpu, with the sessions' K/V: --resume goes
@@ -23,7 +23,9 @@ import sys
 import time
 import traceback
 
-from cpu_stack import ROOT, SMOL, SYNTHETIC, THREADS, Stack, build_peer, make_model, name_of, plot
+import cpu_limits
+import cpu_settings
+from cpu_stack import Q4_K, ROOT, SMOL, SYNTHETIC, THREADS, Stack, build_peer, make_model, name_of, plot
 
 FOLDER = os.path.join(ROOT, ".hga", "bench_cpu")
 KV_BYTES_PER_TOKEN = 28 * 8 * 128 * 2 * 2
@@ -103,12 +105,13 @@ class Benchmark:
 
     def parts(self):
         """(name, seconds it may take, function), in order: what takes longest is last."""
-        parts = [("peer_flash", 420, self.choose_flash)] if self.peers else []
+        parts = [("peer_settings", 420, lambda: cpu_settings.choose_peer(self))] if self.peers else []
         parts += [(f"ours_{name_of(d)}", 100 + d // 20, lambda d=d: self.prefill(d)) for d in self.depths]
         if self.filled:
             parts += [(f"fill_{name_of(d)}", 60 + d // 200, lambda d=d, s=s: self.fill(s, d))
                       for s, d in ((self.depths[-2], self.depths[-1]), (self.depths[-1], self.filled))]
         parts += [(f"round_{i}", 240, lambda i=i: self.round(i)) for i in range(self.rounds)]
+        parts += [("limits", 60, self.limits), ("batch", 300, self.batch), ("q4_k", 120, self.q4_k)]
         parts += [("disk", 120, self.disk), ("quarter", 240, self.quarter), ("smol", 240, self.real_model)]
         return parts + ([("peer_curve", 120 + self.peers[-1] // 16, self.peer_curve)] if self.peers else [])
 
@@ -165,11 +168,13 @@ class Benchmark:
             self.add(f"decode_{name_of(depth)}_vs_{name_of(first)}", f"decode at {depth} of decode at {first}",
                      part[f"decode_tps_{name_of(depth)}"] / part[f"decode_tps_{name_of(first)}"], "")
 
-    def peer(self, depths, flash=None, versus=None):
-        """llama.cpp at these depths; its last point. versus: numbers of ours, to compare with each point as it comes."""
-        flash = int(self.results.parts["peer_flash"]["peer_flash_attention"]) if flash is None else flash
+    def peer(self, depths, flash=None, batch=None, versus=None, model=SYNTHETIC):
+        """llama.cpp at these depths, with its best settings if not told others; its last point. versus: numbers of ours, to compare with each point as it comes."""
+        best = self.results.parts.get("peer_settings", {})
+        flash = best["peer_flash_attention"] if flash is None else flash
+        batch = best["peer_batch"] if batch is None else batch
         point = None
-        with subprocess.Popen([self.program, SYNTHETIC, str(THREADS), str(flash), "16", *map(str, depths)],
+        with subprocess.Popen([self.program, model, *map(str, (THREADS, flash, batch, 16, *depths))],
                               stdout=subprocess.PIPE, text=True) as process:
             try:
                 for line in process.stdout:
@@ -190,16 +195,20 @@ class Benchmark:
             if f"{what}_tps_{name}" in versus:
                 self.add(f"{what}_{name}_vs_peer", f"  our {what} over that", versus[f"{what}_tps_{name}"] / speed, "")
 
-    def choose_flash(self):
-        self.stack.stop()
-        depths = self.peers[:2]
-        seconds = {}
-        for flash in (0, 1):
-            last = self.peer(depths, flash=flash)
-            seconds[flash] = last["prefill_s"] + 64 / last["decode_tps"]
-            self.add(f"peer_flash_{flash}_s", f"llama.cpp, flash attention {flash}: {depths[-1]} tokens read, 64 written",
-                     seconds[flash], "s")
-        self.add("peer_flash_attention", "  the better setting", min(seconds, key=seconds.get), "")
+    def limits(self):
+        in_order, at_random = cpu_limits.memory_gbps()
+        self.add("read_gbps", "memory, read in order", in_order, "GB/s")
+        self.add("rows_gbps", "  rows of K and V at random", at_random, "GB/s")
+        disk = cpu_limits.disk_gbps(os.path.join(self.stack.state, "data", "kv_store"))
+        self.add("disk_gbps", "disk, blocks at random", disk, "GB/s")
+
+    def batch(self):
+        cpu_settings.choose_batch(self, attention, document, KV_BYTES_PER_TOKEN)
+
+    def q4_k(self):
+        make_model(Q4_K, "q4_k")
+        cpu_settings.other_weights(self, os.path.join(FOLDER, "q4_k"), attention, document, self.depths[0],
+                                   4096 * KV_BYTES_PER_TOKEN)
 
     def peer_curve(self):
         self.stack.stop()
@@ -273,6 +282,7 @@ class Benchmark:
     def across_parts(self):
         """Ratios of what different parts have found."""
         n, deepest = self.results.numbers(), name_of(self.depths[-1])
+        cpu_limits.add_rooflines(n, [*self.depths, *([self.filled] if self.filled else [])], deepest, os.path.getsize(SYNTHETIC))
         for key, over, under in ((f"resume_ram_vs_prefill", f"resume_ram_ttft_s_{deepest}", f"prefill_s_{deepest}"),
                                  ("resume_disk_vs_prefill", f"resume_disk_ttft_s_{deepest}", f"prefill_s_{deepest}")):
             if over in n and under in n:
@@ -320,7 +330,7 @@ def main():
     peers = args.peer_depths or ("512,1024" if args.quick else "512,4096,16384")
     peers = [int(d) for d in peers.split(",")] if peers != "none" else []
     filled = args.filled if args.filled >= 0 else 8192 if args.quick else 65536
-    make_model()
+    make_model(SYNTHETIC, "q8_0")
     results = Results(os.path.join(FOLDER, "results.json"), args.resume)
     bench = Benchmark(depths, filled, peers, 1 if args.quick else ROUNDS, results)
     if args.parts == "list":
@@ -345,9 +355,8 @@ def main():
         if args.json:
             with open(args.json, "w") as file:
                 json.dump({"commit": args.commit, "command": args.command, "threads": THREADS, **numbers}, file, indent=1)
-    for key in ("resume_ram_vs_prefill", "resume_disk_vs_prefill"):
-        if key in numbers:
-            print(f"  {key:<66}{numbers[key]:>12.4g}")
+    for key in numbers.keys() - results.numbers().keys():
+        print(f"  {key:<66}{numbers[key]:>12.4g}")
     if args.plot:
         plot(numbers, [*depths, *([filled] if filled else [])], args.plot)
     if failed:

@@ -12,6 +12,7 @@ TOOLS = os.path.join(ROOT, ".hga", "tools")
 MODELS = os.path.join(ROOT, ".hga", "models")
 BIN = os.path.join(ROOT, ".bazel", "bin")
 SYNTHETIC = os.path.join(MODELS, "synthetic-qwen3-0.6b.Q8_0.gguf")
+Q4_K = os.path.join(MODELS, "synthetic-qwen3-0.6b.Q4_K.gguf")
 SMOL = os.path.join(MODELS, "SmolLM2-135M-Instruct.Q4_1.gguf")
 LLAMA = "llama-cpp-python==0.3.36"
 THREADS = os.cpu_count()
@@ -25,14 +26,14 @@ def pip(*arguments):
     run([sys.executable, "-m", "pip", "-q", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def make_model():
-    if os.path.exists(SYNTHETIC):
+def make_model(path, weights):
+    if os.path.exists(path):
         return
     tools = os.path.join(TOOLS, "gguf")
     if not os.path.isdir(tools):
         pip("install", "--target", tools, "gguf")
-    run([sys.executable, os.path.join(ROOT, "tests/bench/synthetic_gguf.py"), "--vocabulary", SMOL, "--out", SYNTHETIC],
-        env=dict(os.environ, PYTHONPATH=tools), stderr=subprocess.DEVNULL)
+    run([sys.executable, os.path.join(ROOT, "tests/bench/synthetic_gguf.py"), "--vocabulary", SMOL, "--weights", weights,
+         "--out", path], env=dict(os.environ, PYTHONPATH=tools), stderr=subprocess.DEVNULL)
 
 
 def build_peer():

@@ -1,6 +1,6 @@
-// llama.cpp's speed against context, for benchmark `cpu`: one dense prefill in batches of 512 tokens, each timed, and a
-// few tokens decoded at some depths on the way. Built by cpu.py against llama.cpp's own build, not by Bazel.
-// usage: llama_curve MODEL THREADS FLASH(0|1) DECODE_TOKENS DEPTH... (ascending)
+// llama.cpp's speed against context, for benchmark `cpu`: one dense prefill in batches, each timed, and a few tokens
+// decoded at some depths on the way. Built by cpu.py against llama.cpp's own build, not by Bazel.
+// usage: llama_curve MODEL THREADS FLASH(0|1) BATCH DECODE_TOKENS DEPTH... (ascending)
 // Prints one line of JSON per depth: seconds of the whole prefill up to there, tokens/s of decoding there.
 #include <algorithm>
 #include <chrono>
@@ -11,8 +11,6 @@
 #include "llama.h"
 
 namespace {
-
-constexpr int kBatch = 512;
 
 double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -35,8 +33,8 @@ double Decode(llama_context* context, int first, int count) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 6) return 2;
-  const int threads = std::atoi(argv[2]), decode_tokens = std::atoi(argv[4]);
+  if (argc < 7) return 2;
+  const int threads = std::atoi(argv[2]), batch = std::atoi(argv[4]), decode_tokens = std::atoi(argv[5]);
   const int deepest = std::atoi(argv[argc - 1]);
   llama_log_set([](ggml_log_level, const char*, void*) {}, nullptr);
   llama_backend_init();
@@ -44,8 +42,8 @@ int main(int argc, char** argv) {
   model_params.n_gpu_layers = 0;
   llama_model* model = llama_model_load_from_file(argv[1], model_params);
   llama_context_params params = llama_context_default_params();
-  params.n_ctx = static_cast<uint32_t>(deepest + decode_tokens + kBatch);
-  params.n_batch = params.n_ubatch = kBatch;
+  params.n_ctx = static_cast<uint32_t>(deepest + decode_tokens + batch);
+  params.n_batch = params.n_ubatch = batch;
   params.n_threads = params.n_threads_batch = threads;
   params.flash_attn_type = std::atoi(argv[3]) != 0 ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
   llama_context* context = model == nullptr ? nullptr : llama_init_from_model(model, params);
@@ -54,14 +52,14 @@ int main(int argc, char** argv) {
     return 1;
   }
   llama_memory_t memory = llama_get_memory(context);
-  Decode(context, 0, kBatch);  // warms up, as the other side is
+  Decode(context, 0, batch);  // warms up, as the other side is
   llama_memory_clear(memory, true);
 
   double prefill_s = 0;
   int position = 0;
-  for (int i = 5; i < argc; ++i) {
+  for (int i = 6; i < argc; ++i) {
     const int depth = std::atoi(argv[i]);
-    for (; position < depth; position += kBatch) prefill_s += Decode(context, position, std::min(kBatch, depth - position));
+    for (; position < depth; position += batch) prefill_s += Decode(context, position, std::min(batch, depth - position));
     position = depth;
     double decode_s = 0;
     Decode(context, position, 1);

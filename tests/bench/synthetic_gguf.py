@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes a GGUF file of Qwen3-0.6B's shape with made-up Q8_0 weights, for measuring speed. Needs PyPI's gguf.
+"""Writes a GGUF file of Qwen3-0.6B's shape with made-up weights, for measuring speed. Needs PyPI's gguf.
 
-Usage: synthetic_gguf.py --vocabulary MODEL.gguf --out FILE
+Usage: synthetic_gguf.py --vocabulary MODEL.gguf [--weights q4_k] --out FILE
 The tokenizer is that of MODEL.gguf, filled up with tokens that no text has. Matrices keep the size of their input, so
 attention is spread out: what is read and computed is as with real weights, what is said is not.
 """
@@ -15,6 +15,7 @@ LAYERS, HIDDEN, FFN, VOCABULARY = 28, 1024, 3072, 151936
 QUERY_HEADS, KV_HEADS, HEAD_DIM = 16, 8, 128
 CONTEXT = 131072
 BLOCK = 32  # weights of a Q8_0 block: an fp16 scale and as many int8
+Q4_K_BLOCK = 256  # fp16 scale and minimum, 8 pairs of 6 bits (all 32: 160 is the low six of one and the high two of another), nibbles
 
 
 def q8_0(rows, cols, random):
@@ -23,6 +24,15 @@ def q8_0(rows, cols, random):
     scale = np.float16(1 / (np.sqrt(127 * 128 / 3) * np.sqrt(cols)))
     scales = np.full((rows, cols // BLOCK, 1), scale, dtype=np.float16)
     return np.concatenate([scales.view(np.int8), weights], axis=2).reshape(rows, -1).view(np.uint8)
+
+
+def q4_k(rows, cols, random):
+    """The same; all scales of a row's blocks are equal, and so are minima, at the middle of the nibbles."""
+    blocks = (rows, cols // Q4_K_BLOCK)
+    scale = np.float16(1 / (np.sqrt((16 ** 2 - 1) / 12) * 32 * np.sqrt(cols)))
+    head = np.frombuffer(np.array([scale, np.float16(7.5) * scale]).tobytes() + bytes([160] * 8 + [0] * 4), np.uint8)
+    nibbles = random.integers(0, 256, (*blocks, Q4_K_BLOCK // 2), dtype=np.uint8)
+    return np.concatenate([np.broadcast_to(head, (*blocks, len(head))), nibbles], axis=2).reshape(rows, -1)
 
 
 def text_field(reader, key):
@@ -47,7 +57,7 @@ def add_tokenizer(writer, path):
     writer.add_chat_template(text_field(reader, "tokenizer.chat_template")[0])
 
 
-def add_shape(writer):
+def add_shape(writer, file_type):
     writer.add_name("synthetic-qwen3-0.6b")
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(HIDDEN)
@@ -60,12 +70,12 @@ def add_shape(writer):
     writer.add_rope_freq_base(1e6)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_vocab_size(VOCABULARY)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    writer.add_file_type(file_type)
 
 
-def add_tensors(writer, random):
+def add_tensors(writer, quantize, raw_type, random):
     def matrix(name, rows, cols):
-        writer.add_tensor(name + ".weight", q8_0(rows, cols, random), raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+        writer.add_tensor(name + ".weight", quantize(rows, cols, random), raw_dtype=raw_type)
 
     def norm(name, size):
         writer.add_tensor(name + ".weight", np.ones(size, dtype=np.float32))
@@ -90,13 +100,17 @@ def add_tensors(writer, random):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vocabulary", required=True, help="GGUF file whose tokenizer is taken")
+    parser.add_argument("--weights", choices=("q8_0", "q4_k"), default="q8_0")
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
     unfinished = args.out + ".part"
     writer = gguf.GGUFWriter(unfinished, "qwen3")
-    add_shape(writer)
+    quantize, raw_type, file_type = {
+        "q8_0": (q8_0, gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
+        "q4_k": (q4_k, gguf.GGMLQuantizationType.Q4_K, gguf.LlamaFileType.MOSTLY_Q4_K_S)}[args.weights]
+    add_shape(writer, file_type)
     add_tokenizer(writer, args.vocabulary)
-    add_tensors(writer, np.random.default_rng(1))
+    add_tensors(writer, quantize, raw_type, np.random.default_rng(1))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file(progress=True)

@@ -1,0 +1,96 @@
+"""What this machine's memory and disk give, and the least time that a decode step takes with them: benchmark `cpu`'s roofline.
+
+A step reads each weight once, the rows of K and V that it attends, and the router's summaries; where the arena is small
+also blocks from the disk. Counted is what must be moved, at the speed that a loop gets that does nothing else, one after the
+other: no computing, no waking, nothing read twice.
+"""
+import json
+import mmap
+import os
+import random
+import subprocess
+import tempfile
+import threading
+import time
+
+from cpu_stack import BIN, THREADS, name_of
+
+LAYERS, KV_HEADS, HEAD_DIM, CHUNK = 28, 8, 128, 64  # of the synthetic models
+ROW_BYTES = 2 * 2 * HEAD_DIM  # K and V of a token in a KV head
+BLOCK_BYTES = KV_HEADS * CHUNK * ROW_BYTES
+# Of a chunk's sketch in a KV head: the first level, which is scored for every chunk; the second, for so many at most.
+COARSE_BYTES, FINE_BYTES, SCANNED_CHUNKS = 136, 1088, 256
+DISK_READS = 16  # at a time, as kv_store has them
+
+
+def memory_gbps():
+    """Read in order; K/V rows at random on huge pages, as many as a layer attends at 64K."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        subprocess.run([os.path.join(BIN, "tests/bench/attention_bench"), "--quick", f"--threads={THREADS}",
+                        f"--json={file.name}"], check=True, stdout=subprocess.DEVNULL)
+        numbers = json.load(file)
+    return numbers["read_bandwidth_gbps"], 1e-6 * 1886 * KV_HEADS * ROW_BYTES / numbers["read_64k_huge_ms"]
+
+
+def disk_gbps(folder, reads=2000):
+    """Blocks at random places of the store's files, past the page cache."""
+    files = [os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".blob")]
+    places = [(f, at) for f in files for at in range(0, os.path.getsize(f) - BLOCK_BYTES, BLOCK_BYTES)]
+    open_files = {f: os.open(f, os.O_RDONLY | os.O_DIRECT) for f in files}
+    chosen = [random.Random(thread).choices(places, k=reads // DISK_READS) for thread in range(DISK_READS)]
+
+    def read(some):
+        buffer = mmap.mmap(-1, BLOCK_BYTES)
+        for file, at in some:
+            os.preadv(open_files[file], [buffer], at)
+
+    threads = [threading.Thread(target=read, args=(some,)) for some in chosen]
+    start = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.monotonic() - start
+    for descriptor in open_files.values():
+        os.close(descriptor)
+    return 1e-9 * sum(len(some) for some in chosen) * BLOCK_BYTES / seconds
+
+
+def step_bytes(depth, attended, weights):
+    """Bytes of a decode step: in order, at random. attended: keys, as a share of `depth`."""
+    chunks = depth // CHUNK
+    coarse, fine = LAYERS * KV_HEADS * chunks * COARSE_BYTES, LAYERS * KV_HEADS * min(chunks, SCANNED_CHUNKS) * FINE_BYTES
+    rows = int(LAYERS * KV_HEADS * attended * depth * ROW_BYTES)
+    in_order = chunks <= SCANNED_CHUNKS  # all chunks are scanned
+    return weights + coarse + in_order * fine, rows + (not in_order) * fine
+
+
+def least_ms(depth, attended, weights, limits, disk_blocks=0):
+    """limits: GB/s in order, at random, from disk."""
+    in_order, at_random = step_bytes(depth, attended, weights)
+    return 1e-6 * (in_order / limits[0] + at_random / limits[1] + disk_blocks * BLOCK_BYTES / limits[2])
+
+
+def add_rooflines(n, depths, deepest, weights):
+    """Adds to the numbers `n` what decode takes at least, and what share of the time it really takes that is; with all K/V in
+    RAM, and at the deepest computed depth with a quarter of it in RAM, by the blocks that were read from disk then, and how many
+    blocks of a step may come from disk if it is to keep half of its speed."""
+    if "read_gbps" not in n:
+        return
+    limits = n["read_gbps"], n["rows_gbps"], n["disk_gbps"]
+    cases = [(name_of(depth), depth, 0) for depth in depths]
+    if f"quarter_{deepest}_disk_share" in n:
+        blocks = n[f"quarter_{deepest}_blocks_per_token"] * n[f"quarter_{deepest}_disk_share"]
+        cases.append((f"{deepest}_quarter", next(d for d in depths if name_of(d) == deepest), blocks))
+    for case, depth, disk_blocks in cases:
+        if f"decode_tps_{case}" in n and f"decode_attended_{name_of(depth)}" in n:
+            least = least_ms(depth, n[f"decode_attended_{name_of(depth)}"], weights, limits, disk_blocks)
+            n[f"roofline_ms_{case}"] = least
+            n[f"roofline_share_{case}"] = least * n[f"decode_tps_{case}"] / 1000
+    if f"decode_tps_{deepest}_all" in n and f"roofline_ms_{deepest}" in n:
+        left_ms = 2 * 1000 / n[f"decode_tps_{deepest}_all"] - n[f"roofline_ms_{deepest}"]
+        n["quarter_disk_blocks_for_half"] = 1e6 * left_ms * n["disk_gbps"] / BLOCK_BYTES
+    for depth in depths[1:]:
+        over, under = f"roofline_ms_{name_of(depths[0])}", f"roofline_ms_{name_of(depth)}"
+        if over in n and under in n:
+            n[f"roofline_{name_of(depth)}_vs_{name_of(depths[0])}"] = n[over] / n[under]
