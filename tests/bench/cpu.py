@@ -4,8 +4,8 @@
 usage: cpu.py [--quick] [--resume] [--parts NAME,...] [--minutes N] [--json FILE] [--plot FILE.svg]
 A model of Qwen3-0.6B's shape with made-up Q8_0 weights, the three daemons with a state folder of their own, two threads
 (or as many as there are cores) on both sides. Attention is routed from the first token on: 3% of the context, 491 keys
-at least; llama.cpp's is dense, in the batches that it likes best and with the better of flash attention on and off. llama.cpp is built from PyPI's
-llama-cpp-python, with the instructions of this machine. Nothing else should run meanwhile.
+at least; llama.cpp's is dense, with the best of three batches and the better of flash attention on and off. llama.cpp
+is built from PyPI's llama-cpp-python, with the instructions of this machine. Nothing else should run meanwhile.
 
 A run is made of parts. What a part has found is kept at once in .hga/bench_cpu, with the sessions' K/V: --resume goes
 on where a run was cut off. A part that fails or takes too long is left out, and the next begins. The deepest session is
@@ -282,7 +282,8 @@ class Benchmark:
     def across_parts(self):
         """Ratios of what different parts have found."""
         n, deepest = self.results.numbers(), name_of(self.depths[-1])
-        cpu_limits.add_rooflines(n, [*self.depths, *([self.filled] if self.filled else [])], deepest, os.path.getsize(SYNTHETIC))
+        depths = [*self.depths, *([self.filled] if self.filled else [])]
+        cpu_limits.add_rooflines(n, depths, deepest, os.path.getsize(SYNTHETIC))
         for key, over, under in ((f"resume_ram_vs_prefill", f"resume_ram_ttft_s_{deepest}", f"prefill_s_{deepest}"),
                                  ("resume_disk_vs_prefill", f"resume_disk_ttft_s_{deepest}", f"prefill_s_{deepest}")):
             if over in n and under in n:

@@ -1,8 +1,9 @@
-"""What this machine's memory and disk give, and the least time that a decode step takes with them: benchmark `cpu`'s roofline.
+"""What this machine's memory and disk give, and the least time that a decode step takes with them: benchmark `cpu`'s
+rooflines.
 
-A step reads each weight once, the rows of K and V that it attends, and the router's summaries; where the arena is small
-also blocks from the disk. Counted is what must be moved, at the speed that a loop gets that does nothing else, one after the
-other: no computing, no waking, nothing read twice.
+A step reads each weight once, the rows of K and V that it attends, and the router's summaries; where the arena is
+small also blocks from the disk. Counted is what must be moved, at the speed that a loop gets that does nothing else, one after
+the other: no computing, no waking, nothing read twice.
 """
 import json
 import mmap
@@ -59,7 +60,8 @@ def disk_gbps(folder, reads=2000):
 def step_bytes(depth, attended, weights):
     """Bytes of a decode step: in order, at random. attended: keys, as a share of `depth`."""
     chunks = depth // CHUNK
-    coarse, fine = LAYERS * KV_HEADS * chunks * COARSE_BYTES, LAYERS * KV_HEADS * min(chunks, SCANNED_CHUNKS) * FINE_BYTES
+    coarse = LAYERS * KV_HEADS * chunks * COARSE_BYTES
+    fine = LAYERS * KV_HEADS * min(chunks, SCANNED_CHUNKS) * FINE_BYTES
     rows = int(LAYERS * KV_HEADS * attended * depth * ROW_BYTES)
     in_order = chunks <= SCANNED_CHUNKS  # all chunks are scanned
     return weights + coarse + in_order * fine, rows + (not in_order) * fine
@@ -72,9 +74,9 @@ def least_ms(depth, attended, weights, limits, disk_blocks=0):
 
 
 def add_rooflines(n, depths, deepest, weights):
-    """Adds to the numbers `n` what decode takes at least, and what share of the time it really takes that is; with all K/V in
-    RAM, and at the deepest computed depth with a quarter of it in RAM, by the blocks that were read from disk then, and how many
-    blocks of a step may come from disk if it is to keep half of its speed."""
+    """Adds to the numbers `n` what decode takes at least, and what share of the time it really takes that is: with all
+    K/V in RAM; at the deepest computed depth with a quarter in RAM, by the blocks that were read from disk then. And how
+    many blocks of a step may come from disk if it is to keep half of its speed."""
     if "read_gbps" not in n:
         return
     limits = n["read_gbps"], n["rows_gbps"], n["disk_gbps"]

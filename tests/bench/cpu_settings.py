@@ -1,5 +1,4 @@
-"""Parts of benchmark `cpu` that look for settings: llama.cpp's best ones, our prefill batch; and the same on another type
-of weights."""
+"""Parts of benchmark `cpu` that look for settings: llama.cpp's best ones, our prefill batch; and Q4_K weights."""
 import os
 
 from cpu_stack import Q4_K, Stack
@@ -13,7 +12,8 @@ def choose_peer(bench):
     tokens, speeds = 2 * BATCHES[-1], {}
     for batch in BATCHES:
         speeds[batch] = tokens / bench.peer([tokens], flash=0, batch=batch)["prefill_s"]
-        bench.add(f"peer_batch_{batch}_tps", f"llama.cpp, batches of {batch}: prefill, {tokens} tokens", speeds[batch], "tokens/s")
+        bench.add(f"peer_batch_{batch}_tps", f"llama.cpp, batches of {batch}: prefill, {tokens} tokens", speeds[batch],
+                  "tokens/s")
     best = max(speeds, key=speeds.get)
     bench.add("peer_batch", "  the best", best, "tokens")
     depths, seconds = bench.peers[:2], {}
@@ -26,7 +26,7 @@ def choose_peer(bench):
 
 
 def choose_batch(bench, attention, document, kv_bytes_per_token, tokens=2048):
-    """Our prefill's batch. 512 needs a window as large, which is attended whole; so that window is measured with 256, too."""
+    """Our prefill's batch. 512 needs a window as large, which is attended whole: measured with a batch of 256, too."""
     settings = [(128, 256), (256, 256), (256, 512), (512, 512)]
     speeds = {setting: 0 for setting in settings}
     for turn in range(2):

@@ -15,7 +15,8 @@ LAYERS, HIDDEN, FFN, VOCABULARY = 28, 1024, 3072, 151936
 QUERY_HEADS, KV_HEADS, HEAD_DIM = 16, 8, 128
 CONTEXT = 131072
 BLOCK = 32  # weights of a Q8_0 block: an fp16 scale and as many int8
-Q4_K_BLOCK = 256  # fp16 scale and minimum, 8 pairs of 6 bits (all 32: 160 is the low six of one and the high two of another), nibbles
+# fp16 scale and minimum, 8 pairs of 6 bits, nibbles. All pairs are 32: a byte of 160 has one and two bits of another.
+Q4_K_BLOCK = 256
 
 
 def q8_0(rows, cols, random):
