@@ -1,6 +1,7 @@
 // What the store loses while a request is under way is computed again and changes no token, or the request ends and
 // says why.
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -125,6 +126,34 @@ TEST_F(EngineRecoveryTest, ACutThatFindsNoRoomSaysWhatToDo) {
   store_->BeforeFetch(nullptr);
   others_.clear();
   EXPECT_EQ(Run(request).tokens, expected.tokens);
+}
+
+// While another user of the arena has all that is free, a short sequence, which needs no more, runs to its end.
+TEST_F(EngineRecoveryTest, WhoFindsNoRoomHoldsUpNoOther) {
+  const auto request = Sampled(Request(RandomTokens(1220, 8), 40), kWarm);
+  uint64_t posts;
+  const Answer expected = RunUndisturbed(request, &posts);
+  Start(true, kTightSlots + 2);
+  std::atomic<bool> taking{false};
+  std::atomic<int> refused{0};
+  store_->BeforeFetch([&](absl::Span<const BlockName>) {
+    if (!taking) return others_.clear();
+    TakeTheRoom();
+    ++refused;
+  });
+  Answer other;
+  const Answer answer = Run(request, [&](size_t tokens) {
+    if (tokens != 5) return;
+    auto events = *engine_->Submit(Request(RandomTokens(20, 9), 40));
+    other = Collect(events.get(), [&](size_t) { taking = true; });
+    taking = false;
+  });
+  store_->BeforeFetch(nullptr);
+  ASSERT_TRUE(other.status.ok()) << other.status;
+  EXPECT_EQ(other.tokens.size(), 40u);
+  ASSERT_TRUE(answer.status.ok()) << answer.status;
+  EXPECT_EQ(answer.tokens, expected.tokens);
+  EXPECT_GT(refused, 0);
 }
 
 TEST_F(EngineRecoveryTest, ANeighbourInATightArenaDoesNotNotice) {

@@ -49,6 +49,9 @@ struct Sequence {
   int window_failures = 0;
   absl::Time window_at = absl::InfinitePast();  // not before
 
+  int room_failures = 0;                      // of its last steps, which found no room for their blocks
+  absl::Time room_at = absl::InfinitePast();  // since such a step: no other before
+
   BlockSet blocks;
   std::deque<std::vector<HeldBlock>> spare;  // reserved chunks, not in use yet
   uint32_t reserves_pending = 0;

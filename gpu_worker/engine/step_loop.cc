@@ -164,6 +164,7 @@ uint32_t StepLoop::NextRows(const Sequence& s) const {
 
 bool StepLoop::Ready(Sequence* s, uint32_t rows) {
   if (!s->runs() || s->cut_to.has_value() || s->window_lost || rows == 0) return false;
+  if (s->room_failures > 0 && absl::Now() < s->room_at) return false;
   const uint32_t last_chunk = (s->computed + rows - 1) / model_.geometry.chunk_tokens;
   const ChunkRange routed = RoutedChunks(ShapeOf(*s), last_chunk);
   if (s->request->routed && !s->fallback && !routed.empty() && s->acked < routed.end) return false;
@@ -206,6 +207,13 @@ std::vector<StepPart> StepLoop::PickDecode() {
     part.want_logits = s->state == Sequence::State::kRunning && s->at_last();
     parts.push_back(part);
   }
+  // One that found no room is computed by itself, so that the others can give back what they hold; they go on in turns.
+  const auto found_none = [](const StepPart& part) { return part.sequence->room_failures > 0; };
+  const auto alone = std::find_if(parts.begin(), parts.end(), found_none);
+  if (alone == parts.end() || parts.size() == 1) return parts;
+  alone_last_ = !alone_last_ || std::all_of(parts.begin(), parts.end(), found_none);
+  if (alone_last_) return {*alone};
+  parts.erase(std::remove_if(parts.begin(), parts.end(), found_none), parts.end());
   return parts;
 }
 

@@ -74,6 +74,7 @@ class StepLoop {
   bool Cover(Sequence* s, uint32_t rows);
   uint32_t MakeRoom(uint64_t tick, uint32_t wanted);
   void NoteShortage();
+  void WaitForRoom(Sequence* s, const absl::Status& status);
   uint64_t BlocksOfAll() const;
 
   // --- What is lost: step_loop_recovery.cc ---
@@ -110,6 +111,7 @@ class StepLoop {
   uint64_t next_id_ = 1;
   uint64_t prefill_turn_ = 0;  // id of the sequence that was prefilled last
   bool prefilled_last_ = false;
+  bool alone_last_ = false;  // the last decode step was that of a sequence which had found no room
   StepLogits logits_;
 
   std::unique_ptr<StepRunner> runner_;

@@ -34,6 +34,8 @@ void StepLoop::FinishPart(const StepPart& part) {
     s->cut_to = part.lost_chunk;
     return;
   }
+  if (part.no_room) return WaitForRoom(s, part.status);
+  s->room_failures = 0;
   if (s->state == Sequence::State::kFlushing) {
     if (!part.status.ok()) return End(s, part.status);
     s->computed += part.rows;

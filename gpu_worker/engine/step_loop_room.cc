@@ -74,6 +74,12 @@ void StepLoop::NoteShortage() {
   }
 }
 
+// Its step found no room: the same rows are computed again, after steps of others.
+void StepLoop::WaitForRoom(Sequence* s, const absl::Status& status) {
+  if (++s->room_failures > kStoreAttempts) return End(s, status);
+  s->room_at = absl::Now() + StoreBackoff(s->room_failures);
+}
+
 // Least recently used first. Never of a sink or window, nor what the layer at `tick` uses. When nothing else is left:
 // what was reserved ahead, and the store's own blocks of chunks that are here as well.
 uint32_t StepLoop::MakeRoom(uint64_t tick, uint32_t wanted) {

@@ -2,19 +2,14 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
-#include <set>
 #include <utility>
 
-#include "absl/container/flat_hash_set.h"
-#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/check.h"
-#include "common/base/request_id.h"
 #include "common/base/status.h"
-#include "gpu_worker/engine/store_retry.h"
 
 namespace hga {
+
 StepRunner::StepRunner(Backend* backend, KvClient* store, RouterLink* link, EngineMetrics* metrics,
                        StepTrace* trace, const AttendShapes& shapes, bool early_selection, uint64_t key_cache_bytes,
                        std::function<uint32_t(uint64_t, uint32_t)> make_room)
@@ -26,6 +21,7 @@ StepRunner::StepRunner(Backend* backend, KvClient* store, RouterLink* link, Engi
 absl::Status StepRunner::Run(std::vector<StepPart>* parts, StepLogits* logits) {
   StepTrace::Span span(trace_, "lay_out");
   ++step_;
+  began_ = absl::Now();
   counts_ = {};
   if (keys_ != nullptr) keys_->BeginStep();
   fetched_.clear();
@@ -35,12 +31,15 @@ absl::Status StepRunner::Run(std::vector<StepPart>* parts, StepLogits* logits) {
   span.Next("embedding");
   HGA_RETURN_IF_ERROR(backend_->Begin(rows_));
   span.Next("layers");
-  for (uint32_t layer = 0; layer < geometry_.layers; ++layer) HGA_RETURN_IF_ERROR(RunLayer(layer));
+  const auto left = [parts] {
+    return std::any_of(parts->begin(), parts->end(), [](const StepPart& part) { return part.status.ok(); });
+  };
+  for (uint32_t layer = 0; layer < geometry_.layers && left(); ++layer) HGA_RETURN_IF_ERROR(RunLayer(layer));
   span.Next("report");
   router_ = {};
   Report();
   span.Next("logits");
-  return TakeLogits(*parts, logits);
+  return left() ? TakeLogits(*parts, logits) : absl::OkStatus();
 }
 
 absl::Status StepRunner::TakeLogits(const std::vector<StepPart>& parts, StepLogits* logits) {
@@ -152,79 +151,6 @@ absl::Status StepRunner::RunLayer(uint32_t layer) {
   return FollowGuess(layer + 1);
 }
 
-RouteBlock StepRunner::RouteOf(uint32_t layer, const bf16* queries, const float* attended, Block* block) const {
-  RouteBlock route;
-  route.sequence_id = block->part->sequence->id;
-  route.tokens = block->rows;
-  route.first_key = block->shape->sink_tokens;
-  route.route_upto = block->routed.end;
-  const size_t first_head = size_t{block->first_row} * geometry_.query_heads;
-  route.queries = queries + first_head * geometry_.head_dim;
-  block->budget->FillRoute(layer, attended == nullptr ? nullptr : attended + first_head, &route);
-  return route;
-}
-
-void StepRunner::PostRoutes(uint32_t layer) {
-  for (RouteRequest* request : {&router_request_, &dense_request_}) {
-    request->step = step_;
-    request->layer = layer;
-    request->blocks.clear();
-  }
-  router_blocks_.clear();
-  dense_blocks_.clear();
-  attended_ = nullptr;
-  for (Block& block : blocks_) {
-    block.selection = nullptr;
-    block.missed = nullptr;
-    if (block.routed.empty() || !block.part->status.ok()) continue;
-    const Sequence& s = *block.part->sequence;
-    const bool by_router = s.request->routed && !block.dense && !s.fallback && router_.client != nullptr;
-    if (by_router && attended_ == nullptr) attended_ = backend_->LogSumExp();
-    (by_router ? router_request_ : dense_request_)
-        .blocks.push_back(RouteOf(layer, backend_->queries(), attended_, &block));
-    (by_router ? router_blocks_ : dense_blocks_).push_back(&block);
-  }
-  posted_ = false;
-  if (router_blocks_.empty()) return;
-  const absl::Status status = router_.client->Post(router_request_);
-  posted_ = status.ok();
-  if (!posted_) LoseRouter(status);
-}
-
-// From here on, and for good, these sequences are attended densely.
-void StepRunner::LoseRouter(const absl::Status& why) {
-  link_->MarkLost(router_.generation, why);
-  router_.client = nullptr;
-  for (size_t i = 0; i < router_blocks_.size(); ++i) {
-    router_blocks_[i]->part->sequence->fallback = true;
-    dense_blocks_.push_back(router_blocks_[i]);
-    dense_request_.blocks.push_back(router_request_.blocks[i]);
-  }
-  router_blocks_.clear();
-}
-
-void StepRunner::WaitRoutes() {
-  if (posted_) {
-    const absl::Time begin = absl::Now();
-    const absl::Status status = router_.client->Wait(&router_response_);
-    metrics_->ObserveRouteWait(absl::ToDoubleSeconds(absl::Now() - begin));
-    std::set<Sequence*> asked;
-    for (Block* block : router_blocks_) asked.insert(block->part->sequence);
-    if (!status.ok() || router_response_.blocks.size() != router_blocks_.size()) {
-      LoseRouter(status.ok() ? absl::DataLossError("the router answered for another number of blocks") : status);
-    } else {
-      for (size_t i = 0; i < router_blocks_.size(); ++i) {
-        router_blocks_[i]->selection = &router_response_.blocks[i];
-        router_blocks_[i]->missed = &router_response_.missed[i];
-      }
-      for (Sequence* s : asked) s->stats.ring_exchanges += s->answering();
-    }
-  }
-  if (dense_blocks_.empty()) return;
-  HGA_CHECK(dense_.Post(dense_request_).ok() && dense_.Wait(&dense_response_).ok());
-  for (size_t i = 0; i < dense_blocks_.size(); ++i) dense_blocks_[i]->selection = &dense_response_.blocks[i];
-}
-
 // A chunk that this step computes in part is not there yet.
 absl::Span<const ChunkHash> StepRunner::Finished(const Block& block) const {
   const Sequence& s = *block.part->sequence;
@@ -309,30 +235,6 @@ void StepRunner::Report() {
   metrics_->CountEarly(counts_.early_keys, counts_.early_used_keys, counts_.early_blocks, counts_.early_used_blocks);
 }
 
-bool StepRunner::Probed(const Block& block, uint32_t layer) {
-  const Sequence& s = *block.part->sequence;
-  return s.request->probe != nullptr && s.request->probe->layer == layer && s.decoding();
-}
-
-// Of the routed range.
-std::vector<uint32_t> StepRunner::ChunksRead(const Block& block, uint32_t layer) {
-  if (!Probed(block, layer)) return SelectedChunks(*block.selection);
-  std::vector<uint32_t> all(block.routed.end - block.routed.first);
-  std::iota(all.begin(), all.end(), block.routed.first);
-  return all;
-}
-
-const RouteBlock* StepRunner::AskedFor(const Block& block, bool* by_router) const {
-  for (size_t i = 0; i < router_blocks_.size(); ++i) {
-    *by_router = router_blocks_[i] == &block;
-    if (*by_router) return &router_request_.blocks[i];
-  }
-  for (size_t i = 0; i < dense_blocks_.size(); ++i) {
-    if (dense_blocks_[i] == &block) return &dense_request_.blocks[i];
-  }
-  return nullptr;
-}
-
 void StepRunner::AnswerProbes(uint32_t layer) {
   for (const Block& b : blocks_) {
     if (!b.part->status.ok() || !Probed(b, layer)) continue;
@@ -352,91 +254,6 @@ void StepRunner::AnswerProbes(uint32_t layer) {
     probe->result->by_router = by_router;
     probe->result->mean_budget_keys = BudgetKeys(*b.shape, s.request->budget, b.first_position);
   }
-}
-
-// Touches what is held; the distinct blocks that are not.
-std::vector<StepRunner::Wanted> StepRunner::FindMissing(uint32_t layer) {
-  std::vector<Wanted> missing;
-  absl::flat_hash_set<std::pair<Sequence*, uint32_t>> seen;
-  for (Block& b : blocks_) {
-    if (b.selection == nullptr || !b.part->status.ok()) continue;
-    Sequence* s = b.part->sequence;
-    const std::vector<uint32_t>& lacking = b.found.chunks;
-    for (uint32_t chunk : ChunksRead(b, layer)) {
-      const bool here = s->blocks.Find(chunk, layer) != nullptr;
-      if (!here && b.by_keys && !std::binary_search(lacking.begin(), lacking.end(), chunk)) {
-        ++s->stats.tiers.keys;
-        ++counts_.keys;
-        continue;
-      }
-      if (blocks_.size() > 1 && !seen.insert({s, chunk}).second) continue;
-      if (!here) {
-        missing.push_back({&b, chunk});
-      } else {
-        s->blocks.Touch(chunk, layer, tick_);
-        ++s->stats.tiers.held;
-        ++counts_.held;
-      }
-    }
-  }
-  return missing;
-}
-
-void StepRunner::FetchMissing(uint32_t layer) {
-  std::vector<Wanted> wanted = FindMissing(layer);
-  if (wanted.empty()) return;
-  const absl::Time begin = absl::Now();
-  absl::Status status = FetchOnce(layer, &wanted);
-  for (int attempt = 0; !wanted.empty() && absl::IsResourceExhausted(status) && attempt < kStoreAttempts; ++attempt) {
-    short_of_room_ = true;
-    make_room_(tick_, static_cast<uint32_t>(wanted.size()));
-    absl::SleepFor(StoreBackoff(attempt));
-    status = FetchOnce(layer, &wanted);
-  }
-  metrics_->ObserveFetch(absl::ToDoubleSeconds(absl::Now() - begin));
-  for (const Wanted& w : wanted) w.block->part->status = ExplainShortage(status);
-}
-
-// Takes what was got, and what was lost, out of `wanted`.
-absl::Status StepRunner::FetchOnce(uint32_t layer, std::vector<Wanted>* wanted) {
-  std::vector<BlockName> names;
-  std::set<Sequence*> asking;
-  for (const Wanted& w : *wanted) {
-    names.push_back({w.block->part->sequence->hashes[w.chunk], layer});
-    asking.insert(w.block->part->sequence);
-  }
-  std::string requests;
-  for (Sequence* s : asking) {
-    s->stats.kv_rpcs_decode += s->answering();
-    requests = JoinRequestIds(std::move(requests), s->request->id);
-  }
-  const RequestScope scope(std::move(requests));
-  auto fetched = store_->Fetch(names);
-  if (!fetched.ok()) return fetched.status();
-  if (fetched->size() != names.size()) return absl::InternalError("kv_store answered for another number of blocks");
-  std::vector<Wanted> left;
-  absl::Status result;
-  for (size_t i = 0; i < names.size(); ++i) {
-    const Wanted& w = (*wanted)[i];
-    Sequence* s = w.block->part->sequence;
-    FetchedBlock& got = (*fetched)[i];
-    if (got.status.ok()) {
-      const bool disk = got.found_in == FoundIn::kDisk;
-      ++(disk ? s->stats.tiers.disk : s->stats.tiers.ram);
-      ++(disk ? counts_.disk : counts_.ram);
-      s->blocks.Put(w.chunk, layer, std::move(got.block), tick_);
-      if (w.block->by_keys) fetched_.push_back({s, w.chunk});
-    } else if (BlockIsGone(got.status)) {
-      StepPart* part = w.block->part;
-      part->status = got.status;
-      part->lost_chunk = std::min(part->lost_chunk.value_or(w.chunk), w.chunk);
-    } else {
-      left.push_back(w);
-      result = got.status;
-    }
-  }
-  wanted->swap(left);
-  return result;
 }
 
 }  // namespace hga

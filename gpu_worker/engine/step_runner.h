@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "gpu_worker/backend/backend.h"
 #include "gpu_worker/engine/attend_plan.h"
 #include "gpu_worker/engine/early_fetch.h"
@@ -33,6 +34,7 @@ struct StepPart {
   // Result. A part that failed has no usable row; the others are not touched by it.
   absl::Status status;
   std::optional<uint32_t> lost_chunk;  // the store lost this chunk: compute again from there
+  bool no_room = false;                // for its blocks, for now: the same rows may be computed again
   uint32_t logits_row = 0;
 };
 
@@ -57,7 +59,7 @@ class StepRunner {
   // computed. It begins by itself in the middle of a step when the store has no room.
   void UseKeyCache(bool use) { short_of_room_ = use; }
 
-  // An error is the backend's and ends all parts.
+  // An error is the backend's and ends all parts. Where no part is left the step ends early.
   absl::Status Run(std::vector<StepPart>* parts, StepLogits* logits);
 
   // All logits of the last step, into `logits`, where its best did not decide.
@@ -107,11 +109,18 @@ class StepRunner {
   absl::Status AttendAlways(uint32_t layer);
   absl::Status AttendSelected(uint32_t layer);
   absl::Status AddResidual();
+  absl::Status TakeLogits(const std::vector<StepPart>& parts, StepLogits* logits);
+  void CountKeys();
+  void AnswerProbes(uint32_t layer);
+  void Report();
+
+  // --- What is asked of the router: step_runner_routes.cc ---
+  RouteBlock RouteOf(uint32_t layer, const bf16* queries, const float* attended, Block* block) const;
   void PostRoutes(uint32_t layer);
   void WaitRoutes();
   void LoseRouter(const absl::Status& why);
-  RouteBlock RouteOf(uint32_t layer, const bf16* queries, const float* attended, Block* block) const;
-  absl::Status TakeLogits(const std::vector<StepPart>& parts, StepLogits* logits);
+  // What was asked for the block in the layer at hand; nullptr: nothing.
+  const RouteBlock* AskedFor(const Block& block, bool* by_router) const;
 
   // --- Selections asked early: step_runner_early.cc ---
   void PostGuess(uint32_t layer);
@@ -123,13 +132,10 @@ class StepRunner {
   absl::Status PrefetchForGuess(uint32_t layer);
   void TakeEarlyBlocks(uint32_t layer);
   void DropGuess();
-  void CountKeys();
-  void AnswerProbes(uint32_t layer);
-  // What was asked for the block in the layer at hand; nullptr: nothing.
-  const RouteBlock* AskedFor(const Block& block, bool* by_router) const;
+
+  // --- Blocks that are not held: step_runner_fetch.cc ---
   static bool Probed(const Block& block, uint32_t layer);
   static std::vector<uint32_t> ChunksRead(const Block& block, uint32_t layer);
-  void Report();
   void FetchMissing(uint32_t layer);
   struct Wanted {
     Block* block;
@@ -137,9 +143,9 @@ class StepRunner {
   };
   std::vector<Wanted> FindMissing(uint32_t layer);
   absl::Status FetchOnce(uint32_t layer, std::vector<Wanted>* wanted);
-  static BlockOfChunk HeldBlocks(const Block& block, uint32_t layer);
 
   // --- Keys of blocks that find no room: step_runner_keys.cc ---
+  static BlockOfChunk HeldBlocks(const Block& block, uint32_t layer);
   bool SelectsFew(const Block& block, uint32_t layer) const;
   void FindKeys(uint32_t layer);
   void FillKeyCache(uint32_t layer);
@@ -159,6 +165,7 @@ class StepRunner {
   // Owned by the step thread; kept between steps to save allocations.
   DenseRouteClient dense_;
   uint64_t tick_ = 0, step_ = 0;
+  absl::Time began_;  // the step at hand
   StepCounts counts_;
   const std::unique_ptr<KeyCache> keys_;  // nullptr: none
   bool short_of_room_ = false;

@@ -11,7 +11,7 @@
 
 namespace hga {
 
-// About two seconds of StoreBackoff in all: the store writes and evicts meanwhile.
+// About two seconds of StoreBackoff in all: the store writes and evicts meanwhile. Nobody else waits for them.
 inline constexpr int kStoreAttempts = 40;
 
 // 1 ms at first, 50 ms at most.
