@@ -111,7 +111,7 @@ class Benchmark:
             parts += [(f"fill_{name_of(d)}", 60 + d // 200, lambda d=d, s=s: self.fill(s, d))
                       for s, d in ((self.depths[-2], self.depths[-1]), (self.depths[-1], self.filled))]
         parts += [(f"round_{i}", 240, lambda i=i: self.round(i)) for i in range(self.rounds)]
-        parts += [("limits", 60, self.limits), ("batch", 300, self.batch), ("q4_k", 120, self.q4_k)]
+        parts += [("limits", 60, self.limits), ("batch", 480, self.batch), ("q4_k", 120, self.q4_k)]
         parts += [("disk", 120, self.disk), ("quarter", 240, self.quarter), ("smol", 240, self.real_model)]
         return parts + ([("peer_curve", 120 + self.peers[-1] // 16, self.peer_curve)] if self.peers else [])
 
