@@ -74,7 +74,8 @@ absl::Status KvStoreOptions::Validate() const {
   HGA_ASSIGN_OR_RETURN(const KvDtype dtype, ParseKvDtype(kv_dtype));
   if (packed_ram_bytes != 0 && dtype == KvDtype::kBf16) {
     return absl::InvalidArgumentError(
-        "--packed_ram_bytes needs --kv_dtype fp8_e4m3 or int8: K/V of bf16 cannot be packed; give --arena_bytes the RAM");
+        "--packed_ram_bytes needs --kv_dtype fp8_e4m3 or int8: K/V of bf16 cannot be packed; give --arena_bytes the "
+        "RAM");
   }
   if (packed_ram_bytes != 0 && (packed_ram_bytes < 1 << 20 || packed_ram_bytes > uint64_t{1} << 44)) {
     return absl::InvalidArgumentError(
@@ -118,8 +119,9 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, KvStoreOption
   app.add_option("--pin", o->pin,
                  "Sessions, system prompts for one, that leave RAM last and keep their K/V under --disk_bytes")
       ->delimiter(',');
-  AddBytes(&app, "--pin_bytes", &o->pin_bytes,
-           "K/V, as it is in RAM, that sessions pinned by requests may have; 0: half of what --disk_bytes has for blocks");
+  AddBytes(
+      &app, "--pin_bytes", &o->pin_bytes,
+      "K/V, as it is in RAM, that sessions pinned by requests may have; 0: half of what --disk_bytes has for blocks");
   app.add_option("--record_trace", o->record_trace,
                  "File to record accesses in, for tests/bench/replay_trace; empty: none");
   AddBytes(&app, "--record_trace_bytes", &o->record_trace_bytes, "The recording ends at this size");

@@ -21,7 +21,8 @@ absl::Status KvGeometry::Validate() const {
   status.Update(CheckRange("chunk_tokens", chunk_tokens, 1, 64));
   status.Update(CheckRange("group_tokens", group_tokens, 1, chunk_tokens));
   if (!status.ok()) return status;
-  if (head_dim % 8 != 0) return absl::InvalidArgumentError(absl::StrCat("K/V geometry: head_dim ", head_dim, " is not a multiple of 8"));
+  if (head_dim % 8 != 0)
+    return absl::InvalidArgumentError(absl::StrCat("K/V geometry: head_dim ", head_dim, " is not a multiple of 8"));
   if (query_heads % kv_heads != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("K/V geometry: query_heads ", query_heads, " is not a multiple of kv_heads ", kv_heads));

@@ -39,8 +39,8 @@ Hash128 HashBytes(absl::string_view data) {
 uint64_t BlockChecksum(const void* data, size_t bytes) { return XXH3_64bits(data, bytes); }
 
 ChunkHash SeedHash(const ModelFingerprint& model, const KvGeometry& g) {
-  return HashBytes(absl::StrCat(kLayoutVersion, ":", model.ToHex(), ":", g.layers, ":", g.query_heads, ":", g.kv_heads, ":", g.head_dim, ":",
-                                g.chunk_tokens, ":", g.group_tokens));
+  return HashBytes(absl::StrCat(kLayoutVersion, ":", model.ToHex(), ":", g.layers, ":", g.query_heads, ":", g.kv_heads,
+                                ":", g.head_dim, ":", g.chunk_tokens, ":", g.group_tokens));
 }
 
 ChunkHash NextChunkHash(const ChunkHash& previous, absl::Span<const uint32_t> token_ids) {
@@ -68,7 +68,8 @@ absl::Status ValidateSessionName(absl::string_view name) {
     return absl::InvalidArgumentError(absl::StrCat("session name: 1 to 128 characters, not ", name.size()));
   }
   const bool clean = std::all_of(name.begin(), name.end(), [](unsigned char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+           c == '-';
   });
   if (!clean || name[0] == '.') {
     return absl::InvalidArgumentError(

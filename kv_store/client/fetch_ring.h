@@ -23,7 +23,8 @@ class FetchRing {
   // The right to one exchange; owns nothing if another is under way or the ring is closed.
   std::unique_lock<std::mutex> TryBegin();
   // While TryBegin's lock is held; `request` fits (FitsRing), its serial is filled in. One result per block, in order.
-  // The store's own error is returned as it was sent. UNAVAILABLE with closed(): nobody knows what the store made of it.
+  // The store's own error is returned as it was sent. UNAVAILABLE with closed(): nobody knows what the store made of
+  // it.
   absl::StatusOr<std::vector<RingFetched>> Exchange(RingFetch request, absl::Duration timeout);
 
   // Ends an exchange under way. Any thread.

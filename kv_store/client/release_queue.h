@@ -42,8 +42,9 @@ class ReleaseQueue {
     }
     return slots;
   }
-  // Until there is something, gathered over at least `gather` so that it becomes a batch. False: closed. For one thread,
-  // which looks by itself while there was something lately: only the first release after a pause pays for waking it.
+  // Until there is something, gathered over at least `gather` so that it becomes a batch. False: closed. For one
+  // thread, which looks by itself while there was something lately: only the first release after a pause pays for
+  // waking it.
   bool Wait(std::chrono::microseconds gather) {
     constexpr int kLooksBeforeParking = 32;
     std::unique_lock<std::mutex> lock(mu_);

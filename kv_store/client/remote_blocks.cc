@@ -42,8 +42,9 @@ RemoteBlocks::RemoteBlocks(const KvGeometry& geometry, uint64_t limit_bytes)
 absl::Status RemoteBlocks::Check(const KvGeometry& geometry, uint64_t limit_bytes) {
   if (geometry.layers == 0) return absl::InvalidArgumentError("blocks as bytes need a geometry");
   if (geometry.block_bytes() + kMessageRoom > kMaxMessageBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("blocks of ", geometry.block_bytes(), " bytes do not fit a message of ",
-                                                   kMaxMessageBytes, "; run the worker on kv_store's host"));
+    return absl::InvalidArgumentError(absl::StrCat("blocks of ", geometry.block_bytes(),
+                                                   " bytes do not fit a message of ", kMaxMessageBytes,
+                                                   "; run the worker on kv_store's host"));
   }
   if (limit_bytes / geometry.block_bytes() >= geometry.layers) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("room for ", limit_bytes, " bytes of K/V is less than one chunk, ",

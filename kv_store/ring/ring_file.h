@@ -12,7 +12,8 @@ std::string RingPath(const std::string& arena_path, uint64_t client);
 // there was left by one that was killed.
 void RemoveRingsOf(const std::string& arena_path);
 
-// How long either side polls before it sleeps, in us: somewhat more than it takes to wake another process. 0 on one core.
+// How long either side polls before it sleeps, in us: somewhat more than it takes to wake another process. 0 on one
+// core.
 int RingPollUs();
 
 }  // namespace hga

@@ -14,8 +14,8 @@
 
 namespace hga {
 
-// Lives as long as the client's stream, at most. The thread polls while the client asks again soon after its last answer;
-// otherwise it sleeps. Destroying it closes the ring, waits for an exchange under way and removes the file.
+// Lives as long as the client's stream, at most. The thread polls while the client asks again soon after its last
+// answer; otherwise it sleeps. Destroying it closes the ring, waits for an exchange under way and removes the file.
 class FetchRingServer {
  public:
   // Makes the file. `loop` must outlive it.

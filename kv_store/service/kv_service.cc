@@ -87,7 +87,9 @@ grpc::Status KvService::Attach(Context* context, const pb::AttachRequest* reques
   if (ring != nullptr) --rings_;
   ring.reset();
   if (client->mailbox->closed()) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the store is shutting down");
-  if (ring_closed && !context->IsCancelled()) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the ring was closed; attach again");
+  if (ring_closed && !context->IsCancelled()) {
+    return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the ring was closed; attach again");
+  }
   return grpc::Status::CANCELLED;  // the client has gone
 }
 

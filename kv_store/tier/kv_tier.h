@@ -61,8 +61,8 @@ struct WriteStep {
   std::vector<SessionRecord> put_sessions;
 
   bool empty() const {
-    return delete_chunks.empty() && drop_blocks.empty() && delete_sessions.empty() && put_tokens.empty() && put_chunks.empty() &&
-           put_sessions.empty();
+    return delete_chunks.empty() && drop_blocks.empty() && delete_sessions.empty() && put_tokens.empty() &&
+           put_chunks.empty() && put_sessions.empty();
   }
 };
 

@@ -1,9 +1,9 @@
 // A second level of RAM between the arena and the disk: blocks packed to 8 bits, as they lie on disk, with their
 // checksums. Attention reads the arena in place and needs bf16 there; here the same K/V takes 33/64 of the bytes.
 //
-// Filled by what is written to the disk and by what is read from it, with the bytes that the disk tier packed or found: a
-// block that is not packed there (another type, or never rounded) is not kept. Reads look here first. Every block is checked when it is unpacked; a damaged one is
-// dropped and read from disk.
+// Filled by what is written to the disk and by what is read from it, with the bytes that the disk tier packed or found:
+// a block that is not packed there (another type, or never rounded) is not kept. Reads look here first. Every block is
+// checked when it is unpacked; a damaged one is dropped and read from disk.
 #ifndef HGA_KV_STORE_TIER_PACKED_TIER_H_
 #define HGA_KV_STORE_TIER_PACKED_TIER_H_
 

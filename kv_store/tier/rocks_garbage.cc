@@ -138,15 +138,15 @@ rocksdb::Status RocksGarbage::CompactIndex(rocksdb::ColumnFamilyHandle* family, 
   return Run(compact, family);
 }
 
-// Returns when the room is back. RocksDB deletes a file that a reader had open meanwhile with its next compaction or flush;
-// here that may be long, so it is told to look again.
+// Returns when the room is back. RocksDB deletes a file that a reader had open meanwhile with its next compaction or
+// flush; here that may be long, so it is told to look again.
 rocksdb::Status RocksGarbage::Run(const rocksdb::CompactRangeOptions& options, rocksdb::ColumnFamilyHandle* family) {
   auto gone = OldestFirst(db_, family);
   const rocksdb::Status status = db_->CompactRange(options, family, nullptr, nullptr);
   std::set<uint64_t> left;
   for (const auto& file : OldestFirst(db_, family)) left.insert(file.blob_file_number);
-  gone.erase(std::remove_if(gone.begin(), gone.end(), [&](const auto& file) { return left.count(file.blob_file_number) > 0; }),
-             gone.end());
+  const auto is_left = [&](const auto& file) { return left.count(file.blob_file_number) > 0; };
+  gone.erase(std::remove_if(gone.begin(), gone.end(), is_left), gone.end());
   const absl::Time deadline = absl::Now() + kLastReaders;
   while (std::any_of(gone.begin(), gone.end(), IsThere) && absl::Now() < deadline) {
     absl::SleepFor(kLookAgain);
@@ -177,8 +177,10 @@ absl::StatusOr<bool> RocksGarbage::MoveSome(const Plan& plan, Compaction* compac
   }
   if (count == 0) return false;
   if (FreeBytes(folder_) < live + kSpareBytes) {
-    return absl::ResourceExhaustedError(absl::StrCat("cannot compact: ", live, " bytes have to be written before others "
-                                                     "are free, and the disk has ", FreeBytes(folder_)));
+    return absl::ResourceExhaustedError(absl::StrCat("cannot compact: ", live,
+                                                     " bytes have to be written before others "
+                                                     "are free, and the disk has ",
+                                                     FreeBytes(folder_)));
   }
   rocksdb::CompactRangeOptions compact = WholeIndex();
   compact.canceled = &compaction->cancelled;

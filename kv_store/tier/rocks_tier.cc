@@ -185,7 +185,8 @@ class RocksTier : public KvTier {
                           : rocksdb::DB::Open(database, options.data_dir, descriptors, &families_, &db);
     db_.reset(db);
     if (status.ok()) {
-      garbage_ = std::make_unique<RocksGarbage>(db, families_, families_[kBlocks], options.data_dir, options.disk_bytes);
+      garbage_ =
+          std::make_unique<RocksGarbage>(db, families_, families_[kBlocks], options.data_dir, options.disk_bytes);
     }
     return status;
   }

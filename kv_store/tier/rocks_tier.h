@@ -8,9 +8,9 @@
 //              "unfinished"                    ->  chunks whose blocks may be there without a record
 //
 // A WriteStep is atomic: a chunk's record has checksums exactly if all of the chunk is there. A small step is one
-// write batch, synced once. The blocks of a large one go past the write-ahead log, which would write them twice: flushed to blob
-// files first, then the records in one synced batch. What a crash leaves between the two is named by "unfinished" and
-// deleted at the next start.
+// write batch, synced once. The blocks of a large one go past the write-ahead log, which would write them twice:
+// flushed to blob files first, then the records in one synced batch. What a crash leaves between the two is named by
+// "unfinished" and deleted at the next start.
 //
 // Blob files are rewritten only when enough in them is dead, or when --disk_bytes needs the room.
 #ifndef HGA_KV_STORE_TIER_ROCKS_TIER_H_

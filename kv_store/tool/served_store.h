@@ -15,8 +15,8 @@ namespace hga {
 // (bytes on disk before, after). `progress` counts bytes.
 absl::StatusOr<std::pair<uint64_t, uint64_t>> CompactServed(const std::string& address, const Progress& progress);
 
-// As import.h; when it returns OK the session is on disk. UNAVAILABLE with "is imported" in it: it is in the store, but the
-// disk has not taken all of it yet.
+// As import.h; when it returns OK the session is on disk. UNAVAILABLE with "is imported" in it: it is in the store, but
+// the disk has not taken all of it yet.
 absl::StatusOr<std::string> ImportServed(const std::string& address, const std::string& as, SessionFileReader* file,
                                          const Progress& progress);
 

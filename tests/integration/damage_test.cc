@@ -1,5 +1,5 @@
-// Bytes of a real store flipped under the three daemons, before an answer and in the middle of one, and a store killed in
-// the middle of one: the answers are those of an undisturbed store.
+// Bytes of a real store flipped under the three daemons, before an answer and in the middle of one, and a store killed
+// in the middle of one: the answers are those of an undisturbed store.
 #include <algorithm>
 #include <csignal>
 #include <filesystem>

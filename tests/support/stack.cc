@@ -91,7 +91,9 @@ absl::Status Stack::Start() {
     auto maker = Process::Start(argv, folder_ + "/tiny.log");
     if (!maker.ok()) return maker.status();
     const auto code = maker->Wait();
-    if (!code.ok() || *code != 0) return absl::InternalError("make_tiny_gguf: " + ReadFileOrEmpty(folder_ + "/tiny.log"));
+    if (!code.ok() || *code != 0) {
+      return absl::InternalError("make_tiny_gguf: " + ReadFileOrEmpty(folder_ + "/tiny.log"));
+    }
   }
   absl::Status status = StartKvStore();
   if (status.ok() && options_.with_router) status = StartRouter();
