@@ -13,6 +13,7 @@
 #include "common/rpc/daemon.h"
 #include "gpu_worker/backend/backend.h"
 #include "gpu_worker/backend/rounded_kv.h"
+#include "gpu_worker/engine/channel_energies.h"
 #include "gpu_worker/engine/engine.h"
 #include "gpu_worker/engine/step_trace.h"
 #include "gpu_worker/inspect.h"
@@ -47,11 +48,12 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> Load(const GpuWorkerOptions& o) {
                                           "; deploy/fetch_model.sh brings a model, --model names it"));
 }
 
-EngineModel Describe(const LoadedModel& model, const KvGeometry& geometry) {
+EngineModel Describe(const LoadedModel& model, const KvGeometry& geometry, const SummaryMethod* method) {
   EngineModel out;
   out.name = model.weights.config.name;
   out.geometry = geometry;
   out.fingerprint = model.fingerprint;
+  out.method = method;
   out.vocab_size = model.weights.config.vocab_size;
   out.context_tokens = model.weights.config.context_tokens;
   const Tokenizer* tokenizer = model.tokenizer.get();
@@ -64,13 +66,14 @@ EngineModel Describe(const LoadedModel& model, const KvGeometry& geometry) {
 }
 
 // The backend and the store must outlive what the factory makes.
-RouterLink::Factory RouterFactory(const GpuWorkerOptions& o, const KvGeometry& geometry, Backend* backend,
-                                  KvClient* store) {
+RouterLink::Factory RouterFactory(const GpuWorkerOptions& o, const KvGeometry& geometry, const SummaryMethod& method,
+                                  Backend* backend, KvClient* store) {
   if (o.router.empty()) return nullptr;
   RouteAttachOptions attach;
   attach.address = o.router;
   attach.geometry = geometry;
-  attach.method = o.engine.summary_method;
+  attach.method = method.name;
+  if (method.plan != nullptr) attach.channel_energies = method.plan->energies();
   attach.transport = *ParseRouteTransport(o.router_transport);
   attach.spin_us = o.router_spin_us;
   const SummarySource source = [store](absl::Span<const ChunkHash> chunks, const auto& sink) {
@@ -146,8 +149,10 @@ absl::Status Serve(const GpuWorkerOptions& o) {
   HGA_ASSIGN_OR_RETURN(const KvDtype kv_dtype, ParseKvDtype(o.kv_dtype));
   backend = RoundKv(std::move(backend), geometry, kv_dtype);
   model->fingerprint = FingerprintWith(model->fingerprint, kv_dtype);
+  HGA_ASSIGN_OR_RETURN(const SummaryMethod* method,
+                       PrepareSummaryMethod(o.engine.summary_method, *model, backend.get()));
   HGA_ASSIGN_OR_RETURN(auto store, AttachStore(o, geometry, backend.get()));
-  RouterLink link(RouterFactory(o, geometry, backend.get(), store.get()));
+  RouterLink link(RouterFactory(o, geometry, *method, backend.get(), store.get()));
   if (!link.configured()) LogWarning("no --router: all attention is dense");
 
   std::unique_ptr<StepTrace> trace;
@@ -157,7 +162,7 @@ absl::Status Serve(const GpuWorkerOptions& o) {
   EngineOptions engine_options = o.engine;
   // A GPU reads the arena alone, and has a tier of its own.
   if (backend->name() == "cuda") engine_options.key_cache_bytes = 0;
-  HGA_ASSIGN_OR_RETURN(auto engine, Engine::Start(Describe(*model, geometry), engine_options, backend.get(),
+  HGA_ASSIGN_OR_RETURN(auto engine, Engine::Start(Describe(*model, geometry, method), engine_options, backend.get(),
                                                   store.get(), &link, registry, trace.get()));
   const uint32_t threads = ThreadsOf(o.threads);
   WorkerService service(model.get(), engine.get(), store.get(), &link, {backend->name(), threads});

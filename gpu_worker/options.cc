@@ -18,6 +18,8 @@ constexpr uint64_t kMinTraceBytes = uint64_t{64} << 10;
 void AddEngineOptions(CLI::App* app, EngineOptions* e) {
   app->add_option("--window_tokens", e->window_tokens, "Newest tokens, attended always by an answer's tokens");
   app->add_option("--prefill_window_tokens", e->prefill_window_tokens, "The same for a prompt's tokens");
+  app->add_option("--prefill_block_tokens", e->prefill_block_tokens,
+                  "Tokens of a routed prompt that share what they select: 16, 32 or 64");
   app->add_option("--dense_prefill_tokens", e->dense_prefill_tokens,
                   "A prompt's tokens up to here attend everything, those behind it by routing");
   app->add_option("--sink_tokens", e->sink_tokens, "First tokens, attended always");
@@ -50,8 +52,8 @@ void AddEngineOptions(CLI::App* app, EngineOptions* e) {
                   "not with a GPU, which has its own (--device_tier)")
       ->transform(CLI::AsSizeValue(false));
   app->add_option("--summary_method", e->summary_method,
-                  "How keys are summed up for the router: sketch (a bit for each channel of a key), sketch2 (two bits: "
-                  "fewer keys for the same quality, twice the summaries), or mean, cuboid, box, gauss or kmeans, followed by the "
+                  "How keys are summed up for the router: dealt (as many bits as a key has channels, dealt out to them by "
+                  "what is measured at start), sketch (one for each channel), sketch2 (two), or mean, cuboid, box, gauss or kmeans, followed by the "
                   "tokens of a unit (8, 16 or 32) and by -int8 if so wanted, e.g. cuboid8-int8");
 }
 

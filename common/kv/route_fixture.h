@@ -35,7 +35,7 @@ inline std::string SummaryData(const KvGeometry& g, const SummaryMethod& method,
   std::string data(method.chunk_bytes(g), '\0');
   for (uint32_t layer = 0; layer < g.layers; ++layer) {
     const std::vector<bf16> block = RandomBf16(g.block_elements(), 1000 + chunk * g.layers + layer);
-    SummarizeBlock(g, method, block.data(), reinterpret_cast<uint8_t*>(&data[layer * method.layer_bytes(g)]));
+    SummarizeBlock(g, method, layer, block.data(), reinterpret_cast<uint8_t*>(&data[layer * method.layer_bytes(g)]));
   }
   return data;
 }

@@ -90,6 +90,37 @@ float WriteSigns(const float* y, uint32_t head_dim, uint32_t bits, uint32_t toke
   return Finite(static_cast<float>(product / square));
 }
 
+// The same with bits that are dealt out to the channels of `y`, which is not rotated.
+float WriteDealt(const SketchDeal& deal, const float* y, uint32_t head_dim, uint32_t token, uint8_t* planes) {
+  // Levels lie best at so many standard deviations of the channel, for a token that is as long as the others.
+  double length = 0;
+  uint32_t coded = 0;
+  for (uint32_t c = 0; c < head_dim; ++c) {
+    if (deal.count[c] == 0) continue;
+    length += double{y[c]} * y[c] / (double{deal.std_of[c]} * deal.std_of[c]);
+    ++coded;
+  }
+  const double scale = std::sqrt(length / std::max(coded, 1u));
+  uint8_t levels[256] = {};
+  double product = 0, square = 0;
+  for (uint32_t c = 0; c < head_dim; ++c) {
+    if (deal.count[c] == 0) continue;
+    const double half = 1 << (deal.count[c] - 1);
+    const double step = scale * deal.step[c];
+    const double at = step > 0 ? std::clamp(std::floor(y[c] / step), -half, half - 1) : 0.0;
+    levels[c] = static_cast<uint8_t>(at + half);
+    const double read = (at + 0.5) * deal.step[c];
+    product += y[c] * read;
+    square += read * read;
+  }
+  for (uint32_t i = 0; i < head_dim; ++i) {
+    const SketchDeal::Bit& bit = deal.bits[i];
+    const Place place = SignPlace(token, i);
+    if ((levels[bit.channel] >> bit.level & 1) != 0) planes[place.byte] |= 1u << place.bit;
+  }
+  return std::max(Finite(static_cast<float>(product / square)), 0.0f);
+}
+
 // The token's a, as it is read.
 float TokenScale(const uint8_t* centre_record, const uint8_t* token_record, uint32_t token, uint32_t head_dim) {
   SketchScales scales;
@@ -112,8 +143,25 @@ void RotateForSketch(float* x, uint32_t head_dim) {
   }
 }
 
-void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, uint32_t bits, uint8_t* centre,
-                uint8_t* tokens) {
+double WeighForSketch(const SketchDeal* deal, uint32_t bits, uint32_t head_dim, float* query) {
+  double left = 0;  // squares of floats are exact in it
+  if (deal == nullptr) {
+    RotateForSketch(query, head_dim);
+    for (uint32_t d = 0; d < head_dim; ++d) left += double{query[d]} * query[d];
+    return double{SketchSpread(bits)} * left;
+  }
+  float channels[256];
+  std::copy_n(query, head_dim, channels);
+  for (uint32_t c = 0; c < head_dim; ++c) left += double{channels[c]} * channels[c] * deal->left[c];
+  for (uint32_t i = 0; i < head_dim; ++i) {
+    const SketchDeal::Bit& bit = deal->bits[i];
+    query[i] = std::ldexp(channels[bit.channel] * deal->step[bit.channel] / 2, bit.level);
+  }
+  return kSpreadShare * left;
+}
+
+void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, uint32_t bits, const SketchDeal* deal,
+                uint8_t* centre, uint8_t* tokens) {
   std::vector<float> mean(head_dim);
   for (uint32_t d = 0; d < head_dim; ++d) {
     double sum = 0;
@@ -131,8 +179,12 @@ void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, uint
   std::vector<float> difference(head_dim);
   for (uint32_t t = 0; t < count; ++t) {
     for (uint32_t d = 0; d < head_dim; ++d) difference[d] = Finite(ToFloat(keys[t][d])) - mean[d];
-    RotateForSketch(difference.data(), head_dim);
-    a[t] = WriteSigns(difference.data(), head_dim, bits, t, tokens + kSketchTokens);
+    if (deal == nullptr) {
+      RotateForSketch(difference.data(), head_dim);
+      a[t] = WriteSigns(difference.data(), head_dim, bits, t, tokens + kSketchTokens);
+    } else {
+      a[t] = WriteDealt(*deal, difference.data(), head_dim, t, tokens + kSketchTokens);
+    }
     top = std::max(top, a[t]);
   }
   scales.token = top / 255;
@@ -147,30 +199,28 @@ void SketchCentre(const uint8_t* centre_record, uint32_t head_dim, float* centre
 }
 
 void SketchToken(const uint8_t* centre_record, const uint8_t* token_record, uint32_t token, uint32_t head_dim,
-                 uint32_t bits, float* difference) {
+                 uint32_t bits, float* signs) {
   const float a = TokenScale(centre_record, token_record, token, head_dim);
   for (uint32_t d = 0; d < head_dim; ++d) {
     const Place place = SignPlace(token, d);
     int level = 0;
     for (uint32_t plane = 0; plane < bits; ++plane) {
-      const uint8_t signs = token_record[kSketchTokens + plane * SketchPlaneBytes(head_dim) + place.byte];
-      level = 2 * level + ((signs >> place.bit & 1) != 0 ? 1 : -1);
+      const uint8_t byte = token_record[kSketchTokens + plane * SketchPlaneBytes(head_dim) + place.byte];
+      level = 2 * level + ((byte >> place.bit & 1) != 0 ? 1 : -1);
     }
-    difference[d] = a * level;
+    signs[d] = a * level;
   }
 }
 
-double SketchScore(const float* rotated, const uint8_t* centre_record, const uint8_t* token_record, uint32_t token,
-                   uint32_t head_dim, uint32_t bits) {
-  std::vector<float> difference(head_dim);
-  SketchToken(centre_record, token_record, token, head_dim, bits, difference.data());
+double SketchScore(const SketchDeal* deal, const float* query, const uint8_t* centre_record,
+                   const uint8_t* token_record, uint32_t token, uint32_t head_dim, uint32_t bits) {
+  std::vector<float> weights(query, query + head_dim), signs(head_dim);
+  const double spread = WeighForSketch(deal, bits, head_dim, weights.data());
+  SketchToken(centre_record, token_record, token, head_dim, bits, signs.data());
   const double a = TokenScale(centre_record, token_record, token, head_dim);
-  double dot = 0, norm = 0;
-  for (uint32_t d = 0; d < head_dim; ++d) {
-    dot += double{rotated[d]} * difference[d];
-    norm += double{rotated[d]} * rotated[d];
-  }
-  return dot + SketchSpread(bits) * norm * a * a;
+  double dot = 0;
+  for (uint32_t d = 0; d < head_dim; ++d) dot += double{weights[d]} * signs[d];
+  return dot + spread * a * a;
 }
 
 }  // namespace hga

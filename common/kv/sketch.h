@@ -1,5 +1,5 @@
-// Token sketches: every key of a chunk as one or two bits per channel, after a fixed random rotation, around the
-// chunk's centre.
+// Token sketches: every key of a chunk as one or two bits per channel around the chunk's centre: of all channels alike,
+// after a fixed random rotation, or dealt out to the channels as they are (common/kv/sketch_deal.h).
 //
 //   centre   c  = mean of the chunk's post-RoPE keys, int8 with one scale
 //   token    k' = c + Rt(a * y'),  y' = +-1 of the sign of R(k - c), with two bits +-1 or +-3;
@@ -8,6 +8,8 @@
 // R is a randomised Hadamard transform, orthogonal, so that q.k' = q.c + a * (R q).y'. The rotation spreads what is
 // peculiar to a few channels over all of them. The family: SimHash, RaBitQ (arXiv 2405.12497). Size: a byte and
 // bits * head_dim / 8 for a token, and (head_dim + 8) / 64 for its share of the centre.
+//
+// Dealt out, y' is the sum over a channel's bits that sketch_deal.h names, and a the least squares again.
 //
 // A token's score estimates the log of what e^(q.k) is on average, given its record: q.k' and a part of the variance of
 // what the record leaves out, a^2 |q|^2 times SketchSpread. Without it keys seem lighter than they are, beside what is
@@ -19,6 +21,7 @@
 #include <cstdint>
 
 #include "common/kv/bf16.h"
+#include "common/kv/sketch_deal.h"
 
 namespace hga {
 
@@ -43,6 +46,7 @@ inline size_t SketchTokenBytes(uint32_t head_dim, uint32_t bits) {
 
 // Of a normal distribution's channels the record leaves 0.571 a^2 of variance with one bit, 0.474 a^2 with two. Half of
 // that belongs to the mean of e^x; half of it again is what ranks best (decision 30).
+inline constexpr double kSpreadShare = 0.25;
 inline constexpr float SketchSpread(uint32_t bits) { return bits == 1 ? 0.143f : 0.118f; }
 
 // Whether R turns the sign of a channel before it mixes them.
@@ -50,19 +54,24 @@ bool SketchFlips(uint32_t channel);
 // x = R x, in place. [head_dim], a multiple of 8, at most 256.
 void RotateForSketch(float* x, uint32_t head_dim);
 
-// keys: [count][head_dim] pointers, count at most 64; bits: 1 or 2. Writes both records whole. Keys that are not finite
-// give some finite record.
-void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, uint32_t bits, uint8_t* centre,
-                uint8_t* tokens);
+// A query as it is read against sketches: the score of a token is that of its centre, plus a times the sum of +-weights
+// by its bits (y' of two bits: +-1 or +-3 times each), plus a^2 times what is returned.
+// deal: nullptr: bits of rotated channels. query: [head_dim], becomes the weights.
+double WeighForSketch(const SketchDeal* deal, uint32_t bits, uint32_t head_dim, float* query);
+
+// keys: [count][head_dim] pointers, count at most 64; bits: 1 or 2, with a deal 1. Writes both records whole. Keys that
+// are not finite give some finite record.
+void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, uint32_t bits, const SketchDeal* deal,
+                uint8_t* centre, uint8_t* tokens);
 
 // Reads records back, for tests and for explanations. centre: [head_dim].
 void SketchCentre(const uint8_t* centre_record, uint32_t head_dim, float* centre);
-// The token's difference to the centre after the rotation, a * y': [head_dim].
+// a * y' of a token, bit by bit as WeighForSketch's weights are: [head_dim].
 void SketchToken(const uint8_t* centre_record, const uint8_t* token_record, uint32_t token, uint32_t head_dim,
-                 uint32_t bits, float* difference);
-// What a token's score is above that of its centre, in double precision. rotated: R q, [head_dim].
-double SketchScore(const float* rotated, const uint8_t* centre_record, const uint8_t* token_record, uint32_t token,
-                   uint32_t head_dim, uint32_t bits);
+                 uint32_t bits, float* signs);
+// What a token's score is above that of its centre, in double precision. query: [head_dim], unchanged.
+double SketchScore(const SketchDeal* deal, const float* query, const uint8_t* centre_record,
+                   const uint8_t* token_record, uint32_t token, uint32_t head_dim, uint32_t bits);
 
 }  // namespace hga
 

@@ -57,7 +57,7 @@ void CheckRecords(uint32_t bits, double kept) {
   for (uint32_t head_dim : {8u, 64u, 96u, 128u, 256u}) {
     const Keys keys(64, head_dim, 1);
     std::vector<uint8_t> centre(SketchCentreBytes(head_dim)), tokens(SketchTokenBytes(head_dim, bits));
-    MakeSketch(keys.rows.data(), 64, head_dim, bits, centre.data(), tokens.data());
+    MakeSketch(keys.rows.data(), 64, head_dim, bits, nullptr, centre.data(), tokens.data());
     std::vector<float> c(head_dim), sketch(head_dim), difference(head_dim);
     SketchCentre(centre.data(), head_dim, c.data());
     double error = 0, energy = 0;
@@ -83,7 +83,7 @@ TEST(SketchTest, RecordsGiveBackCentreAndTheDirectionOfDifferences) {
 TEST(SketchTest, EqualKeysAreTheirCentre) {
   const Keys keys(64, 64, 0);
   std::vector<uint8_t> centre(SketchCentreBytes(64)), tokens(SketchTokenBytes(64, 1));
-  MakeSketch(keys.rows.data(), 64, 64, 1, centre.data(), tokens.data());
+  MakeSketch(keys.rows.data(), 64, 64, 1, nullptr, centre.data(), tokens.data());
   std::vector<float> c(64), sketch(64);
   SketchCentre(centre.data(), 64, c.data());
   SketchToken(centre.data(), tokens.data(), 63, 64, 1, sketch.data());
@@ -98,7 +98,7 @@ TEST(SketchTest, ShortChunksAndKeysThatAreNotFinite) {
   keys.data[3] = ToBf16(std::numeric_limits<float>::infinity());
   keys.data[20] = ToBf16(std::nanf(""));
   std::vector<uint8_t> centre(SketchCentreBytes(16), 0xFF), tokens(SketchTokenBytes(16, 2), 0xFF);
-  MakeSketch(keys.rows.data(), 5, 16, 2, centre.data(), tokens.data());
+  MakeSketch(keys.rows.data(), 5, 16, 2, nullptr, centre.data(), tokens.data());
   std::vector<float> sketch(16);
   for (uint32_t t : {0u, 1u, 4u, 5u, 63u}) {
     SketchToken(centre.data(), tokens.data(), t, 16, 2, sketch.data());

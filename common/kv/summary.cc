@@ -2,9 +2,15 @@
 
 #include <cmath>
 #include <numeric>
+#include <utility>
 
+#include "absl/base/const_init.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/synchronization/mutex.h"
+#include "common/base/status.h"
 #include "common/kv/sketch.h"
 
 namespace hga {
@@ -22,10 +28,13 @@ constexpr FormName kForms[] = {{"mean", SummaryForm::kMean},
 constexpr uint32_t kUnitTokens[] = {0, 8, 16, 32};
 // Clusters of kmeans.
 constexpr uint32_t kUnitClusters = 2, kChunkClusters = 4;
+// Of models that a process has seen, each some hundred KB.
+constexpr size_t kMostPlans = 256;
 
 std::vector<SummaryMethod> AllMethods() {
   std::vector<SummaryMethod> methods = {{"sketch", SummaryForm::kSketch, 1, true, 1},
-                                        {"sketch2", SummaryForm::kSketch, 1, true, 2}};
+                                        {"sketch2", SummaryForm::kSketch, 1, true, 2},
+                                        {"dealt", SummaryForm::kSketch, 1, true, 1, true}};
   for (const FormName& form : kForms) {
     for (uint32_t tokens : kUnitTokens) {
       const std::string name = tokens == 0 ? form.name : absl::StrCat(form.name, tokens);
@@ -89,13 +98,37 @@ std::vector<std::string> SummaryMethodNames() {
   return names;
 }
 
-void SummarizeBlock(const KvGeometry& g, const SummaryMethod& m, const bf16* block, uint8_t* out) {
+absl::StatusOr<const SummaryMethod*> FindSummaryMethod(absl::string_view name, const KvGeometry& g,
+                                                       absl::string_view energies) {
+  const std::vector<absl::string_view> parts = absl::StrSplit(name, absl::MaxSplits(':', 1));
+  HGA_ASSIGN_OR_RETURN(const SummaryMethod* base, FindSummaryMethod(parts[0]));
+  if (!base->dealt) return base;
+  HGA_ASSIGN_OR_RETURN(SketchPlan plan, SketchPlan::Create(g, energies));
+  if (parts.size() == 2 && parts[1] != plan.id()) {
+    return absl::InvalidArgumentError(absl::StrCat("'", name, "': its channel energies make ", plan.id()));
+  }
+  static absl::Mutex mu(absl::kConstInit);
+  static auto* const methods = new absl::flat_hash_map<std::string, std::unique_ptr<const SummaryMethod>>();
+  absl::MutexLock lock(&mu);
+  const std::string key = absl::StrCat(plan.id(), "/", g.layers, "/", g.kv_heads, "/", g.head_dim);
+  if (const auto known = methods->find(key); known != methods->end()) return known->second.get();
+  if (methods->size() >= kMostPlans) {
+    return absl::ResourceExhaustedError(absl::StrCat("more than ", kMostPlans, " plans of sketches; restart"));
+  }
+  SummaryMethod method = *base;
+  method.name = absl::StrCat(base->name, ":", plan.id());
+  method.plan = std::make_shared<const SketchPlan>(std::move(plan));
+  return methods->emplace(key, std::make_unique<const SummaryMethod>(std::move(method))).first->second.get();
+}
+
+void SummarizeBlock(const KvGeometry& g, const SummaryMethod& m, uint32_t layer, const bf16* block, uint8_t* out) {
   std::vector<const bf16*> rows(g.chunk_tokens);
   std::vector<float> keys(size_t{g.chunk_tokens} * g.head_dim);
   for (uint32_t head = 0; head < g.kv_heads; ++head, out += m.record_bytes(g)) {
     for (uint32_t t = 0; t < g.chunk_tokens; ++t) rows[t] = block + g.k_row(head, t);
     if (m.form == SummaryForm::kSketch) {
-      MakeSketch(rows.data(), g.chunk_tokens, g.head_dim, m.sketch_bits, out, out + m.coarse_bytes(g));
+      MakeSketch(rows.data(), g.chunk_tokens, g.head_dim, m.sketch_bits, m.deal(layer, head), out,
+                 out + m.coarse_bytes(g));
       continue;
     }
     for (size_t i = 0; i < keys.size(); ++i) {
@@ -106,8 +139,8 @@ void SummarizeBlock(const KvGeometry& g, const SummaryMethod& m, const bf16* blo
   }
 }
 
-void ScoreRecord(const KvGeometry& g, const SummaryMethod& m, const float* query, const uint8_t* record, double* chunk,
-                 double* units) {
+void ScoreRecord(const KvGeometry& g, const SummaryMethod& m, uint32_t layer, uint32_t kv_head, const float* query,
+                 const uint8_t* record, double* chunk, double* units) {
   const UnitLayout coarse = m.coarse_layout(g), fine = m.fine_layout(g);
   const uint8_t* parts = record + coarse.bytes();
   *chunk = ScoreUnit(m.form, coarse, query, record);
@@ -116,10 +149,8 @@ void ScoreRecord(const KvGeometry& g, const SummaryMethod& m, const float* query
     for (uint32_t u = 0; u < count; ++u) units[u] = ScoreUnit(m.form, fine, query, parts + u * fine.bytes());
     return;
   }
-  std::vector<float> rotated(query, query + g.head_dim);
-  RotateForSketch(rotated.data(), g.head_dim);
   for (uint32_t u = 0; u < count; ++u) {
-    units[u] = *chunk + SketchScore(rotated.data(), record, parts, u, g.head_dim, m.sketch_bits);
+    units[u] = *chunk + SketchScore(m.deal(layer, kv_head), query, record, parts, u, g.head_dim, m.sketch_bits);
   }
 }
 

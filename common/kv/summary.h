@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -16,13 +17,15 @@
 #include "absl/strings/string_view.h"
 #include "common/kv/bf16.h"
 #include "common/kv/geometry.h"
+#include "common/kv/sketch_deal.h"
 #include "common/kv/unit.h"
 
 namespace hga {
 
 // How keys are summed up and scored: the seam for other methods. Looked up by name: FORM, then the tokens of a unit (8,
 // 16 or 32; without: a group's), then -int8 for records of int8 in place of bf16. E.g. mean, cuboid8, box32-int8. Of
-// sketches there are two, of one and of two bits: sketch, sketch2.
+// sketches there are three: sketch and sketch2, of one and of two bits for each channel, and dealt, whose bits a plan of
+// the model deals out; its name with a plan is dealt:ID.
 // Thread-safe.
 struct SummaryMethod {
   std::string name;
@@ -30,6 +33,13 @@ struct SummaryMethod {
   uint32_t wanted_unit_tokens = 0;  // 0: a group's
   bool int8 = false;
   uint32_t sketch_bits = 0;
+  bool dealt = false;
+  std::shared_ptr<const SketchPlan> plan;  // of `dealt`, whose records are as those of `sketch` without it
+
+  // nullptr: bits are not dealt out.
+  const SketchDeal* deal(uint32_t layer, uint32_t kv_head) const {
+    return plan == nullptr ? nullptr : &plan->deal(layer, kv_head);
+  }
 
   // Tokens that are selected together: what is wanted, or the largest part of it that divides a chunk.
   uint32_t unit_tokens(const KvGeometry& g) const;
@@ -47,16 +57,21 @@ struct SummaryMethod {
 
 // Valid for ever. NOT_FOUND lists the methods there are.
 absl::StatusOr<const SummaryMethod*> FindSummaryMethod(absl::string_view name);
+// The same for a model, ready for use: with the plan of its channel energies (SketchPlan), if the method needs one; a
+// name with a plan's id must have that one. INVALID_ARGUMENT: no such plan. RESOURCE_EXHAUSTED: plans are kept for ever,
+// and there are too many.
+absl::StatusOr<const SummaryMethod*> FindSummaryMethod(absl::string_view name, const KvGeometry& g,
+                                                       absl::string_view energies);
 std::vector<std::string> SummaryMethodNames();
 
-// Summary of one layer of a finished chunk. block: [block_elements]; out: [layer_bytes], at any address. Keys that are
+// Summary of a layer of a finished chunk. block: [block_elements]; out: [layer_bytes], at any address. Keys that are
 // not finite count as 0.
-void SummarizeBlock(const KvGeometry& g, const SummaryMethod& m, const bf16* block, uint8_t* out);
+void SummarizeBlock(const KvGeometry& g, const SummaryMethod& m, uint32_t layer, const bf16* block, uint8_t* out);
 
-// Scores of one KV head's record, in plain loops and double precision, for tests and explanations: of the chunk, and of
+// Scores of one KV head's record in a layer, in plain loops and double precision, for tests and explanations: of the chunk, and of
 // the units inside it [chunk_tokens / unit_tokens]. query: [head_dim], softmax scale applied.
-void ScoreRecord(const KvGeometry& g, const SummaryMethod& m, const float* query, const uint8_t* record, double* chunk,
-                 double* units);
+void ScoreRecord(const KvGeometry& g, const SummaryMethod& m, uint32_t layer, uint32_t kv_head, const float* query,
+                 const uint8_t* record, double* chunk, double* units);
 
 }  // namespace hga
 

@@ -28,7 +28,7 @@ TEST(SummaryTest, MeanOfKnownKeys) {
   }
   const SummaryMethod* mean = *FindSummaryMethod("mean");
   std::vector<bf16> out(mean->layer_bytes(g) / sizeof(bf16));
-  SummarizeBlock(g, *mean, block.data(), reinterpret_cast<uint8_t*>(out.data()));
+  SummarizeBlock(g, *mean, 0, block.data(), reinterpret_cast<uint8_t*>(out.data()));
   // Head 1: chunk unit (mean of 0, 1, 2, 3) + 4, then the groups.
   const bf16* head = out.data() + 5 * 8;
   EXPECT_EQ(ToFloat(head[0]), 5.5f);
@@ -46,7 +46,7 @@ TEST(SummaryTest, CuboidIsCentreAndMeanHalfWidth) {
   }
   const SummaryMethod* cuboid = *FindSummaryMethod("cuboid");
   std::vector<bf16> out(cuboid->layer_bytes(g) / sizeof(bf16));
-  SummarizeBlock(g, *cuboid, block.data(), reinterpret_cast<uint8_t*>(out.data()));
+  SummarizeBlock(g, *cuboid, 0, block.data(), reinterpret_cast<uint8_t*>(out.data()));
   ASSERT_EQ(out.size(), 32u);  // chunk and one group, centre and half-width
   EXPECT_EQ(ToFloat(out[0]), 1.0f);
   EXPECT_NEAR(ToFloat(out[8]), 4.0f / 3, 0.01);
@@ -83,8 +83,8 @@ TEST(SummaryTest, KeysThatAreNotFiniteCountAsZero) {
     for (const std::string& name : SummaryMethodNames()) {
       const SummaryMethod* method = *FindSummaryMethod(name);
       std::vector<uint8_t> out(method->layer_bytes(g)), expected(method->layer_bytes(g));
-      SummarizeBlock(g, *method, block.data(), out.data());
-      SummarizeBlock(g, *method, zeroed.data(), expected.data());
+      SummarizeBlock(g, *method, 0, block.data(), out.data());
+      SummarizeBlock(g, *method, 0, zeroed.data(), expected.data());
       EXPECT_EQ(out, expected) << name;
     }
   }

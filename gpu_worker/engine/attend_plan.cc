@@ -102,11 +102,11 @@ uint32_t BudgetKeys(const AttendShape& shape, const BudgetOptions& budget, uint3
 }
 
 uint32_t PrefillBudgetKeys(const AttendShape& shape, const BudgetOptions& budget, uint32_t position) {
-  const KvGeometry& g = shape.geometry;
   const uint32_t keys = BudgetKeys(shape, budget, position);
   if (budget.fraction >= 1) return keys;
-  const uint64_t share = g.chunk_tokens + position % g.chunk_tokens + 1;
-  return std::max(static_cast<uint32_t>(keys * share / (2 * g.chunk_tokens)), std::min(keys, g.group_tokens));
+  const uint64_t share = shape.block_tokens + position % shape.block_tokens + 1;
+  return std::max(static_cast<uint32_t>(keys * share / (2 * shape.block_tokens)),
+                  std::min(keys, shape.geometry.group_tokens));
 }
 
 uint32_t MandatoryKeys(const AttendShape& shape, uint32_t position) {

@@ -21,6 +21,8 @@ struct AttendShape {
   KvGeometry geometry;
   uint32_t sink_tokens = 0;
   uint32_t window_chunks = 0;
+  // Rows that share what they select, if more than one is computed at a time; divides chunk_tokens.
+  uint32_t block_tokens = geometry.chunk_tokens;
 };
 
 // The windows of the two phases; geometry and sinks are the same.
@@ -47,7 +49,7 @@ std::vector<uint32_t> MandatoryChunks(const AttendShape& shape, uint32_t chunk);
 
 // Keys that the query at `position` may attend by routing, per KV head: at most those in the routed range.
 uint32_t BudgetKeys(const AttendShape& shape, const BudgetOptions& budget, uint32_t position);
-// The same in prefill, where the queries of a chunk share what they select: the first may take half of its budget, so
+// The same in prefill, where the queries of a block share what they select: the first may take half of its budget, so
 // that each that follows has some left to add.
 uint32_t PrefillBudgetKeys(const AttendShape& shape, const BudgetOptions& budget, uint32_t position);
 

@@ -134,14 +134,18 @@ TEST(AttendPlanTest, BudgetHasFloorAndCapAndNeverExceedsTheRange) {
   EXPECT_EQ(BudgetKeys(shape, budget, 6400), (100u - 4 - 1) * 64);  // a full budget knows no cap
 }
 
-TEST(AttendPlanTest, PrefillBudgetGrowsFromHalfToAllOverAChunk) {
-  const AttendShape shape = Shape();
+TEST(AttendPlanTest, PrefillBudgetGrowsFromHalfToAllOverABlock) {
+  AttendShape shape = Shape();
   const BudgetOptions budget{0.01f, 640, 640};
   EXPECT_EQ(PrefillBudgetKeys(shape, budget, 6400), 325u);
   EXPECT_EQ(PrefillBudgetKeys(shape, budget, 6431), 480u);
   EXPECT_EQ(PrefillBudgetKeys(shape, budget, 6463), 640u);
   EXPECT_EQ(PrefillBudgetKeys(shape, {1.0f, 16, 16}, 6400), (100u - 4 - 1) * 64);
   EXPECT_EQ(PrefillBudgetKeys(shape, budget, 100), 0u);
+  shape.block_tokens = 16;
+  EXPECT_EQ(PrefillBudgetKeys(shape, budget, 6400), 340u);
+  EXPECT_EQ(PrefillBudgetKeys(shape, budget, 6415), 640u);
+  EXPECT_EQ(PrefillBudgetKeys(shape, budget, 6416), 340u);
 }
 
 TEST(AttendPlanTest, SelectedChunksAreDistinctAndAscend) {

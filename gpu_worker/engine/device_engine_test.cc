@@ -35,6 +35,7 @@ class DeviceEngineTest : public testing::Test {
     HGA_CHECK(model.ok());
     model_ = *std::move(model);
     described_.geometry = model_->weights.config.Geometry();
+    described_.method = *FindSummaryMethod("sketch");
     described_.vocab_size = model_->weights.config.vocab_size;
     described_.context_tokens = model_->weights.config.context_tokens;
     described_.token_bytes = [](uint32_t) { return std::string(); };

@@ -27,6 +27,7 @@ class Engine {
 
   EngineTotals totals() const { return metrics_.totals(); }
   const EngineOptions& options() const { return options_; }
+  const SummaryMethod* summary_method() const { return model_.method; }
 
  private:
   Engine(const EngineModel& model, const EngineOptions& options, std::shared_ptr<prometheus::Registry> registry)

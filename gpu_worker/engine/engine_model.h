@@ -9,6 +9,7 @@
 
 #include "common/kv/geometry.h"
 #include "common/kv/ids.h"
+#include "common/kv/summary.h"
 
 namespace hga {
 
@@ -16,6 +17,7 @@ struct EngineModel {
   std::string name;  // of metrics
   KvGeometry geometry;
   ModelFingerprint fingerprint;
+  const SummaryMethod* method = nullptr;  // how keys are summed up for the router; ready for use
   uint32_t vocab_size = 0;
   uint32_t context_tokens = 0;
   std::vector<uint32_t> end_tokens;                      // end of turn, end of text

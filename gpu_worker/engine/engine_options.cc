@@ -45,6 +45,10 @@ absl::Status EngineOptions::Validate(const KvGeometry& g) const {
   };
   HGA_RETURN_IF_ERROR(multiple("window_tokens", window_tokens, g.chunk_tokens, g.chunk_tokens));
   HGA_RETURN_IF_ERROR(multiple("prefill_window_tokens", prefill_window_tokens, g.chunk_tokens, g.chunk_tokens));
+  if (prefill_block_tokens < g.group_tokens || g.chunk_tokens % prefill_block_tokens != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("--prefill_block_tokens ", prefill_block_tokens, ": must divide ",
+                                                   g.chunk_tokens, ", at least ", g.group_tokens));
+  }
   if (sink_tokens > 1u << 20) {
     return absl::InvalidArgumentError(absl::StrCat("--sink_tokens ", sink_tokens, ": must be at most ", 1u << 20));
   }

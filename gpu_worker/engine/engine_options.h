@@ -52,6 +52,8 @@ struct EngineOptions {
   // A prompt's tokens below this position attend everything, routed request or not. Up to 8K routing does not
   // make prefill faster on the cpu backend (docs/performance.md), and what is kept of a document is exact.
   uint32_t dense_prefill_tokens = 8192;
+  // Tokens of a routed prompt that share what they select: 16, 32 or a chunk. Fewer lose less and cost more time.
+  uint32_t prefill_block_tokens = 32;
   // Rows of a prefill step; at most prefill_window_tokens.
   uint32_t prefill_batch_tokens = 256;
   // Sequences that are computed at a time: each holds its window and sink in the arena.
@@ -67,7 +69,7 @@ struct EngineOptions {
   // that first happens. Never changes a token.
   uint64_t key_cache_bytes = uint64_t{160} << 20;
   // How keys are summed up for the router (common/kv/summary.h).
-  std::string summary_method = "sketch";
+  std::string summary_method = "dealt";
 
   // INVALID_ARGUMENT names the flag.
   absl::Status Validate(const KvGeometry& g) const;

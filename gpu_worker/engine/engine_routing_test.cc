@@ -31,6 +31,24 @@ TEST_F(EngineRoutingTest, RoutedRunsRepeatAndAttendLess) {
   EXPECT_LT(first.stats.attended_fraction(false), 0.9);
 }
 
+TEST_F(EngineRoutingTest, SmallBlocksOfAPromptSelectForThemselves) {
+  const auto prompt = RandomTokens(900, 2);
+  double attended[2];
+  for (const uint32_t block : {16, 64}) {
+    EngineOptions options = Routed();
+    options.prefill_block_tokens = block;
+    Start(true, 0, options);
+    const Answer first = Run(Request(prompt, 8, 0.05f)), second = Run(Request(prompt, 8, 0.05f));
+    ASSERT_TRUE(first.status.ok()) << first.status;
+    EXPECT_EQ(first.tokens, second.tokens);
+    attended[block / 64] = first.stats.attended_fraction(false);
+  }
+  EXPECT_NE(attended[0], attended[1]);
+  EngineOptions options;
+  options.prefill_block_tokens = 24;
+  EXPECT_EQ(options.Validate(model_.geometry).code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST_F(EngineRoutingTest, AResidualStandsForWhatIsNotRead) {
   const auto prompt = RandomTokens(900, 2);
   const auto with = [](EngineRequest request) {

@@ -43,6 +43,7 @@ TEST_F(EngineStoreTest, EarlySelectionsChangeNoToken) {
     for (const bool early : {false, true}) {
       EngineOptions options = Routed();
       options.early_selection = early;
+      options.prefill_block_tokens = 64;  // the prompt's tokens leave blocks for the answer to bring
       Start(true, slots, options);
       ASSERT_TRUE(Run(first).status.ok());
       store_->DropRam();

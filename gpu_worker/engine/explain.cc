@@ -101,7 +101,7 @@ class HeadExplainer {
     std::vector<double> coarse(records.size()), fine(records.size() * units);
     for (size_t c = 0; c < records.size(); ++c) {
       const uint8_t* record = records[c].data() + kv_head_ * q_.method->record_bytes(g_);
-      ScoreRecord(g_, *q_.method, query.data(), record, &coarse[c], &fine[c * units]);
+      ScoreRecord(g_, *q_.method, q_.layer, kv_head_, query.data(), record, &coarse[c], &fine[c * units]);
       out_.chunks[c].coarse = std::max(out_.chunks[c].coarse, coarse[c]);
       for (uint32_t u = 0; u < units; ++u) {
         const bool before = ((q_.routed.first + c) * g_.chunk_tokens + (u + 1) * unit_tokens) <= q_.first_key;
@@ -147,7 +147,7 @@ Explanation Explain(const ExplainedQuery& q, const BlockOfChunk& block) {
   std::vector<std::vector<uint8_t>> records;
   for (uint32_t chunk = q.routed.first; chunk < q.routed.end; ++chunk) {
     records.emplace_back(q.method->layer_bytes(*q.geometry));
-    SummarizeBlock(*q.geometry, *q.method, block(chunk), records.back().data());
+    SummarizeBlock(*q.geometry, *q.method, q.layer, block(chunk), records.back().data());
   }
   for (uint32_t head = 0; head < q.geometry->kv_heads; ++head) {
     out.heads.push_back(HeadExplainer(q, head, block, records).Finish());

@@ -51,6 +51,7 @@ struct Explanation {
 struct ExplainedQuery {
   const KvGeometry* geometry = nullptr;
   const SummaryMethod* method = nullptr;
+  uint32_t layer = 0;
   uint32_t position = 0;
   const bf16* query = nullptr;  // [query_heads][head_dim]
   uint32_t first_key = 0;       // of the routed range

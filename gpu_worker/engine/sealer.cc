@@ -25,7 +25,7 @@ absl::Status StoreError(const absl::Status& status) {
 std::string SummaryOf(const KvGeometry& g, const SummaryMethod& method, const std::vector<HeldBlock>& blocks) {
   std::string data(method.chunk_bytes(g), '\0');
   for (uint32_t layer = 0; layer < g.layers; ++layer) {
-    SummarizeBlock(g, method, blocks[layer].data(), reinterpret_cast<uint8_t*>(&data[layer * method.layer_bytes(g)]));
+    SummarizeBlock(g, method, layer, blocks[layer].data(), reinterpret_cast<uint8_t*>(&data[layer * method.layer_bytes(g)]));
   }
   return data;
 }

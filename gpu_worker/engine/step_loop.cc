@@ -16,7 +16,7 @@ constexpr std::chrono::milliseconds kNap(20);
 
 AttendShapes ShapesOf(const EngineModel& model, const EngineOptions& options) {
   const uint32_t chunk = model.geometry.chunk_tokens;
-  return {{model.geometry, options.sink_tokens, options.prefill_window_tokens / chunk},
+  return {{model.geometry, options.sink_tokens, options.prefill_window_tokens / chunk, options.prefill_block_tokens},
           {model.geometry, options.sink_tokens, options.window_tokens / chunk},
           options.dense_prefill_tokens};
 }
@@ -37,7 +37,7 @@ StepLoop::StepLoop(const EngineModel& model, const EngineOptions& options, Backe
   sealer.shape = shapes_.prefill;
   sealer.model = model.fingerprint;
   sealer.context_tokens = model.context_tokens;
-  sealer.method = *FindSummaryMethod(options.summary_method);
+  sealer.method = model.method;
   sealer_ = std::make_unique<Sealer>(sealer, store, link, [this](SealerEvent event) {
     std::lock_guard<std::mutex> lock(mu_);
     answers_.push_back(std::move(event));

@@ -68,7 +68,6 @@ absl::Status StepRunner::TakeAllLogits(StepLogits* logits) {
 }
 
 void StepRunner::LayOut(std::vector<StepPart>* parts) {
-  const uint32_t chunk_tokens = geometry_.chunk_tokens;
   rows_.clear();
   blocks_.clear();
   uint32_t logits_rows = 0;
@@ -77,15 +76,17 @@ void StepRunner::LayOut(std::vector<StepPart>* parts) {
     if (part.want_logits) part.logits_row = logits_rows++;
     for (uint32_t i = 0; i < part.rows; ++i) {
       const uint32_t position = s.computed + i;
-      if (i == 0 || position % chunk_tokens == 0) {
+      if (i == 0 || position % blocks_.back().most_rows == 0) {
         Block block;
         block.part = &part;
-        block.chunk = position / chunk_tokens;
+        block.chunk = position / geometry_.chunk_tokens;
         block.first_row = static_cast<uint32_t>(rows_.size());
         block.first_position = position;
         block.shape = s.decoding() ? &shapes_.decode : &shapes_.prefill;
         block.dense = !s.decoding() && position < shapes_.dense_prefill_tokens;
         block.routed = RoutedChunks(*block.shape, block.chunk);
+        const bool selects = s.request->routed && !block.dense && !block.routed.empty();
+        block.most_rows = selects ? block.shape->block_tokens : geometry_.chunk_tokens;
         blocks_.push_back(std::move(block));
       }
       ++blocks_.back().rows;
@@ -243,6 +244,7 @@ void StepRunner::AnswerProbes(uint32_t layer) {
     ExplainedQuery q;
     q.geometry = &geometry_;
     q.method = probe->method;
+    q.layer = layer;
     q.position = b.first_position;
     q.query = backend_->queries() + size_t{b.first_row} * geometry_.query_heads * geometry_.head_dim;
     q.first_key = b.shape->sink_tokens;

@@ -69,11 +69,12 @@ class StepRunner {
   uint64_t tick() const { return tick_; }
 
  private:
-  // Rows of one chunk of one part: what is routed and attended together.
+  // Rows of one chunk of one part, all or a part of them: what is routed and attended together.
   struct Block {
     StepPart* part = nullptr;
     const AttendShape* shape = nullptr;
-    bool dense = false;  // by its position
+    bool dense = false;       // by its position
+    uint32_t most_rows = 0;   // begins at a multiple of it, or with the part
     uint32_t chunk = 0, first_row = 0, rows = 0, first_position = 0;
     ChunkRange routed;
     std::optional<StepBudget> budget;

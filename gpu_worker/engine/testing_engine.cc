@@ -29,6 +29,7 @@ EngineModel Describe() {
   EngineModel out;
   out.geometry = model.weights.config.Geometry();
   out.fingerprint = model.fingerprint;
+  out.method = *FindSummaryMethod("sketch");
   out.vocab_size = model.weights.config.vocab_size;
   out.context_tokens = model.weights.config.context_tokens;
   out.end_tokens = {model.tokenizer->eos()};

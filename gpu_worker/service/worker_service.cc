@@ -84,7 +84,7 @@ absl::Status WorkerService::ExplainNow(grpc::ServerContext* context, const gpu_w
   HGA_ASSIGN_OR_RETURN(auto request, ToEngineRequest(*model_, engine_->options().budget, generate));
   const auto probe = std::make_shared<AttentionProbe>();
   probe->layer = in.layer();
-  HGA_ASSIGN_OR_RETURN(probe->method, FindSummaryMethod(engine_->options().summary_method));
+  probe->method = engine_->summary_method();
   request.probe = probe;
   HGA_ASSIGN_OR_RETURN(auto events, engine_->Submit(std::move(request)));
   HGA_RETURN_IF_ERROR(Follow(context, events.get(), [&](const EngineEvent& event) {

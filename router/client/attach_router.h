@@ -27,9 +27,10 @@ struct RouteAttachOptions {
   std::string address;  // "unix:/path" or "host:port"
   KvGeometry geometry;
   std::string method = "sketch";
+  std::string channel_energies;  // of the model, for a method that deals out bits
   std::string worker_name = "gpu_worker";
   RouteTransport transport = RouteTransport::kAuto;
-  uint64_t max_message_bytes = uint64_t{8} << 20;  // largest request or response
+  uint64_t max_message_bytes = uint64_t{16} << 20;  // largest request or response
   int spin_us = 0;                                 // how long Wait polls before it sleeps; 0 unless a core is spare
   absl::Duration timeout = absl::Seconds(5);       // for attaching, for an answer, for control calls
 };

@@ -47,6 +47,7 @@ void RouterAttachment::ReadStream(bool want_ring) {
   router::v1::AttachRequest request;
   request.set_worker_name(options_.worker_name);
   request.set_method(options_.method);
+  request.set_channel_energies(options_.channel_energies);
   request.set_want_ring(want_ring);
   request.set_ring_slot_bytes(options_.max_message_bytes);
   GeometryToProto(options_.geometry, request.mutable_geometry());

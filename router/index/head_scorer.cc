@@ -76,7 +76,8 @@ void HeadScorer::Load(uint32_t token, uint32_t rows, uint32_t kv_head, float* co
   WeighQueries(s->queries_of_head.data(), rows * heads, coarse_layout_, second, s->weights.data());
   s->queries = {s->weights.data(), rows * heads, g_.head_dim, coarse_layout_.vectors};
   if (index_.method().form == SummaryForm::kSketch) {
-    MakeSketchTables(s->queries, index_.method().sketch_bits, &s->tables);
+    const SummaryMethod& m = index_.method();
+    MakeSketchTables(s->queries, m.sketch_bits, m.deal(layer_, kv_head), &s->tables);
   }
   if (coarse == nullptr) {
     Grow(&s->coarse, rows * heads * coarse_stride());

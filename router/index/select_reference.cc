@@ -29,10 +29,9 @@ class Scorer {
     if (method_.form != SummaryForm::kSketch) {
       return ScoreUnit(method_.form, layout, query_.data(), part + unit * layout.bytes());
     }
-    std::vector<float> rotated = query_;
-    RotateForSketch(rotated.data(), g_.head_dim);
     const uint8_t* centre = index_.Coarse(layer_, kv_head_, chunk);
-    return Chunk(chunk) + SketchScore(rotated.data(), centre, part, unit, g_.head_dim, method_.sketch_bits);
+    return Chunk(chunk) + SketchScore(method_.deal(layer_, kv_head_), query_.data(), centre, part, unit, g_.head_dim,
+                                      method_.sketch_bits);
   }
 
  private:

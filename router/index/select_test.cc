@@ -393,7 +393,7 @@ TEST(SelectTest, AGuessThatIsFarTooHighChangesNothing) {
       for (uint32_t n = 4 * i; n < 4 * i + 4; ++n) {
         std::copy_n(q.queries.begin(), 64, block.begin() + g.k_row(0, (16 * n + n % 16) % 64));
       }
-      SummarizeBlock(g, *m, block.data(), reinterpret_cast<uint8_t*>(&data[layer * m->layer_bytes(g)]));
+      SummarizeBlock(g, *m, layer, block.data(), reinterpret_cast<uint8_t*>(&data[layer * m->layer_bytes(g)]));
     }
     ASSERT_TRUE(index.Append(i, hashes[i], data).ok());
   }
@@ -422,7 +422,7 @@ TEST(SelectTest, SketchFindsTheKeyThatStandsOut) {
     for (uint32_t layer = 0; layer < g.layers; ++layer) {
       std::vector<bf16> block = RandomBf16(g.block_elements(), 500 + i);
       if (i == needle / 64) std::copy_n(q.queries.begin(), 64, block.begin() + g.k_row(0, needle % 64));
-      SummarizeBlock(g, *m, block.data(), reinterpret_cast<uint8_t*>(&data[layer * m->layer_bytes(g)]));
+      SummarizeBlock(g, *m, layer, block.data(), reinterpret_cast<uint8_t*>(&data[layer * m->layer_bytes(g)]));
     }
     ASSERT_TRUE(index.Append(i, hashes[i], data).ok());
   }
@@ -449,7 +449,7 @@ TEST(SequenceIndexTest, AMillionTokens) {
   }
   std::string needle(m->chunk_bytes(g), '\0');
   for (uint32_t layer = 0; layer < g.layers; ++layer) {
-    SummarizeBlock(g, *m, block.data(), reinterpret_cast<uint8_t*>(&needle[layer * m->layer_bytes(g)]));
+    SummarizeBlock(g, *m, layer, block.data(), reinterpret_cast<uint8_t*>(&needle[layer * m->layer_bytes(g)]));
   }
   for (uint32_t i = 0; i < kChunks; ++i) {
     ASSERT_TRUE(index.Append(i, hashes[i], i == kNeedle / 64 ? needle : data[i % 16]).ok());

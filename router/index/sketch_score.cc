@@ -248,34 +248,32 @@ namespace hga {
 HWY_EXPORT(WriteEntriesSimd);
 HWY_EXPORT(ScoreTokensSimd);
 
-void MakeSketchTables(const ScoreQueries& q, uint32_t bits, SketchTables* tables) {
+void MakeSketchTables(const ScoreQueries& q, uint32_t bits, const SketchDeal* deal, SketchTables* tables) {
   const uint32_t rows = q.head_dim / 4;
   tables->bits = bits;
   tables->spread.resize(q.heads);
   tables->entries.resize(size_t{q.heads} * rows * 32);
   tables->step.resize(q.heads);
   tables->offset.resize(q.heads);
-  tables->rotated.resize(q.head_dim);
+  tables->weights.resize(q.head_dim);
   tables->sums.resize(rows);
   for (uint32_t h = 0; h < q.heads; ++h) {
-    float* r = tables->rotated.data();
+    float* r = tables->weights.data();
     std::copy_n(q.data + size_t{h} * q.head_dim, q.head_dim, r);
-    RotateForSketch(r, q.head_dim);
+    const double spread = WeighForSketch(deal, bits, q.head_dim, r);
     float widest = 0, all = 0;
-    double norm = 0;  // squares of floats are exact in it
     for (uint32_t j = 0; j < rows; ++j) {
       const float* four = r + 4 * j;
       const float sum = std::fabs(four[0]) + std::fabs(four[1]) + std::fabs(four[2]) + std::fabs(four[3]);
       tables->sums[j] = sum;
       widest = std::max(widest, sum);
       all += sum;
-      for (uint32_t b = 0; b < 4; ++b) norm += double{four[b]} * four[b];
     }
     const bool usable = widest > 0 && std::isfinite(widest) && std::isfinite(all);
     tables->step[h] = usable ? 2 * widest / kLargestEntry : 0.0f;
     // What entries are above the sums that they stand for: once for each plane, twice for the first of two.
     tables->offset[h] = usable ? -all * static_cast<float>((1u << bits) - 1) : 0.0f;
-    tables->spread[h] = usable ? static_cast<float>(double{SketchSpread(bits)} * norm) : 0.0f;
+    tables->spread[h] = usable ? static_cast<float>(spread) : 0.0f;
     HWY_DYNAMIC_DISPATCH(WriteEntriesSimd)
     (r, tables->sums.data(), rows, usable ? kLargestEntry / (2 * widest) : 0.0f,
      tables->entries.data() + size_t{h} * rows * 32);

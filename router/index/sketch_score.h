@@ -7,22 +7,24 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/kv/sketch_deal.h"
 #include "router/index/score.h"
 
 namespace hga {
 
-// What a block of queries needs to read signs: sums of every sign pattern of four rotated channels, as 7 bits.
-// (R q).y' = step * sum of entries + offset; the sum of two planes is twice that of the first and that of the second.
+// What a block of queries needs to read signs: sums of every sign pattern of four weights (WeighForSketch), as 7 bits.
+// weights.y' = step * sum of entries + offset; the sum of two planes is twice that of the first and that of the second.
 inline constexpr float kLargestEntry = 127;
 struct SketchTables {
   uint32_t bits = 1;             // planes
   std::vector<uint8_t> entries;  // [heads][head_dim / 4][2][16], each table twice for wide vectors
   std::vector<float> step;       // [heads]
   std::vector<float> offset;     // [heads]
-  std::vector<float> spread;     // [heads] SketchSpread times |q|^2
-  std::vector<float> rotated, sums;  // work space
+  std::vector<float> spread;     // [heads] what a^2 is counted with
+  std::vector<float> weights, sums;  // work space
 };
-void MakeSketchTables(const ScoreQueries& queries, uint32_t bits, SketchTables* tables);
+// deal: nullptr: bits of rotated channels.
+void MakeSketchTables(const ScoreQueries& queries, uint32_t bits, const SketchDeal* deal, SketchTables* tables);
 
 // For heads [first, first + some): scores[h * stride + chunk_tokens * i + t] = score of q_(first + h) and key t of
 // chunk i (common/kv/sketch.h), for `count` chunks whose records follow each other. base[h * base_stride + i] = q_(first + h) . centre_i. The

@@ -10,13 +10,26 @@
 namespace hga {
 namespace {
 
+// Energies that differ by three orders of magnitude.
+std::string Energies(const KvGeometry& g) {
+  std::string energies;
+  for (size_t i = 0; i < size_t{g.layers} * g.kv_heads * g.head_dim; ++i) {
+    energies.push_back(static_cast<char>(110 + i * 7 % 20));
+    energies.push_back(static_cast<char>(118 + i * 11 % 20));
+  }
+  return energies;
+}
+
 // Against the records read back, for every number of heads and odd head sizes.
-void CheckEstimates(uint32_t bits) {
+void CheckEstimates(const std::string& name) {
   for (uint32_t head_dim : {8u, 24u, 64u, 80u, 128u, 256u}) {
     for (uint32_t heads : {1u, 2u, 3u, 4u, 7u, 16u}) {
       KvGeometry g = SmallGeometry(heads, head_dim, 1);
       g.layers = 1;
-      const SummaryMethod* m = *FindSummaryMethod(bits == 1 ? "sketch" : "sketch2");
+      const SummaryMethod* m = *FindSummaryMethod(name, g, Energies(g));
+      const SketchDeal* deal = m->deal(0, 0);
+      ASSERT_EQ(deal != nullptr, name == "dealt");
+      const uint32_t bits = m->sketch_bits;
       constexpr uint32_t kChunks = 3;
       std::vector<uint8_t> centres, tokens;
       for (uint32_t i = 0; i < kChunks; ++i) {
@@ -28,7 +41,7 @@ void CheckEstimates(uint32_t bits) {
       for (bf16 x : RandomBf16(size_t{heads} * head_dim, head_dim)) values.push_back(ToFloat(x));
       const ScoreQueries queries = {values.data(), heads, head_dim};
       SketchTables tables;
-      MakeSketchTables(queries, bits, &tables);
+      MakeSketchTables(queries, bits, deal, &tables);
       std::vector<float> base(heads * 16), scores(heads * 256);
       ScoreUnits(queries, m->coarse_layout(g), centres.data(), kChunks, base.data(), 16);
       ScoreTokens(tables, head_dim, 0, heads, centres.data(), tokens.data(), kChunks, 64, base.data(), 16,
@@ -41,17 +54,17 @@ void CheckEstimates(uint32_t bits) {
                   base.data() + first * 16, 16, part.data(), 256);
       EXPECT_TRUE(std::equal(part.begin(), part.end(), scores.begin() + first * 256));
 
-      std::vector<float> centre(head_dim), rotated(head_dim);
+      std::vector<float> centre(head_dim);
       for (uint32_t h = 0; h < heads; ++h) {
-        std::copy_n(values.data() + h * head_dim, head_dim, rotated.data());
-        RotateForSketch(rotated.data(), head_dim);
+        const float* query = values.data() + h * head_dim;
         for (uint32_t t = 0; t < kChunks * 64; ++t) {
           const uint8_t* c = centres.data() + t / 64 * m->coarse_bytes(g);
           SketchCentre(c, head_dim, centre.data());
           const uint8_t* of_chunk = tokens.data() + t / 64 * m->fine_bytes(g);
-          double expected = SketchScore(rotated.data(), c, of_chunk, t % 64, head_dim, bits);
-          for (uint32_t d = 0; d < head_dim; ++d) expected += double{values[h * head_dim + d]} * centre[d];
-          // Each of head_dim / 4 entries is rounded; the scale of a token of a normal distribution is about 0.8.
+          double expected = SketchScore(deal, query, c, of_chunk, t % 64, head_dim, bits);
+          for (uint32_t d = 0; d < head_dim; ++d) expected += double{query[d]} * centre[d];
+          // Each of head_dim / 4 entries is rounded; the scale of a token of a normal distribution is about 0.8,
+          // and 1 or less of one whose bits are dealt out by other energies.
           const double tolerance = tables.step[h] * std::sqrt(head_dim / 4.0) * 2;
           EXPECT_NEAR(scores[h * 256 + t], expected, tolerance + 1e-4 * std::fabs(expected)) << head_dim;
         }
@@ -62,15 +75,16 @@ void CheckEstimates(uint32_t bits) {
 
 TEST(SketchScoreTest, TablesGiveTheEstimateToWithinTheirStep) {
   WithEachInstructionSet([] {
-    CheckEstimates(1);
-    CheckEstimates(2);
+    CheckEstimates("sketch");
+    CheckEstimates("sketch2");
+    CheckEstimates("dealt");
   });
 }
 
 TEST(SketchScoreTest, ZeroAndNotFiniteQueriesGiveNoNumbersOutOfRange) {
   std::vector<float> values = {0, 0, 0, 0, 0, 0, 0, 0, INFINITY, 1, 1, 1, 1, 1, 1, 1};
   SketchTables tables;
-  MakeSketchTables({values.data(), 2, 8}, 2, &tables);
+  MakeSketchTables({values.data(), 2, 8}, 2, nullptr, &tables);
   for (uint32_t h = 0; h < 2; ++h) {
     EXPECT_EQ(tables.step[h], 0);
     EXPECT_EQ(tables.offset[h], 0);

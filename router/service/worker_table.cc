@@ -19,8 +19,9 @@ absl::StatusOr<Worker> CheckedWorker(const router::v1::AttachRequest& request) {
   Worker worker;
   worker.geometry = GeometryFromProto(request.geometry());
   HGA_RETURN_IF_ERROR(worker.geometry.Validate());
-  const auto method = FindSummaryMethod(request.method());
-  if (!method.ok()) return absl::InvalidArgumentError(method.status().message());
+  const auto method = FindSummaryMethod(request.method(), worker.geometry, request.channel_energies());
+  if (absl::IsNotFound(method.status())) return absl::InvalidArgumentError(method.status().message());
+  HGA_RETURN_IF_ERROR(method.status());
   worker.method = *method;
   // One chunk's summary has to fit a message, with room for the rest of it.
   const size_t bytes = worker.method->chunk_bytes(worker.geometry);

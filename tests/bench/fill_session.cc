@@ -24,6 +24,7 @@
 #include "common/kv/summary.h"
 #include "gpu_worker/backend/rope.h"
 #include "gpu_worker/backend/rounded_kv.h"
+#include "gpu_worker/engine/channel_energies.h"
 #include "gpu_worker/model/loaded_model.h"
 #include "kv_store/client/grpc_kv_client.h"
 #include "tests/bench/bench_main.h"
@@ -33,7 +34,7 @@ ABSL_FLAG(std::string, model, "", "the model that the worker serves");
 ABSL_FLAG(std::string, source, "", "a session whose K/V is repeated");
 ABSL_FLAG(std::string, session, "", "the session to write");
 ABSL_FLAG(uint32_t, tokens, 65536, "its length; cut to whole chunks");
-ABSL_FLAG(std::string, summary_method, "sketch", "as the worker's");
+ABSL_FLAG(std::string, summary_method, "dealt", "as the worker's");
 
 namespace hga {
 namespace {
@@ -88,7 +89,7 @@ class Filler {
       bf16* to = out->blocks[layer].data();
       std::memcpy(to, from[layer].block.data(), geometry_.block_bytes());
       if (distance > 0) TurnKeys(to);
-      SummarizeBlock(geometry_, method_, to,
+      SummarizeBlock(geometry_, method_, layer, to,
                      reinterpret_cast<uint8_t*>(&out->summary[layer * method_.layer_bytes(geometry_)]));
     });
     return absl::OkStatus();
@@ -127,7 +128,10 @@ class Filler {
 
 absl::Status Run() {
   HGA_ASSIGN_OR_RETURN(const auto model, LoadModel(absl::GetFlag(FLAGS_model)));
-  HGA_ASSIGN_OR_RETURN(const SummaryMethod* method, FindSummaryMethod(absl::GetFlag(FLAGS_summary_method)));
+  HGA_ASSIGN_OR_RETURN(const auto backend, CreateBackend("cpu", model->weights, model->weights.config.Geometry(),
+                                                         BackendOptions()));
+  HGA_ASSIGN_OR_RETURN(const SummaryMethod* method,
+                       PrepareSummaryMethod(absl::GetFlag(FLAGS_summary_method), *model, backend.get()));
   GrpcKvClientOptions options;
   options.address = absl::GetFlag(FLAGS_store);
   options.client_name = "fill_session";

@@ -33,6 +33,7 @@ EngineModel Describe(const LoadedModel& model) {
   out.name = model.weights.config.name;
   out.geometry = model.weights.config.Geometry();
   out.fingerprint = model.fingerprint;
+  out.method = *FindSummaryMethod("sketch");
   out.vocab_size = model.weights.config.vocab_size;
   out.context_tokens = model.weights.config.context_tokens;
   out.token_bytes = [](uint32_t) { return std::string(); };

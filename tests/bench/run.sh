@@ -39,7 +39,7 @@ run_quality() {
     results=.hga/quality_quick.jsonl
     rm -f "$results"
     "$quality" loss "${on[@]}" "--out=$results" --split=dev --documents=2 --length=2048 \
-      --configs=sketch/512/decode,mean_hga/512/decode
+      --configs=dealt/512/decode,mean_hga/512/decode
   else
     "$quality" loss "${on[@]}" "--out=$results"
     "$quality" mass "${on[@]}" "--out=$results" --split=test --documents=8

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "gpu_worker/backend/backend.h"
+#include "gpu_worker/engine/channel_energies.h"
 #include "gpu_worker/model/loaded_model.h"
 #include "tests/quality/configuration.h"
 #include "tests/quality/sequence_run.h"
@@ -55,8 +56,10 @@ absl::StatusOr<Recording> RecordSelections(const std::string& model_path, const 
   if (ids.size() < size_t{prompt} + tokens) {
     return absl::InvalidArgumentError(absl::StrCat("the text has ", ids.size(), " tokens"));
   }
-  HGA_ASSIGN_OR_RETURN(const Configuration c, ParseConfiguration(configuration, KeyBudget()));
-  HGA_ASSIGN_OR_RETURN(auto chooser, CreateChooser(c.method, g));
+  KeyBudget shape;
+  HGA_ASSIGN_OR_RETURN(shape.channel_energies, MeasureChannelEnergies(*model, backend.get()));
+  HGA_ASSIGN_OR_RETURN(const Configuration c, ParseConfiguration(configuration, shape));
+  HGA_ASSIGN_OR_RETURN(auto chooser, CreateChooser(c.method, g, shape.channel_energies));
   SequenceRun run(backend.get(), g,
                   NewRoutedSelector(g, c.budget, std::make_unique<RecordingChooser>(std::move(chooser), &recording)));
   std::vector<float> logits;

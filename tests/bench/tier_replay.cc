@@ -225,6 +225,7 @@ absl::Status Run() {
   described.name = model->weights.config.name;
   described.geometry = model->weights.config.Geometry();
   described.fingerprint = model->fingerprint;
+  described.method = *FindSummaryMethod("sketch");
   described.vocab_size = model->weights.config.vocab_size;
   described.context_tokens = model->weights.config.context_tokens;
   described.token_bytes = [](uint32_t) { return std::string(); };

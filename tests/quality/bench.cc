@@ -8,6 +8,7 @@
 #include "common/base/status.h"
 #include "common/kv/ids.h"
 #include "gpu_worker/backend/rounded_kv.h"
+#include "gpu_worker/engine/channel_energies.h"
 
 namespace hga {
 
@@ -21,6 +22,7 @@ absl::StatusOr<Bench> OpenBench(const QualityOptions& options) {
   HGA_ASSIGN_OR_RETURN(const KvDtype kv_dtype, ParseKvDtype(options.kv_dtype));
   bench.backend = RoundKv(std::move(bench.backend), bench.geometry, kv_dtype);
   bench.model->fingerprint = FingerprintWith(bench.model->fingerprint, kv_dtype);
+  HGA_ASSIGN_OR_RETURN(bench.channel_energies, MeasureChannelEnergies(*bench.model, bench.backend.get()));
   HGA_ASSIGN_OR_RETURN(bench.results, Results::Open(options.out));
   return bench;
 }
@@ -28,7 +30,8 @@ absl::StatusOr<Bench> OpenBench(const QualityOptions& options) {
 std::string Bench::KeyPrefix(const QualityOptions& options) const {
   const KeyBudget& s = options.shape;
   return absl::StrCat("v", kMeasureVersion, "|", model->fingerprint.ToHex(), "|", s.sink_tokens, "+", s.decode_window,
-                      "/", s.prefill_window, "|");
+                      "/", s.prefill_window, "*", s.prefill_block,
+                      "|");
 }
 
 absl::StatusOr<std::vector<TokenDocument>> LoadDocuments(const QualityOptions& options, const Tokenizer& tokenizer,

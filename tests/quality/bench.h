@@ -27,7 +27,7 @@ struct QualityOptions {
   std::vector<uint32_t> lengths = {8192};
   std::string configs;
   std::string out = "quality.jsonl";
-  std::string method = "sketch";   // the product's default, whose numbers the report is about
+  std::string method = "dealt";   // the product's default, whose numbers the report is about
   std::string json, svg_dir;       // of the report
   std::string commit, command;
   std::string kv_dtype = "bf16";   // what K/V is rounded to
@@ -43,6 +43,7 @@ struct Bench {
   std::unique_ptr<LoadedModel> model;
   std::unique_ptr<Backend> backend;
   KvGeometry geometry;
+  std::string channel_energies;  // for Configuration::budget
   Results results;
 
   // Leads every key: model, code version, sinks and windows.

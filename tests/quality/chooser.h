@@ -46,8 +46,8 @@ class Chooser {
                       std::vector<std::vector<HeadSelection>>* out, std::vector<std::vector<float>>* missed) = 0;
 };
 
-// The product's summaries and selection.
-std::unique_ptr<Chooser> NewIndexChooser(const KvGeometry& g, const SummaryMethod* method,
+// The product's summaries and selection. methods: [layers], of one layer each.
+std::unique_ptr<Chooser> NewIndexChooser(const KvGeometry& g, std::vector<const SummaryMethod*> methods,
                                          const SelectOptions& options);
 // Units with the most exact attention mass given all keys, averaged over the query heads of a KV head.
 std::unique_ptr<Chooser> NewOracleChooser(const KvGeometry& g, uint32_t unit_tokens);

@@ -25,11 +25,15 @@ bool ParseLevels(const std::string& text, SelectOptions* options) {
          absl::SimpleAtoi(numbers[1], &options->scan_chunks) && options->overprovision >= 1;
 }
 
+bool IsOracle(const std::string& base) { return base == "oracle_tokens" || base == "oracle_groups"; }
+std::string SummaryName(const std::string& base) { return base == "mean_hga" ? "mean" : base; }
+
 // A method as it is written, taken apart.
 struct Method {
   std::string base;
   SelectOptions select;
   BudgetOptions share;
+  uint32_t prefill_block = 0;  // 0: the shape's
 };
 
 bool ParseOption(const std::string& option, Method* m) {
@@ -44,6 +48,11 @@ bool ParseOption(const std::string& option, Method* m) {
   if (option == "residual" || option == "exact") {
     m->share.residual = option == "residual";
     return true;
+  }
+  absl::string_view block = option;
+  if (absl::ConsumePrefix(&block, "block")) {
+    return absl::SimpleAtoi(block, &m->prefill_block) && (m->prefill_block == 16 || m->prefill_block == 32 ||
+                                                          m->prefill_block == 64);
   }
   return ParseNumber(option, "cap", &m->share.layer_cap) || ParseNumber(option, "floor", &m->share.layer_floor) ||
          ParseNumber(option, "step", &m->share.step_cap) ||
@@ -63,7 +72,7 @@ absl::StatusOr<Method> ParseMethod(const std::string& text) {
   for (size_t i = 1; i < options.size(); ++i) {
     if (ParseOption(options[i], &m)) continue;
     return absl::InvalidArgumentError(absl::StrCat("'", text, "': +", options[i], " is none of +max, +sum, +fixed, "
-                                                   "+shared, +residual, +exact, +capX, +stepX, +floorX, +leastX, +top_pX"));
+                                                   "+shared, +residual, +exact, +capX, +stepX, +floorX, +leastX, +top_pX, +block16, 32 or 64"));
   }
   HGA_RETURN_IF_ERROR(ValidateBudget(m.share));
   return m;
@@ -85,7 +94,10 @@ absl::StatusOr<Configuration> ParseConfiguration(absl::string_view name, const K
   c.path = parts[2] == "decode" ? Path::kDecode : Path::kPrefill;
   HGA_ASSIGN_OR_RETURN(const Method method, ParseMethod(c.method));
   c.budget.share = method.share;
-  HGA_RETURN_IF_ERROR(CreateSelector(c, KvGeometry{1, 1, 1, 64}).status());
+  if (method.prefill_block != 0) c.budget.prefill_block = method.prefill_block;
+  if (method.base != "dense" && method.base != "window" && !IsOracle(method.base)) {
+    HGA_RETURN_IF_ERROR(FindSummaryMethod(SummaryName(method.base)).status());
+  }
   return c;
 }
 
@@ -105,18 +117,30 @@ absl::StatusOr<std::vector<Configuration>> ParseConfigurations(absl::string_view
   return configurations;
 }
 
-absl::StatusOr<std::unique_ptr<Chooser>> CreateChooser(const std::string& method, const KvGeometry& g) {
+absl::StatusOr<std::unique_ptr<Chooser>> CreateChooser(const std::string& method, const KvGeometry& g,
+                                                       const std::string& channel_energies) {
   HGA_ASSIGN_OR_RETURN(const Method m, ParseMethod(method));
   if (m.base == "oracle_tokens") return NewOracleChooser(g, 1);
   if (m.base == "oracle_groups") return NewOracleChooser(g, g.group_tokens);
-  HGA_ASSIGN_OR_RETURN(const SummaryMethod* summary, FindSummaryMethod(m.base == "mean_hga" ? "mean" : m.base));
-  return NewIndexChooser(g, summary, m.select);
+  HGA_ASSIGN_OR_RETURN(const SummaryMethod* base, FindSummaryMethod(SummaryName(m.base)));
+  if (!base->dealt) return NewIndexChooser(g, std::vector<const SummaryMethod*>(g.layers, base), m.select);
+  std::vector<const SummaryMethod*> methods;
+  KvGeometry one_layer = g;
+  one_layer.layers = 1;
+  const size_t bytes = channel_energies.size() / g.layers;
+  for (uint32_t layer = 0; layer < g.layers; ++layer) {
+    HGA_ASSIGN_OR_RETURN(const SummaryMethod* method,
+                         FindSummaryMethod(m.base, one_layer,
+                                           absl::string_view(channel_energies).substr(layer * bytes, bytes)));
+    methods.push_back(method);
+  }
+  return NewIndexChooser(g, std::move(methods), m.select);
 }
 
 absl::StatusOr<std::unique_ptr<Selector>> CreateSelector(const Configuration& c, const KvGeometry& g) {
   if (c.method == "dense") return NewDenseSelector(g);
   if (c.method == "window") return NewWindowSelector(g, c.budget);
-  HGA_ASSIGN_OR_RETURN(std::unique_ptr<Chooser> chooser, CreateChooser(c.method, g));
+  HGA_ASSIGN_OR_RETURN(std::unique_ptr<Chooser> chooser, CreateChooser(c.method, g, c.budget.channel_energies));
   return NewRoutedSelector(g, c.budget, std::move(chooser));
 }
 

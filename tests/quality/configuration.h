@@ -23,7 +23,7 @@ struct Configuration {
   Path path = Path::kDecode;
   KeyBudget budget;
 
-  // METHOD/KEYS/PATH, e.g. sketch/512/decode.
+  // METHOD/KEYS/PATH, e.g. dealt/512/decode.
   std::string Name() const;
 };
 
@@ -36,7 +36,8 @@ absl::StatusOr<Configuration> ParseConfiguration(absl::string_view name, const K
 absl::StatusOr<std::vector<Configuration>> ParseConfigurations(absl::string_view names, const KeyBudget& shape);
 
 // A chooser by its method; NOT_FOUND for methods that choose nothing.
-absl::StatusOr<std::unique_ptr<Chooser>> CreateChooser(const std::string& method, const KvGeometry& g);
+absl::StatusOr<std::unique_ptr<Chooser>> CreateChooser(const std::string& method, const KvGeometry& g,
+                                                       const std::string& channel_energies);
 absl::StatusOr<std::unique_ptr<Selector>> CreateSelector(const Configuration& configuration, const KvGeometry& g);
 
 }  // namespace hga

@@ -13,19 +13,19 @@ namespace {
 // One index per layer: a layer's summaries are there before the next layer of the same step is computed.
 class IndexChooser : public Chooser {
  public:
-  IndexChooser(const KvGeometry& g, const SummaryMethod* method, const SelectOptions& options)
-      : one_layer_(g), method_(method), options_(options), scratch_(omp_get_max_threads()) {
+  IndexChooser(const KvGeometry& g, std::vector<const SummaryMethod*> methods, const SelectOptions& options)
+      : one_layer_(g), methods_(std::move(methods)), options_(options), scratch_(omp_get_max_threads()) {
     one_layer_.layers = 1;
-    for (uint32_t l = 0; l < g.layers; ++l) layers_.push_back(std::make_unique<SequenceIndex>(one_layer_, method));
-    record_.resize(method->layer_bytes(one_layer_));
+    for (const SummaryMethod* method : methods_) layers_.push_back(std::make_unique<SequenceIndex>(one_layer_, method));
+    record_.resize(methods_[0]->layer_bytes(one_layer_));
   }
 
   void Seal(uint32_t layer, uint32_t chunk, const bf16* block) override {
-    SummarizeBlock(one_layer_, *method_, block, reinterpret_cast<uint8_t*>(record_.data()));
+    SummarizeBlock(one_layer_, *methods_[layer], 0, block, reinterpret_cast<uint8_t*>(record_.data()));
     HGA_CHECK(layers_[layer]->Append(chunk, ChunkHash(), record_).ok());
   }
 
-  uint32_t unit_tokens() const override { return method_->unit_tokens(one_layer_); }
+  uint32_t unit_tokens() const override { return methods_[0]->unit_tokens(one_layer_); }
 
   void Choose(const StepRows& rows, const std::vector<RoutedRows>& blocks, const BlockOfChunk&,
               std::vector<std::vector<HeadSelection>>* out, std::vector<std::vector<float>>* missed) override {
@@ -45,7 +45,7 @@ class IndexChooser : public Chooser {
 
  private:
   KvGeometry one_layer_;
-  const SummaryMethod* const method_;
+  const std::vector<const SummaryMethod*> methods_;  // [layers]
   const SelectOptions options_;
   std::vector<std::unique_ptr<SequenceIndex>> layers_;
   std::vector<char> record_;
@@ -56,9 +56,9 @@ class IndexChooser : public Chooser {
 
 const char* PathName(Path path) { return path == Path::kDecode ? "decode" : "prefill"; }
 
-std::unique_ptr<Chooser> NewIndexChooser(const KvGeometry& g, const SummaryMethod* method,
+std::unique_ptr<Chooser> NewIndexChooser(const KvGeometry& g, std::vector<const SummaryMethod*> methods,
                                          const SelectOptions& options) {
-  return std::make_unique<IndexChooser>(g, method, options);
+  return std::make_unique<IndexChooser>(g, std::move(methods), options);
 }
 
 }  // namespace hga

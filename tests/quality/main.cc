@@ -28,6 +28,8 @@ void AddFlags(CLI::App* app, QualityOptions* o) {
   app->add_option("--sinks", o->shape.sink_tokens, "First keys, attended always");
   app->add_option("--decode_window", o->shape.decode_window, "Newest keys, attended always in the decode path");
   app->add_option("--prefill_window", o->shape.prefill_window, "The same in the prefill path");
+  app->add_option("--prefill_block", o->shape.prefill_block, "Queries that share what they select in the prefill path")
+      ->check(CLI::IsMember({16, 32, 64}));
   app->add_option("--samples", o->samples, "Samples of each retrieval task");
   app->add_option("--seed", o->seed, "Of the retrieval tasks");
   app->add_option("--method", o->method, "Method that the report's numbers are about");

@@ -233,7 +233,7 @@ absl::StatusOr<std::vector<MassResult>> MeasureMass(Backend* backend, const KvGe
     method.residual = absl::ConsumeSuffix(&chooser, "+residual");
     method.chooser = std::make_unique<NewestChooser>(g);
     if (chooser != "window") {
-      HGA_ASSIGN_OR_RETURN(method.chooser, CreateChooser(std::string(chooser), g));
+      HGA_ASSIGN_OR_RETURN(method.chooser, CreateChooser(std::string(chooser), g, options.shape.channel_energies));
     }
     methods.push_back(std::move(method));
     for (const double percent : options.percents) results.push_back({name, percent, 0, 0, zeros, zeros});

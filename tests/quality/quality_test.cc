@@ -152,7 +152,7 @@ TEST_F(QualityTest, AStrictStepNeverExceedsItsBudgetOverTheLayers) {
 }
 
 TEST_F(QualityTest, PrefillAttendsTheBudgetOnAverage) {
-  for (const char* method : {"oracle_tokens", "sketch+fixed", "sketch+least0"}) {
+  for (const char* method : {"oracle_tokens", "sketch+fixed", "sketch+least0", "sketch+least0+block16"}) {
     std::vector<double> keys;
     Logits(Parse(method, kBudget, Path::kPrefill), Tokens(kLength), &keys);
     double sum = 0;

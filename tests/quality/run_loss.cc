@@ -10,8 +10,8 @@ namespace hga {
 namespace {
 
 constexpr char kDefaultConfigs[] =
-    "sketch/512/decode,sketch/1024/decode,mean_hga/512/decode,mean@3,0/512/decode,cuboid/512/decode,window/512/decode,"
-    "oracle_groups/512/decode,oracle_tokens/512/decode,sketch/1024/prefill";
+    "dealt/512/decode,dealt/1024/decode,sketch/512/decode,mean_hga/512/decode,mean@3,0/512/decode,cuboid/512/decode,window/512/decode,"
+    "oracle_groups/512/decode,oracle_tokens/512/decode,dealt/1024/prefill";
 
 std::string KeyOf(const std::string& prefix, const TokenDocument& d, const QualityOptions& o, const Configuration& c) {
   return absl::StrCat(prefix, "loss|", d.document.id, "|", d.hash, "|", d.tokens.size(), "|", o.start, "|", c.Name());
@@ -37,9 +37,10 @@ absl::Status Record(Bench* bench, const std::string& key, const TokenDocument& d
 }  // namespace
 
 absl::Status RunLoss(const QualityOptions& options) {
-  HGA_ASSIGN_OR_RETURN(const auto configurations,
+  HGA_ASSIGN_OR_RETURN(auto configurations,
                        ParseConfigurations(options.configs.empty() ? kDefaultConfigs : options.configs, options.shape));
   HGA_ASSIGN_OR_RETURN(Bench bench, OpenBench(options));
+  for (Configuration& c : configurations) c.budget.channel_energies = bench.channel_energies;
   const std::string prefix = bench.KeyPrefix(options);
   for (const uint32_t length : options.lengths) {
     HGA_ASSIGN_OR_RETURN(const auto documents, LoadDocuments(options, *bench.model->tokenizer, length));

@@ -33,6 +33,7 @@ absl::Status RunMass(const QualityOptions& options) {
   HGA_ASSIGN_OR_RETURN(Bench bench, OpenBench(options));
   MassOptions mass;
   mass.shape = options.shape;
+  mass.shape.channel_energies = bench.channel_energies;
   const std::vector<std::string> methods =
       SplitMethods(options.configs.empty() ? kDefaultMethods : options.configs);
   for (const uint32_t length : options.lengths) {

@@ -10,7 +10,7 @@
 namespace hga {
 namespace {
 
-constexpr char kDefaultConfigs[] = "sketch/512/prefill,mean_hga/512/prefill,window/512/prefill";
+constexpr char kDefaultConfigs[] = "dealt/512/prefill,mean_hga/512/prefill,window/512/prefill";
 
 struct Sample {
   TaskSample task;
@@ -88,6 +88,7 @@ absl::Status RunRetrieval(const QualityOptions& options) {
                        ParseConfigurations(options.configs.empty() ? kDefaultConfigs : options.configs, options.shape));
   if (configurations.empty()) return absl::InvalidArgumentError("--configs names none");
   HGA_ASSIGN_OR_RETURN(Bench bench, OpenBench(options));
+  for (Configuration& c : configurations) c.budget.channel_energies = bench.channel_energies;
   RetrievalRun run(options, &bench, std::move(configurations));
   for (const uint32_t length : options.lengths) {
     HGA_ASSIGN_OR_RETURN(auto documents, LoadDocuments(options, *bench.model->tokenizer, length));

@@ -9,8 +9,8 @@
 namespace hga {
 namespace {
 
-AttendShape ShapeOf(const KvGeometry& g, uint32_t sink_tokens, uint32_t window_tokens) {
-  return {g, sink_tokens, window_tokens / g.chunk_tokens};
+AttendShape ShapeOf(const KvGeometry& g, uint32_t sink_tokens, uint32_t window_tokens, uint32_t block_tokens) {
+  return {g, sink_tokens, window_tokens / g.chunk_tokens, block_tokens};
 }
 
 class DenseSelector : public Selector {
@@ -118,7 +118,7 @@ class RoutedSelector : public Selector {
   void LayOut(const StepRows& rows) {
     const AttendShape& shape = ShapeOfPath(rows.path);
     const KvGeometry& g = shape.geometry;
-    blocks_ = SplitRows(rows, g.chunk_tokens);
+    blocks_ = SplitRows(rows, shape.block_tokens);
     routed_.clear();
     budgets_.clear();
     for (const RowBlock& block : blocks_) {
@@ -151,14 +151,15 @@ class RoutedSelector : public Selector {
 }  // namespace
 
 AttendShapes ShapesOf(const KvGeometry& g, const KeyBudget& budget) {
-  return {ShapeOf(g, budget.sink_tokens, budget.prefill_window), ShapeOf(g, budget.sink_tokens, budget.decode_window)};
+  return {ShapeOf(g, budget.sink_tokens, budget.prefill_window, budget.prefill_block),
+          ShapeOf(g, budget.sink_tokens, budget.decode_window, g.chunk_tokens)};
 }
 
-std::vector<RowBlock> SplitRows(const StepRows& rows, uint32_t chunk_tokens) {
+std::vector<RowBlock> SplitRows(const StepRows& rows, uint32_t block_tokens) {
   std::vector<RowBlock> blocks;
   for (uint32_t r = 0; r < rows.rows; ++r) {
     const uint32_t position = rows.first_position + r;
-    if (r == 0 || rows.path == Path::kDecode || position % chunk_tokens == 0) blocks.push_back({r, 0, position});
+    if (r == 0 || rows.path == Path::kDecode || position % block_tokens == 0) blocks.push_back({r, 0, position});
     ++blocks.back().rows;
   }
   return blocks;
@@ -179,11 +180,11 @@ std::vector<uint32_t> RoutedBudget(const AttendShapes& shapes, Path path, uint32
       budgets.push_back((keys + unit_tokens / 2) / unit_tokens * unit_tokens);
       continue;
     }
-    // The product gives the first token of a chunk half of the budget and the last all of it. The whole chunk's
+    // The product gives the first token of a block half of the budget and the last all of it. The whole chunk's
     // average, with what is attended always, is `total`.
-    const double c = shapes.prefill.geometry.chunk_tokens;
+    const double c = shapes.prefill.geometry.chunk_tokens, b = shapes.prefill.block_tokens;
     const double always = shapes.prefill.sink_tokens + shapes.prefill.window_chunks * c + (c + 1) / 2;
-    const double mean_share = (c + (c + 1) / 2) / (2 * c);
+    const double mean_share = (b + (b + 1) / 2) / (2 * b);
     BudgetOptions budget;
     budget.fraction = total > first_position + rows ? 1.0f : 1e-9f;  // 1: all that there is
     budget.min_tokens = budget.max_tokens = static_cast<uint32_t>(std::max(0.0, (total - always) / mean_share) + 0.5);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "gpu_worker/backend/backend.h"
@@ -40,6 +41,8 @@ struct KeyBudget {
   uint32_t sink_tokens = 4;
   uint32_t decode_window = 64;
   uint32_t prefill_window = 256;
+  uint32_t prefill_block = 32;  // queries that share what they select
+  std::string channel_energies;  // of the model, for methods that deal out bits (common/kv/sketch_deal.h)
 };
 
 // All keys.
@@ -50,13 +53,13 @@ std::unique_ptr<Selector> NewWindowSelector(const KvGeometry& g, const KeyBudget
 std::unique_ptr<Selector> NewRoutedSelector(const KvGeometry& g, const KeyBudget& budget,
                                             std::unique_ptr<Chooser> chooser);
 
-// Rows of a step that are planned together: one by one in decode, by chunks in prefill.
+// Rows of a step that are planned together: one by one in decode, blocks of so many tokens in prefill.
 struct RowBlock {
   uint32_t first_row = 0, rows = 0, first_position = 0;
 };
-std::vector<RowBlock> SplitRows(const StepRows& rows, uint32_t chunk_tokens);
+std::vector<RowBlock> SplitRows(const StepRows& rows, uint32_t block_tokens);
 
-// Keys that `rows` queries may choose: [rows], never descending within a chunk in prefill.
+// Keys that `rows` queries may choose: [rows], never descending within a block in prefill.
 std::vector<uint32_t> RoutedBudget(const AttendShapes& shapes, Path path, uint32_t total, uint32_t unit_tokens,
                                    uint32_t first_position, uint32_t rows);
 

@@ -209,7 +209,7 @@ TEST_F(DeviceRouteClientTest, LastBitsDecideAsTheyDoOnTheRouter) {
     }
     data_[c].resize(m.chunk_bytes(g));
     for (uint32_t layer = 0; layer < g.layers; ++layer) {
-      SummarizeBlock(g, m, block.data(), reinterpret_cast<uint8_t*>(&data_[c][layer * m.layer_bytes(g)]));
+      SummarizeBlock(g, m, layer, block.data(), reinterpret_cast<uint8_t*>(&data_[c][layer * m.layer_bytes(g)]));
     }
   }
   Start(kChunks, 1);
