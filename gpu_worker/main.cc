@@ -79,9 +79,9 @@ RouterLink::Factory RouterFactory(const GpuWorkerOptions& o, const KvGeometry& g
   const SummarySource source = [store](absl::Span<const ChunkHash> chunks, const auto& sink) {
     return store->GetSummaries(chunks, sink);
   };
-  return [attach, backend, source]() -> absl::StatusOr<std::unique_ptr<RouteClient>> {
+  return [attach, backend, method = &method, source]() -> absl::StatusOr<std::unique_ptr<RouteClient>> {
     HGA_ASSIGN_OR_RETURN(auto router, AttachRouter(attach));
-    return backend->MirrorRouter(std::move(router), source);
+    return backend->MirrorRouter(std::move(router), method, source);
   };
 }
 

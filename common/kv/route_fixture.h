@@ -30,6 +30,17 @@ inline std::vector<bf16> RandomBf16(size_t count, uint32_t seed) {
   return values;
 }
 
+// Channel energies (SketchPlan) that differ by three orders of magnitude.
+inline std::string MadeUpEnergies(const KvGeometry& g, uint32_t seed = 0) {
+  std::mt19937 random(seed);
+  std::string energies;
+  for (size_t i = 0; i < size_t{g.layers} * g.kv_heads * g.head_dim; ++i) {
+    energies.push_back(static_cast<char>(110 + random() % 20));
+    energies.push_back(static_cast<char>(118 + random() % 20));
+  }
+  return energies;
+}
+
 // Summary data of made-up chunk number `chunk`.
 inline std::string SummaryData(const KvGeometry& g, const SummaryMethod& method, uint32_t chunk) {
   std::string data(method.chunk_bytes(g), '\0');

@@ -4,7 +4,8 @@
 
 namespace hga {
 
-std::unique_ptr<RouteClient> Backend::MirrorRouter(std::unique_ptr<RouteClient> router, SummarySource) {
+std::unique_ptr<RouteClient> Backend::MirrorRouter(std::unique_ptr<RouteClient> router, const SummaryMethod*,
+                                                   SummarySource) {
   return router;
 }
 

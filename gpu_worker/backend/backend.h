@@ -88,6 +88,7 @@ using SummarySource = std::function<absl::Status(
     const std::function<void(const ChunkHash& chunk, const std::string& method, const std::string& data)>& sink)>;
 
 class RouteClient;
+struct SummaryMethod;
 
 class Backend {
  public:
@@ -135,8 +136,10 @@ class Backend {
                                  std::vector<uint64_t>* masses);
 
   // A client that selects on the device what it can, as `router` would, and asks `router` for the rest; `router` itself
-  // where the backend cannot. source: summaries that the router has. The backend must outlive the client. Any thread.
-  virtual std::unique_ptr<RouteClient> MirrorRouter(std::unique_ptr<RouteClient> router, SummarySource source);
+  // where the backend cannot. method: of the summaries, ready for use, valid for ever, the same at every call. source:
+  // summaries that the router has. The backend must outlive the client. Any thread.
+  virtual std::unique_ptr<RouteClient> MirrorRouter(std::unique_ptr<RouteClient> router, const SummaryMethod* method,
+                                                    SummarySource source);
   virtual RouteMirrorUse route_mirror_use() const { return {}; }
 
   // The caller rewrites what PreAttention writes to kv_rows: from now on it is there when that returns, and attended
@@ -161,7 +164,7 @@ struct BackendOptions {
   uint64_t device_tier_bytes = UINT64_MAX;
   // cuda: of it, for the router's summaries (MirrorRouter); 0: none.
   uint64_t device_summary_bytes = 0;
-  // How keys are summed up for the router (common/kv/summary.h).
+  // How keys are summed up for the router (common/kv/summary.h): by name, enough to plan the memory of.
   std::string summary_method = "sketch";
   // cuda: work of decode steps that is the same in each is recorded once and given to the device as a whole.
   bool device_graphs = true;

@@ -44,8 +44,9 @@ class RoundedKvBackend : public Backend {
     return inner_->TopLogits(count, rows, top, masses);
   }
   DeviceTierUse device_tier_use() const override { return inner_->device_tier_use(); }
-  std::unique_ptr<RouteClient> MirrorRouter(std::unique_ptr<RouteClient> router, SummarySource source) override {
-    return inner_->MirrorRouter(std::move(router), std::move(source));
+  std::unique_ptr<RouteClient> MirrorRouter(std::unique_ptr<RouteClient> router, const SummaryMethod* method,
+                                            SummarySource source) override {
+    return inner_->MirrorRouter(std::move(router), method, std::move(source));
   }
   RouteMirrorUse route_mirror_use() const override { return inner_->route_mirror_use(); }
   absl::Status RegisterKv(const void* memory, size_t bytes) override { return inner_->RegisterKv(memory, bytes); }

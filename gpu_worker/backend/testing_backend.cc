@@ -21,6 +21,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateTestBackend(const std::string& ki
   cuda.device_memory_limit = device.bytes;
   cuda.device_tier_bytes = 1 << 20;
   cuda.summary_bytes = options.device_summary_bytes;
+  cuda.summary_method = options.summary_method;
   cuda.window_bytes = 1 << 20;
   if (tight) {
     device.seed = static_cast<uint64_t>(options.threads);

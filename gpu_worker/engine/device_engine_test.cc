@@ -5,8 +5,8 @@
 #include "common/base/temporary_folder.h"
 #include "gpu_worker/backend/cuda/route_mirror.h"
 #include "gpu_worker/backend/testing_backend.h"
+#include "gpu_worker/engine/channel_energies.h"
 #include "gpu_worker/engine/engine.h"
-#include "gpu_worker/model/hf_model.h"
 #include "gpu_worker/model/random_checkpoint.h"
 #include "gtest/gtest.h"
 #include "kv_store/client/memory_kv_client.h"
@@ -16,11 +16,12 @@ namespace hga {
 namespace {
 
 constexpr uint32_t kAnswerTokens = 12;
+constexpr char kMethod[] = "dealt";
 
 // Of --device_summaries.
 uint64_t ThreeChunks(const KvGeometry& g) {
   uint64_t bytes = 1 << 10;
-  while (RouteMirror::Plan(g, "sketch", bytes).chunks < 3) bytes += 1 << 10;
+  while (RouteMirror::Plan(g, kMethod, bytes).chunks < 3) bytes += 1 << 10;
   return bytes;
 }
 
@@ -31,14 +32,18 @@ class DeviceEngineTest : public testing::Test {
     RandomCheckpointOptions options;
     options.hf_class = "Qwen3ForCausalLM";
     HGA_CHECK(WriteRandomCheckpoint(folder.path(), options).ok());
-    auto model = ReadHfModel(folder.path());
+    auto model = LoadModel(folder.path());
     HGA_CHECK(model.ok());
     model_ = *std::move(model);
     described_.geometry = model_->weights.config.Geometry();
-    described_.method = *FindSummaryMethod("sketch");
     described_.vocab_size = model_->weights.config.vocab_size;
     described_.context_tokens = model_->weights.config.context_tokens;
     described_.token_bytes = [](uint32_t) { return std::string(); };
+    auto cpu = CreateTestBackend("cpu", model_->weights, described_.geometry, BackendOptions());
+    HGA_CHECK(cpu.ok());
+    const auto method = PrepareSummaryMethod(kMethod, *model_, cpu->get());
+    HGA_CHECK(method.ok());
+    described_.method = *method;
   }
 
   // An answer that is sampled: the likeliest token of a random model hardly ever changes.
@@ -48,11 +53,12 @@ class DeviceEngineTest : public testing::Test {
     const KvGeometry g = described_.geometry;
     BackendOptions backend_options;
     backend_options.device_summary_bytes = summary_bytes;
+    backend_options.summary_method = kMethod;
     auto backend = CreateTestBackend(kind, model_->weights, g, backend_options);
     HGA_CHECK(backend.ok());
     MemoryKvClient store(g);
     RouterLink link([&]() -> absl::StatusOr<std::unique_ptr<RouteClient>> {
-      return (*backend)->MirrorRouter(std::make_unique<LocalRouteClient>(g, *FindSummaryMethod("sketch")),
+      return (*backend)->MirrorRouter(std::make_unique<LocalRouteClient>(g, described_.method), described_.method,
                                       [&](absl::Span<const ChunkHash> chunks, const auto& sink) {
                                         return store.GetSummaries(chunks, sink);
                                       });
@@ -89,7 +95,7 @@ class DeviceEngineTest : public testing::Test {
     return tokens;
   }
 
-  std::unique_ptr<HfModel> model_;
+  std::unique_ptr<LoadedModel> model_;
   EngineModel described_;
 };
 

@@ -10,23 +10,13 @@
 namespace hga {
 namespace {
 
-// Energies that differ by three orders of magnitude.
-std::string Energies(const KvGeometry& g) {
-  std::string energies;
-  for (size_t i = 0; i < size_t{g.layers} * g.kv_heads * g.head_dim; ++i) {
-    energies.push_back(static_cast<char>(110 + i * 7 % 20));
-    energies.push_back(static_cast<char>(118 + i * 11 % 20));
-  }
-  return energies;
-}
-
 // Against the records read back, for every number of heads and odd head sizes.
 void CheckEstimates(const std::string& name) {
   for (uint32_t head_dim : {8u, 24u, 64u, 80u, 128u, 256u}) {
     for (uint32_t heads : {1u, 2u, 3u, 4u, 7u, 16u}) {
       KvGeometry g = SmallGeometry(heads, head_dim, 1);
       g.layers = 1;
-      const SummaryMethod* m = *FindSummaryMethod(name, g, Energies(g));
+      const SummaryMethod* m = *FindSummaryMethod(name, g, MadeUpEnergies(g));
       const SketchDeal* deal = m->deal(0, 0);
       ASSERT_EQ(deal != nullptr, name == "dealt");
       const uint32_t bits = m->sketch_bits;

@@ -70,14 +70,14 @@ class Exchange {
 absl::Status MeasureSelection(Device* device, const ModelConfig& config, uint32_t tokens, bool quick, Report* report) {
   const KvGeometry g = config.Geometry();
   const uint32_t chunks = tokens / g.chunk_tokens;
-  HGA_ASSIGN_OR_RETURN(const SummaryMethod* method, FindSummaryMethod("sketch"));
+  HGA_ASSIGN_OR_RETURN(const SummaryMethod* method, FindSummaryMethod("dealt", g, MadeUpEnergies(g)));
   LocalRouteClient router(g, method);
   if (!router.rules().has_value()) return absl::UnimplementedError("sums of this CPU are not repeated on the device");
   RouteMirrorPlan plan;
-  for (uint64_t bytes = 1 << 20; plan.chunks < chunks; bytes *= 2) plan = RouteMirror::Plan(g, "sketch", bytes);
+  for (uint64_t bytes = 1 << 20; plan.chunks < chunks; bytes *= 2) plan = RouteMirror::Plan(g, "dealt", bytes);
   DeviceMemory memory(device, plan.bytes);
   HGA_ASSIGN_OR_RETURN(auto mirror, RouteMirror::Create(device, &memory, g, plan));
-  DeviceRouteClient mirrored(std::make_unique<LocalRouteClient>(g, method), mirror.get(), nullptr);
+  DeviceRouteClient mirrored(std::make_unique<LocalRouteClient>(g, method), mirror.get(), method, nullptr);
   std::vector<std::string> data;
   for (uint32_t i = 0; i < kDifferent; ++i) data.push_back(SummaryData(g, *method, i));
   for (RouteClient* client : {static_cast<RouteClient*>(&router), static_cast<RouteClient*>(&mirrored)}) {

@@ -44,7 +44,7 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Create(std::unique_ptr
                            {"summary_bytes", plan.mirror.bytes}, {"summary_chunks", plan.mirror.chunks},
                            {"device_tier_bytes", plan.tier}});
   if (options.summary_bytes > 0 && plan.mirror.chunks == 0) {
-    LogWarning("no room for summaries on the device, or another method than sketch: the router selects",
+    LogWarning("no room for summaries on the device, or not token sketches of one bit: the router selects",
                {{"device_summaries", options.summary_bytes}, {"method", options.summary_method}});
   }
   std::unique_ptr<CudaBackend> backend(new CudaBackend(std::move(device), weights, geometry, options, plan));
@@ -309,13 +309,18 @@ absl::Status CudaBackend::Prefetch(uint32_t layer, const AttendPlan& plan) {
   return attention_->Prefetch(layer, plan);
 }
 
-std::unique_ptr<RouteClient> CudaBackend::MirrorRouter(std::unique_ptr<RouteClient> router, SummarySource source) {
+std::unique_ptr<RouteClient> CudaBackend::MirrorRouter(std::unique_ptr<RouteClient> router,
+                                                       const SummaryMethod* method, SummarySource source) {
   if (mirror_ == nullptr) return router;
+  if (!mirror_->Takes(*method)) {
+    LogWarning("the device's memory is for other summaries: nothing is selected there", {{"method", method->name}});
+    return router;
+  }
   if (!router->rules().has_value()) {
     LogWarning("the router does not say how it selects: nothing is selected on the device");
     return router;
   }
-  return std::make_unique<DeviceRouteClient>(std::move(router), mirror_.get(), std::move(source));
+  return std::make_unique<DeviceRouteClient>(std::move(router), mirror_.get(), method, std::move(source));
 }
 
 const float* CudaBackend::LogSumExp() {

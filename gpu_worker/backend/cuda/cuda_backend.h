@@ -47,7 +47,8 @@ class CudaBackend : public Backend {
   absl::Status TopLogits(uint32_t count, absl::Span<const TopRow> rows, std::vector<TokenLogit>* top,
                          std::vector<uint64_t>* masses) override;
   DeviceTierUse device_tier_use() const override { return attention_->use(); }
-  std::unique_ptr<RouteClient> MirrorRouter(std::unique_ptr<RouteClient> router, SummarySource source) override;
+  std::unique_ptr<RouteClient> MirrorRouter(std::unique_ptr<RouteClient> router, const SummaryMethod* method,
+                                            SummarySource source) override;
   RouteMirrorUse route_mirror_use() const override { return mirror_ == nullptr ? RouteMirrorUse{} : mirror_->use(); }
   absl::Status RegisterKv(const void* memory, size_t bytes) override { return device_->RegisterHost(memory, bytes); }
   void UnregisterKv(const void* memory) override { device_->UnregisterHost(memory); }

@@ -14,8 +14,10 @@ constexpr size_t kReadChunks = 16;
 
 }  // namespace
 
-DeviceRouteClient::DeviceRouteClient(std::unique_ptr<RouteClient> router, RouteMirror* mirror, SummarySource source)
-    : router_(std::move(router)), rules_(*router_->rules()), mirror_(mirror), source_(std::move(source)) {
+DeviceRouteClient::DeviceRouteClient(std::unique_ptr<RouteClient> router, RouteMirror* mirror,
+                                     const SummaryMethod* method, SummarySource source)
+    : router_(std::move(router)), rules_(*router_->rules()), mirror_(mirror), method_(method),
+      source_(std::move(source)) {
   if (source_) thread_ = std::thread([this] { ReadLoop(); });
 }
 
@@ -122,16 +124,16 @@ void DeviceRouteClient::ReadMissing(uint64_t sequence_id) {
     size_t got = 0;
     const absl::Status status =
         source_(missing, [&](const ChunkHash& chunk, const std::string& method, const std::string& data) {
-          if (got >= missing.size() || chunk != missing[got]) return;
+          if (got >= missing.size() || chunk != missing[got] || method != method_->name) return;
+          const uint32_t page = mirror_->pages().Put(chunk, data);
+          if (page == SummaryPages::kNone) return;
           ++got;
-          const uint32_t page = method == "sketch" ? mirror_->pages().Put(chunk, data) : SummaryPages::kNone;
-          if (page != SummaryPages::kNone) Adopt(sequence_id, chunk, page);
+          Adopt(sequence_id, chunk, page);
         });
-    if (!status.ok() || got < missing.size()) {
-      LogWarning("summaries are missing in the store: the router selects for their sequence",
-                 {{"error", std::string(status.message())}});
-      return;
-    }
+    if (status.ok() && (got == missing.size() || !mirror_->pages().HasRoom())) continue;
+    LogWarning("summaries are missing in the store, or of another method: the router selects for their sequence",
+               {{"error", std::string(status.message())}, {"method", method_->name}});
+    return;
   }
 }
 
@@ -181,6 +183,7 @@ bool DeviceRouteClient::StartOnDevice(const RouteRequest& request, const RouteBl
 
 absl::Status DeviceRouteClient::Post(const RouteRequest& request) {
   if (!router_->connected()) return absl::UnavailableError("the router is gone");
+  HGA_RETURN_IF_ERROR(mirror_->selector().Use(*method_));
   HGA_RETURN_IF_ERROR(mirror_->pages().Upload());
   forwarded_.step = request.step;
   forwarded_.layer = request.layer;

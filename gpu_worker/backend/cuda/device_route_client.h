@@ -23,8 +23,10 @@ namespace hga {
 // As RouteClient. A thread of its own reads the summaries of what the router knew already when a sequence was opened.
 class DeviceRouteClient : public RouteClient {
  public:
-  // router: with rules. mirror must outlive the client. source: empty: only what is appended is mirrored.
-  DeviceRouteClient(std::unique_ptr<RouteClient> router, RouteMirror* mirror, SummarySource source);
+  // router: with rules. method: of the summaries, one that the mirror takes. Both it and the mirror must outlive the
+  // client. source: empty: only what is appended is mirrored.
+  DeviceRouteClient(std::unique_ptr<RouteClient> router, RouteMirror* mirror, const SummaryMethod* method,
+                    SummarySource source);
   ~DeviceRouteClient() override;
 
   absl::StatusOr<uint32_t> OpenSequence(uint64_t sequence_id, absl::Span<const ChunkHash> chunks) override;
@@ -61,6 +63,7 @@ class DeviceRouteClient : public RouteClient {
   const std::unique_ptr<RouteClient> router_;
   const SelectRules rules_;
   RouteMirror* const mirror_;
+  const SummaryMethod* const method_;
   const SummarySource source_;
 
   std::mutex mu_;

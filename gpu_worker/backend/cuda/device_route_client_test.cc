@@ -28,7 +28,8 @@ struct Query : MadeUpQueries {
   }
 };
 
-class DeviceRouteClientTest : public testing::Test {
+// The parameter: a summary method.
+class DeviceRouteClientTest : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     HGA_SKIP_WITHOUT_DEVICE();
@@ -47,6 +48,12 @@ class DeviceRouteClientTest : public testing::Test {
     geometry_.query_heads = per_head * kv_heads;
     geometry_.head_dim = head_dim;
     geometry_.chunk_tokens = chunk_tokens;
+    UseEnergies(MadeUpEnergies(geometry_, head_dim));
+  }
+  void UseEnergies(const std::string& energies) {
+    auto method = FindSummaryMethod(GetParam(), geometry_, energies);
+    ASSERT_TRUE(method.ok()) << method.status();
+    method_ = *method;
     data_.clear();
   }
 
@@ -58,7 +65,7 @@ class DeviceRouteClientTest : public testing::Test {
     device.seed = seed;
     device_ = MakeTestDevice(device);
     memory_ = std::make_unique<DeviceMemory>(device_.get(), uint64_t{200} << 20);
-    const RouteMirrorPlan plan = RouteMirror::Plan(geometry_, "sketch", BytesFor(chunks));
+    const RouteMirrorPlan plan = RouteMirror::Plan(geometry_, GetParam(), BytesFor(chunks));
     EXPECT_EQ(plan.chunks, chunks);
     auto mirror = RouteMirror::Create(device_.get(), memory_.get(), geometry_, plan);
     ASSERT_TRUE(mirror.ok()) << mirror.status();
@@ -68,18 +75,17 @@ class DeviceRouteClientTest : public testing::Test {
   }
   void NewRouter(const SelectOptions& options = {}, SummarySource source = nullptr) {
     client_ = std::make_unique<DeviceRouteClient>(
-        std::make_unique<LocalRouteClient>(geometry_, *FindSummaryMethod("sketch"), options), mirror_.get(),
-        std::move(source));
-    router_ = std::make_unique<LocalRouteClient>(geometry_, *FindSummaryMethod("sketch"), options);
+        std::make_unique<LocalRouteClient>(geometry_, method_, options), mirror_.get(), method_, std::move(source));
+    router_ = std::make_unique<LocalRouteClient>(geometry_, method_, options);
   }
   uint64_t BytesFor(uint32_t chunks) const {
-    return SummaryPages::Bytes((*FindSummaryMethod("sketch"))->chunk_bytes(geometry_), chunks) +
-           SketchSelector::Bytes(geometry_, chunks);
+    return SummaryPages::Bytes(method_->chunk_bytes(geometry_), chunks) +
+           SketchSelector::Bytes(geometry_, *method_, chunks);
   }
 
   const std::string& Data(uint32_t chunk) {
     std::string& data = data_[chunk];
-    if (data.empty()) data = SummaryData(geometry_, **FindSummaryMethod("sketch"), chunk);
+    if (data.empty()) data = SummaryData(geometry_, *method_, chunk);
     return data;
   }
   void Open(uint64_t id = kSequence, uint32_t chunks = 0) {
@@ -125,6 +131,7 @@ class DeviceRouteClientTest : public testing::Test {
   uint64_t ByRouter() const { return mirror_->use().by_router; }
 
   KvGeometry geometry_;
+  const SummaryMethod* method_ = nullptr;
   std::map<uint32_t, std::string> data_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<DeviceMemory> memory_;
@@ -133,7 +140,7 @@ class DeviceRouteClientTest : public testing::Test {
   std::unique_ptr<DeviceRouteClient> client_;
 };
 
-TEST_F(DeviceRouteClientTest, SelectsAsTheRouterDoes) {
+TEST_P(DeviceRouteClientTest, SelectsAsTheRouterDoes) {
   size_t keys = 0, exchanges = 0;
   for (const auto& [per_head, head_dim, kv_heads] :
        {std::array<uint32_t, 3>{1, 8, 2}, {3, 24, 1}, {4, 64, 3}, {5, 40, 2}, {8, 128, 1}}) {
@@ -160,7 +167,7 @@ TEST_F(DeviceRouteClientTest, SelectsAsTheRouterDoes) {
   EXPECT_GT(keys, 10000u);
 }
 
-TEST_F(DeviceRouteClientTest, ShortChunksAndLargeBudgets) {
+TEST_P(DeviceRouteClientTest, ShortChunksAndLargeBudgets) {
   SetGeometry(2, 16, 2, 16);
   Start(40, 1, SelectOptions{2, 4});
   Open();
@@ -177,7 +184,7 @@ TEST_F(DeviceRouteClientTest, ShortChunksAndLargeBudgets) {
 }
 
 // Summaries of equal chunks give equal scores.
-TEST_F(DeviceRouteClientTest, EqualScoresAreTakenInOrder) {
+TEST_P(DeviceRouteClientTest, EqualScoresAreTakenInOrder) {
   SetGeometry(2, 16, 2);
   for (const SelectOptions& options : {SelectOptions(), SelectOptions{1, 5}}) {
     Start(24, 2, options);
@@ -196,11 +203,17 @@ TEST_F(DeviceRouteClientTest, EqualScoresAreTakenInOrder) {
 
 // The second KV head has the keys of the first in another order, and the same queries: which of two keys has the larger
 // share hangs on the last bit of sums and exponentials alone.
-TEST_F(DeviceRouteClientTest, LastBitsDecideAsTheyDoOnTheRouter) {
+TEST_P(DeviceRouteClientTest, LastBitsDecideAsTheyDoOnTheRouter) {
   SetGeometry(3, 64, 3);  // the third has its own, so that a cut goes through a pair of keys
   constexpr uint32_t kChunks = 24;
   const KvGeometry& g = geometry_;
-  const SummaryMethod& m = **FindSummaryMethod("sketch");
+  std::string energies = MadeUpEnergies(g);
+  const size_t energy_bytes = 2 * g.head_dim;
+  for (size_t layer = 0; layer < energies.size(); layer += 3 * energy_bytes) {
+    energies.replace(layer + energy_bytes, energy_bytes, energies, layer, energy_bytes);
+  }
+  UseEnergies(energies);
+  const SummaryMethod& m = *method_;
   for (uint32_t c = 0; c < kChunks; ++c) {
     std::vector<bf16> block = RandomBf16(g.block_elements(), c);
     const std::vector<bf16> other = RandomBf16(g.block_elements(), (7 * c + 3) % kChunks);
@@ -229,7 +242,7 @@ TEST_F(DeviceRouteClientTest, LastBitsDecideAsTheyDoOnTheRouter) {
   EXPECT_EQ(OnDevice(), 60u);
 }
 
-TEST_F(DeviceRouteClientTest, RoutersPartOfAnExchange) {
+TEST_P(DeviceRouteClientTest, RoutersPartOfAnExchange) {
   SetGeometry(2, 16, 2);
   Start(20);
   Open();
@@ -250,7 +263,7 @@ TEST_F(DeviceRouteClientTest, RoutersPartOfAnExchange) {
   EXPECT_EQ(ByRouter(), 4u);
 }
 
-TEST_F(DeviceRouteClientTest, GrowsAndIsSharedByContent) {
+TEST_P(DeviceRouteClientTest, GrowsAndIsSharedByContent) {
   SetGeometry(2, 16, 2);
   Start(12);
   Open();
@@ -289,13 +302,14 @@ TEST_F(DeviceRouteClientTest, GrowsAndIsSharedByContent) {
   EXPECT_EQ(ByRouter(), 1u);
 }
 
-TEST_F(DeviceRouteClientTest, ReadsWhatTheRouterKnew) {
+TEST_P(DeviceRouteClientTest, ReadsWhatTheRouterKnew) {
   SetGeometry(2, 16, 2);
   size_t asked = 0;
+  std::string stored = "dealt:0";
   const SummarySource source = [&](absl::Span<const ChunkHash> chunks, const auto& sink) {
     for (const ChunkHash& chunk : chunks) {
       for (uint32_t c = 0; c < 40; ++c) {
-        if (chunk == Name(c)) sink(chunk, "sketch", Data(c));
+        if (chunk == Name(c)) sink(chunk, stored, Data(c));
       }
       ++asked;
     }
@@ -306,12 +320,18 @@ TEST_F(DeviceRouteClientTest, ReadsWhatTheRouterKnew) {
   Append(0, 40);
   client_->CloseSequence(kSequence);
   // The same router as before, and a device that knows nothing.
-  auto router = std::make_unique<LocalRouteClient>(geometry_, *FindSummaryMethod("sketch"));
+  auto router = std::make_unique<LocalRouteClient>(geometry_, method_);
   ASSERT_TRUE(router->OpenSequence(1, {}).ok());
   for (uint32_t c = 0; c < 40; ++c) ASSERT_TRUE(router->AppendSummary(1, c, Name(c), Data(c)).ok());
   client_.reset();
-  mirror_ = *RouteMirror::Create(device_.get(), memory_.get(), geometry_, {30, BytesFor(30)});
-  client_ = std::make_unique<DeviceRouteClient>(std::move(router), mirror_.get(), source);
+  mirror_ = *RouteMirror::Create(device_.get(), memory_.get(), geometry_, {method_, 30, BytesFor(30)});
+  client_ = std::make_unique<DeviceRouteClient>(std::move(router), mirror_.get(), method_, source);
+  Open(kSequence, 25);
+  client_->WaitUntilRead();
+  ExpectSame({Query(geometry_, 16, 25, 200, 9).block});
+  EXPECT_EQ(ByRouter(), 1u);  // what there is is of another plan
+  asked = 0;
+  stored = method_->name;
   Open(kSequence, 25);
   client_->WaitUntilRead();
   EXPECT_EQ(asked, 25u);
@@ -326,10 +346,10 @@ TEST_F(DeviceRouteClientTest, ReadsWhatTheRouterKnew) {
   client_->WaitUntilRead();
   EXPECT_LE(asked, 25u + 16);
   ExpectSame({Query(geometry_, 16, 40, 200, 9).block});
-  EXPECT_EQ(ByRouter(), 1u);
+  EXPECT_EQ(ByRouter(), 2u);
 }
 
-TEST_F(DeviceRouteClientTest, AnotherRouterFindsThePages) {
+TEST_P(DeviceRouteClientTest, AnotherRouterFindsThePages) {
   SetGeometry(2, 16, 2);
   Start(20);
   Open();
@@ -349,16 +369,31 @@ class LostRouter : public LocalRouteClient {
   bool connected() const override { return false; }
 };
 
-TEST_F(DeviceRouteClientTest, WithoutARouterNothingIsSelected) {
+TEST_P(DeviceRouteClientTest, WithoutARouterNothingIsSelected) {
   SetGeometry(2, 16, 2);
   Start(4);
   client_ = std::make_unique<DeviceRouteClient>(
-      std::make_unique<LostRouter>(geometry_, *FindSummaryMethod("sketch")), mirror_.get(), nullptr);
+      std::make_unique<LostRouter>(geometry_, method_), mirror_.get(), method_, nullptr);
   const Query q(geometry_, 0, 2, 40, 1);
   RouteRequest request;
   request.blocks = {q.block};
   EXPECT_TRUE(absl::IsUnavailable(client_->Post(request)));
 }
+
+TEST_P(DeviceRouteClientTest, TakesTheMethodThatItIsPlannedFor) {
+  SetGeometry(2, 16, 2);
+  Start(4);
+  EXPECT_TRUE(mirror_->Takes(*method_));
+  const std::string other = GetParam() == std::string("sketch") ? "dealt" : "sketch";
+  EXPECT_FALSE(mirror_->Takes(**FindSummaryMethod(other, geometry_, MadeUpEnergies(geometry_))));
+  EXPECT_FALSE(mirror_->Takes(**FindSummaryMethod("dealt")));  // its plan is missing
+  for (const char* name : {"sketch2", "cuboid8", "none"}) {
+    EXPECT_EQ(RouteMirror::Plan(geometry_, name, 100 << 20).chunks, 0u) << name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Methods, DeviceRouteClientTest, testing::Values("sketch", "dealt"),
+                         [](const auto& info) { return std::string(info.param); });
 
 }  // namespace
 }  // namespace hga

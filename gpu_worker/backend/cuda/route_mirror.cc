@@ -10,42 +10,45 @@
 namespace hga {
 namespace {
 
-constexpr const char* kMethod = "sketch";
 // As many as a sequence has at the router.
 constexpr uint64_t kMostChunks = 65536;
 
 uint64_t BytesFor(const KvGeometry& geometry, const SummaryMethod& method, uint64_t chunks) {
   const auto count = static_cast<uint32_t>(chunks);
-  return SummaryPages::Bytes(method.chunk_bytes(geometry), count) + SketchSelector::Bytes(geometry, count);
+  return SummaryPages::Bytes(method.chunk_bytes(geometry), count) + SketchSelector::Bytes(geometry, method, count);
 }
 
 }  // namespace
 
 RouteMirrorPlan RouteMirror::Plan(const KvGeometry& geometry, const std::string& method_name, uint64_t bytes) {
-  if (bytes == 0 || method_name != kMethod) return {};
+  const auto method = FindSummaryMethod(method_name);
+  if (bytes == 0 || !method.ok() || !SketchSelector::Reads(**method)) return {};
   // Tables of more heads than any model has.
   if (RouteFineSharedBytes(geometry.head_dim, geometry.queries_per_kv_head()) > 48 * 1024) return {};
-  const auto method = FindSummaryMethod(kMethod);
   uint64_t low = 0, high = std::min(bytes / (*method)->chunk_bytes(geometry), kMostChunks) + 1;
   while (high - low > 1) {  // as many as fit: the bytes grow with them
     const uint64_t middle = (low + high) / 2;
     (BytesFor(geometry, **method, middle) <= bytes ? low : high) = middle;
   }
   if (low == 0) return {};
-  return {static_cast<uint32_t>(low), BytesFor(geometry, **method, low)};
+  return {*method, static_cast<uint32_t>(low), BytesFor(geometry, **method, low)};
 }
 
 absl::StatusOr<std::unique_ptr<RouteMirror>> RouteMirror::Create(Device* device, DeviceMemory* memory,
                                                                  const KvGeometry& geometry,
                                                                  const RouteMirrorPlan& plan) {
   if (plan.chunks == 0) return std::unique_ptr<RouteMirror>();
-  HGA_ASSIGN_OR_RETURN(const SummaryMethod* method, FindSummaryMethod(kMethod));
-  std::unique_ptr<RouteMirror> mirror(new RouteMirror(device, geometry));
+  const SummaryMethod& method = *plan.method;
+  std::unique_ptr<RouteMirror> mirror(new RouteMirror(device, geometry, method));
   HGA_ASSIGN_OR_RETURN(mirror->pages_,
-                       SummaryPages::Create(device, memory, method->chunk_bytes(geometry), plan.chunks));
-  HGA_ASSIGN_OR_RETURN(mirror->selector_, SketchSelector::Create(device, memory, geometry, *method, plan.chunks));
+                       SummaryPages::Create(device, memory, method.chunk_bytes(geometry), plan.chunks));
+  HGA_ASSIGN_OR_RETURN(mirror->selector_, SketchSelector::Create(device, memory, geometry, method, plan.chunks));
   HGA_ASSIGN_OR_RETURN(mirror->answered_, device->NewEvent());
   return mirror;
+}
+
+bool RouteMirror::Takes(const SummaryMethod& method) const {
+  return SketchSelector::Reads(method) && method.dealt == method_.dealt && method.dealt == (method.plan != nullptr);
 }
 
 void RouteMirror::Count(uint64_t on_device, uint64_t by_router) {

@@ -16,18 +16,22 @@
 namespace hga {
 
 struct RouteMirrorPlan {
+  const SummaryMethod* method = nullptr;  // of the name
   uint32_t chunks = 0;  // whose summaries there is room for; 0: no mirror
   uint64_t bytes = 0;   // that are allocated on the device
 };
 
 class RouteMirror {
  public:
-  // What fits into `bytes`: summaries, and what selecting from that many takes. Nothing for another method than sketch.
+  // What fits into `bytes`: summaries, and what selecting from that many takes. method: its name, without a plan.
+  // Nothing for one that the selector does not read.
   static RouteMirrorPlan Plan(const KvGeometry& geometry, const std::string& method, uint64_t bytes);
   // nullptr: the plan has none.
   static absl::StatusOr<std::unique_ptr<RouteMirror>> Create(Device* device, DeviceMemory* memory,
                                                              const KvGeometry& geometry, const RouteMirrorPlan& plan);
 
+  // Whether it is for summaries of the method, which is ready for use.
+  bool Takes(const SummaryMethod& method) const;
   Device* device() const { return device_; }
   const KvGeometry& geometry() const { return geometry_; }
   SummaryPages& pages() { return *pages_; }
@@ -41,10 +45,12 @@ class RouteMirror {
   void NoteNoRoom();
 
  private:
-  RouteMirror(Device* device, const KvGeometry& geometry) : device_(device), geometry_(geometry) {}
+  RouteMirror(Device* device, const KvGeometry& geometry, const SummaryMethod& method)
+      : device_(device), geometry_(geometry), method_(method) {}
 
   Device* const device_;
   const KvGeometry geometry_;
+  const SummaryMethod& method_;  // of the name
   std::unique_ptr<SummaryPages> pages_;
   std::unique_ptr<SketchSelector> selector_;
   DeviceEvent answered_;

@@ -32,10 +32,12 @@ uint64_t SketchSelector::OutBytes(const KvGeometry& g, uint32_t most) {
 
 // Calls place(&pointer, elements) for every buffer.
 template <typename Place>
-void SketchSelector::ForEachBuffer(const KvGeometry& g, uint32_t chunks, Buffers* b, const Place& place) {
+void SketchSelector::ForEachBuffer(const KvGeometry& g, const SummaryMethod& method, uint32_t chunks, Buffers* b,
+                                   const Place& place) {
   const uint64_t heads = g.query_heads, row = Stride(chunks);
   const uint64_t scores = std::max(row, Stride(uint64_t{MostKept(chunks)} * g.chunk_tokens));
-  place(&b->flips, g.head_dim);
+  place(&b->flips, method.dealt ? 0 : g.head_dim);
+  place(&b->dealt, method.dealt ? uint64_t{g.layers} * g.kv_heads * g.head_dim : 0);
   place(&b->scaled, heads * g.head_dim);
   place(&b->step, heads);
   place(&b->offset, heads);
@@ -49,10 +51,10 @@ void SketchSelector::ForEachBuffer(const KvGeometry& g, uint32_t chunks, Buffers
   place(&b->out, kBlocks * DeviceBytes(OutBytes(g, MostKept(chunks))));
 }
 
-uint64_t SketchSelector::Bytes(const KvGeometry& geometry, uint32_t chunks) {
+uint64_t SketchSelector::Bytes(const KvGeometry& geometry, const SummaryMethod& method, uint32_t chunks) {
   Buffers unused;
   uint64_t bytes = 0;
-  ForEachBuffer(geometry, chunks, &unused,
+  ForEachBuffer(geometry, method, chunks, &unused,
                 [&](auto** pointer, uint64_t elements) { bytes += DeviceBytes(elements * sizeof(**pointer)); });
   return bytes;
 }
@@ -61,9 +63,9 @@ absl::StatusOr<std::unique_ptr<SketchSelector>> SketchSelector::Create(Device* d
                                                                        const KvGeometry& geometry,
                                                                        const SummaryMethod& method, uint32_t chunks) {
   std::unique_ptr<SketchSelector> s(new SketchSelector(device, geometry, method, chunks));
-  HGA_ASSIGN_OR_RETURN(s->memory_, memory->Allocate(DeviceUse::kSummaries, Bytes(geometry, chunks)));
+  HGA_ASSIGN_OR_RETURN(s->memory_, memory->Allocate(DeviceUse::kSummaries, Bytes(geometry, method, chunks)));
   uint8_t* at = s->memory_.as();
-  ForEachBuffer(geometry, chunks, &s->buffers_, [&](auto** pointer, uint64_t elements) {
+  ForEachBuffer(geometry, method, chunks, &s->buffers_, [&](auto** pointer, uint64_t elements) {
     *pointer = reinterpret_cast<std::remove_reference_t<decltype(*pointer)>>(at);
     at += DeviceBytes(elements * sizeof(**pointer));
   });
@@ -71,12 +73,34 @@ absl::StatusOr<std::unique_ptr<SketchSelector>> SketchSelector::Create(Device* d
   HGA_ASSIGN_OR_RETURN(s->out_,
                        PinnedBuffer::Allocate(device, kBlocks * DeviceBytes(OutBytes(geometry, MostKept(chunks)))));
   s->most_.assign(kBlocks, 0);
+  if (method.dealt) return s;
   auto* flips = s->in_.as<float>();
   for (uint32_t d = 0; d < geometry.head_dim; ++d) flips[d] = SketchFlips(d) ? -1.0f : 1.0f;
   HGA_RETURN_IF_ERROR(
       device->CopyToDevice(DeviceStream::kRoute, s->buffers_.flips, flips, geometry.head_dim * sizeof(float)));
   HGA_RETURN_IF_ERROR(device->Synchronize(DeviceStream::kRoute));  // the buffer is filled again
   return s;
+}
+
+// Layer by layer, for each of which there is room in the buffer.
+absl::Status SketchSelector::Use(const SummaryMethod& method) {
+  if (method.plan == plan_) return absl::OkStatus();
+  const KvGeometry& g = geometry_;
+  const size_t of_layer = size_t{g.kv_heads} * g.head_dim;
+  static_assert(sizeof(RouteDealt) <= kBlocks * sizeof(bf16), "queries of all blocks take no less");
+  for (uint32_t layer = 0; layer < g.layers; ++layer) {
+    auto* dealt = in_.as<RouteDealt>();
+    for (size_t i = 0; i < of_layer; ++i) {
+      const SketchDeal& deal = *method.deal(layer, static_cast<uint32_t>(i / g.head_dim));
+      const SketchDeal::Bit& bit = deal.bits[i % g.head_dim];
+      dealt[i] = {bit.channel, bit.level, deal.step[bit.channel], deal.left[i % g.head_dim]};
+    }
+    HGA_RETURN_IF_ERROR(device_->CopyToDevice(DeviceStream::kRoute, buffers_.dealt + layer * of_layer, dealt,
+                                              of_layer * sizeof(RouteDealt)));
+    HGA_RETURN_IF_ERROR(device_->Synchronize(DeviceStream::kRoute));  // the buffer is filled again
+  }
+  plan_ = method.plan;
+  return absl::OkStatus();
 }
 
 // As Select's first level.
@@ -159,7 +183,7 @@ absl::Status SketchSelector::Start(uint32_t number, uint32_t layer, const RouteB
                              : reinterpret_cast<const float*>(in + size_t{g.query_heads} * g.head_dim * sizeof(bf16));
   const size_t out_at = number * DeviceBytes(OutBytes(g, MostKept(chunks_)));
   const Answer answer = AnswerAt(buffers_.out + out_at, r.most);
-  HGA_RETURN_IF_ERROR(LaunchTables(number));
+  HGA_RETURN_IF_ERROR(LaunchTables(number, layer));
   HGA_RETURN_IF_ERROR(LaunchCoarse(r, records));
   const bool all = r.most == r.chunks;
   if (!all) HGA_RETURN_IF_ERROR(LaunchChoose(r, answer, attended));
@@ -173,17 +197,19 @@ absl::Status SketchSelector::Start(uint32_t number, uint32_t layer, const RouteB
   return device_->CopyToHost(DeviceStream::kRoute, out_.as() + out_at, buffers_.out + out_at, OutBytes(g, r.most));
 }
 
-absl::Status SketchSelector::LaunchTables(uint32_t number) {
+absl::Status SketchSelector::LaunchTables(uint32_t number, uint32_t layer) {
   const KvGeometry& g = geometry_;
   RouteTablesArgs a{};
   a.queries = reinterpret_cast<const bf16*>(buffers_.in + number * InBytes(g, chunks_));
+  if (plan_ != nullptr) a.dealt = buffers_.dealt + size_t{layer} * g.kv_heads * g.head_dim;
   a.flips = buffers_.flips;
   a.scaled = buffers_.scaled;
   a.entries = buffers_.entries;
   a.step = buffers_.step;
   a.offset = buffers_.offset;
   a.spread = buffers_.spread;
-  a.spread_of_square = SketchSpread(1);
+  a.spread_share = plan_ == nullptr ? SketchSpread(1) : static_cast<float>(kSpreadShare);
+  a.per_head = g.queries_per_kv_head();
   a.head_dim = g.head_dim;
   a.scale = 1.0f / std::sqrt(static_cast<float>(g.head_dim));
   return device_->Launch(DeviceStream::kRoute,

@@ -25,12 +25,20 @@ class SketchSelector {
   // Blocks of one exchange.
   static constexpr uint32_t kBlocks = 8;
 
-  // Device memory for histories of up to `chunks` chunks, in bytes. Nothing else is allocated there.
-  static uint64_t Bytes(const KvGeometry& geometry, uint32_t chunks);
+  // Whether records of the method are read here: token sketches of one bit a channel.
+  static bool Reads(const SummaryMethod& method) {
+    return method.form == SummaryForm::kSketch && method.sketch_bits == 1;
+  }
+  // Device memory for histories of up to `chunks` chunks, in bytes. Nothing else is allocated there. method: one that
+  // is read, with or without its plan; Create's must outlive the selector.
+  static uint64_t Bytes(const KvGeometry& geometry, const SummaryMethod& method, uint32_t chunks);
   static absl::StatusOr<std::unique_ptr<SketchSelector>> Create(Device* device, DeviceMemory* memory,
                                                                 const KvGeometry& geometry,
                                                                 const SummaryMethod& method, uint32_t chunks);
 
+  // Brings what the method's plan says. method: as that of Create, ready for use. Before Start; cheap if it is the same
+  // as before.
+  absl::Status Use(const SummaryMethod& method);
   // Whether the block is of a kind and a size that is selected here: one token, with no more asked for than keys.
   bool Takes(const RouteBlock& block, const SelectRules& rules) const;
   // Whether it needs the device at all: else Finish knows the answer.
@@ -46,7 +54,9 @@ class SketchSelector {
  private:
   // On the device; of `chunks` chunks at most.
   struct Buffers {
-    float *flips, *scaled, *step, *offset, *spread, *weights;
+    float* flips;       // where bits are not dealt out
+    RouteDealt* dealt;  // where they are: [layers][kv_heads][head_dim]
+    float *scaled, *step, *offset, *spread, *weights;
     uint8_t* entries;
     float *coarse, *scores, *shares;
     uint8_t *in, *out;  // [kBlocks][in_bytes], [kBlocks][out_bytes]
@@ -69,7 +79,8 @@ class SketchSelector {
   SketchSelector(Device* device, const KvGeometry& geometry, const SummaryMethod& method, uint32_t chunks)
       : device_(device), geometry_(geometry), method_(method), chunks_(chunks) {}
   template <typename Place>
-  static void ForEachBuffer(const KvGeometry& g, uint32_t chunks, Buffers* b, const Place& place);
+  static void ForEachBuffer(const KvGeometry& g, const SummaryMethod& method, uint32_t chunks, Buffers* b,
+                            const Place& place);
   static uint64_t InBytes(const KvGeometry& g, uint32_t chunks);
   static uint64_t OutBytes(const KvGeometry& g, uint32_t most);
   static uint32_t MostKept(uint32_t chunks);
@@ -78,7 +89,7 @@ class SketchSelector {
   uint64_t KeptChunks(const RouteBlock& block, const SelectRules& rules) const;
   RouteRecords RecordsOf(uint32_t number, uint32_t layer, const SummaryPages& pages) const;
   absl::Status CopyIn(uint32_t number, const RouteBlock& block, uint32_t chunks);
-  absl::Status LaunchTables(uint32_t number);
+  absl::Status LaunchTables(uint32_t number, uint32_t layer);
   absl::Status LaunchCoarse(const Range& r, const RouteRecords& records);
   absl::Status LaunchShares(const Range& r, const RouteKept& kept, uint32_t each, size_t stride, const float* scores,
                             const float* attended, float attended_less);
@@ -89,6 +100,7 @@ class SketchSelector {
   const KvGeometry geometry_;
   const SummaryMethod& method_;
   const uint32_t chunks_;
+  std::shared_ptr<const SketchPlan> plan_;  // that lies on the device
   DeviceBuffer memory_;
   Buffers buffers_{};
   PinnedBuffer in_, out_;

@@ -30,6 +30,7 @@ inline uint32_t atomicAdd(uint32_t* word, uint32_t more) {
   *word += more;
   return before;
 }
+inline double __dmul_rn(double x, double y) { return x * y; }
 inline float __uint_as_float(uint32_t bits) {
   float x;
   std::memcpy(&x, &bits, sizeof(x));

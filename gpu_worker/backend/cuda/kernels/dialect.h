@@ -1,6 +1,7 @@
 // What kernels are written in: CUDA C++, or the same names from the emulator, so that the host runs the same code.
 // Kernels use threadIdx.x, blockIdx.x and .y, blockDim.x, gridDim.x, __syncthreads, __syncwarp, __shfl_xor_sync with
-// full masks, atomicAdd on words of shared memory, and the names below; nothing else of CUDA. Shared memory is dynamic.
+// full masks, atomicAdd on words of shared memory, __dmul_rn (a product that is never fused with a sum), and the names
+// below; nothing else of CUDA. Shared memory is dynamic.
 #ifndef HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_DIALECT_H_
 #define HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_DIALECT_H_
 

@@ -33,16 +33,24 @@ struct RouteKept {
   uint32_t most;           // without chunks: as many as there are
 };
 
-// Scaled and rotated queries, and tables for reading signs. A block for each query head. Shared memory: head_dim * 5 / 4
-// floats.
+// Of a KV head whose records' bits are dealt out (common/kv/sketch_deal.h): what bit i is, and what is left out of
+// channel i.
+struct RouteDealt {
+  uint32_t channel, level;  // of the bit
+  float step;               // of its channel
+  float left;               // of channel i
+};
+
+// Scaled queries, and tables for reading signs. A block for each query head. Shared memory: head_dim * 9 / 4 floats.
 struct RouteTablesArgs {
-  const bf16* queries;  // [query_heads][head_dim]
-  const float* flips;   // [head_dim]: 1 or -1
+  const bf16* queries;      // [query_heads][head_dim]
+  const RouteDealt* dealt;  // [kv_heads][head_dim]; nullptr: bits of rotated channels
+  const float* flips;       // [head_dim]: 1 or -1, before the rotation
   float* scaled;        // [query_heads][head_dim]
   uint8_t* entries;     // [query_heads][head_dim / 4][16]
   float *step, *offset, *spread;  // [query_heads], as router/index/sketch_score.h has them
-  uint32_t head_dim;
-  float scale, spread_of_square;
+  uint32_t per_head, head_dim;
+  float scale, spread_share;
 };
 
 // scores[query head][chunk of the range] = query . centre. `lanes` threads for each chunk; a column of blocks (grid y)

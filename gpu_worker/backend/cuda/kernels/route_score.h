@@ -1,5 +1,5 @@
 // Scores of a token's queries against the summaries of its history, as router/index/score.cc and sketch_score.cc make
-// them. Every product that is added is fused with its sum; no other product is followed by one.
+// them. A product that is added is fused with its sum, unless __dmul_rn says that it is not.
 #ifndef HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_ROUTE_SCORE_H_
 #define HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_ROUTE_SCORE_H_
 
@@ -37,34 +37,65 @@ HGA_DEVICE void RouteRotate(float* x, uint32_t head_dim) {
   __syncthreads();
 }
 
+HGA_DEVICE const RouteDealt* RouteDealtTo(const RouteTablesArgs& a) {
+  return a.dealt == nullptr ? nullptr : a.dealt + size_t{blockIdx.x / a.per_head} * a.head_dim;
+}
+
+// As WeighForSketch, by the whole block: weights r of a query q. Both in shared memory.
+HGA_DEVICE void RouteWeigh(const RouteTablesArgs& a, const float* q, float* r) {
+  const RouteDealt* dealt = RouteDealtTo(a);
+  if (dealt == nullptr) {
+    for (uint32_t d = threadIdx.x; d < a.head_dim; d += blockDim.x) r[d] = q[d] * a.flips[d];
+    __syncthreads();
+    RouteRotate(r, a.head_dim);
+    return;
+  }
+  for (uint32_t i = threadIdx.x; i < a.head_dim; i += blockDim.x) {
+    r[i] = q[dealt[i].channel] * dealt[i].step * 0.5f * static_cast<float>(1u << dealt[i].level);
+  }
+  __syncthreads();
+}
+
+// What it returns, by one thread.
+HGA_DEVICE double RouteSpread(const RouteTablesArgs& a, const float* q, const float* r) {
+  const RouteDealt* dealt = RouteDealtTo(a);
+  double left = 0;
+  for (uint32_t c = 0; c < a.head_dim; ++c) {
+    // Squares of floats are exact.
+    if (dealt == nullptr) {
+      left += static_cast<double>(r[c]) * r[c];
+    } else {
+      left += __dmul_rn(static_cast<double>(q[c]) * q[c], dealt[c].left);
+    }
+  }
+  return static_cast<double>(a.spread_share) * left;
+}
+
 HGA_DEVICE void Run(const RouteTablesArgs& a) {
-  float* r = reinterpret_cast<float*>(SharedMemory());
-  float* sums = r + a.head_dim;
+  float* q = reinterpret_cast<float*>(SharedMemory());
+  float *r = q + a.head_dim, *sums = r + a.head_dim;
   const size_t first = size_t{blockIdx.x} * a.head_dim;
   const uint32_t rows = a.head_dim / 4;
   for (uint32_t d = threadIdx.x; d < a.head_dim; d += blockDim.x) {
-    const float q = Widen(a.queries[first + d]) * a.scale;
-    a.scaled[first + d] = q;
-    r[d] = q * a.flips[d];
+    q[d] = Widen(a.queries[first + d]) * a.scale;
+    a.scaled[first + d] = q[d];
   }
   __syncthreads();
-  RouteRotate(r, a.head_dim);
+  RouteWeigh(a, q, r);
   for (uint32_t j = threadIdx.x; j < rows; j += blockDim.x) {
     sums[j] = fabsf(r[4 * j]) + fabsf(r[4 * j + 1]) + fabsf(r[4 * j + 2]) + fabsf(r[4 * j + 3]);
   }
   __syncthreads();
   float widest = 0, all = 0;  // in every thread
-  double norm = 0;            // squares of floats are exact in it
   for (uint32_t j = 0; j < rows; ++j) {
     widest = fmaxf(widest, sums[j]);
     all += sums[j];
-    for (uint32_t b = 0; b < 4; ++b) norm += static_cast<double>(r[4 * j + b]) * r[4 * j + b];
   }
   const bool usable = widest > 0 && all < __uint_as_float(0x7f800000u);
   if (threadIdx.x == 0) {
     a.step[blockIdx.x] = usable ? 2 * widest / kRouteLargestEntry : 0.0f;
     a.offset[blockIdx.x] = usable ? -all : 0.0f;
-    a.spread[blockIdx.x] = usable ? static_cast<float>(static_cast<double>(a.spread_of_square) * norm) : 0.0f;
+    a.spread[blockIdx.x] = usable ? static_cast<float>(RouteSpread(a, q, r)) : 0.0f;
   }
   const float inverse = usable ? kRouteLargestEntry / (2 * widest) : 0.0f;
   for (uint32_t i = threadIdx.x; i < rows * 16; i += blockDim.x) {

@@ -35,7 +35,7 @@ struct RouteCutShared {
   uint32_t digit, above, enough;
 };
 inline constexpr uint32_t kRouteSoftmaxSharedBytes = (kRouteTile + kRouteRowThreads / 32) * 4;
-HGA_BOTH uint32_t RouteTablesSharedBytes(uint32_t head_dim) { return head_dim * 5; }
+HGA_BOTH uint32_t RouteTablesSharedBytes(uint32_t head_dim) { return head_dim * 9; }
 HGA_BOTH uint32_t RouteFineSharedBytes(uint32_t head_dim, uint32_t per_head) {
   return (per_head + 3) / 4 * (head_dim / 4) * 16 * 4;
 }
