@@ -153,10 +153,7 @@ double WeighForSketch(const SketchDeal* deal, uint32_t bits, uint32_t head_dim, 
   float channels[256];
   std::copy_n(query, head_dim, channels);
   for (uint32_t c = 0; c < head_dim; ++c) left += double{channels[c]} * channels[c] * deal->left[c];
-  for (uint32_t i = 0; i < head_dim; ++i) {
-    const SketchDeal::Bit& bit = deal->bits[i];
-    query[i] = std::ldexp(channels[bit.channel] * deal->step[bit.channel] / 2, bit.level);
-  }
+  for (uint32_t i = 0; i < head_dim; ++i) query[i] = channels[deal->bits[i].channel] * deal->bits[i].weight;
   return kSpreadShare * left;
 }
 

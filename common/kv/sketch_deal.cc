@@ -52,7 +52,7 @@ std::vector<uint8_t> CountBits(const std::vector<ChannelEnergy>& energies) {
 std::vector<SketchDeal::Bit> OrderBits(const std::vector<ChannelEnergy>& energies, const std::vector<uint8_t>& count) {
   std::vector<SketchDeal::Bit> sorted;
   for (size_t c = 0; c < count.size(); ++c) {
-    for (uint8_t level = 0; level < count[c]; ++level) sorted.push_back({static_cast<uint8_t>(c), level});
+    for (uint8_t level = 0; level < count[c]; ++level) sorted.push_back({static_cast<uint8_t>(c), level, 0});
   }
   const auto weight = [&](const SketchDeal::Bit& bit) {
     const ChannelEnergy& e = energies[bit.channel];
@@ -81,6 +81,7 @@ SketchDeal DealBits(const std::vector<ChannelEnergy>& energies) {
     deal.step.push_back(static_cast<float>(Power(energies[c].key - 128) * kStep[deal.count[c]]));
     deal.left.push_back(static_cast<float>(Energy(energies[c].key) * kLeft[deal.count[c]]));
   }
+  for (SketchDeal::Bit& bit : deal.bits) bit.weight = std::ldexp(deal.step[bit.channel] / 2, bit.level);
   return deal;
 }
 

@@ -32,6 +32,7 @@ struct SketchDeal {
   struct Bit {
     uint8_t channel = 0;
     uint8_t level = 0;  // 0: the lowest
+    float weight = 0;   // step * 2^level / 2 of the channel
   };
   std::vector<Bit> bits;          // [head_dim] what the bits of a record are, in order
   std::vector<uint8_t> count;     // [head_dim] bits of a channel

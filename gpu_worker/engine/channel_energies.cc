@@ -139,11 +139,12 @@ absl::StatusOr<std::string> MeasureChannelEnergies(const LoadedModel& model, Bac
   if (text.empty()) return absl::InternalError("the tokenizer makes nothing of a text");
   std::vector<uint32_t> tokens(kTokens);
   for (uint32_t i = 0; i < kTokens; ++i) tokens[i] = text[i % text.size()];
+  LogInfo("measuring channel energies", {{"tokens", kTokens}});
   EnergyMeter meter(model.weights.config, backend);
   const absl::Status read = meter.Read(tokens);
   if (!read.ok()) return absl::Status(read.code(), absl::StrCat("measuring channel energies: ", read.message()));
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
-  LogInfo("channel energies measured", {{"tokens", kTokens}, {"seconds", took.count()}});
+  LogInfo("channel energies measured", {{"seconds", took.count()}});
   return meter.Energies();
 }
 

@@ -25,7 +25,7 @@ struct BudgetOptions {
   // With `shared`: a key needs at least so many even shares of the attention (1 / budget of it), at a budget of 384 keys.
   // Of a larger budget fewer (StepBudget), since shares fall faster than their ranks. What is not worth reading is left
   // to layers that need it.
-  float least_share = 0.037f;
+  float least_share = 0.034f;
   // With `shared`: most that a layer may take, in budgets. The first layers want several times as much as later ones.
   float layer_cap = 2;
   // With `shared`: most that the layers of a token's step may take on average, in budgets. 1: no token reads more than
