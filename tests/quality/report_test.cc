@@ -50,8 +50,8 @@ class ReportTest : public testing::Test {
 };
 
 TEST_F(ReportTest, GapsAndTheirRatioOverTheDocumentsOfBoth) {
-  Add(LossLine("a", "sketch", 512, 0.01));
-  Add(LossLine("b", "sketch", 512, 0.03));
+  Add(LossLine("a", "dealt", 512, 0.01));
+  Add(LossLine("b", "dealt", 512, 0.03));
   Add(LossLine("a", "mean_hga", 512, 0.08));
   Add(LossLine("c", "mean_hga", 512, 0.5));
   const auto json = Run();
@@ -65,8 +65,8 @@ TEST_F(ReportTest, GapsAndTheirRatioOverTheDocumentsOfBoth) {
 }
 
 TEST_F(ReportTest, EveryLengthHasItsOwnNumbers) {
-  Add(LossLine("a", "sketch", 512, 0.01, 2048));
-  Add(LossLine("a", "sketch", 512, 0.04));
+  Add(LossLine("a", "dealt", 512, 0.01, 2048));
+  Add(LossLine("a", "dealt", 512, 0.04));
   const auto json = Run();
   ASSERT_TRUE(json.ok()) << json.status();
   EXPECT_NEAR((*json)["gap_nats_2k_512"], 0.01, 1e-9);
@@ -75,18 +75,18 @@ TEST_F(ReportTest, EveryLengthHasItsOwnNumbers) {
 
 TEST_F(ReportTest, PlotsHaveALinePerMethod) {
   for (const uint32_t keys : {256, 512}) {
-    Add(LossLine("a", "sketch", keys, 0.01));
+    Add(LossLine("a", "dealt", keys, 0.01));
     Add(LossLine("a", "window", keys, 0.1));
   }
   ASSERT_TRUE(Run().ok());
   const std::string svg = folder_.Read("plots/gap_decode_8192.svg");
-  EXPECT_NE(svg.find(">sketch</text>"), std::string::npos);
+  EXPECT_NE(svg.find(">dealt</text>"), std::string::npos);
   EXPECT_NE(svg.find(">window</text>"), std::string::npos);
   EXPECT_NE(folder_.Read("plots/position_decode_8192_512.svg"), "");
 }
 
 TEST_F(ReportTest, ABadLineIsNamed) {
-  Json line = LossLine("a", "sketch", 512, 0.01);
+  Json line = LossLine("a", "dealt", 512, 0.01);
   line["buckets"][0].erase("nll");
   Add(line);
   const auto json = Run();
