@@ -27,8 +27,8 @@
 namespace hga {
 namespace {
 
-// A store makes its arena at the first attach: a second or two for each GB on a busy machine.
-constexpr int kStoreTimeoutMs = 600'000;  // a large arena is made when the first worker attaches
+// A store makes its arena at the first attach: a second or two for each GB on a busy machine, and some have hundreds.
+constexpr int kStoreTimeoutMs = 600'000;
 constexpr std::chrono::seconds kProgressInterval(2);
 
 absl::StatusOr<std::unique_ptr<LoadedModel>> Load(const GpuWorkerOptions& o) {

@@ -209,10 +209,9 @@ void SketchToken(const uint8_t* centre_record, const uint8_t* token_record, uint
   }
 }
 
-double SketchScore(const SketchDeal* deal, const float* query, const uint8_t* centre_record,
-                   const uint8_t* token_record, uint32_t token, uint32_t head_dim, uint32_t bits) {
-  std::vector<float> weights(query, query + head_dim), signs(head_dim);
-  const double spread = WeighForSketch(deal, bits, head_dim, weights.data());
+double SketchScore(const float* weights, double spread, const uint8_t* centre_record, const uint8_t* token_record,
+                   uint32_t token, uint32_t head_dim, uint32_t bits) {
+  std::vector<float> signs(head_dim);
   SketchToken(centre_record, token_record, token, head_dim, bits, signs.data());
   const double a = TokenScale(centre_record, token_record, token, head_dim);
   double dot = 0;

@@ -69,9 +69,9 @@ void SketchCentre(const uint8_t* centre_record, uint32_t head_dim, float* centre
 // a * y' of a token, bit by bit as WeighForSketch's weights are: [head_dim].
 void SketchToken(const uint8_t* centre_record, const uint8_t* token_record, uint32_t token, uint32_t head_dim,
                  uint32_t bits, float* signs);
-// What a token's score is above that of its centre, in double precision. query: [head_dim], unchanged.
-double SketchScore(const SketchDeal* deal, const float* query, const uint8_t* centre_record,
-                   const uint8_t* token_record, uint32_t token, uint32_t head_dim, uint32_t bits);
+// What a token's score is above that of its centre, in double precision. weights [head_dim], spread: of WeighForSketch.
+double SketchScore(const float* weights, double spread, const uint8_t* centre_record, const uint8_t* token_record,
+                   uint32_t token, uint32_t head_dim, uint32_t bits);
 
 }  // namespace hga
 

@@ -38,12 +38,12 @@ std::vector<uint8_t> CountBits(const std::vector<ChannelEnergy>& energies) {
     if (count[c] == kMostBits) return 0.0;
     return Power(2 * (energies[c].query + energies[c].key - 256)) * (kLeft[count[c]] - kLeft[count[c] + 1]);
   };
+  std::vector<double> gains;
+  for (size_t c = 0; c < energies.size(); ++c) gains.push_back(gain(c));
   for (size_t given = 0; given < energies.size(); ++given) {
-    size_t best = 0;
-    for (size_t c = 1; c < energies.size(); ++c) {
-      if (gain(c) > gain(best)) best = c;
-    }
+    const size_t best = std::max_element(gains.begin(), gains.end()) - gains.begin();
     ++count[best];
+    gains[best] = gain(best);
   }
   return count;
 }

@@ -1,8 +1,8 @@
 // How the bits of a KV head's token sketches are dealt out to its channels (decision 33).
 //
-// What a record leaves out of a key's channel costs a score that times what queries have in it. Both differ by orders of
-// magnitude between the channels of a head, and stay the same over texts and positions. So a channel with much of both
-// gets up to four of the head_dim bits of a token, and one with little none.
+// What a record leaves out of a key's channel costs a score that times what queries have in it. Both differ by orders
+// of magnitude between the channels of a head, and stay the same over texts and positions. So a channel with much of
+// both gets up to four of the head_dim bits of a token, and one with little none.
 //
 //   channel c, b bits   k'_c = centre_c + a * step_c * (u - (2^b - 1) / 2),   u: b bits, a: the token's scale
 //

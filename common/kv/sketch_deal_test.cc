@@ -67,7 +67,7 @@ TEST(SketchDealTest, PlansAreOfOneModelAndNamedByWhatTheyHold) {
   EXPECT_EQ(*FindSummaryMethod("sketch", g, ""), *FindSummaryMethod("sketch"));
 }
 
-// The error of scores, in standard deviations of theirs, where queries and keys have most of what they have in a few channels.
+// The error of scores, in standard deviations of theirs, of queries and keys with such energies.
 double ScoreError(const SketchDeal* deal, const std::vector<ChannelEnergy>& energies) {
   const auto head_dim = static_cast<uint32_t>(energies.size());
   std::mt19937 random(7);

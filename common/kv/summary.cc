@@ -149,8 +149,10 @@ void ScoreRecord(const KvGeometry& g, const SummaryMethod& m, uint32_t layer, ui
     for (uint32_t u = 0; u < count; ++u) units[u] = ScoreUnit(m.form, fine, query, parts + u * fine.bytes());
     return;
   }
+  std::vector<float> weights(query, query + g.head_dim);
+  const double spread = WeighForSketch(m.deal(layer, kv_head), m.sketch_bits, g.head_dim, weights.data());
   for (uint32_t u = 0; u < count; ++u) {
-    units[u] = *chunk + SketchScore(m.deal(layer, kv_head), query, record, parts, u, g.head_dim, m.sketch_bits);
+    units[u] = *chunk + SketchScore(weights.data(), spread, record, parts, u, g.head_dim, m.sketch_bits);
   }
 }
 

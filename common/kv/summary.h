@@ -24,8 +24,8 @@ namespace hga {
 
 // How keys are summed up and scored: the seam for other methods. Looked up by name: FORM, then the tokens of a unit (8,
 // 16 or 32; without: a group's), then -int8 for records of int8 in place of bf16. E.g. mean, cuboid8, box32-int8. Of
-// sketches there are three: sketch and sketch2, of one and of two bits for each channel, and dealt, whose bits a plan of
-// the model deals out; its name with a plan is dealt:ID.
+// sketches there are three: sketch and sketch2, of one and of two bits for each channel, and dealt, whose bits a plan
+// of the model deals out; its name with a plan is dealt:ID.
 // Thread-safe.
 struct SummaryMethod {
   std::string name;
@@ -58,8 +58,8 @@ struct SummaryMethod {
 // Valid for ever. NOT_FOUND lists the methods there are.
 absl::StatusOr<const SummaryMethod*> FindSummaryMethod(absl::string_view name);
 // The same for a model, ready for use: with the plan of its channel energies (SketchPlan), if the method needs one; a
-// name with a plan's id must have that one. INVALID_ARGUMENT: no such plan. RESOURCE_EXHAUSTED: plans are kept for ever,
-// and there are too many.
+// name with a plan's id must have that one. INVALID_ARGUMENT: no such plan. RESOURCE_EXHAUSTED: plans are kept for
+// ever, and there are too many.
 absl::StatusOr<const SummaryMethod*> FindSummaryMethod(absl::string_view name, const KvGeometry& g,
                                                        absl::string_view energies);
 std::vector<std::string> SummaryMethodNames();
@@ -68,8 +68,8 @@ std::vector<std::string> SummaryMethodNames();
 // not finite count as 0.
 void SummarizeBlock(const KvGeometry& g, const SummaryMethod& m, uint32_t layer, const bf16* block, uint8_t* out);
 
-// Scores of one KV head's record in a layer, in plain loops and double precision, for tests and explanations: of the chunk, and of
-// the units inside it [chunk_tokens / unit_tokens]. query: [head_dim], softmax scale applied.
+// Scores of one KV head's record in a layer, in plain loops and double precision, for tests and explanations: of the
+// chunk, and of the units inside it [chunk_tokens / unit_tokens]. query: [head_dim], softmax scale applied.
 void ScoreRecord(const KvGeometry& g, const SummaryMethod& m, uint32_t layer, uint32_t kv_head, const float* query,
                  const uint8_t* record, double* chunk, double* units);
 

@@ -23,8 +23,8 @@ constexpr uint32_t kSinks = 4;
 constexpr char kText[] =
     "The harbour master had kept the log for thirty years, and in all that time nobody had asked to read it. On the "
     "morning of the storm a young engineer came up the stairs with wet boots and a letter from the council. \"I need "
-    "the tides of 1987,\" she said, \"and the names of the boats that did not come back.\" He looked at her for a while, "
-    "then took down the third volume and opened it where a ribbon lay between the pages.\n\n"
+    "the tides of 1987,\" she said, \"and the names of the boats that did not come back.\" He looked at her for a "
+    "while, then took down the third volume and opened it where a ribbon lay between the pages.\n\n"
     "2.4 Replacing the filter\nSwitch the pump off and close both valves. Turn the housing to the left until it comes "
     "free; some water will run out. Fit the new cartridge (part 4471-B) with its seal upwards. Do not use tools to "
     "tighten it. Open the valves slowly and check for leaks at 3.5 bar.\n\n"
@@ -54,8 +54,10 @@ class EnergyMeter {
     for (size_t head = 0; head < queries_.size(); head += g_.head_dim) {
       for (uint32_t c = 0; c < g_.head_dim; ++c) {
         const uint32_t other = TurnsWith(c);
-        bytes.push_back(static_cast<char>(EnergyLog((queries_[head + c] + queries_[head + other]) / 2 / read_queries_)));
-        bytes.push_back(static_cast<char>(EnergyLog((keys_[head + c] + keys_[head + other]) / 2 / read_keys_)));
+        const double query = (queries_[head + c] + queries_[head + other]) / 2 / read_queries_;
+        const double key = (keys_[head + c] + keys_[head + other]) / 2 / read_keys_;
+        bytes.push_back(static_cast<char>(EnergyLog(query)));
+        bytes.push_back(static_cast<char>(EnergyLog(key)));
       }
     }
     return bytes;
@@ -112,7 +114,9 @@ class EnergyMeter {
     }
   }
 
-  size_t SumsOf(uint32_t layer, uint32_t kv_head) const { return (size_t{layer} * g_.kv_heads + kv_head) * g_.head_dim; }
+  size_t SumsOf(uint32_t layer, uint32_t kv_head) const {
+    return (size_t{layer} * g_.kv_heads + kv_head) * g_.head_dim;
+  }
 
   // The channel that RoPE turns together with this one; itself, if it turns none.
   uint32_t TurnsWith(uint32_t channel) const {

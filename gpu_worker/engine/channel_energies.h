@@ -11,9 +11,10 @@
 
 namespace hga {
 
-// The energies for SketchPlan: of the queries of each KV head and of its keys' differences to their chunk's centre, over
-// some 250 tokens of a text of the program's own, which the model reads densely: as long as a prompt of that length takes.
-// The channels that RoPE turns together have the same, so that no position matters. The same bytes run to run.
+// The energies for SketchPlan: of the queries of each KV head and of its keys' differences to their chunk's centre,
+// over some 250 tokens of a text of the program's own, which the model reads densely: as long as a prompt of that
+// length takes. The channels that RoPE turns together have the same, so that no position matters. The same bytes run to
+// run.
 // The backend must be between steps, its rows at least a chunk.
 absl::StatusOr<std::string> MeasureChannelEnergies(const LoadedModel& model, Backend* backend);
 

@@ -25,7 +25,8 @@ absl::Status StoreError(const absl::Status& status) {
 std::string SummaryOf(const KvGeometry& g, const SummaryMethod& method, const std::vector<HeldBlock>& blocks) {
   std::string data(method.chunk_bytes(g), '\0');
   for (uint32_t layer = 0; layer < g.layers; ++layer) {
-    SummarizeBlock(g, method, layer, blocks[layer].data(), reinterpret_cast<uint8_t*>(&data[layer * method.layer_bytes(g)]));
+    SummarizeBlock(g, method, layer, blocks[layer].data(),
+                   reinterpret_cast<uint8_t*>(&data[layer * method.layer_bytes(g)]));
   }
   return data;
 }
@@ -298,8 +299,9 @@ void Sealer::AppendSummary(const SealTask& task, const std::string& summary, Rec
   deliver_(std::move(event));
 }
 
-// The store's own blocks of a chunk that it may have in RAM only: they take the place of the copies at the commit. Empty:
-// the store has none, or has the chunk on disk and takes the copies. What is in RAM only needs no room to be fetched.
+// The store's own blocks of a chunk that it may have in RAM only: they take the place of the copies at the commit.
+// Empty: the store has none, or has the chunk on disk and takes the copies. What is in RAM only needs no room to be
+// fetched.
 absl::StatusOr<std::vector<HeldBlock>> Sealer::FindDuplicate(const ChunkHash& hash) {
   std::vector<BlockName> names = {{hash, 0}};
   std::vector<HeldBlock> blocks;

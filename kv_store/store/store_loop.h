@@ -76,8 +76,8 @@ class StoreLoop {
   // Stops without waiting for the disk; see Flush.
   ~StoreLoop();
 
-  // Makes the arena at the first attach with a geometry, which may take a minute. FAILED_PRECONDITION on a geometry unlike the
-  // store's.
+  // Makes the arena at the first attach with a geometry, which may take a minute. FAILED_PRECONDITION on a geometry
+  // unlike the store's.
   // `map_arena`: the client maps the arena and has a lock byte in it; otherwise its blocks travel as bytes.
   absl::StatusOr<AttachedClient> Attach(const std::string& client_name, const std::optional<KvGeometry>& geometry,
                                         bool map_arena = true);

@@ -17,6 +17,9 @@ class Scorer {
   Scorer(const SequenceIndex& index, uint32_t layer, uint32_t kv_head, const bf16* query)
       : index_(index), method_(index.method()), g_(index.geometry()), layer_(layer), kv_head_(kv_head), query_(g_.head_dim) {
     for (uint32_t d = 0; d < g_.head_dim; ++d) query_[d] = ToFloat(query[d]) / std::sqrt(static_cast<float>(g_.head_dim));
+    weights_ = query_;
+    if (method_.form != SummaryForm::kSketch) return;
+    spread_ = WeighForSketch(method_.deal(layer, kv_head), method_.sketch_bits, g_.head_dim, weights_.data());
   }
 
   double Chunk(uint32_t chunk) const {
@@ -30,8 +33,8 @@ class Scorer {
       return ScoreUnit(method_.form, layout, query_.data(), part + unit * layout.bytes());
     }
     const uint8_t* centre = index_.Coarse(layer_, kv_head_, chunk);
-    return Chunk(chunk) + SketchScore(method_.deal(layer_, kv_head_), query_.data(), centre, part, unit, g_.head_dim,
-                                      method_.sketch_bits);
+    return Chunk(chunk) +
+           SketchScore(weights_.data(), spread_, centre, part, unit, g_.head_dim, method_.sketch_bits);
   }
 
  private:
@@ -40,6 +43,8 @@ class Scorer {
   const KvGeometry& g_;
   const uint32_t layer_, kv_head_;
   std::vector<float> query_;
+  std::vector<float> weights_;  // of the query, for sketches
+  double spread_ = 0;
 };
 
 // row = softmax(row), which counts in what `attended` is the log of the sum of exp of, if it is not null.

@@ -47,11 +47,13 @@ void CheckEstimates(const std::string& name) {
       std::vector<float> centre(head_dim);
       for (uint32_t h = 0; h < heads; ++h) {
         const float* query = values.data() + h * head_dim;
+        std::vector<float> weights(query, query + head_dim);
+        const double spread = WeighForSketch(deal, bits, head_dim, weights.data());
         for (uint32_t t = 0; t < kChunks * 64; ++t) {
           const uint8_t* c = centres.data() + t / 64 * m->coarse_bytes(g);
           SketchCentre(c, head_dim, centre.data());
           const uint8_t* of_chunk = tokens.data() + t / 64 * m->fine_bytes(g);
-          double expected = SketchScore(deal, query, c, of_chunk, t % 64, head_dim, bits);
+          double expected = SketchScore(weights.data(), spread, c, of_chunk, t % 64, head_dim, bits);
           for (uint32_t d = 0; d < head_dim; ++d) expected += double{query[d]} * centre[d];
           // Each of head_dim / 4 entries is rounded; the scale of a token of a normal distribution is about 0.8,
           // and 1 or less of one whose bits are dealt out by other energies.

@@ -93,7 +93,7 @@ absl::Status SketchSelector::Use(const SummaryMethod& method) {
     for (size_t i = 0; i < of_layer; ++i) {
       const SketchDeal& deal = *method.deal(layer, static_cast<uint32_t>(i / g.head_dim));
       const SketchDeal::Bit& bit = deal.bits[i % g.head_dim];
-      dealt[i] = {bit.channel, bit.level, deal.step[bit.channel], deal.left[i % g.head_dim]};
+      dealt[i] = {bit.channel, bit.weight, deal.left[i % g.head_dim]};
     }
     HGA_RETURN_IF_ERROR(device_->CopyToDevice(DeviceStream::kRoute, buffers_.dealt + layer * of_layer, dealt,
                                               of_layer * sizeof(RouteDealt)));

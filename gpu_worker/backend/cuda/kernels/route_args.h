@@ -36,9 +36,9 @@ struct RouteKept {
 // Of a KV head whose records' bits are dealt out (common/kv/sketch_deal.h): what bit i is, and what is left out of
 // channel i.
 struct RouteDealt {
-  uint32_t channel, level;  // of the bit
-  float step;               // of its channel
-  float left;               // of channel i
+  uint32_t channel;  // of the bit
+  float weight;      // of the bit
+  float left;        // of channel i
 };
 
 // Scaled queries, and tables for reading signs. A block for each query head. Shared memory: head_dim * 9 / 4 floats.

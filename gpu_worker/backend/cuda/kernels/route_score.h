@@ -50,9 +50,7 @@ HGA_DEVICE void RouteWeigh(const RouteTablesArgs& a, const float* q, float* r) {
     RouteRotate(r, a.head_dim);
     return;
   }
-  for (uint32_t i = threadIdx.x; i < a.head_dim; i += blockDim.x) {
-    r[i] = q[dealt[i].channel] * dealt[i].step * 0.5f * static_cast<float>(1u << dealt[i].level);
-  }
+  for (uint32_t i = threadIdx.x; i < a.head_dim; i += blockDim.x) r[i] = q[dealt[i].channel] * dealt[i].weight;
   __syncthreads();
 }
 
