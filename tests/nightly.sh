@@ -51,13 +51,16 @@ fuzz() {
 }
 
 sanitizers() {
-  local config
-  for config in asan ubsan; do
-    one $bazel test --config=$config --build_tests_only --test_tag_filters=-nightly,-gpu --keep_going \
-      //kv_store/... //common/... //tests/fault/... //tests/fuzz/...
-  done
-  # What passes through libraries that are not instrumented (gRPC, RocksDB) cannot be judged.
-  one $bazel test --config=tsan //kv_store/store:store_loop_test //common/shm/...
+  local filters=-nightly,-gpu
+  # AddressSanitizer and UndefinedBehaviorSanitizer in one.
+  one $bazel test --config=asan --build_tests_only --test_tag_filters=$filters --keep_going \
+    //common/... //kv_store/... //router/... //gpu_worker/... //tests/fault/... //tests/fuzz/...
+  # ThreadSanitizer: what threads share. What passes through gRPC or RocksDB cannot be judged: they are not instrumented.
+  one $bazel test --config=tsan --build_tests_only --test_tag_filters=$filters,-notsan --keep_going \
+    //common/base/... //common/shm/... //kv_store/arena/... //kv_store/store/... //kv_store/tier/... \
+    //router/index:summary_index_test //gpu_worker/engine/...
+  # Of these, which take long, what helper threads compute.
+  one $bazel test --config=tsan --test_filter='*Helpers*' //router/index:select_test //gpu_worker/backend:workers_test
 }
 
 deploy() { counted tests/deploy/run.sh; }

@@ -25,9 +25,9 @@ Helpers::Helpers(uint32_t threads) : threads_(std::max(1u, threads)) {
 
 Helpers::~Helpers() {
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;
-    wake_.SignalAll();
+    wake_.notify_all();
   }
   for (std::thread& helper : helpers_) helper.join();
 }
@@ -43,8 +43,8 @@ void Helpers::Run(uint32_t count, Work work) {
   const uint64_t job = (open_.load(std::memory_order_relaxed) | kItems) + 1;
   open_.store(job | count);  // sequentially consistent, as the load below: a helper sees the items, or we see it asleep
   if (asleep_.load() > 0) {
-    absl::MutexLock lock(&mutex_);
-    wake_.SignalAll();
+    std::lock_guard<std::mutex> lock(mutex_);
+    wake_.notify_all();
   }
   TakeItems(0);
   for (int looks = 1; done_.load(std::memory_order_acquire) != count; ++looks) {
@@ -80,9 +80,9 @@ void Helpers::Help(uint32_t thread) {
       TakeItems(thread);
       continue;
     }
-    absl::MutexLock lock(&mutex_);
+    std::unique_lock<std::mutex> lock(mutex_);
     asleep_.fetch_add(1);
-    while (!stop_ && (open_.load() & kItems) == 0) wake_.Wait(&mutex_);
+    while (!stop_ && (open_.load() & kItems) == 0) wake_.wait(lock);
     asleep_.fetch_sub(1);
     if (stop_) return;
   }

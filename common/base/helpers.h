@@ -5,13 +5,13 @@
 #define HGA_COMMON_BASE_HELPERS_H_
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 #include <thread>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
-#include "absl/synchronization/mutex.h"
 
 namespace hga {
 
@@ -46,9 +46,9 @@ class Helpers {
   uint32_t count_ = 0;
 
   std::atomic<uint32_t> asleep_{0};
-  absl::Mutex mutex_;
-  absl::CondVar wake_;
-  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool stop_ = false;  // guarded by mutex_
   std::vector<std::thread> helpers_;
 };
 

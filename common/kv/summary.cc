@@ -1,15 +1,14 @@
 #include "common/kv/summary.h"
 
 #include <cmath>
+#include <mutex>
 #include <numeric>
 #include <utility>
 
-#include "absl/base/const_init.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "absl/synchronization/mutex.h"
 #include "common/base/status.h"
 #include "common/kv/sketch.h"
 
@@ -107,9 +106,9 @@ absl::StatusOr<const SummaryMethod*> FindSummaryMethod(absl::string_view name, c
   if (parts.size() == 2 && parts[1] != plan.id()) {
     return absl::InvalidArgumentError(absl::StrCat("'", name, "': its channel energies make ", plan.id()));
   }
-  static absl::Mutex mu(absl::kConstInit);
+  static std::mutex mu;
   static auto* const methods = new absl::flat_hash_map<std::string, std::unique_ptr<const SummaryMethod>>();
-  absl::MutexLock lock(&mu);
+  const std::lock_guard<std::mutex> lock(mu);
   const std::string key = absl::StrCat(plan.id(), "/", g.layers, "/", g.kv_heads, "/", g.head_dim);
   if (const auto known = methods->find(key); known != methods->end()) return known->second.get();
   if (methods->size() >= kMostPlans) {

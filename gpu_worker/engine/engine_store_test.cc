@@ -1,4 +1,6 @@
 // What tiers, caches and a small arena must not do to an answer: change it.
+#include <condition_variable>
+#include <mutex>
 #include <tuple>
 
 #include "gpu_worker/engine/testing_engine.h"
@@ -128,6 +130,45 @@ TEST_F(EngineStoreTest, HopelesslySmallStoreSaysSo) {
   Start(true, 6);
   const Answer answer = Run(Request(RandomTokens(1200, 9), 4));
   EXPECT_EQ(answer.status.code(), absl::StatusCode::kResourceExhausted) << answer.status;
+}
+
+// The first commit takes as long as the step loop needs to look for work many times.
+class SlowStore : public MemoryKvClient {
+ public:
+  using MemoryKvClient::MemoryKvClient;
+  absl::StatusOr<std::vector<HeldBlock>> Commit(const OpenedSession& session, CommitChunk chunk) override {
+    if (commits_++ == 0) {
+      std::unique_lock<std::mutex> lock(mu_);
+      changed_.wait(lock, [this, until = rounds_ + 40] { return rounds_ >= until; });
+      held_meanwhile = GetStats()->slots_held;
+    }
+    return MemoryKvClient::Commit(session, std::move(chunk));
+  }
+  bool connected() const override {
+    std::lock_guard<std::mutex> lock(mu_);
+    ++rounds_;
+    changed_.notify_one();
+    return MemoryKvClient::connected();
+  }
+  uint64_t held_meanwhile = 0;
+
+ private:
+  int commits_ = 0;  // sealer's thread only
+  mutable std::mutex mu_;
+  mutable std::condition_variable changed_;
+  mutable int rounds_ = 0;  // guarded by mu_
+};
+
+// What waits to be sealed is bounded: room for the next chunks is asked for behind it.
+TEST_F(EngineStoreTest, ASlowStoreHoldsUpAPromptAfterTwoBatches) {
+  engine_.reset();
+  SlowStore store(model_.geometry);
+  engine_ = *Engine::Start(model_, Routed(), backend_.get(), &store, link_.get(), registry_);
+  const Answer answer = Run(Dense(Request(RandomTokens(1800, 9), 4)));
+  engine_.reset();
+  EXPECT_TRUE(answer.status.ok()) << answer.status;
+  EXPECT_GT(store.held_meanwhile, 0u);
+  EXPECT_LE(store.held_meanwhile, 2 * Routed().prefill_batch_tokens / 64 * model_.geometry.layers);
 }
 
 }  // namespace

@@ -74,6 +74,29 @@ TEST_F(EngineTest, CancellationKeepsWhatIsComplete) {
   EXPECT_EQ(kept->size(), prompt.size() + cut.tokens.size());
 }
 
+// The step that is under way is computed to its end; after it at most the one that fills a chunk.
+TEST_F(EngineTest, ACancellationInTheMiddleOfAStepEndsAfterIt) {
+  Start(true, /*slots=*/36);  // blocks are fetched in the middle of steps
+  const auto prompt = RandomTokens(1220, 31);
+  std::shared_ptr<EventStream> events;
+  std::atomic<bool> answering{false};
+  std::atomic<uint64_t> posts_before{0};
+  store_->BeforeFetch([&](absl::Span<const BlockName> names) {
+    // A single block is the sealer's question.
+    if (!answering || names.size() < 2 || posts_before > 0) return;
+    posts_before = posts_->load();
+    events->Cancel(absl::CancelledError("enough"));
+  });
+  events = *engine_->Submit(InSession(Request(prompt, 500), "doc"));
+  const Answer cut = Collect(events.get(), [&](size_t) { answering = true; });
+  EXPECT_EQ(cut.status.code(), absl::StatusCode::kCancelled) << cut.status;
+  EXPECT_LT(posts_->load() - posts_before, 2 * model_.geometry.layers);
+  EXPECT_EQ(store_->GetStats()->slots_held, 0u);
+  const auto kept = store_->GetSession("doc", model_.fingerprint);
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  EXPECT_EQ(kept->size(), prompt.size() + cut.tokens.size());
+}
+
 TEST_F(EngineTest, StopEndsWithUnavailableAndSaves) {
   const auto prompt = RandomTokens(1000, 32);
   const Answer cut = Run(InSession(Request(prompt, 900), "doc"), [&](size_t tokens) {

@@ -59,7 +59,8 @@ struct RequestStats {
   uint32_t prompt_tokens = 0, reused_tokens = 0, completion_tokens = 0;
   double ttft_s = 0, prefill_s = 0, decode_s = 0;
   TierCounts tiers;
-  // Keys attended and keys of dense attention, summed over rows, layers and KV heads: [prefill, decode].
+  // Keys attended and keys of dense attention, summed over rows, layers and KV heads, each token's once: [prefill,
+  // decode]. What follows counts work, steps that were repeated included.
   uint64_t attended_keys[2] = {0, 0}, dense_keys[2] = {0, 0};
   uint64_t dense_fallback_steps = 0, decode_steps = 0;
   uint64_t ring_exchanges = 0;  // layer exchanges with the router in decode steps

@@ -39,6 +39,7 @@ struct Sequence {
   std::vector<uint32_t> tokens;   // prompt and answer
   uint32_t prompt_tokens = 0;
   uint32_t computed = 0;          // tokens whose K/V is there
+  uint32_t counted = 0;           // tokens whose keys are in `stats`: what is computed again is not counted again
   std::vector<ChunkHash> hashes;  // of the sealed chunks
   uint32_t committed = 0;         // chunks that the store has, as a prefix
   uint32_t seals_pending = 0;

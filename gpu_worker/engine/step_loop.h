@@ -59,6 +59,7 @@ class StepLoop {
 
   // --- Their results: step_loop_results.cc ---
   void FinishPart(const StepPart& part);
+  void Advance(Sequence* s, const StepPart& part);
   absl::StatusOr<uint32_t> Sample(const StepPart& part);
   void SealComplete(Sequence* s);
   bool Checkpoint(const Sequence& s, uint32_t chunk) const;

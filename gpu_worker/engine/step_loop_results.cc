@@ -38,8 +38,7 @@ void StepLoop::FinishPart(const StepPart& part) {
   s->room_failures = 0;
   if (s->state == Sequence::State::kFlushing) {
     if (!part.status.ok()) return End(s, part.status);
-    s->computed += part.rows;
-    SealComplete(s);
+    Advance(s, part);
     if (s->computed == s->tokens.size()) s->state = Sequence::State::kEnding;
     return;
   }
@@ -58,8 +57,7 @@ void StepLoop::FinishPart(const StepPart& part) {
     metrics_->CountFallbackStep();
   }
   const bool decoded = s->decoding();
-  s->computed += part.rows;
-  SealComplete(s);
+  Advance(s, part);
   if (decoded) {
     s->stats.decode_steps += part.want_logits;
   } else {
@@ -76,6 +74,18 @@ void StepLoop::FinishPart(const StepPart& part) {
   } else if (NextRows(*s) == 0) {
     End(s, absl::OkStatus(), FinishReason::kPrefillOnly);
   }
+}
+
+// The part's rows are computed. A step after a cut that computes rows again, which ends where the one before did, is not
+// counted again.
+void StepLoop::Advance(Sequence* s, const StepPart& part) {
+  if (s->computed >= s->counted) {
+    s->stats.attended_keys[s->decoding()] += part.attended_keys;
+    s->stats.dense_keys[s->decoding()] += part.dense_keys;
+  }
+  s->computed += part.rows;
+  s->counted = std::max(s->counted, s->computed);
+  SealComplete(s);
 }
 
 // The part's next token, of the step's logits.

@@ -202,7 +202,6 @@ absl::Status StepRunner::AddResidual() {
 void StepRunner::CountKeys() {
   const uint64_t heads = geometry_.kv_heads;
   for (Block& b : blocks_) {
-    RequestStats& stats = b.part->sequence->stats;
     const bool decode = b.part->sequence->decoding();
     uint64_t attended = b.selection == nullptr ? 0 : SelectedKeys(b.rows, *b.selection);
     uint64_t dense = 0;
@@ -210,8 +209,8 @@ void StepRunner::CountKeys() {
       attended += MandatoryKeys(*b.shape, b.first_position + i) * heads;
       dense += (b.first_position + i + 1) * heads;
     }
-    stats.attended_keys[decode] += attended;
-    stats.dense_keys[decode] += dense;
+    b.part->attended_keys += attended;
+    b.part->dense_keys += dense;
     counts_.attended_keys[decode] += attended;
     counts_.dense_keys[decode] += dense;
     if (b.selection != nullptr) b.budget->Spend(*b.selection);

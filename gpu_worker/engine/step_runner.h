@@ -36,6 +36,7 @@ struct StepPart {
   std::optional<uint32_t> lost_chunk;  // the store lost this chunk: compute again from there
   bool no_room = false;                // for its blocks, for now: the same rows may be computed again
   uint32_t logits_row = 0;
+  uint64_t attended_keys = 0, dense_keys = 0;  // as RequestStats counts them
 };
 
 // What a step's wanting rows give, [parts with want_logits]: all logits, or the best, as the parts' samplers need.

@@ -65,7 +65,8 @@ void StepRunner::WaitRoutes() {
     metrics_->ObserveRouteWait(absl::ToDoubleSeconds(absl::Now() - begin));
     std::set<Sequence*> asked;
     for (Block* block : router_blocks_) asked.insert(block->part->sequence);
-    if (!status.ok() || router_response_.blocks.size() != router_blocks_.size()) {
+    const size_t count = router_blocks_.size();
+    if (!status.ok() || router_response_.blocks.size() != count || router_response_.missed.size() != count) {
       LoseRouter(status.ok() ? absl::DataLossError("the router answered for another number of blocks") : status);
     } else {
       for (size_t i = 0; i < router_blocks_.size(); ++i) {

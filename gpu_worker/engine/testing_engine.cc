@@ -5,37 +5,11 @@
 
 #include "common/base/check.h"
 #include "common/base/temporary_folder.h"
-#include "gpu_worker/model/loaded_model.h"
 #include "gpu_worker/model/tiny_model.h"
 #include "router/client/local_route_client.h"
 
 namespace hga {
 namespace {
-
-const LoadedModel& TinyModel() {
-  static const LoadedModel* const model = [] {
-    const TemporaryFolder folder;
-    const std::string path = folder.File("tiny.gguf");
-    HGA_CHECK(WriteTinyGguf(path, TinyModelOptions()).ok());
-    auto loaded = LoadModel(path);
-    HGA_CHECK(loaded.ok());
-    return loaded->release();  // the mapping outlives the file
-  }();
-  return *model;
-}
-
-EngineModel Describe() {
-  const LoadedModel& model = TinyModel();
-  EngineModel out;
-  out.geometry = model.weights.config.Geometry();
-  out.fingerprint = model.fingerprint;
-  out.method = *FindSummaryMethod("sketch");
-  out.vocab_size = model.weights.config.vocab_size;
-  out.context_tokens = model.weights.config.context_tokens;
-  out.end_tokens = {model.tokenizer->eos()};
-  out.token_bytes = [&model](uint32_t id) { return model.tokenizer->TokenBytes(id); };
-  return out;
-}
 
 // A router that can be made to die, between layers.
 class MortalRouter : public LocalRouteClient {
@@ -57,6 +31,31 @@ class MortalRouter : public LocalRouteClient {
 };
 
 }  // namespace
+
+const LoadedModel& TinyModel() {
+  static const LoadedModel* const model = [] {
+    const TemporaryFolder folder;
+    const std::string path = folder.File("tiny.gguf");
+    HGA_CHECK(WriteTinyGguf(path, TinyModelOptions()).ok());
+    auto loaded = LoadModel(path);
+    HGA_CHECK(loaded.ok());
+    return loaded->release();  // the mapping outlives the file
+  }();
+  return *model;
+}
+
+EngineModel DescribeTinyModel() {
+  const LoadedModel& model = TinyModel();
+  EngineModel out;
+  out.geometry = model.weights.config.Geometry();
+  out.fingerprint = model.fingerprint;
+  out.method = *FindSummaryMethod("sketch");
+  out.vocab_size = model.weights.config.vocab_size;
+  out.context_tokens = model.weights.config.context_tokens;
+  out.end_tokens = {model.tokenizer->eos()};
+  out.token_bytes = [&model](uint32_t id) { return model.tokenizer->TokenBytes(id); };
+  return out;
+}
 
 std::vector<uint32_t> RandomTokens(uint32_t count, uint32_t seed) {
   std::mt19937 random(seed);
@@ -89,7 +88,7 @@ EngineOptions EngineTest::Routed() {
 void EngineTest::Start(bool with_router, uint32_t slots, EngineOptions options) {
   engine_.reset();
   link_.reset();
-  model_ = Describe();
+  model_ = DescribeTinyModel();
   store_ = std::make_unique<MemoryKvClient>(model_.geometry, slots);
   backend_ = *CreateBackend("cpu", weights_, model_.geometry, BackendOptions());
   RouterLink::Factory factory;

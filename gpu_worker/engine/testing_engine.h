@@ -10,10 +10,15 @@
 #include <vector>
 
 #include "gpu_worker/engine/engine.h"
+#include "gpu_worker/model/loaded_model.h"
 #include "gtest/gtest.h"
 #include "kv_store/client/memory_kv_client.h"
 
 namespace hga {
+
+// The model of all tests of the engine; lives for ever.
+const LoadedModel& TinyModel();
+EngineModel DescribeTinyModel();
 
 std::vector<uint32_t> RandomTokens(uint32_t count, uint32_t seed);
 

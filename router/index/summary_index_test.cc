@@ -1,11 +1,13 @@
 #include "router/index/summary_index.h"
 
-#include <cstring>
-
 #include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <thread>
 
 #include "common/kv/route_fixture.h"
 #include "gtest/gtest.h"
+#include "router/index/route_answerer.h"
 
 namespace hga {
 namespace {
@@ -100,6 +102,50 @@ TEST_F(SummaryIndexTest, BoundsHold) {
 TEST_F(SummaryIndexTest, UnknownSequence) {
   SummaryIndex index({}, nullptr);
   EXPECT_EQ(index.Append(1, 1, 0, chunks_[0], Data(0)).status().code(), absl::StatusCode::kNotFound);
+}
+
+// Steps go on while chunks are sealed and other sequences come and go.
+TEST_F(SummaryIndexTest, SelectionsWhileItGrowsAreThoseOfAWholeIndex) {
+  constexpr uint32_t kChunks = 2 * kSegmentChunks + 12;
+  const SummaryMethod* const sketch = *FindSummaryMethod("sketch");
+  const std::vector<ChunkHash> chunks = MadeUpChunks(kChunks);
+  SummaryIndex whole({}, nullptr), growing({}, nullptr);
+  ASSERT_TRUE(whole.Open(1, 1, g_, sketch, {}).ok() && growing.Open(1, 1, g_, sketch, {}).ok());
+  std::vector<std::string> data;
+  for (uint32_t i = 0; i < kChunks; ++i) {
+    data.push_back(SummaryData(g_, *sketch, i));
+    ASSERT_TRUE(whole.Append(1, 1, i, chunks[i], data[i]).ok());
+  }
+
+  std::atomic<uint32_t> seen{0};
+  std::thread sealer([&] {
+    for (uint32_t i = 0; i < kChunks; ++i) {
+      while (i > seen + 20) std::this_thread::yield();  // so that each selection sees some come
+      EXPECT_TRUE(growing.Append(1, 1, i, chunks[i], data[i]).ok());
+    }
+  });
+  std::thread others([&] {
+    for (uint64_t id = 2; seen < kChunks; ++id) {
+      EXPECT_TRUE(growing.Open(1, id, g_, sketch, absl::MakeConstSpan(chunks).first(3)).ok());
+      growing.Close(1, id);
+    }
+  });
+  RouteAnswerer expected(&whole, 1, g_, SelectOptions()), answerer(&growing, 1, g_, SelectOptions(), /*threads=*/2);
+  while (seen < kChunks) {
+    const uint32_t now = growing.Find(1, 1)->chunks();
+    if (now == seen) std::this_thread::yield();
+    if (now == seen) continue;
+    const MadeUpQueries prompt(g_, 4, 0, now, 40, now), token(g_, 1, 4, now, 20, now);
+    RouteRequest request;
+    request.layer = now % g_.layers;
+    request.blocks = {prompt.block, token.block};
+    RouteResponse as_whole, answer;
+    EXPECT_TRUE(expected.Answer(request, &as_whole).ok() && answerer.Answer(request, &answer).ok());
+    EXPECT_EQ(answer.blocks, as_whole.blocks) << now;
+    seen = now;
+  }
+  sealer.join();
+  others.join();
 }
 
 }  // namespace
