@@ -53,7 +53,7 @@ void AddEngineOptions(CLI::App* app, EngineOptions* e) {
       ->transform(CLI::AsSizeValue(false));
   app->add_option("--summary_method", e->summary_method,
                   "How keys are summed up for the router: dealt (as many bits as a key has channels, dealt out to them "
-                  "by what is measured at start), sketch (one for each channel), sketch2 (two), or mean, cuboid, box, "
+                  "by what is measured at start), sketch (one for each channel), or mean, cuboid, box, "
                   "gauss or kmeans, followed by the tokens of a unit (8, 16 or 32) and by -int8 if so wanted, e.g. "
                   "cuboid8-int8");
 }

@@ -42,15 +42,6 @@ void Hadamard(float* x, uint32_t size) {
   for (uint32_t i = 0; i < size; ++i) x[i] *= norm;
 }
 
-// y', as common/kv/sketch.h has it, without its scale. limit: between the smaller and the larger step of two bits.
-int Level(float y, uint32_t bits, float limit) {
-  const int size = bits == 2 && std::fabs(y) >= limit ? 3 : 1;
-  return y >= 0 ? size : -size;
-}
-
-// Levels of two bits lie best for a normal distribution where steps have this many standard deviations (Max, 1960).
-constexpr double kTwoBitStep = 0.9957;
-
 float Finite(float x) { return std::isfinite(x) ? x : 0.0f; }
 
 // Where the sign of a token's channel is: byte of the record's signs, and bit in it.
@@ -71,27 +62,19 @@ void WriteCentre(const std::vector<float>& mean, uint8_t* record, SketchScales* 
   for (size_t d = 0; d < mean.size(); ++d) record[d] = static_cast<uint8_t>(std::lrint(mean[d] * inverse));
 }
 
-// Returns the scale of the token whose rotated difference is y: [head_dim]. planes: zero where the token's bits are.
-float WriteSigns(const float* y, uint32_t head_dim, uint32_t bits, uint32_t token, uint8_t* planes) {
-  double energy = 0;
-  for (uint32_t d = 0; d < head_dim; ++d) energy += double{y[d]} * y[d];
-  const auto limit = static_cast<float>(kTwoBitStep * std::sqrt(energy / head_dim));
-  double product = 0, square = 0;
+// Returns the scale of the token whose rotated difference is y: [head_dim]. signs: zero where the token's are.
+float WriteSigns(const float* y, uint32_t head_dim, uint32_t token, uint8_t* signs) {
+  double product = 0;
   for (uint32_t d = 0; d < head_dim; ++d) {
-    const int level = Level(y[d], bits, limit);
-    product += double{y[d]} * level;
-    square += level * level;
+    product += std::fabs(double{y[d]});
     const Place place = SignPlace(token, d);
-    uint8_t* first = planes + place.byte;
-    if (level > 0) *first |= 1u << place.bit;
-    // 3 = 2 + 1, 1 = 2 - 1, and so below zero.
-    if (bits == 2 && (level == 3 || level == -1)) first[SketchPlaneBytes(head_dim)] |= 1u << place.bit;
+    if (y[d] >= 0) signs[place.byte] |= 1u << place.bit;
   }
-  return Finite(static_cast<float>(product / square));
+  return Finite(static_cast<float>(product / head_dim));
 }
 
 // The same with bits that are dealt out to the channels of `y`, which is not rotated.
-float WriteDealt(const SketchDeal& deal, const float* y, uint32_t head_dim, uint32_t token, uint8_t* planes) {
+float WriteDealt(const SketchDeal& deal, const float* y, uint32_t head_dim, uint32_t token, uint8_t* signs) {
   // Levels lie best at so many standard deviations of the channel, for a token that is as long as the others.
   double length = 0;
   uint32_t coded = 0;
@@ -116,7 +99,7 @@ float WriteDealt(const SketchDeal& deal, const float* y, uint32_t head_dim, uint
   for (uint32_t i = 0; i < head_dim; ++i) {
     const SketchDeal::Bit& bit = deal.bits[i];
     const Place place = SignPlace(token, i);
-    if ((levels[bit.channel] >> bit.level & 1) != 0) planes[place.byte] |= 1u << place.bit;
+    if ((levels[bit.channel] >> bit.level & 1) != 0) signs[place.byte] |= 1u << place.bit;
   }
   return std::max(Finite(static_cast<float>(product / square)), 0.0f);
 }
@@ -143,12 +126,12 @@ void RotateForSketch(float* x, uint32_t head_dim) {
   }
 }
 
-double WeighForSketch(const SketchDeal* deal, uint32_t bits, uint32_t head_dim, float* query) {
+double WeighForSketch(const SketchDeal* deal, uint32_t head_dim, float* query) {
   double left = 0;  // squares of floats are exact in it
   if (deal == nullptr) {
     RotateForSketch(query, head_dim);
     for (uint32_t d = 0; d < head_dim; ++d) left += double{query[d]} * query[d];
-    return double{SketchSpread(bits)} * left;
+    return double{kSketchSpread} * left;
   }
   float channels[256];
   std::copy_n(query, head_dim, channels);
@@ -157,8 +140,8 @@ double WeighForSketch(const SketchDeal* deal, uint32_t bits, uint32_t head_dim, 
   return kSpreadShare * left;
 }
 
-void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, uint32_t bits, const SketchDeal* deal,
-                uint8_t* centre, uint8_t* tokens) {
+void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, const SketchDeal* deal, uint8_t* centre,
+                uint8_t* tokens) {
   std::vector<float> mean(head_dim);
   for (uint32_t d = 0; d < head_dim; ++d) {
     double sum = 0;
@@ -171,14 +154,14 @@ void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, uint
   std::memcpy(centre + head_dim, &scales, sizeof(scales));
   SketchCentre(centre, head_dim, mean.data());
 
-  std::memset(tokens, 0, SketchTokenBytes(head_dim, bits));
+  std::memset(tokens, 0, SketchTokenBytes(head_dim));
   float a[kSketchTokens] = {}, top = 0;
   std::vector<float> difference(head_dim);
   for (uint32_t t = 0; t < count; ++t) {
     for (uint32_t d = 0; d < head_dim; ++d) difference[d] = Finite(ToFloat(keys[t][d])) - mean[d];
     if (deal == nullptr) {
       RotateForSketch(difference.data(), head_dim);
-      a[t] = WriteSigns(difference.data(), head_dim, bits, t, tokens + kSketchTokens);
+      a[t] = WriteSigns(difference.data(), head_dim, t, tokens + kSketchTokens);
     } else {
       a[t] = WriteDealt(*deal, difference.data(), head_dim, t, tokens + kSketchTokens);
     }
@@ -196,23 +179,18 @@ void SketchCentre(const uint8_t* centre_record, uint32_t head_dim, float* centre
 }
 
 void SketchToken(const uint8_t* centre_record, const uint8_t* token_record, uint32_t token, uint32_t head_dim,
-                 uint32_t bits, float* signs) {
+                 float* signs) {
   const float a = TokenScale(centre_record, token_record, token, head_dim);
   for (uint32_t d = 0; d < head_dim; ++d) {
     const Place place = SignPlace(token, d);
-    int level = 0;
-    for (uint32_t plane = 0; plane < bits; ++plane) {
-      const uint8_t byte = token_record[kSketchTokens + plane * SketchPlaneBytes(head_dim) + place.byte];
-      level = 2 * level + ((byte >> place.bit & 1) != 0 ? 1 : -1);
-    }
-    signs[d] = a * level;
+    signs[d] = (token_record[kSketchTokens + place.byte] >> place.bit & 1) != 0 ? a : -a;
   }
 }
 
 double SketchScore(const float* weights, double spread, const uint8_t* centre_record, const uint8_t* token_record,
-                   uint32_t token, uint32_t head_dim, uint32_t bits) {
+                   uint32_t token, uint32_t head_dim) {
   std::vector<float> signs(head_dim);
-  SketchToken(centre_record, token_record, token, head_dim, bits, signs.data());
+  SketchToken(centre_record, token_record, token, head_dim, signs.data());
   const double a = TokenScale(centre_record, token_record, token, head_dim);
   double dot = 0;
   for (uint32_t d = 0; d < head_dim; ++d) dot += double{weights[d]} * signs[d];

@@ -1,8 +1,8 @@
-// Token sketches: every key of a chunk as one or two bits per channel around the chunk's centre: of all channels alike,
+// Token sketches: every key of a chunk as one bit per channel around the chunk's centre: of all channels alike,
 // after a fixed random rotation, or dealt out to the channels as they are (common/kv/sketch_deal.h).
 //
 //   centre   c  = mean of the chunk's post-RoPE keys, int8 with one scale
-//   token    k' = c + Rt(a * y'),  y' = +-1 of the sign of R(k - c), with two bits +-1 or +-3;
+//   token    k' = c + Rt(a * y'),  y' = +-1, the signs of R(k - c);
 //            a: least squares, 8 bits of the chunk's largest a
 //
 // R is a randomised Hadamard transform, orthogonal, so that q.k' = q.c + a * (R q).y'. The rotation spreads what is
@@ -12,7 +12,7 @@
 // Dealt out, y' is the sum over a channel's bits that sketch_deal.h names, and a the least squares again.
 //
 // A token's score estimates the log of what e^(q.k) is on average, given its record: q.k' and a part of the variance of
-// what the record leaves out, a^2 |q|^2 times SketchSpread. Without it keys seem lighter than they are, beside what is
+// what the record leaves out, a^2 |q|^2 times kSketchSpread. Without it keys seem lighter than they are, beside what is
 // attended anyway above all.
 #ifndef HGA_COMMON_KV_SKETCH_H_
 #define HGA_COMMON_KV_SKETCH_H_
@@ -35,19 +35,16 @@ struct SketchScales {
 };
 inline size_t SketchCentreBytes(uint32_t head_dim) { return head_dim + sizeof(SketchScales); }
 
-// Token record, fine level: scales u8 [64], then for each bit a plane of signs [head_dim / 4][32]. Byte 2k + o of row j
+// Token record, fine level: scales u8 [64], then signs [head_dim / 4][32]. Byte 2k + o of row j
 // holds channels 4j to 4j + 3 (bit b: channel 4j + b is not negative) of token 16 o + k in its low and of token
-// 32 + 16 o + k in its high half: a table of 16 sums is looked up for 64 tokens at once. With two planes
-// y' = 2 * sign in the first + sign in the second.
-inline size_t SketchPlaneBytes(uint32_t head_dim) { return size_t{head_dim} * 8; }
-inline size_t SketchTokenBytes(uint32_t head_dim, uint32_t bits) {
-  return kSketchTokens + bits * SketchPlaneBytes(head_dim);
-}
+// 32 + 16 o + k in its high half: a table of 16 sums is looked up for 64 tokens at once.
+inline size_t SketchSignBytes(uint32_t head_dim) { return size_t{head_dim} * 8; }
+inline size_t SketchTokenBytes(uint32_t head_dim) { return kSketchTokens + SketchSignBytes(head_dim); }
 
-// Of a normal distribution's channels the record leaves 0.571 a^2 of variance with one bit, 0.474 a^2 with two. Half of
-// that belongs to the mean of e^x; half of it again is what ranks best (decision 30).
+// Half of the variance that the record leaves belongs to the mean of e^x; half of that again is what ranks best
+// (decision 30). Of a normal distribution's rotated channels it leaves 0.571 a^2.
 inline constexpr double kSpreadShare = 0.25;
-inline constexpr float SketchSpread(uint32_t bits) { return bits == 1 ? 0.143f : 0.118f; }
+inline constexpr float kSketchSpread = 0.143f;
 
 // Whether R turns the sign of a channel before it mixes them.
 bool SketchFlips(uint32_t channel);
@@ -55,23 +52,23 @@ bool SketchFlips(uint32_t channel);
 void RotateForSketch(float* x, uint32_t head_dim);
 
 // A query as it is read against sketches: the score of a token is that of its centre, plus a times the sum of +-weights
-// by its bits (y' of two bits: +-1 or +-3 times each), plus a^2 times what is returned.
+// by its bits, plus a^2 times what is returned.
 // deal: nullptr: bits of rotated channels. query: [head_dim], becomes the weights.
-double WeighForSketch(const SketchDeal* deal, uint32_t bits, uint32_t head_dim, float* query);
+double WeighForSketch(const SketchDeal* deal, uint32_t head_dim, float* query);
 
-// keys: [count][head_dim] pointers, count at most 64; bits: 1 or 2, with a deal 1. Writes both records whole. Keys that
+// keys: [count][head_dim] pointers, count at most 64. Writes both records whole. Keys that
 // are not finite give some finite record.
-void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, uint32_t bits, const SketchDeal* deal,
-                uint8_t* centre, uint8_t* tokens);
+void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, const SketchDeal* deal, uint8_t* centre,
+                uint8_t* tokens);
 
 // Reads records back, for tests and for explanations. centre: [head_dim].
 void SketchCentre(const uint8_t* centre_record, uint32_t head_dim, float* centre);
 // a * y' of a token, bit by bit as WeighForSketch's weights are: [head_dim].
 void SketchToken(const uint8_t* centre_record, const uint8_t* token_record, uint32_t token, uint32_t head_dim,
-                 uint32_t bits, float* signs);
+                 float* signs);
 // What a token's score is above that of its centre, in double precision. weights [head_dim], spread: of WeighForSketch.
 double SketchScore(const float* weights, double spread, const uint8_t* centre_record, const uint8_t* token_record,
-                   uint32_t token, uint32_t head_dim, uint32_t bits);
+                   uint32_t token, uint32_t head_dim);
 
 }  // namespace hga
 

@@ -84,8 +84,8 @@ double ScoreError(const SketchDeal* deal, const std::vector<ChannelEnergy>& ener
   std::vector<const bf16*> rows;
   for (uint32_t t = 0; t < kSketchTokens; ++t) keys.push_back(vector(false));
   for (const auto& key : keys) rows.push_back(key.data());
-  std::vector<uint8_t> centre(SketchCentreBytes(head_dim)), tokens(SketchTokenBytes(head_dim, 1));
-  MakeSketch(rows.data(), kSketchTokens, head_dim, 1, deal, centre.data(), tokens.data());
+  std::vector<uint8_t> centre(SketchCentreBytes(head_dim)), tokens(SketchTokenBytes(head_dim));
+  MakeSketch(rows.data(), kSketchTokens, head_dim, deal, centre.data(), tokens.data());
   std::vector<float> mean(head_dim), query(head_dim);
   SketchCentre(centre.data(), head_dim, mean.data());
   double error = 0, all = 0;
@@ -94,10 +94,10 @@ double ScoreError(const SketchDeal* deal, const std::vector<ChannelEnergy>& ener
     for (uint32_t c = 0; c < head_dim; ++c) query[c] = ToFloat(q[c]);
     // Without what stands for the spread, which is the same for equally long keys.
     std::vector<float> weights = query;
-    WeighForSketch(deal, 1, head_dim, weights.data());
+    WeighForSketch(deal, head_dim, weights.data());
     std::vector<float> signs(head_dim);
     for (uint32_t t = 0; t < kSketchTokens; ++t) {
-      SketchToken(centre.data(), tokens.data(), t, head_dim, 1, signs.data());
+      SketchToken(centre.data(), tokens.data(), t, head_dim, signs.data());
       double read = 0, exact = 0;
       for (uint32_t c = 0; c < head_dim; ++c) {
         read += double{weights[c]} * signs[c];
@@ -127,11 +127,11 @@ TEST(SketchDealTest, EqualAndHugeKeysGiveFiniteRecords) {
   std::vector<bf16> equal(16, ToBf16(3)), huge(16, ToBf16(1e38f));
   for (const auto* second : {&equal, &huge}) {
     const bf16* rows[] = {equal.data(), second->data()};
-    std::vector<uint8_t> centre(SketchCentreBytes(16)), tokens(SketchTokenBytes(16, 1), 0xFF);
-    MakeSketch(rows, 2, 16, 1, &deal, centre.data(), tokens.data());
+    std::vector<uint8_t> centre(SketchCentreBytes(16)), tokens(SketchTokenBytes(16), 0xFF);
+    MakeSketch(rows, 2, 16, &deal, centre.data(), tokens.data());
     std::vector<float> signs(16);
     for (const uint32_t t : {0u, 1u, 2u}) {
-      SketchToken(centre.data(), tokens.data(), t, 16, 1, signs.data());
+      SketchToken(centre.data(), tokens.data(), t, 16, signs.data());
       for (const float x : signs) EXPECT_TRUE(std::isfinite(x));
     }
   }

@@ -31,9 +31,8 @@ constexpr uint32_t kUnitClusters = 2, kChunkClusters = 4;
 constexpr size_t kMostPlans = 256;
 
 std::vector<SummaryMethod> AllMethods() {
-  std::vector<SummaryMethod> methods = {{"sketch", SummaryForm::kSketch, 1, true, 1},
-                                        {"sketch2", SummaryForm::kSketch, 1, true, 2},
-                                        {"dealt", SummaryForm::kSketch, 1, true, 1, true}};
+  std::vector<SummaryMethod> methods = {{"sketch", SummaryForm::kSketch, 1, true},
+                                        {"dealt", SummaryForm::kSketch, 1, true, true}};
   for (const FormName& form : kForms) {
     for (uint32_t tokens : kUnitTokens) {
       const std::string name = tokens == 0 ? form.name : absl::StrCat(form.name, tokens);
@@ -79,7 +78,7 @@ UnitLayout SummaryMethod::fine_layout(const KvGeometry& g) const {
 }
 
 size_t SummaryMethod::fine_bytes(const KvGeometry& g) const {
-  if (form == SummaryForm::kSketch) return SketchTokenBytes(g.head_dim, sketch_bits);
+  if (form == SummaryForm::kSketch) return SketchTokenBytes(g.head_dim);
   return g.chunk_tokens / unit_tokens(g) * fine_layout(g).bytes();
 }
 
@@ -126,8 +125,7 @@ void SummarizeBlock(const KvGeometry& g, const SummaryMethod& m, uint32_t layer,
   for (uint32_t head = 0; head < g.kv_heads; ++head, out += m.record_bytes(g)) {
     for (uint32_t t = 0; t < g.chunk_tokens; ++t) rows[t] = block + g.k_row(head, t);
     if (m.form == SummaryForm::kSketch) {
-      MakeSketch(rows.data(), g.chunk_tokens, g.head_dim, m.sketch_bits, m.deal(layer, head), out,
-                 out + m.coarse_bytes(g));
+      MakeSketch(rows.data(), g.chunk_tokens, g.head_dim, m.deal(layer, head), out, out + m.coarse_bytes(g));
       continue;
     }
     for (size_t i = 0; i < keys.size(); ++i) {
@@ -149,9 +147,9 @@ void ScoreRecord(const KvGeometry& g, const SummaryMethod& m, uint32_t layer, ui
     return;
   }
   std::vector<float> weights(query, query + g.head_dim);
-  const double spread = WeighForSketch(m.deal(layer, kv_head), m.sketch_bits, g.head_dim, weights.data());
+  const double spread = WeighForSketch(m.deal(layer, kv_head), g.head_dim, weights.data());
   for (uint32_t u = 0; u < count; ++u) {
-    units[u] = *chunk + SketchScore(weights.data(), spread, record, parts, u, g.head_dim, m.sketch_bits);
+    units[u] = *chunk + SketchScore(weights.data(), spread, record, parts, u, g.head_dim);
   }
 }
 

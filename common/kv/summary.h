@@ -24,15 +24,14 @@ namespace hga {
 
 // How keys are summed up and scored: the seam for other methods. Looked up by name: FORM, then the tokens of a unit (8,
 // 16 or 32; without: a group's), then -int8 for records of int8 in place of bf16. E.g. mean, cuboid8, box32-int8. Of
-// sketches there are three: sketch and sketch2, of one and of two bits for each channel, and dealt, whose bits a plan
-// of the model deals out; its name with a plan is dealt:ID.
+// sketches there are two: sketch, of one bit for each channel, and dealt, whose bits a plan of the model deals out; its
+// name with a plan is dealt:ID.
 // Thread-safe.
 struct SummaryMethod {
   std::string name;
   SummaryForm form = SummaryForm::kSketch;
   uint32_t wanted_unit_tokens = 0;  // 0: a group's
   bool int8 = false;
-  uint32_t sketch_bits = 0;
   bool dealt = false;
   std::shared_ptr<const SketchPlan> plan;  // of `dealt`, whose records are as those of `sketch` without it
 

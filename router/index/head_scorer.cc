@@ -76,8 +76,8 @@ void HeadScorer::Load(uint32_t token, uint32_t rows, uint32_t kv_head, float* co
   WeighQueries(s->queries_of_head.data(), rows * heads, coarse_layout_, second, s->weights.data());
   s->queries = {s->weights.data(), rows * heads, g_.head_dim, coarse_layout_.vectors};
   if (index_.method().form == SummaryForm::kSketch) {
-    const SummaryMethod& m = index_.method();
-    MakeSketchTables(s->queries, m.sketch_bits, m.deal(layer_, kv_head), &s->tables);
+    RoundQueries(s->queries_of_head.data(), rows * heads, g_.head_dim, &s->centre_queries);
+    MakeSketchTables(s->queries, index_.method().deal(layer_, kv_head), &s->tables);
   }
   if (coarse == nullptr) {
     Grow(&s->coarse, rows * heads * coarse_stride());
@@ -97,7 +97,12 @@ void HeadScorer::ScoreCoarse(HeadScratch* s) const {
     const uint32_t chunk = first_chunk_ + i;
     const uint32_t count = std::min(SequenceIndex::SegmentEnd(chunk), block_.route_upto) - chunk;
     const uint8_t* parts = index_.Coarse(layer_, s->kv_head, chunk);
-    ScoreUnits(s->queries, coarse_layout_, parts, count, s->coarse_scores + i, coarse_stride());
+    if (index_.method().form == SummaryForm::kSketch) {
+      const uint8_t* next = chunk + count < block_.route_upto ? index_.Coarse(layer_, s->kv_head, chunk + count) : nullptr;
+      ScoreCentres(s->centre_queries, parts, count, next, s->coarse_scores + i, coarse_stride());
+    } else {
+      ScoreUnits(s->queries, coarse_layout_, parts, count, s->coarse_scores + i, coarse_stride());
+    }
     i += count;
   }
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/kv/route_message.h"
+#include "router/index/centre_score.h"
 #include "router/index/select_options.h"
 #include "router/index/sequence_index.h"
 #include "router/index/sketch_score.h"
@@ -17,6 +18,7 @@ namespace hga {
 struct HeadScratch {
   std::vector<float> queries_of_head;  // [rows][query heads of a KV head][head_dim]
   std::vector<float> weights;          // of units' vectors, [rows * query heads][vectors][head_dim]
+  CentreQueries centre_queries;        // of sketches
   SketchTables tables;
   std::vector<float> per_chunk;        // [query heads of a KV head] attended
   std::vector<float> coarse;           // [rows * query heads][stride], of chunks, where `coarse_scores` points to it

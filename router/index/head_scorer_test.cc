@@ -98,7 +98,7 @@ TEST(HeadScorerTest, ChoosesTheBestChunks) {
 
 // With what is attended anyway, the shares of a KV head sum to 1; keys before the range have none.
 TEST(HeadScorerTest, SharesAreOfTheAttention) {
-  for (const char* method : {"sketch", "sketch2", "cuboid", "mean"}) {
+  for (const char* method : {"sketch", "cuboid", "mean"}) {
     const KvGeometry g = SmallGeometry(6, 24);
     const auto index = MakeIndex(g, method, 70);
     MadeUpQueries q(g, 2, 2 * 64 + 32, 70, 1, 1);

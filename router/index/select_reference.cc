@@ -19,7 +19,7 @@ class Scorer {
     for (uint32_t d = 0; d < g_.head_dim; ++d) query_[d] = ToFloat(query[d]) / std::sqrt(static_cast<float>(g_.head_dim));
     weights_ = query_;
     if (method_.form != SummaryForm::kSketch) return;
-    spread_ = WeighForSketch(method_.deal(layer, kv_head), method_.sketch_bits, g_.head_dim, weights_.data());
+    spread_ = WeighForSketch(method_.deal(layer, kv_head), g_.head_dim, weights_.data());
   }
 
   double Chunk(uint32_t chunk) const {
@@ -33,8 +33,7 @@ class Scorer {
       return ScoreUnit(method_.form, layout, query_.data(), part + unit * layout.bytes());
     }
     const uint8_t* centre = index_.Coarse(layer_, kv_head_, chunk);
-    return Chunk(chunk) +
-           SketchScore(weights_.data(), spread_, centre, part, unit, g_.head_dim, method_.sketch_bits);
+    return Chunk(chunk) + SketchScore(weights_.data(), spread_, centre, part, unit, g_.head_dim);
   }
 
  private:

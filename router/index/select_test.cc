@@ -224,8 +224,7 @@ TEST_P(SelectMethodTest, SaysWhatIsMissed) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, SelectMethodTest,
-                         testing::Values("mean", "cuboid", "sketch", "sketch2", "box8", "gauss32-int8", "kmeans",
-                                         "cuboid16-int8"));
+                         testing::Values("mean", "cuboid", "sketch", "box8", "gauss32-int8", "kmeans", "cuboid16-int8"));
 
 TEST(SelectTest, EqualScoresTakeTheLowerPosition) {
   const KvGeometry g = SmallGeometry();
@@ -254,7 +253,7 @@ TEST(SelectTest, FullBudgetIsEverythingAndNoBudgetNothing) {
 
 TEST(SelectTest, QueriesThatAreNotFiniteStayWithinTheBudget) {
   const KvGeometry g = SmallGeometry();
-  for (const char* method : {"mean", "cuboid", "sketch", "sketch2", "gauss8", "kmeans-int8"}) {
+  for (const char* method : {"mean", "cuboid", "sketch", "gauss8", "kmeans-int8"}) {
     const auto index = MakeIndex(g, method, 50);
     for (float value : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 3e38f}) {
       for (const SelectOptions& options : {SelectOptions(), SelectOptions{1, 0}}) {

@@ -165,15 +165,6 @@ HWY_INLINE void SumEntries(const uint8_t* tables, size_t table_bytes, const uint
 }
 #endif
 
-// sums = 2 * sums + second: at most 3 * 64 * kLargestEntry.
-HWY_INLINE void AddSecondPlane(const uint16_t* second, size_t count, uint16_t* sums) {
-  const hn::CappedTag<uint16_t, 32> d;
-  for (size_t i = 0; i < count; i += hn::Lanes(d)) {
-    const auto first = hn::Load(d, sums + i);
-    hn::Store(hn::Add(hn::Add(first, first), hn::Load(d, second + i)), d, sums + i);
-  }
-}
-
 // For tables of heads [head, head + kHeads), whose scores and base begin there.
 template <uint32_t kHeads>
 HWY_INLINE void ScoreChunk(const SketchTables& tables, uint32_t head_dim, uint32_t head, const uint8_t* tokens,
@@ -181,14 +172,8 @@ HWY_INLINE void ScoreChunk(const SketchTables& tables, uint32_t head_dim, uint32
                            size_t stride) {
   const size_t table_bytes = size_t{head_dim} * 8;
   const uint8_t *entries = tables.entries.data() + head * table_bytes, *signs = tokens + kSketchTokens;
-  const size_t plane = SketchPlaneBytes(head_dim);
   HWY_ALIGN uint16_t sums[kHeads][kSketchTokens];
-  SumEntries<kHeads>(entries, table_bytes, signs, plane, sums);
-  if (tables.bits == 2) {
-    HWY_ALIGN uint16_t second[kHeads][kSketchTokens];
-    SumEntries<kHeads>(entries, table_bytes, signs + plane, plane, second);
-    AddSecondPlane(second[0], kHeads * kSketchTokens, sums[0]);
-  }
+  SumEntries<kHeads>(entries, table_bytes, signs, SketchSignBytes(head_dim), sums);
   const hn::CappedTag<float, 16> d;
   const hn::Rebind<int32_t, decltype(d)> d32;
   const hn::Rebind<uint16_t, decltype(d)> d16;
@@ -220,7 +205,7 @@ void ScoreTokensSimd(const SketchTables& tables, uint32_t head_dim, uint32_t fir
   for (uint32_t i = 0; i < count; ++i, scores += chunk_tokens) {
     SketchScales scales;
     std::memcpy(&scales, centres + i * SketchCentreBytes(head_dim) + head_dim, sizeof(scales));
-    const uint8_t* record = tokens + i * SketchTokenBytes(head_dim, tables.bits);
+    const uint8_t* record = tokens + i * SketchTokenBytes(head_dim);
     HWY_ALIGN float steps[kSketchTokens];
     ReadTokenScales(record, scales.token, steps);
     const auto score = [&](auto heads, uint32_t h) HWY_ATTR {
@@ -248,9 +233,8 @@ namespace hga {
 HWY_EXPORT(WriteEntriesSimd);
 HWY_EXPORT(ScoreTokensSimd);
 
-void MakeSketchTables(const ScoreQueries& q, uint32_t bits, const SketchDeal* deal, SketchTables* tables) {
+void MakeSketchTables(const ScoreQueries& q, const SketchDeal* deal, SketchTables* tables) {
   const uint32_t rows = q.head_dim / 4;
-  tables->bits = bits;
   tables->spread.resize(q.heads);
   tables->entries.resize(size_t{q.heads} * rows * 32);
   tables->step.resize(q.heads);
@@ -260,7 +244,7 @@ void MakeSketchTables(const ScoreQueries& q, uint32_t bits, const SketchDeal* de
   for (uint32_t h = 0; h < q.heads; ++h) {
     float* r = tables->weights.data();
     std::copy_n(q.data + size_t{h} * q.head_dim, q.head_dim, r);
-    const double spread = WeighForSketch(deal, bits, q.head_dim, r);
+    const double spread = WeighForSketch(deal, q.head_dim, r);
     float widest = 0, all = 0;
     for (uint32_t j = 0; j < rows; ++j) {
       const float* four = r + 4 * j;
@@ -271,8 +255,8 @@ void MakeSketchTables(const ScoreQueries& q, uint32_t bits, const SketchDeal* de
     }
     const bool usable = widest > 0 && std::isfinite(widest) && std::isfinite(all);
     tables->step[h] = usable ? 2 * widest / kLargestEntry : 0.0f;
-    // What entries are above the sums that they stand for: once for each plane, twice for the first of two.
-    tables->offset[h] = usable ? -all * static_cast<float>((1u << bits) - 1) : 0.0f;
+    // What entries are above the sums that they stand for.
+    tables->offset[h] = usable ? -all : 0.0f;
     tables->spread[h] = usable ? static_cast<float>(spread) : 0.0f;
     HWY_DYNAMIC_DISPATCH(WriteEntriesSimd)
     (r, tables->sums.data(), rows, usable ? kLargestEntry / (2 * widest) : 0.0f,

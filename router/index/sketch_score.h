@@ -13,10 +13,9 @@
 namespace hga {
 
 // What a block of queries needs to read signs: sums of every sign pattern of four weights (WeighForSketch), as 7 bits.
-// weights.y' = step * sum of entries + offset; the sum of two planes is twice that of the first and that of the second.
+// weights.y' = step * sum of entries + offset.
 inline constexpr float kLargestEntry = 127;
 struct SketchTables {
-  uint32_t bits = 1;             // planes
   std::vector<uint8_t> entries;  // [heads][head_dim / 4][2][16], each table twice for wide vectors
   std::vector<float> step;       // [heads]
   std::vector<float> offset;     // [heads]
@@ -24,7 +23,7 @@ struct SketchTables {
   std::vector<float> weights, sums;  // work space
 };
 // deal: nullptr: bits of rotated channels.
-void MakeSketchTables(const ScoreQueries& queries, uint32_t bits, const SketchDeal* deal, SketchTables* tables);
+void MakeSketchTables(const ScoreQueries& queries, const SketchDeal* deal, SketchTables* tables);
 
 // For heads [first, first + some): scores[h * stride + chunk_tokens * i + t] = score of q_(first + h) and key t of
 // chunk i (common/kv/sketch.h), for `count` chunks whose records follow each other. base[h * base_stride + i] = q_(first + h) . centre_i. The

@@ -64,9 +64,8 @@ class QualityTest : public SmallModelTest {
   }
 };
 
-constexpr const char* kMethods[] = {"sketch",        "sketch2",       "sketch+residual",      "cuboid",
-                                    "mean",          "mean_hga",      "oracle_groups",        "oracle_tokens",
-                                    "box32",         "kmeans8-int8+max", "oracle_tokens+shared"};
+constexpr const char* kMethods[] = {"sketch",    "sketch+residual", "cuboid",           "mean",  "mean_hga", "oracle_groups",
+                                    "oracle_tokens", "box32",       "kmeans8-int8+max", "oracle_tokens+shared"};
 
 TEST_F(QualityTest, DenseIsTheDenseRunnersArithmetic) {
   const auto tokens = Tokens(kLength);

@@ -38,7 +38,8 @@ void SketchSelector::ForEachBuffer(const KvGeometry& g, const SummaryMethod& met
   const uint64_t scores = std::max(row, Stride(uint64_t{MostKept(chunks)} * g.chunk_tokens));
   place(&b->flips, method.dealt ? 0 : g.head_dim);
   place(&b->dealt, method.dealt ? uint64_t{g.layers} * g.kv_heads * g.head_dim : 0);
-  place(&b->scaled, heads * g.head_dim);
+  place(&b->rounded, heads * g.head_dim);
+  place(&b->rounded_steps, heads);
   place(&b->step, heads);
   place(&b->offset, heads);
   place(&b->spread, heads);
@@ -203,12 +204,13 @@ absl::Status SketchSelector::LaunchTables(uint32_t number, uint32_t layer) {
   a.queries = reinterpret_cast<const bf16*>(buffers_.in + number * InBytes(g, chunks_));
   if (plan_ != nullptr) a.dealt = buffers_.dealt + size_t{layer} * g.kv_heads * g.head_dim;
   a.flips = buffers_.flips;
-  a.scaled = buffers_.scaled;
+  a.rounded = buffers_.rounded;
+  a.rounded_steps = buffers_.rounded_steps;
   a.entries = buffers_.entries;
   a.step = buffers_.step;
   a.offset = buffers_.offset;
   a.spread = buffers_.spread;
-  a.spread_share = plan_ == nullptr ? SketchSpread(1) : static_cast<float>(kSpreadShare);
+  a.spread_share = plan_ == nullptr ? kSketchSpread : static_cast<float>(kSpreadShare);
   a.per_head = g.queries_per_kv_head();
   a.head_dim = g.head_dim;
   a.scale = 1.0f / std::sqrt(static_cast<float>(g.head_dim));
@@ -218,12 +220,10 @@ absl::Status SketchSelector::LaunchTables(uint32_t number, uint32_t layer) {
 
 absl::Status SketchSelector::LaunchCoarse(const Range& r, const RouteRecords& records) {
   const KvGeometry& g = geometry_;
-  // The router takes vectors half as long where a row does not consist of whole ones.
-  const uint32_t lanes = g.head_dim % r.lanes == 0 ? r.lanes : std::min(r.lanes, 8u);
-  RouteCoarseArgs a{records, buffers_.scaled, buffers_.coarse, r.chunks, static_cast<uint32_t>(r.coarse_stride),
-                    g.queries_per_kv_head(), g.head_dim, lanes};
+  const RouteCoarseArgs a{records, buffers_.rounded, buffers_.rounded_steps, buffers_.coarse, r.chunks,
+                          static_cast<uint32_t>(r.coarse_stride), g.queries_per_kv_head(), g.head_dim};
   return device_->Launch(DeviceStream::kRoute,
-                         {Blocks(r.chunks, kRouteScoreThreads / lanes), g.kv_heads, kRouteScoreThreads, 0}, a);
+                         {Blocks(r.chunks, kRouteScoreThreads / kRouteCentreThreads), g.kv_heads, kRouteScoreThreads, 0}, a);
 }
 
 // Shares of the attention, [kv_heads][most * each], of `each` scores of every chunk that is kept.

@@ -25,10 +25,8 @@ class SketchSelector {
   // Blocks of one exchange.
   static constexpr uint32_t kBlocks = 8;
 
-  // Whether records of the method are read here: token sketches of one bit a channel.
-  static bool Reads(const SummaryMethod& method) {
-    return method.form == SummaryForm::kSketch && method.sketch_bits == 1;
-  }
+  // Whether records of the method are read here: token sketches.
+  static bool Reads(const SummaryMethod& method) { return method.form == SummaryForm::kSketch; }
   // Device memory for histories of up to `chunks` chunks, in bytes. Nothing else is allocated there. method: one that
   // is read, with or without its plan; Create's must outlive the selector.
   static uint64_t Bytes(const KvGeometry& geometry, const SummaryMethod& method, uint32_t chunks);
@@ -56,7 +54,8 @@ class SketchSelector {
   struct Buffers {
     float* flips;       // where bits are not dealt out
     RouteDealt* dealt;  // where they are: [layers][kv_heads][head_dim]
-    float *scaled, *step, *offset, *spread, *weights;
+    int16_t* rounded;
+    float *rounded_steps, *step, *offset, *spread, *weights;
     uint8_t* entries;
     float *coarse, *scores, *shares;
     uint8_t *in, *out;  // [kBlocks][in_bytes], [kBlocks][out_bytes]

@@ -12,6 +12,8 @@ namespace hga {
 
 // Threads of their blocks: of those that reduce over a row, and of those that score.
 inline constexpr uint32_t kRouteRowThreads = 256, kRouteScoreThreads = 128;
+// Threads that score a chunk's centre together.
+inline constexpr uint32_t kRouteCentreThreads = 8;
 // Scores that RouteSoftmax has in shared memory at a time.
 inline constexpr uint32_t kRouteTile = 2048;
 // Below every score; what is out of range has it.
@@ -41,26 +43,27 @@ struct RouteDealt {
   float left;        // of channel i
 };
 
-// Scaled queries, and tables for reading signs. A block for each query head. Shared memory: head_dim * 9 / 4 floats.
+// Queries in 16 bits (router/index/centre_score.h), and tables for reading signs. A block for each query head. Shared memory: head_dim * 9 / 4 floats.
 struct RouteTablesArgs {
   const bf16* queries;      // [query_heads][head_dim]
   const RouteDealt* dealt;  // [kv_heads][head_dim]; nullptr: bits of rotated channels
   const float* flips;       // [head_dim]: 1 or -1, before the rotation
-  float* scaled;        // [query_heads][head_dim]
+  int16_t* rounded;      // [query_heads][head_dim]
+  float* rounded_steps;  // [query_heads]
   uint8_t* entries;     // [query_heads][head_dim / 4][16]
   float *step, *offset, *spread;  // [query_heads], as router/index/sketch_score.h has them
   uint32_t per_head, head_dim;
   float scale, spread_share;
 };
 
-// scores[query head][chunk of the range] = query . centre. `lanes` threads for each chunk; a column of blocks (grid y)
-// for each KV head.
+// scores[query head][chunk of the range] = query . centre. kRouteCentreThreads for each chunk; a column of blocks (grid
+// y) for each KV head.
 struct RouteCoarseArgs {
   RouteRecords records;
-  const float* scaled;
+  const int16_t* rounded;
+  const float* rounded_steps;
   float* scores;  // [query_heads][stride]
   uint32_t chunks, stride, per_head, head_dim;
-  uint32_t lanes;  // floats that are added up side by side
 };
 
 // scores[query head][kept chunk * chunk_tokens + token]. A warp for each chunk; a column of blocks (grid y) for each KV

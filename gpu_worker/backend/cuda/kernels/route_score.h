@@ -69,6 +69,21 @@ HGA_DEVICE double RouteSpread(const RouteTablesArgs& a, const float* q, const fl
   return static_cast<double>(a.spread_share) * left;
 }
 
+// As RoundQueries, by the whole block.
+HGA_DEVICE void RouteRound(const RouteTablesArgs& a, const float* q) {
+  float widest = 0, all = 0;  // in every thread
+  for (uint32_t d = 0; d < a.head_dim; ++d) {
+    widest = fmaxf(widest, fabsf(q[d]));
+    all += fabsf(q[d]);
+  }
+  const float infinity = __uint_as_float(0x7f800000u), inverse = kRouteLargestQuery / widest;
+  const bool usable = inverse < infinity && all < infinity;
+  if (threadIdx.x == 0) a.rounded_steps[blockIdx.x] = usable ? widest / kRouteLargestQuery : 0.0f;
+  for (uint32_t d = threadIdx.x; d < a.head_dim; d += blockDim.x) {
+    a.rounded[size_t{blockIdx.x} * a.head_dim + d] = usable ? static_cast<int16_t>(rintf(q[d] * inverse)) : 0;
+  }
+}
+
 HGA_DEVICE void Run(const RouteTablesArgs& a) {
   float* q = reinterpret_cast<float*>(SharedMemory());
   float *r = q + a.head_dim, *sums = r + a.head_dim;
@@ -76,9 +91,9 @@ HGA_DEVICE void Run(const RouteTablesArgs& a) {
   const uint32_t rows = a.head_dim / 4;
   for (uint32_t d = threadIdx.x; d < a.head_dim; d += blockDim.x) {
     q[d] = Widen(a.queries[first + d]) * a.scale;
-    a.scaled[first + d] = q[d];
   }
   __syncthreads();
+  RouteRound(a, q);
   RouteWeigh(a, q, r);
   for (uint32_t j = threadIdx.x; j < rows; j += blockDim.x) {
     sums[j] = fabsf(r[4 * j]) + fabsf(r[4 * j + 1]) + fabsf(r[4 * j + 2]) + fabsf(r[4 * j + 3]);
@@ -106,22 +121,22 @@ HGA_DEVICE void Run(const RouteTablesArgs& a) {
 }
 
 HGA_DEVICE void Run(const RouteCoarseArgs& a) {
-  const uint32_t lane = threadIdx.x % a.lanes;
-  const uint32_t wanted = blockIdx.x * (blockDim.x / a.lanes) + threadIdx.x / a.lanes;
-  const uint32_t chunk = Least(wanted, a.chunks - 1);  // the lanes of a warp stay together
+  const uint32_t lane = threadIdx.x % kRouteCentreThreads;
+  const uint32_t wanted = (blockIdx.x * blockDim.x + threadIdx.x) / kRouteCentreThreads;
+  const uint32_t chunk = Least(wanted, a.chunks - 1);  // the threads of a warp stay together
   const uint8_t* centre = RouteRecord(a.records, chunk, blockIdx.y);
   const float scale = *reinterpret_cast<const float*>(centre + a.head_dim);
   for (uint32_t h = 0; h < a.per_head; ++h) {
     const uint32_t head = blockIdx.y * a.per_head + h;
-    const float* q = a.scaled + size_t{head} * a.head_dim;
-    float sum = 0;
-    for (uint32_t x = lane; x < a.head_dim; x += a.lanes) {
-      sum = fmaf(q[x], static_cast<float>(static_cast<int8_t>(centre[x])), sum);
+    const int16_t* query = a.rounded + size_t{head} * a.head_dim;
+    int32_t sum = 0;
+    for (uint32_t x = lane; x < a.head_dim; x += kRouteCentreThreads) {
+      sum += query[x] * static_cast<int8_t>(centre[x]);
     }
-    float total = fmaf(sum, scale, 0.0f);
-    for (uint32_t step = a.lanes / 2; step > 0; step /= 2) total += __shfl_xor_sync(kFullWarp, total, step);
+    for (uint32_t step = kRouteCentreThreads / 2; step > 0; step /= 2) sum += __shfl_xor_sync(kFullWarp, sum, step);
     if (lane == 0 && wanted < a.chunks) {
-      a.scores[size_t{head} * a.stride + chunk] = total > kRouteLowest ? total : kRouteLowest;
+      const float score = static_cast<float>(sum) * (a.rounded_steps[head] * scale);
+      a.scores[size_t{head} * a.stride + chunk] = score > kRouteLowest ? score : kRouteLowest;
     }
   }
 }

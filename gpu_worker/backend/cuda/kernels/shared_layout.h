@@ -28,7 +28,7 @@ inline constexpr uint32_t kLogitMassSharedBytes = kTopThreads / 32 * sizeof(uint
 
 // --- Selection ---
 // Of a table of sums of signed channels: seven bits, as common/kv/sketch.h's readers have them.
-inline constexpr float kRouteLargestEntry = 127;
+inline constexpr float kRouteLargestEntry = 127, kRouteLargestQuery = 32767;
 inline constexpr uint32_t kRouteBins = 2048;
 struct RouteCutShared {
   uint32_t bins[kRouteBins], sums[kRouteRowThreads];
