@@ -210,6 +210,10 @@ void AddGenerationFlags(CLI::App* app, Options* o) {
       ->check(CLI::IsMember({"shared", "fixed"}))
       ->group("Attention")
       ->type_name("HOW");
+  app->add_option("--dense-decode-tokens", o->dense_decode_tokens,
+                  "Answers' tokens up to here read all of the history; default: the worker's, 0 if a budget is given")
+      ->group("Attention")
+      ->type_name("N");
   app->add_option("--residual", o->residual,
                   "on: what is not read counts by its chunk's mean key; off: only exact keys count")
       ->check(CLI::IsMember({"on", "off"}))
@@ -294,6 +298,7 @@ void FillAttention(const Options& options, gpu_worker::v1::Attention* out) {
   out->set_budget_top_p(options.budget_top_p);
   if (options.budget_layer_floor) out->set_budget_layer_floor(*options.budget_layer_floor);
   if (options.budget_least_share) out->set_budget_least_share(*options.budget_least_share);
+  if (options.dense_decode_tokens) out->set_dense_decode_tokens(*options.dense_decode_tokens);
 }
 
 }  // namespace

@@ -9,7 +9,8 @@ namespace {
 
 uint64_t RoutedTokens(const BudgetOptions& budget, uint64_t context) {
   const double share = std::min<double>(budget.fraction, 1) * static_cast<double>(context);
-  return std::clamp<uint64_t>(static_cast<uint64_t>(share), budget.min_tokens, budget.max_tokens);
+  const auto routed = std::clamp<uint64_t>(static_cast<uint64_t>(share), budget.min_tokens, budget.max_tokens);
+  return std::max<uint64_t>(routed, budget.dense_decode_tokens);
 }
 
 }  // namespace

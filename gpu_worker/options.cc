@@ -26,6 +26,9 @@ void AddEngineOptions(CLI::App* app, EngineOptions* e) {
   app->add_option("--budget_fraction", e->budget.fraction, "Fraction of its history a query may attend by routing");
   app->add_option("--budget_min_tokens", e->budget.min_tokens, "Floor of the budget");
   app->add_option("--budget_max_tokens", e->budget.max_tokens, "Cap of the budget");
+  app->add_option("--dense_decode_tokens", e->budget.dense_decode_tokens,
+                  "An answer's tokens up to here attend everything and ask no router; 0, also where a budget is given: "
+                  "none do");
   app->add_option("--budget_shared", e->budget.shared,
                   "KV heads and layers share the budget: keys go to where the attention is; false: equal parts");
   app->add_option("--budget_layer_cap", e->budget.layer_cap, "Most that a layer may take of a shared budget, in budgets");
@@ -56,6 +59,15 @@ void AddEngineOptions(CLI::App* app, EngineOptions* e) {
                   "by what is measured at start), sketch (one for each channel), or mean, cuboid, box, "
                   "gauss or kmeans, followed by the tokens of a unit (8, 16 or 32) and by -int8 if so wanted, e.g. "
                   "cuboid8-int8");
+}
+
+// Who says how much is to be read does not mean more where the history is short.
+void KeepBudgetAsGiven(const CLI::App& app, BudgetOptions* budget) {
+  const auto given = [&app](const char* flag) { return app.count(flag) > 0; };
+  if (given("--dense_decode_tokens")) return;
+  if (given("--budget_fraction") || given("--budget_min_tokens") || given("--budget_max_tokens")) {
+    budget->dense_decode_tokens = 0;
+  }
 }
 
 void AddInspectOptions(CLI::App* app, InspectOptions* i) {
@@ -151,6 +163,7 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
   AddInspectOptions(&app, &o->inspect);
   try {
     app.parse(LastArgumentFirst(argc, argv));
+    KeepBudgetAsGiven(app, &o->engine.budget);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }

@@ -11,15 +11,17 @@ namespace hga {
 // In words: CPU model and cores.
 std::string MachineName();
 
-// Read bandwidth of memory in GB/s with one thread per core, median of some passes over 512 MiB, which it allocates.
+// Read bandwidth of memory in GB/s with one thread per core over 512 MiB, which it allocates: the median of some passes by the
+// faster of two loops, a plain one and one that asks for memory ahead.
 double MeasureReadBandwidth();
 
 // Multiplications and additions of floats that the vector units of all cores do, in GFLOP/s, median of some passes: f32
 // fused multiply-add in registers, with the widest vectors there are. What multiplies bf16 or int8 may be faster.
 double MeasureFmaRate();
 
-// Sum of the words, read at the speed of memory. `count` is a multiple of 8.
-uint64_t SumWords(const uint64_t* data, size_t count);
+// Sum of the words, read at the speed of memory; what lies so many words ahead is asked for meanwhile. `count` is a
+// multiple of 8.
+uint64_t SumWords(const uint64_t* data, size_t count, size_t words_ahead = 0);
 
 }  // namespace hga
 

@@ -78,6 +78,7 @@ class DeviceEngineTest : public testing::Test {
     request.sampling.seed = 9;
     request.budget.fraction = fraction;
     request.budget.min_tokens = 16;
+    request.budget.dense_decode_tokens = 0;
     auto events = (*engine)->Submit(request);
     HGA_CHECK(events.ok());
     std::vector<uint32_t> tokens;

@@ -39,6 +39,9 @@ struct BudgetOptions {
   float top_p = 1;
   // Keys that are not read count as so many keys with their chunk's mean key and the mean of the values that are read.
   bool residual = false;
+  // An answer's tokens below this position attend everything and ask no router: so little is read faster than chosen
+  // from (docs/performance.md), and nothing is left out. 0: none do.
+  uint32_t dense_decode_tokens = 1024;
 };
 
 struct EngineOptions {

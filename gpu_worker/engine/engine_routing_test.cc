@@ -1,4 +1,7 @@
 // What the router and its absence do to an answer.
+#include <algorithm>
+#include <memory>
+
 #include "gpu_worker/engine/testing_engine.h"
 
 namespace hga {
@@ -78,6 +81,52 @@ TEST_F(EngineRoutingTest, PromptsAreAttendedDenselyUpToABound) {
   EXPECT_LT(all.stats.attended_fraction(true), 0.7);
   // The same prompt, the same first token: everything that it depends on was attended.
   EXPECT_EQ(all.tokens[0], Run(Dense(Request(prompt, 1))).tokens[0]);
+}
+
+TEST_F(EngineRoutingTest, AnswersAreAttendedDenselyUpToABound) {
+  const auto prompt = RandomTokens(900, 4);
+  const auto below = [&](uint32_t bound) {
+    EngineRequest request = Sampled(Request(prompt, 150, 0.05f));
+    request.budget.dense_decode_tokens = bound;
+    return request;
+  };
+  EngineOptions options;
+  options.dense_prefill_tokens = 1024;
+  Start(true, 0, options);
+  const Answer dense = Run(Dense(below(0)));
+  const Answer all = Run(below(2000));
+  ASSERT_TRUE(all.status.ok()) << all.status;
+  EXPECT_EQ(all.tokens, dense.tokens);
+  EXPECT_EQ(*posts_, 0u);
+  EXPECT_EQ(all.stats.ring_exchanges, 0u);
+  EXPECT_EQ(all.stats.dense_fallback_steps, 0u);
+  EXPECT_DOUBLE_EQ(all.stats.attended_fraction(true), 1.0);
+
+  const Answer some = Run(below(1000));  // of positions 900 to 1048 the last 49 are routed
+  ASSERT_TRUE(some.status.ok()) << some.status;
+  EXPECT_EQ(some.stats.ring_exchanges, 49u * model_.geometry.layers);
+  EXPECT_TRUE(std::equal(all.tokens.begin(), all.tokens.begin() + 101, some.tokens.begin()));
+  EXPECT_LT(some.stats.attended_fraction(true), 1.0);
+  EXPECT_EQ(Run(below(1000)).tokens, some.tokens);
+}
+
+TEST_F(EngineRoutingTest, StepsOfDenseAndRoutedAnswersMix) {
+  // One has passed the bound, the other has not: alone and together they answer the same.
+  EngineRequest requests[] = {Sampled(Request(RandomTokens(300, 5), 60, 0.05f)),
+                              Sampled(Request(RandomTokens(900, 6), 60, 0.05f))};
+  Answer alone[2], together[2];
+  for (int i = 0; i < 2; ++i) {
+    requests[i].budget.dense_decode_tokens = 600;
+    alone[i] = Run(requests[i]);
+  }
+  std::shared_ptr<EventStream> events[] = {*engine_->Submit(requests[0]), *engine_->Submit(requests[1])};
+  for (int i = 0; i < 2; ++i) {
+    together[i] = Collect(events[i].get());
+    ASSERT_TRUE(together[i].status.ok()) << together[i].status;
+    EXPECT_EQ(together[i].tokens, alone[i].tokens);
+  }
+  EXPECT_EQ(together[0].stats.ring_exchanges, 0u);
+  EXPECT_GT(together[1].stats.ring_exchanges, 0u);
 }
 
 TEST_F(EngineRoutingTest, OneExchangePerLayerAndNoStoreCallOnTheHeldPath) {

@@ -83,7 +83,7 @@ void StepRunner::LayOut(std::vector<StepPart>* parts) {
         block.first_row = static_cast<uint32_t>(rows_.size());
         block.first_position = position;
         block.shape = s.decoding() ? &shapes_.decode : &shapes_.prefill;
-        block.dense = !s.decoding() && position < shapes_.dense_prefill_tokens;
+        block.dense = position < (s.decoding() ? s.request->budget.dense_decode_tokens : shapes_.dense_prefill_tokens);
         block.routed = RoutedChunks(*block.shape, block.chunk);
         const bool selects = s.request->routed && !block.dense && !block.routed.empty();
         block.most_rows = selects ? block.shape->block_tokens : geometry_.chunk_tokens;

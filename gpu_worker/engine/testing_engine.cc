@@ -110,6 +110,7 @@ EngineRequest EngineTest::Request(std::vector<uint32_t> tokens, uint32_t max_tok
   request.ignore_eos = true;
   request.budget.fraction = fraction;
   request.budget.min_tokens = 16;
+  request.budget.dense_decode_tokens = 0;
   return request;
 }
 

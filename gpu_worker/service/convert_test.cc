@@ -70,6 +70,20 @@ TEST_F(ConvertTest, SharingOfTheBudgetIsTheWorkersUnlessItIsAskedFor) {
   EXPECT_EQ(asked.residual, !plain.residual);
 }
 
+TEST_F(ConvertTest, AnAskedBudgetIsKeptToWhereTheHistoryIsShort) {
+  GenerateRequest request;
+  request.set_text("a");
+  EXPECT_EQ(Convert(request).budget.dense_decode_tokens, BudgetOptions().dense_decode_tokens);
+  auto* attention = request.mutable_attention();
+  attention->set_budget_max_tokens(256);
+  EXPECT_EQ(Convert(request).budget.dense_decode_tokens, 0u);
+  attention->set_dense_decode_tokens(300);
+  EXPECT_EQ(Convert(request).budget.dense_decode_tokens, 300u);
+  attention->clear_budget_max_tokens();
+  attention->set_dense_decode_tokens(0);
+  EXPECT_EQ(Convert(request).budget.dense_decode_tokens, 0u);
+}
+
 TEST_F(ConvertTest, ThinkingIsOnUnlessItIsSwitchedOff) {
   GenerateRequest request;
   auto* message = request.mutable_chat()->add_messages();

@@ -4,8 +4,9 @@
 usage: cpu.py [--quick] [--resume] [--parts NAME,...] [--minutes N] [--json FILE] [--plot FILE.svg]
 A model of Qwen3-0.6B's shape with made-up Q8_0 weights, the three daemons with a state folder of their own, two threads
 (or as many as there are cores) on both sides. Attention is routed from the first token on: 3% of the context, 491 keys
-at least; llama.cpp's is dense, with the best of three batches and the better of flash attention on and off. llama.cpp
-is built from PyPI's llama-cpp-python, with the instructions of this machine. Nothing else should run meanwhile.
+at least; but an answer's tokens among the first 1,024 attend everything, as by default. llama.cpp's is dense, with the
+best of three batches and the better of flash attention on and off. llama.cpp is built from PyPI's llama-cpp-python, with
+the instructions of this machine. Nothing else should run meanwhile.
 
 A run is made of parts. What a part has found is kept at once in .hga/bench_cpu, with the sessions' K/V: --resume goes
 on where a run was cut off. A part that fails or takes too long is left out, and the next begins. The deepest session is
@@ -82,7 +83,8 @@ class Results:
 
 def attention(depth):
     budget = max(LEAST_KEYS, round(SHARE * depth)) - ALWAYS_KEYS
-    return ["--attention", "routed", "--budget-tokens", str(budget), "--budget-step-cap", "1"]
+    return ["--attention", "routed", "--budget-tokens", str(budget), "--budget-step-cap", "1",
+            "--dense-decode-tokens", str(cpu_limits.DENSE_TOKENS)]
 
 
 def document(tokens, number=0):

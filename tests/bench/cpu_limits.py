@@ -2,8 +2,9 @@
 rooflines.
 
 A step reads each weight once, the rows of K and V that it attends, and the router's summaries; where the arena is
-small also blocks from the disk. Counted is what must be moved, at the speed that a loop gets that does nothing else, one after
-the other: no computing, no waking, nothing read twice.
+small also blocks from the disk. Counted is what must be moved, at the speed of the best loop that does nothing else (in order:
+the faster of a plain one and one that asks for memory ahead, as the products of weights do), one after the other: no
+computing, no waking, nothing read twice.
 """
 import json
 import mmap
@@ -21,6 +22,7 @@ ROW_BYTES = 2 * 2 * HEAD_DIM  # K and V of a token in a KV head
 BLOCK_BYTES = KV_HEADS * CHUNK * ROW_BYTES
 # Of a chunk's sketch in a KV head: the first level, which is scored for every chunk; the second, for so many at most.
 COARSE_BYTES, FINE_BYTES, SCANNED_CHUNKS = 136, 1088, 256
+DENSE_TOKENS = 1024  # an answer's tokens up to here attend everything: no sketch is read, rows lie in order
 DISK_READS = 16  # at a time, as kv_store has them
 
 
@@ -64,6 +66,8 @@ def step_bytes(depth, attended, weights):
     fine = LAYERS * KV_HEADS * min(chunks, SCANNED_CHUNKS) * FINE_BYTES
     rows = int(LAYERS * KV_HEADS * attended * depth * ROW_BYTES)
     in_order = chunks <= SCANNED_CHUNKS  # all chunks are scanned
+    if depth < DENSE_TOKENS:
+        return weights + rows, 0
     return weights + coarse + in_order * fine, rows + (not in_order) * fine
 
 

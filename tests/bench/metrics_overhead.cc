@@ -58,6 +58,7 @@ absl::Status AnswerOnce(const std::vector<uint32_t>& prompt, Side* side) {
   request.session = "bench";
   request.max_tokens = kAnswerTokens;
   request.ignore_eos = true;
+  request.budget.dense_decode_tokens = 0;  // the router's updates are part of it
   HGA_ASSIGN_OR_RETURN(const auto events, side->engine->Submit(request));
   for (;;) {
     const auto event = events->Next(absl::Seconds(300));

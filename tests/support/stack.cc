@@ -75,8 +75,9 @@ std::vector<std::string> Stack::Command(const std::string& daemon) const {
     argv.insert(argv.end(), {"--kv_store=" + address("kv_store"), "--ring_dir=" + folder_});
     extra = &options_.router_flags;
   } else {
-    // Prompts of tests are short: without this none of them would be routed.
-    argv.insert(argv.end(), {"--model=" + model_, "--kv_store=" + address("kv_store"), "--dense_prefill_tokens=0"});
+    // Prompts of tests are short: without this neither they nor their answers would be routed.
+    argv.insert(argv.end(), {"--model=" + model_, "--kv_store=" + address("kv_store"), "--dense_prefill_tokens=0",
+                             "--dense_decode_tokens=0"});
     if (options_.with_router) argv.push_back("--router=" + address("router"));
   }
   argv.insert(argv.end(), extra->begin(), extra->end());
