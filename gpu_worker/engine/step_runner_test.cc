@@ -114,6 +114,7 @@ class StepRunnerTest : public testing::Test {
     auto request = std::make_shared<EngineRequest>();
     request->budget.fraction = fraction;
     request->budget.min_tokens = 16;
+    request->budget.dense_decode_tokens = 0;
     auto s = std::make_unique<Sequence>(id, g_.layers, request, std::make_shared<EventStream>());
     s->tokens = RandomTokens(kTokens, static_cast<uint32_t>(id));
     s->prompt_tokens = kTokens - 1;
