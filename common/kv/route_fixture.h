@@ -60,6 +60,9 @@ inline std::vector<ChunkHash> MadeUpChunks(uint32_t count) {
 // Runs `test` once for each instruction set that this CPU has and that kernels are compiled for.
 template <typename Test>
 void WithEachInstructionSet(Test test) {
+#ifdef HWY_COMPILE_ONLY_STATIC
+  test();
+#else
   for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
     hwy::SetSupportedTargetsForTest(target);
     hwy::GetChosenTarget().Update(target);
@@ -67,6 +70,7 @@ void WithEachInstructionSet(Test test) {
   }
   hwy::SetSupportedTargetsForTest(0);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+#endif
 }
 
 // A block of queries that owns its arrays.

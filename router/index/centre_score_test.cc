@@ -57,7 +57,7 @@ TEST(CentreScoreTest, ScoresAreThoseOfWholeNumbersOnEveryInstructionSet) {
                 const auto channel = static_cast<int8_t>(centre[d]);
                 sum += rounded.values[h * head_dim + d] * channel;
                 exact += double{queries[h * head_dim + d]} * channel * scales.centre;
-                size += std::fabs(double{channel}) * scales.centre;
+                size += std::abs(channel) * scales.centre;
               }
               EXPECT_EQ(scores[h * stride + i], static_cast<float>(sum) * (rounded.steps[h] * scales.centre));
               EXPECT_NEAR(scores[h * stride + i], exact, rounded.steps[h] * size);

@@ -28,7 +28,10 @@ object() { echo "$out/$(echo "$1" | tr / _).o"; }
 compile() { aarch64-linux-gnu-g++ "${flags[@]}" -c "$1" -o "$(object "$1")"; }
 # All sources that Highway compiles once for each target, wherever they are.
 mapfile -t kernels < <(grep -rl --include=*.cc 'hwy/foreach_target.h' common gpu_worker router tests | sort)
-tests=(gpu_worker/backend/cpu/{block_attention,integer_gemm,kernels,row_kernels}_test.cc)
+tested=(gpu_worker/backend/cpu/{block_attention,integer_gemm,integer_gemv,kernels,row_kernels}.cc
+        router/index/centre_score.cc)
+tests=(gpu_worker/backend/cpu/{block_attention,integer_gemm,kernels,row_kernels}_test.cc
+       router/index/centre_score_test.cc)
 others=(gpu_worker/model/quant.cc gpu_worker/model/row_quantizer.cc gpu_worker/model/tensor_row.cc
         "$googletest/src/gtest-all.cc" "$googletest/src/gtest_main.cc")
 
@@ -48,7 +51,7 @@ for test in "${tests[@]}"; do
   compile "$test" || exit 1
   program="$out/$(basename "$test" .cc)"
   objects=("$(object "$test")")
-  for source in gpu_worker/backend/cpu/{block_attention,integer_gemm,integer_gemv,kernels,row_kernels}.cc "${others[@]}"; do objects+=("$(object "$source")"); done
+  for source in "${tested[@]}" "${others[@]}"; do objects+=("$(object "$source")"); done
   aarch64-linux-gnu-g++ -static "${objects[@]}" -lpthread -o "$program" || exit 1
   count qemu-aarch64-static "$program" --gtest_brief=1
 done
