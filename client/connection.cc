@@ -46,7 +46,7 @@ absl::StatusOr<std::unique_ptr<WorkerStub>> ConnectToWorker(const std::string& a
 }
 
 void SetTimeout(double seconds, grpc::ClientContext* context) {
-  if (seconds <= 0) return;
+  if (!(seconds > 0)) return;  // nan, too, which the range of --timeout lets through
   const auto span = std::chrono::microseconds(static_cast<int64_t>(seconds * 1e6));
   context->set_deadline(std::chrono::system_clock::now() + span);
 }

@@ -1,5 +1,9 @@
 #include "client/connection.h"
 
+#include <grpcpp/client_context.h>
+
+#include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -23,6 +27,12 @@ TEST(ConnectionTest, DefaultAddress) {
   EXPECT_EQ(DefaultWorkerAddress(""), "localhost:9");
   unsetenv("HGA_WORKER");
   EXPECT_EQ(DefaultWorkerAddress(""), "unix:/run/hga/gpu_worker.sock");
+}
+
+TEST(ConnectionTest, ATimeoutThatIsNoNumberIsNone) {
+  grpc::ClientContext context;
+  SetTimeout(std::nan(""), &context);
+  EXPECT_EQ(context.deadline(), std::chrono::system_clock::time_point::max());
 }
 
 TEST(ConnectionTest, Refusals) {

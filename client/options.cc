@@ -48,7 +48,8 @@ void AddModelCommands(CLI::App* app, Options* o) {
 
 // Everything behind it is kv_store_tool's to read.
 void AddStoreCommand(CLI::App* app, Options* o) {
-  CLI::App* store = app->add_subcommand("store", "verify, stats, compact, export, import: look after a store, stopped or running");
+  CLI::App* store =
+      app->add_subcommand("store", "verify, stats, compact, export, import: look after a store, stopped or running");
   store->prefix_command()->set_help_flag();
   store->parse_complete_callback([o, store] {
     o->command = Command::kStore;

@@ -55,7 +55,8 @@ sanitizers() {
   # AddressSanitizer and UndefinedBehaviorSanitizer in one.
   one $bazel test --config=asan --build_tests_only --test_tag_filters=$filters --keep_going \
     //common/... //kv_store/... //router/... //gpu_worker/... //tests/fault/... //tests/fuzz/...
-  # ThreadSanitizer: what threads share. What passes through gRPC or RocksDB cannot be judged: they are not instrumented.
+  # ThreadSanitizer: what threads share. What passes through gRPC or RocksDB cannot be judged: they are not
+  # instrumented.
   one $bazel test --config=tsan --build_tests_only --test_tag_filters=$filters,-notsan --keep_going \
     //common/base/... //common/shm/... //kv_store/arena/... //kv_store/store/... //kv_store/tier/... \
     //router/index:summary_index_test //gpu_worker/engine/...

@@ -45,5 +45,6 @@ systemd-sysusers hga.conf
 install -d -o hga -g hga -m 0700 /var/lib/hga
 install -d -o hga -g hga -m 0755 /var/lib/hga/models
 systemctl daemon-reload
-echo "install: put a model into /var/lib/hga/models, name it in /etc/hga/hga.env, then: systemctl enable --now hga.target"
+echo "install: put a model into /var/lib/hga/models, name it in /etc/hga/hga.env, then:"
+echo "install:   systemctl enable --now hga.target"
 echo "install: ask with: sudo -u hga hga ask --file FILE QUESTION"

@@ -157,7 +157,7 @@ absl::Status ReadScaling(const JsonFields& fields, ModelConfig* c) {
   if (s.kind == RopeScaling::Kind::kLlama3) return ReadLlama3(fields, c);
   // Some files give the context before scaling, some the one after it.
   const double stretched = double{s.factor} * s.original_context;
-  c->context_tokens = static_cast<uint32_t>(std::clamp<double>(stretched, c->context_tokens, 1 << 24));
+  c->context_tokens = std::max(c->context_tokens, static_cast<uint32_t>(std::min<double>(stretched, 1 << 24)));
   return absl::OkStatus();
 }
 

@@ -126,6 +126,9 @@ TEST(HfConfigTest, RefusesWhatItCannotRunRight) {
   ExpectRefused(rope({{"type", "dynamic"}, {"factor", 2.0}}), "'rope_scaling.type' is \"dynamic\"");
   ExpectRefused(rope({{"rope_type", "longrope"}}), "'rope_scaling.rope_type' is \"longrope\"");
   ExpectRefused(rope({{"type", "linear"}}), "'rope_scaling.factor' is missing");
+  ordered_json endless = rope({{"type", "linear"}, {"factor", 2.0}, {"original_max_position_embeddings", 2048}});
+  endless["max_position_embeddings"] = (1 << 24) + 1;
+  ExpectRefused(endless, "context_tokens");
   ExpectRefused(rope({{"type", "linear"}, {"factor", 0}}), "'rope_scaling.factor' is 0, expected 1 to 1024");
   ExpectRefused(rope({{"type", "yarn"}, {"factor", 4}, {"truncate", false}}), "'rope_scaling.truncate' is false");
   ExpectRefused(rope({{"type", "yarn"}, {"factor", 4}, {"beta_fast", 1}, {"beta_slow", 2}}), "more than beta_slow");

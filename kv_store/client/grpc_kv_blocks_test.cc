@@ -74,7 +74,8 @@ TEST_F(GrpcKvBlocksTest, AReleaseIsOfTheStoreThatGrantedIt) {
   const std::vector<HeldBlock> now = Reserve(2);
   old.clear();
   const std::vector<HeldBlock> more = Reserve(254);
-  EXPECT_EQ(client_->Reserve(1).status().code(), StatusCode::kResourceExhausted) << "a slot that is held was given away";
+  EXPECT_EQ(client_->Reserve(1).status().code(), StatusCode::kResourceExhausted)
+      << "a slot that is held was given away";
 }
 
 TEST_F(GrpcKvBlocksTest, ReserveTakesWhatIsJustBeingGivenUp) {

@@ -57,7 +57,9 @@ class FetchRingServerTest : public ::testing::Test {
     if (!got.ok()) return false;
     for (size_t i = 0; i < names.size(); ++i) {
       const std::string expected(g_.block_bytes(), static_cast<char>(i / g_.layers * g_.layers + 1));
-      if (!(*got)[i].status.ok() || std::memcmp((*got)[i].block.data(), expected.data(), expected.size()) != 0) return false;
+      if (!(*got)[i].status.ok() || std::memcmp((*got)[i].block.data(), expected.data(), expected.size()) != 0) {
+        return false;
+      }
     }
     return true;
   }

@@ -35,7 +35,9 @@ class WholeBookTest : public BookTest {
         const auto got = store->Fetch({{hashes_[i], layer}});
         if (!got.ok() || !(*got)[0].status.ok()) return false;
         const auto expected = Block(i, layer);
-        if (!std::equal(expected.begin(), expected.end(), reinterpret_cast<uint8_t*>((*got)[0].block.data()))) return false;
+        if (!std::equal(expected.begin(), expected.end(), reinterpret_cast<uint8_t*>((*got)[0].block.data()))) {
+          return false;
+        }
       }
     }
     return true;

@@ -199,8 +199,9 @@ int Run(int argc, const char* const* argv) {
   CLI::App app("Looks after a store, stopped or served by a kv_store", "hga store");
   app.require_subcommand(1)->fallthrough();
   app.add_option("--data_dir,--data-dir", o.data_dir, "Folder of the store")->capture_default_str();
-  app.add_option("--kv_store,--kv-store", o.kv_store,
-                 "compact, import: the kv_store to ask, unix:/path or host:port; default: who serves --data_dir, if anyone");
+  app.add_option(
+      "--kv_store,--kv-store", o.kv_store,
+      "compact, import: the kv_store to ask, unix:/path or host:port; default: who serves --data_dir, if anyone");
   app.add_flag("--json", o.json, "The result as one JSON object");
   app.add_flag("--quiet,-q", o.quiet, "No progress");
   app.add_subcommand("verify", "Reads everything and checks it; exit code 1 if anything is damaged")

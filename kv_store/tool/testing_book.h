@@ -28,7 +28,8 @@ class BookTest : public ::testing::Test {
     std::vector<std::vector<uint8_t>> data;
     for (size_t i = 0; i < 3; ++i) {
       const auto first = tokens.begin() + i * g_.chunk_tokens;
-      ChunkRecord record{hashes_[i], i == 0 ? SeedHash(model_, g_) : hashes_[i - 1], {first, first + g_.chunk_tokens}, {}};
+      ChunkRecord record{
+          hashes_[i], i == 0 ? SeedHash(model_, g_) : hashes_[i - 1], {first, first + g_.chunk_tokens}, {}};
       if (i >= whole_) {  // its blocks never reached the disk
         step.put_tokens.push_back(record);
         continue;

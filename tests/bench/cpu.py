@@ -5,8 +5,8 @@ usage: cpu.py [--quick] [--resume] [--parts NAME,...] [--minutes N] [--json FILE
 A model of Qwen3-0.6B's shape with made-up Q8_0 weights, the three daemons with a state folder of their own, two threads
 (or as many as there are cores) on both sides. Attention is routed from the first token on: 3% of the context, 491 keys
 at least; but an answer's tokens among the first 1,024 attend everything, as by default. llama.cpp's is dense, with the
-best of three batches and the better of flash attention on and off. llama.cpp is built from PyPI's llama-cpp-python, with
-the instructions of this machine. Nothing else should run meanwhile.
+best of three batches and the better of flash attention on and off. llama.cpp is built from PyPI's llama-cpp-python,
+with the instructions of this machine. Nothing else should run meanwhile.
 
 A run is made of parts. What a part has found is kept at once in .hga/bench_cpu, with the sessions' K/V: --resume goes
 on where a run was cut off. A part that fails or takes too long is left out, and the next begins. The deepest session is
@@ -150,8 +150,10 @@ class Benchmark:
 
     def sessions(self):
         """(name, depth, what follows its keys)"""
-        filled = [(f"f{d}", d, kind) for d, kind in ((self.depths[-1], "_filled"), (self.filled, ""))] if self.filled else []
-        return [(f"d{d}", d, "") for d in self.depths] + filled
+        computed = [(f"d{d}", d, "") for d in self.depths]
+        if not self.filled:
+            return computed
+        return computed + [(f"f{d}", d, kind) for d, kind in ((self.depths[-1], "_filled"), (self.filled, ""))]
 
     def round(self, number):
         if self.stack.need(self.arena):  # goes on: what is on disk comes into RAM first
@@ -165,13 +167,15 @@ class Benchmark:
         if self.program:
             self.peer([first], versus=part)
         for session, depth, kind in self.sessions()[1:]:
-            self.decode(session, depth, name_of(depth) + kind, f"decode, {depth} tokens before{kind.replace('_', ', ')}")
+            self.decode(session, depth, name_of(depth) + kind,
+                        f"decode, {depth} tokens before{kind.replace('_', ', ')}")
         for depth in [*self.depths[1:], *([self.filled] if self.filled else [])]:
             self.add(f"decode_{name_of(depth)}_vs_{name_of(first)}", f"decode at {depth} of decode at {first}",
                      part[f"decode_tps_{name_of(depth)}"] / part[f"decode_tps_{name_of(first)}"], "")
 
     def peer(self, depths, flash=None, batch=None, versus=None, model=SYNTHETIC):
-        """llama.cpp at these depths, with its best settings if not told others; its last point. versus: numbers of ours, to compare with each point as it comes."""
+        """llama.cpp at these depths, with its best settings if not told others; its last point. versus: numbers of
+        ours, to compare with each point as it comes."""
         best = self.results.parts.get("peer_settings", {})
         flash = best["peer_flash_attention"] if flash is None else flash
         batch = best["peer_batch"] if batch is None else batch
@@ -220,14 +224,17 @@ class Benchmark:
         depth = self.depths[-1]
         self.stack.need(2 * depth * KV_BYTES_PER_TOKEN, restart=True)
         cold = self.stack.ask(f"d{depth}", 1, *attention(depth))
-        self.add(f"resume_disk_ttft_s_{name_of(depth)}", "after a restart, K/V on disk: first token", cold["ttft_s"], "s")
+        self.add(f"resume_disk_ttft_s_{name_of(depth)}", "after a restart, K/V on disk: first token",
+                 cold["ttft_s"], "s")
 
     def show_blocks(self, prefix, answer, tokens):
         """Where the blocks that the answer's tokens attended in were found."""
         blocks = answer["blocks"]
-        self.add(f"{prefix}_blocks_per_token", "  blocks that a token attends in", sum(blocks.values()) / tokens, "blocks")
+        self.add(f"{prefix}_blocks_per_token", "  blocks that a token attends in",
+                 sum(blocks.values()) / tokens, "blocks")
         for tier in ("held", "ram", "disk"):
-            self.add(f"{prefix}_{tier}_share", f"  blocks found: {tier}", blocks[tier] / max(1, sum(blocks.values())), "")
+            self.add(f"{prefix}_{tier}_share", f"  blocks found: {tier}",
+                     blocks[tier] / max(1, sum(blocks.values())), "")
 
     def quarter(self):
         depth = self.depths[-1]
@@ -251,8 +258,8 @@ class Benchmark:
                      part[f"decode_tps_{at}_{name}"] / part[f"decode_tps_{at}_all"], "")
 
     def real_model(self):
-        """Arena for a quarter of a real text's K/V, with a key cache of a quarter and without one; budget and the rest as
-        a user has them by default."""
+        """Arena for a quarter of a real text's K/V, with a key cache of a quarter and without one; budget and the rest
+        as a user has them by default."""
         with open(os.path.join(ROOT, "tests/quality/corpus/documents/frankenstein.txt"), encoding="utf-8") as file:
             text = file.read()
         text = text[:int(len(text) * SMOL_TOKENS / 8452)]
@@ -266,15 +273,16 @@ class Benchmark:
             self.smol.ask("book", 8)
             for arena, keys, name, what in ((2 * whole, None, "all", "all K/V in RAM"),
                                             (whole // 4, 0, "blocks", "arena for a quarter of the K/V, no key cache"),
-                                            (whole // 4, whole // 4, "quarter", "arena and key cache for a quarter each")):
+                                            (whole // 4, whole // 4, "quarter",
+                                             "arena and key cache for a quarter each")):
                 if keys is not None:
                     self.smol.need(arena, restart=True, worker_flags=f"--key_cache {keys}")
                 for question in ("What did he feel then?", "Where did they go next, and why?"):
                     answer = self.smol.ask("book", 64, text=question)
                 self.add(f"smol_decode_tps_{name}", f"decode, {what}", answer["decode_tokens_per_s"], "tokens/s")
                 self.add(f"smol_decode_attended_{name}", ATTENDED, answer["attended_fraction"], "")
-                self.add(f"smol_{name}_slots", "  blocks that the arena has room for", arena // (CHUNK * SMOL_KV_BYTES_PER_TOKEN) * 30,
-                         "blocks")
+                self.add(f"smol_{name}_slots", "  blocks that the arena has room for",
+                         arena // (CHUNK * SMOL_KV_BYTES_PER_TOKEN) * 30, "blocks")
                 self.show_blocks(f"smol_{name}", answer, 64)
             self.add("smol_quarter_arena", "  of the speed with all of it in RAM",
                      self.results.part["smol_decode_tps_quarter"] / self.results.part["smol_decode_tps_all"], "")
@@ -357,7 +365,8 @@ def main():
         numbers = bench.across_parts()
         if args.json:
             with open(args.json, "w") as file:
-                json.dump({"commit": args.commit, "command": args.command, "threads": THREADS, **numbers}, file, indent=1)
+                json.dump({"commit": args.commit, "command": args.command, "threads": THREADS, **numbers}, file,
+                          indent=1)
     for key in numbers.keys() - results.numbers().keys():
         print(f"  {key:<66}{numbers[key]:>12.4g}")
     if args.plot:

@@ -2,9 +2,9 @@
 rooflines.
 
 A step reads each weight once, the rows of K and V that it attends, and the router's summaries; where the arena is
-small also blocks from the disk. Counted is what must be moved, at the speed of the best loop that does nothing else (in order:
-the faster of a plain one and one that asks for memory ahead, as the products of weights do), one after the other: no
-computing, no waking, nothing read twice.
+small also blocks from the disk. Counted is what must be moved, at the speed of the best loop that does nothing else
+(in order: the faster of a plain one and one that asks for memory ahead, as the products of weights do), one after the
+other: no computing, no waking, nothing read twice.
 """
 import json
 import mmap
@@ -79,8 +79,8 @@ def least_ms(depth, attended, weights, limits, disk_blocks=0):
 
 def add_rooflines(n, depths, deepest, weights):
     """Adds to the numbers `n` what decode takes at least, and what share of the time it really takes that is: with all
-    K/V in RAM; at the deepest computed depth with a quarter in RAM, by the blocks that were read from disk then. And how
-    many blocks of a step may come from disk if it is to keep half of its speed."""
+    K/V in RAM; at the deepest computed depth with a quarter in RAM, by the blocks that were read from disk then. And
+    how many blocks of a step may come from disk if it is to keep half of its speed."""
     if "read_gbps" not in n:
         return
     limits = n["read_gbps"], n["rows_gbps"], n["disk_gbps"]

@@ -32,8 +32,8 @@ def make_model(path, weights):
     tools = os.path.join(TOOLS, "gguf")
     if not os.path.isdir(tools):
         pip("install", "--target", tools, "gguf")
-    run([sys.executable, os.path.join(ROOT, "tests/bench/synthetic_gguf.py"), "--vocabulary", SMOL, "--weights", weights,
-         "--out", path], env=dict(os.environ, PYTHONPATH=tools), stderr=subprocess.DEVNULL)
+    run([sys.executable, os.path.join(ROOT, "tests/bench/synthetic_gguf.py"), "--vocabulary", SMOL, "--weights",
+         weights, "--out", path], env=dict(os.environ, PYTHONPATH=tools), stderr=subprocess.DEVNULL)
 
 
 def build_peer():
@@ -54,10 +54,11 @@ def build_peer():
                                         "LLAMA_BUILD_TOOLS", "LLAMA_BUILD_SERVER", "LLAMA_BUILD_COMMON",
                                         "BUILD_SHARED_LIBS")]
     with open(os.path.join(folder, "build.log"), "w") as log:
-        run(["cmake", "-S", code, "-B", build, "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", *off], stdout=log, stderr=log)
+        run(["cmake", "-S", code, "-B", build, "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", *off],
+            stdout=log, stderr=log)
         run(["cmake", "--build", build, "--target", "llama", "-j", str(THREADS)], stdout=log, stderr=log)
-    libraries = [os.path.join(build, name) for name in ("src/libllama.a", "ggml/src/libggml.a", "ggml/src/libggml-cpu.a",
-                                                        "ggml/src/libggml-base.a")]
+    libraries = [os.path.join(build, name) for name in ("src/libllama.a", "ggml/src/libggml.a",
+                                                        "ggml/src/libggml-cpu.a", "ggml/src/libggml-base.a")]
     run(["g++", "-O2", "-std=c++17", source, f"-I{code}/include", f"-I{code}/ggml/include", *libraries, "-fopenmp",
          "-lpthread", "-ldl", "-o", program])
     return program
@@ -89,8 +90,8 @@ class Stack:
         shutil.rmtree(self.state, ignore_errors=True)
 
     def _stack(self, verb, **variables):
-        run([os.path.join(ROOT, "deploy/stack.sh"), "--state", self.state, "--model", self.model, "--metrics_port", "0", verb],
-            env=dict(os.environ, **variables), stdout=subprocess.DEVNULL)
+        run([os.path.join(ROOT, "deploy/stack.sh"), "--state", self.state, "--model", self.model, "--metrics_port", "0",
+             verb], env=dict(os.environ, **variables), stdout=subprocess.DEVNULL)
 
     def _socket(self, daemon):
         with open(os.path.join(self.state, "run", "socket_dir")) as file:
@@ -98,8 +99,8 @@ class Stack:
 
     def hga(self, *arguments):
         """What a call says at its end."""
-        out = run([os.path.join(BIN, "client/hga"), "--worker", self._socket("gpu_worker"), "--timeout", "0", "--json", "-q",
-                   *arguments], capture_output=True, text=True).stdout
+        out = run([os.path.join(BIN, "client/hga"), "--worker", self._socket("gpu_worker"), "--timeout", "0", "--json",
+                   "-q", *arguments], capture_output=True, text=True).stdout
         return json.loads(out.strip().splitlines()[-1])
 
     def prefill(self, session, text, *arguments):
@@ -109,7 +110,8 @@ class Stack:
             return self.hga(*arguments, "prefill", "--session", session, "--file", file.name)
 
     def ask(self, session, tokens, *arguments, text="And so they went on, and then"):
-        return self.hga(*arguments, "--max-tokens", str(tokens), "generate", "--session", session, "--append", "--raw", text)
+        return self.hga(*arguments, "--max-tokens", str(tokens), "generate", "--session", session, "--append",
+                        "--raw", text)
 
     def fill(self, source, session, tokens):
         run([os.path.join(BIN, "tests/bench/fill_session"), "--store", self._socket("kv_store"), "--model", self.model,

@@ -23,7 +23,8 @@
 
 ABSL_FLAG(bool, quick, false, "fewer contexts and repetitions");
 ABSL_FLAG(uint64_t, device_memory_limit, 32000000000, "bytes of device memory");
-ABSL_FLAG(bool, simulated, false, "a tiny model on the simulated device: shows that the benchmark runs, measures nothing");
+ABSL_FLAG(bool, simulated, false,
+          "a tiny model on the simulated device: shows that the benchmark runs, measures nothing");
 
 namespace hga {
 namespace {
@@ -162,8 +163,8 @@ class CudaBench {
     StepOptions all;
     all.dense = true;
     HGA_ASSIGN_OR_RETURN(const double dense, PrefillSeconds(tokens, arena, all));
-    report->Add(absl::StrCat("prefill_dense_tokens_per_s_", context.name), "  densely, as far as the device tier holds it",
-                tokens / dense, "tokens/s");
+    report->Add(absl::StrCat("prefill_dense_tokens_per_s_", context.name),
+                "  densely, as far as the device tier holds it", tokens / dense, "tokens/s");
     report->Add(absl::StrCat("prefill_of_dense_", context.name), "  routed against dense", dense / routed, "");
     return absl::OkStatus();
   }

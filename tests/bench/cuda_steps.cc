@@ -39,7 +39,8 @@ absl::Status BenchArena::Make(const KvGeometry& geometry, uint64_t tokens) {
   const uint64_t blocks = (tokens / geometry.chunk_tokens + 8) * geometry.layers;
   bytes_ = blocks * geometry.block_bytes();
   if (bytes_ > AvailableBytes() / 10 * 9) {
-    return absl::ResourceExhaustedError(absl::StrCat("K/V of ", tokens, " tokens takes ", bytes_, " bytes of host memory"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("K/V of ", tokens, " tokens takes ", bytes_, " bytes of host memory"));
   }
   data_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data_ == MAP_FAILED) {

@@ -1,5 +1,5 @@
-// Benchmark `disk_unit`: which unit of K/V on disk serves recorded selections of a real model best. Each unit is written
-// to a store of its own by the real disk tier, and what each token attends is read back cold.
+// Benchmark `disk_unit`: which unit of K/V on disk serves recorded selections of a real model best. Each unit is
+// written to a store of its own by the real disk tier, and what each token attends is read back cold.
 #include <algorithm>
 #include <atomic>
 #include <chrono>

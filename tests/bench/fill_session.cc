@@ -1,10 +1,11 @@
-// Writes a long session into a running kv_store without computing it, for measuring decode at depths whose prefill takes
-// too long: fill_session --store ADDRESS --model FILE --source SESSION --session NAME --tokens N
+// Writes a long session into a running kv_store without computing it, for measuring decode at depths whose prefill
+// takes too long: fill_session --store ADDRESS --model FILE --source SESSION --session NAME --tokens N
 //
-// K and V are those of the source session, over and over, the keys turned (RoPE) to where they are put; so each layer's keys and
-// values have the distribution that the model gives them, though no token sees what stands before it. Token ids are drawn
-// from the source's. Summaries are made as the worker makes them, everything goes through the store's ordinary calls, and
-// the program ends when all of it is on disk. A request that appends to the session resumes it like any other.
+// K and V are those of the source session, over and over, the keys turned (RoPE) to where they are put; so each layer's
+// keys and values have the distribution that the model gives them, though no token sees what stands before it. Token
+// ids are drawn from the source's. Summaries are made as the worker makes them, everything goes through the store's
+// ordinary calls, and the program ends when all of it is on disk. A request that appends to the session resumes it like
+// any other.
 #include <algorithm>
 #include <cstdio>
 #include <cstring>

@@ -1,5 +1,6 @@
-// Benchmark `kv_store`: the store beside the machine's own limits. Whole chunks of SmolLM2's shape (30 blocks of 48 KiB)
-// over a Unix socket and the ring beside it, the arena read in place by a second process, and the disk (kv_store_disk.h).
+// Benchmark `kv_store`: the store beside the machine's own limits. Whole chunks of SmolLM2's shape (30 blocks of 48
+// KiB) over a Unix socket and the ring beside it, the arena read in place by a second process, and the disk
+// (kv_store_disk.h).
 #include <unistd.h>
 
 #include <chrono>

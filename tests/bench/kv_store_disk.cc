@@ -183,8 +183,10 @@ void BenchCompact(KvTier* tier, const KvGeometry& g, const std::vector<SessionRe
   compacting.join();
   watching.join();
   const TierStats after = tier->Stats();
-  report->Add("compact_s", absl::StrCat("compaction of a store of ", before / 1000000, " MB while another reads"), seconds, "s");
-  report->Add("compact_freed_mb", "  room that came back", (static_cast<double>(before) - after.disk_bytes) / 1e6, "MB");
+  report->Add("compact_s", absl::StrCat("compaction of a store of ", before / 1000000, " MB while another reads"),
+              seconds, "s");
+  report->Add("compact_freed_mb", "  room that came back", (static_cast<double>(before) - after.disk_bytes) / 1e6,
+              "MB");
   report->Add("compact_extra_mb", "  room taken beside it at most", (static_cast<double>(most) - before) / 1e6, "MB");
   report->Add("alone_read_p50_ms", "  4 blocks read before it, p50", Quantile(&alone, 0.5), "ms");
   report->Add("alone_read_p99_ms", "  p99", Quantile(&alone, 0.99), "ms");

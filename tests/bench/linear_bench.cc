@@ -1,6 +1,6 @@
-// Benchmark `linear`: the products of weights alone, as the cpu backend does them (activations rounded, outputs stored),
-// on the shapes of Qwen3-0.6B, beside what the machine reads from memory (few rows) and what oneDNN multiplies alone
-// (many rows). All of a round is measured one after the other, and ratios are taken inside a round.
+// Benchmark `linear`: the products of weights alone, as the cpu backend does them (activations rounded, outputs
+// stored), on the shapes of Qwen3-0.6B, beside what the machine reads from memory (few rows) and what oneDNN multiplies
+// alone (many rows). All of a round is measured one after the other, and ratios are taken inside a round.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -209,8 +209,8 @@ class LinearBench {
         if (samples_.count(key + "_gbps") == 0) continue;
         const bool gemv = rows <= kGemvRowsMax;
         const std::string unit = gemv ? "_gbps" : "_gflops", ratio = gemv ? "_of_bandwidth" : "_of_onednn";
-        report->Add(key + unit, absl::StrCat(name, ", ", what, ", ", rows, rows == 1 ? " row" : " rows"), Of(key + unit),
-                    gemv ? "GB/s" : "GFLOP/s");
+        report->Add(key + unit, absl::StrCat(name, ", ", what, ", ", rows, rows == 1 ? " row" : " rows"),
+                    Of(key + unit), gemv ? "GB/s" : "GFLOP/s");
         report->Add(key + ratio, gemv ? "  of the read bandwidth" : "  of oneDNN's speed in floats at 512 rows",
                     Of(key + ratio), "");
       }

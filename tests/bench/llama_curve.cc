@@ -59,13 +59,16 @@ int main(int argc, char** argv) {
   int position = 0;
   for (int i = 6; i < argc; ++i) {
     const int depth = std::atoi(argv[i]);
-    for (; position < depth; position += batch) prefill_s += Decode(context, position, std::min(batch, depth - position));
+    for (; position < depth; position += batch) {
+      prefill_s += Decode(context, position, std::min(batch, depth - position));
+    }
     position = depth;
     double decode_s = 0;
     Decode(context, position, 1);
     for (int t = 1; t <= decode_tokens; ++t) decode_s += Decode(context, position + t, 1);
     llama_memory_seq_rm(memory, 0, position, -1);
-    std::printf("{\"depth\": %d, \"prefill_s\": %.4f, \"decode_tps\": %.4f}\n", depth, prefill_s, decode_tokens / decode_s);
+    std::printf("{\"depth\": %d, \"prefill_s\": %.4f, \"decode_tps\": %.4f}\n", depth, prefill_s,
+                decode_tokens / decode_s);
     std::fflush(stdout);
   }
   llama_free(context);

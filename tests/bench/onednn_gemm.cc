@@ -34,8 +34,9 @@ std::unique_ptr<OnednnGemm> OnednnGemm::Create(OnednnType type, uint32_t rows, u
     const memory::desc dst({rows, outputs}, memory::data_type::f32, memory::format_tag::ab);
     const dnnl::matmul::primitive_desc desc(dnnl::matmul::desc(src, weights, dst), state->engine);
     state->primitive = dnnl::matmul(desc);
-    for (auto [what, of_what] : {std::pair(&state->src, desc.src_desc()), std::pair(&state->weights, desc.weights_desc()),
-                                 std::pair(&state->dst, desc.dst_desc())}) {
+    for (auto [what, of_what] :
+         {std::pair(&state->src, desc.src_desc()), std::pair(&state->weights, desc.weights_desc()),
+          std::pair(&state->dst, desc.dst_desc())}) {
       *what = memory(of_what, state->engine);
       std::memset(what->get_data_handle(), 0, of_what.get_size());
     }

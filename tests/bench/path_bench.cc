@@ -68,12 +68,17 @@ absl::Status MeasureSpeed(Stack& stack, const std::string& document, bool quick,
       const std::string mode = routed ? "routed" : "dense";
       const auto& f = speed->answer.finished;
       const std::string at = absl::StrCat(mode, ", ", f.prompt_tokens(), " prompt tokens");
-      report->Add(absl::StrCat("prefill_tps_", mode, "_", length.name), absl::StrCat("prefill, ", at), speed->prefill_tps, "tokens/s");
-      report->Add(absl::StrCat("decode_tps_", mode, "_", length.name), absl::StrCat("decode, ", at), speed->decode_tps, "tokens/s");
-      report->Add(absl::StrCat("ttft_s_", mode, "_", length.name), absl::StrCat("time to first token, ", at), speed->ttft_s, "s");
+      report->Add(absl::StrCat("prefill_tps_", mode, "_", length.name), absl::StrCat("prefill, ", at),
+                  speed->prefill_tps, "tokens/s");
+      report->Add(absl::StrCat("decode_tps_", mode, "_", length.name), absl::StrCat("decode, ", at), speed->decode_tps,
+                  "tokens/s");
+      report->Add(absl::StrCat("ttft_s_", mode, "_", length.name), absl::StrCat("time to first token, ", at),
+                  speed->ttft_s, "s");
       if (!routed) continue;
-      report->Add(absl::StrCat("attended_fraction_", length.name), "  keys attended of keys a dense model attends, decode", f.attended_fraction(), "");
-      report->Add(absl::StrCat("prefill_attended_fraction_", length.name), "  the same, prefill", f.prefill_attended_fraction(), "");
+      report->Add(absl::StrCat("attended_fraction_", length.name),
+                  "  keys attended of keys a dense model attends, decode", f.attended_fraction(), "");
+      report->Add(absl::StrCat("prefill_attended_fraction_", length.name), "  the same, prefill",
+                  f.prefill_attended_fraction(), "");
     }
   }
   return absl::OkStatus();
@@ -86,10 +91,12 @@ absl::Status MeasureReuse(Stack& stack, const std::string& document, Report* rep
   const Answer second = stack.Generate(request);
   if (!second.status.ok()) return second.status;
   const auto& f = second.finished;
-  report->Add("first_ttft_s", absl::StrCat("time to first token, first run, ", f.prompt_tokens(), " tokens"), first.finished.ttft_s(), "s");
+  report->Add("first_ttft_s", absl::StrCat("time to first token, first run, ", f.prompt_tokens(), " tokens"),
+              first.finished.ttft_s(), "s");
   report->Add("ttft_s", "time to first token, second run, K/V in RAM", f.ttft_s(), "s");
   report->Add("second_run_reused_tokens", "tokens from the store, second run", f.reused_tokens(), "tokens");
-  report->Add("second_run_prefilled_tokens", "tokens computed, second run", f.prompt_tokens() - f.reused_tokens(), "tokens");
+  report->Add("second_run_prefilled_tokens", "tokens computed, second run", f.prompt_tokens() - f.reused_tokens(),
+              "tokens");
 
   const Answer hot = stack.Generate(InSession(Routed(request, 1.0f), "bench"));
   if (!hot.status.ok()) return hot.status;
@@ -105,7 +112,8 @@ absl::Status MeasureReuse(Stack& stack, const std::string& document, Report* rep
   if (!held.status.ok()) return held.status;
   if (held.finished.reused_tokens() != 0) return absl::InternalError("an unknown text was found in the store");
   report->Add("rpcs_per_token_ram_hit", "RPCs to kv_store per decode step, all blocks held", rpcs_per_token(held), "");
-  report->Add("rpcs_per_token_resumed", "the same after a resume, K/V in RAM, first 32 tokens", rpcs_per_token(second), "");
+  report->Add("rpcs_per_token_resumed", "the same after a resume, K/V in RAM, first 32 tokens", rpcs_per_token(second),
+              "");
 
   const absl::Status flushed = stack.FlushToDisk();
   if (!flushed.ok()) return flushed;

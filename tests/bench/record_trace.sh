@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Records what documents that are read and asked about ask of kv_store, for replay_trace: tests/bench/record_trace.sh FILE
-# The tiny trained model reads 25 texts of the quality corpus one after the other; after each of them the first is asked
-# about, and every third time one that was read half as far back. Runs a stack of its own, built before.
+# Records what documents that are read and asked about ask of kv_store, for replay_trace: tests/bench/record_trace.sh
+# FILE The tiny trained model reads 25 texts of the quality corpus one after the other; after each of them the first is
+# asked about, and every third time one that was read half as far back. Runs a stack of its own, built before.
 #   --bin DIR      the built binaries (default .bazel/bin)
 #   --bytes N      of each text (default 8000, some 5,700 tokens)
 set -euo pipefail

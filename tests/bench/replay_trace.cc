@@ -22,7 +22,8 @@
 #include "kv_store/tier/packed_cache.h"
 
 ABSL_FLAG(std::vector<std::string>, slots, {}, "arena sizes; default: shares of all blocks of the trace");
-ABSL_FLAG(std::vector<std::string>, packed, {}, "compare the arena alone with these shares of its RAM packed to 8 bits");
+ABSL_FLAG(std::vector<std::string>, packed, {},
+          "compare the arena alone with these shares of its RAM packed to 8 bits");
 
 namespace hga {
 namespace {
@@ -167,8 +168,8 @@ class Store : public Policy {
   std::set<Block> pinned_;
 };
 
-// The arena and, behind it, the packed level (kv_store/tier/packed_tier.h): filled by what is written back, which here is
-// at once, and by what is read from the disk. `arena` has whatever is in both.
+// The arena and, behind it, the packed level (kv_store/tier/packed_tier.h): filled by what is written back, which here
+// is at once, and by what is read from the disk. `arena` has whatever is in both.
 class TwoLevels : public Policy {
  public:
   TwoLevels(size_t slots, uint64_t packed_bytes, size_t blocks, uint64_t block_bytes)

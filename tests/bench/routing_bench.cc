@@ -105,7 +105,8 @@ void BenchLengths(bool quick, double bandwidth_gbps, Report* report) {
                   static_cast<double>(index->bytes()) / tokens / g.layers, "B");
       if (tokens != 64u << 10) continue;
       const uint32_t scanned = std::max(SelectOptions().scan_chunks, 2048u * SelectOptions().overprovision / 64);
-      const double bytes = g.kv_heads * static_cast<double>(index->chunks() * m.coarse_bytes(g) + scanned * m.fine_bytes(g));
+      const double bytes =
+          g.kv_heads * static_cast<double>(index->chunks() * m.coarse_bytes(g) + scanned * m.fine_bytes(g));
       report->Add("select_bandwidth_ratio", "summary bytes read per second over the machine's read bandwidth",
                   bytes / (ms * 1e-3) / (bandwidth_gbps * 1e9), "");
     }
@@ -124,8 +125,8 @@ void BenchThreads(bool quick, Report* report) {
     for (std::thread& worker : workers) worker.join();
     const double rate = threads * runs / std::chrono::duration<double>(Clock::now() - start).count();
     if (threads == 1) one = rate;
-    report->Add(absl::StrCat("select_64k_threads_", threads), absl::StrCat("selections per second, ", threads, " threads"),
-                rate, "/s");
+    report->Add(absl::StrCat("select_64k_threads_", threads),
+                absl::StrCat("selections per second, ", threads, " threads"), rate, "/s");
     report->Add(absl::StrCat("select_64k_scaling_", threads), "over one thread's", rate / one, "");
   }
 }

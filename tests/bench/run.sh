@@ -62,7 +62,8 @@ if [ "$name" = quality ]; then
   exit
 fi
 if [ "$name" = cpu ]; then
-  bazel build -c opt //kv_store //router //gpu_worker //client:hga //tests/bench:fill_session //tests/bench:attention_bench
+  bazel build -c opt //kv_store //router //gpu_worker //client:hga \
+    //tests/bench:fill_session //tests/bench:attention_bench
   exec python3 tests/bench/cpu.py "${common[@]}" $([ -n "$quick" ] || echo --plot=docs/images/cpu.svg)
 fi
 bazel build -c opt "//tests/bench:${name}_bench"

@@ -1,6 +1,6 @@
 // Replacement in the device tier: hit rate against size, for what a real model selects. Generates an answer over a
-// document on the cpu backend with an in-process router, notes which K/V each step attends, and replays that through the
-// tier's table and, for other policies, through one with lists, at several sizes and units.
+// document on the cpu backend with an in-process router, notes which K/V each step attends, and replays that through
+// the tier's table and, for other policies, through one with lists, at several sizes and units.
 //
 //   .bazel/bin/tests/bench/tier_replay --model=FILE.gguf --document=FILE.txt [--json=FILE]
 #include <algorithm>
@@ -189,7 +189,8 @@ void Compare(const std::vector<StepTrace>& steps, const KvGeometry& g, Report* r
     for (const double size : {0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0}) {
       const auto add = [&](const char* name, const Replayed& r) {
         const std::string at = absl::StrCat(name, "_unit", unit, "_x", size);
-        report->Add("hit_" + at, absl::StrCat("unit ", unit, ", ", size, " steps' bytes, ", name, ": hits"), r.hit_share, "");
+        report->Add("hit_" + at, absl::StrCat("unit ", unit, ", ", size, " steps' bytes, ", name, ": hits"),
+                    r.hit_share, "");
         report->Add("fetched_" + at, "  brought / asked for", r.fetched_share, "");
         report->Add("lookup_ns_" + at, "  a lookup", r.lookup_ns, "ns");
       };
@@ -219,7 +220,9 @@ absl::Status Run() {
   std::ifstream file(absl::GetFlag(FLAGS_document));
   const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   HGA_ASSIGN_OR_RETURN(std::vector<uint32_t> prompt, model->tokenizer->Encode(text, false));
-  if (prompt.size() < absl::GetFlag(FLAGS_prompt_tokens)) return absl::InvalidArgumentError("the document is too short");
+  if (prompt.size() < absl::GetFlag(FLAGS_prompt_tokens)) {
+    return absl::InvalidArgumentError("the document is too short");
+  }
   prompt.resize(absl::GetFlag(FLAGS_prompt_tokens));
   EngineModel described;
   described.name = model->weights.config.name;

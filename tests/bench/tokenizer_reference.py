@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Encodes texts with PyPI's tokenizers and the vocabulary of a GGUF file (pre-tokenizer smollm), on one thread.
 
-Usage: tokenizer_reference.py MODEL.gguf TEXTS.json      (a list of strings; needs the PyPI packages tokenizers and gguf)
+Usage: tokenizer_reference.py MODEL.gguf TEXTS.json   (a list of strings; needs the PyPI packages tokenizers and gguf)
 Prints {"mb_per_s": speed, "hash": of all ids}.
 """
 import json
@@ -18,7 +18,8 @@ def read_tokenizer(path):
     fields = GGUFReader(path).fields
     get = lambda key: fields["tokenizer.ggml." + key].contents()
     tokens = get("tokens")
-    tokenizer = Tokenizer(models.BPE({t: i for i, t in enumerate(tokens)}, [tuple(m.split(" ")) for m in get("merges")]))
+    merges = [tuple(m.split(" ")) for m in get("merges")]
+    tokenizer = Tokenizer(models.BPE({t: i for i, t in enumerate(tokens)}, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False)

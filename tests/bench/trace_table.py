@@ -2,9 +2,9 @@
 """Where the steps' time goes: trace_table.py FILE [--step decode|prefill] [--skip N] [--from N] [--to N] [--markdown]
 
 Reads what gpu_worker --trace FILE wrote, also of a worker that was killed, and prints one row per span: the median of
-its time in one layer or step, and its share of the time from the beginning of one step to the beginning of the next. The
-first N steps of the kind are left out (default 2: what they touch for the first time is slow), and those outside the
-positions that --from and --to name.
+its time in one layer or step, and its share of the time from the beginning of one step to the beginning of the next.
+The first N steps of the kind are left out (default 2: what they touch for the first time is slow), and those outside
+the positions that --from and --to name.
 """
 import argparse
 import bisect

@@ -68,7 +68,9 @@ template <typename T>
 absl::Status StatusOf(const absl::StatusOr<T>& answer) {
   return answer.status();
 }
-bool IsUnanswered(const absl::Status& status) { return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status); }
+bool IsUnanswered(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+}
 
 // For calls to a store that serves: a deadline passed, on a machine that was stopped for one, is no answer.
 template <typename Call>

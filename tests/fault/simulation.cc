@@ -77,7 +77,7 @@ class Simulation {
     if (has_budget_) options.disk_bytes = kBudgetChunks * ChunkBytes() * 10 / 7 + 10;
     store_ = std::make_unique<BlockStore>(options);
     if (has_packed_) packed_ = std::make_unique<PackedTier>(disk_, kPackedBytes);
-    if (const absl::Status status = store_->Load(tier()); !status.ok()) return Fail(absl::StrCat("Load: ", status.message()));
+    if (const auto status = store_->Load(tier()); !status.ok()) return Fail(absl::StrCat("Load: ", status.message()));
     if (!tier()->SetGeometry(model_.geometry()).ok()) return Fail("SetGeometry");
     for (auto& slot : memory_) std::fill(slot.begin(), slot.end(), 0xee);
     store_->SetSlots(model_.geometry(), kSlots, [this](uint32_t slot) { return memory_[slot].data(); });
@@ -142,7 +142,7 @@ class Simulation {
       if (store_->FindSummary(hash).ok()) {
         ++whole;
       } else if (model_.MayBeWhole(hash)) {
-        if (!model_.MayBeGivenUp(hash)) return Fail("the budget took K/V of a session that is open, pinned or not alone");
+        if (!model_.MayBeGivenUp(hash)) return Fail("the budget took K/V of a session that is open, pinned or shared");
         model_.Lost(hash);
         ++counts_->given_up;
       }
@@ -344,13 +344,14 @@ class Simulation {
   }
   void Fetched(ClientId id, const std::vector<BlockName>& names, const std::vector<uint64_t>& versions,
                const std::vector<FetchOutcome>& outcomes) {
-    const auto client = std::find_if(std::begin(clients_), std::end(clients_), [&](const auto& c) { return c.id == id; });
+    const auto client = std::find_if(std::begin(clients_), std::end(clients_), [&](auto& c) { return c.id == id; });
     for (size_t i = 0; i < names.size(); ++i) {
       const absl::Status& status = outcomes[i].status;
       if (status.ok()) {
         ++(outcomes[i].from_disk ? counts_->fetched_disk : counts_->fetched_ram);
         if (client == std::end(clients_)) continue;  // left meanwhile; what it was given goes with it
-        TakeHold(client, outcomes[i].slot, {names[i].chunk, names[i].layer, spoiled_.count({names[i].chunk, versions[i]}) > 0});
+        const bool spoiled = spoiled_.count({names[i].chunk, versions[i]}) > 0;
+        TakeHold(client, outcomes[i].slot, {names[i].chunk, names[i].layer, spoiled});
       } else if (absl::IsDataLoss(status)) {
         ++counts_->data_loss;
         // The answer may come long after it was found out.
@@ -527,7 +528,7 @@ class Simulation {
       if (model_.MustBeWhole(chunk) && !disk_->HasChunk(chunk)) return Fail("a chunk of a session is not on disk");
     }
     const auto names = disk_->SessionNames();
-    if (std::set<std::string>(names.begin(), names.end()) != model_.SavedNames()) Fail("other sessions on disk than there are");
+    if (std::set<std::string>(names.begin(), names.end()) != model_.SavedNames()) Fail("other sessions are on disk");
   }
   void CheckRecovered() {
     std::map<std::string, StoredTokens> sessions;
@@ -548,12 +549,11 @@ class Simulation {
   }
   // Each chunk that was acknowledged durable and that a session has comes back, in its own bytes.
   void ReadAllBack() {
-    Client* client = &clients_[0];
     for (const ChunkHash& chunk : model_.Referred()) {
       for (uint32_t layer = 0; layer < model_.geometry().layers; ++layer) {
         FetchOutcome got;
-        const auto reads =
-            store_->Fetch(client->id, {{chunk, layer}}, [&](std::vector<FetchOutcome> out) { got = std::move(out[0]); });
+        const auto take = [&](std::vector<FetchOutcome> out) { got = std::move(out[0]); };
+        const auto reads = store_->Fetch(clients_[0].id, {{chunk, layer}}, take);
         if (!reads.ok()) return Fail(absl::StrCat("Fetch: ", reads.status().message()));
         for (const DiskRead& read : *reads) {
           const BlockRead block = ReadFromTier(read);
@@ -561,7 +561,7 @@ class Simulation {
         }
         if (got.status.ok()) {
           if (memory_[got.slot] != model_.Bytes(chunk, layer)) return Fail("wrong bytes after a restart");
-          if (!store_->Release(client->id, {got.slot}).ok()) return Fail("Release");
+          if (!store_->Release(clients_[0].id, {got.slot}).ok()) return Fail("Release");
         } else if (model_.MustBeWhole(chunk)) {
           return Fail(absl::StrCat("a durable chunk is gone: ", got.status.message()));
         }

@@ -23,20 +23,20 @@ int main(int argc, char** argv) {
     const std::string wrong = hga::RunSimulation(options, &counts);
     if (wrong.empty()) continue;
     ++failed;
-    std::printf("seed %llu: %s\n  again with: bazel run -c opt //tests/fault:simulation -- --seed=%llu --steps=%u --trace\n",
-                static_cast<unsigned long long>(options.seed), wrong.c_str(),
-                static_cast<unsigned long long>(options.seed), options.steps);
+    std::printf(
+        "seed %llu: %s\n  again with: bazel run -c opt //tests/fault:simulation -- --seed=%llu --steps=%u --trace\n",
+        static_cast<unsigned long long>(options.seed), wrong.c_str(), static_cast<unsigned long long>(options.seed),
+        options.steps);
   }
-  std::printf("%llu seeds, %llu failed; %llu commits, %llu blocks fetched from RAM, %llu from disk, %llu packed in RAM, "
-              "%llu crashes, %llu failed writes, %llu damaged blocks, %llu losses found, %llu chunks given up for the budget, "
-              "%llu pins lapsed\n",
-              static_cast<unsigned long long>(seeds), static_cast<unsigned long long>(failed),
-              static_cast<unsigned long long>(counts.commits), static_cast<unsigned long long>(counts.fetched_ram),
-              static_cast<unsigned long long>(counts.fetched_disk),
-              static_cast<unsigned long long>(counts.fetched_packed), static_cast<unsigned long long>(counts.crashes),
-              static_cast<unsigned long long>(counts.failed_writes),
-              static_cast<unsigned long long>(counts.damaged_blocks),
-              static_cast<unsigned long long>(counts.data_loss), static_cast<unsigned long long>(counts.given_up),
-              static_cast<unsigned long long>(counts.lapsed_pins));
+  std::printf(
+      "%llu seeds, %llu failed; %llu commits, %llu blocks fetched from RAM, %llu from disk, %llu packed in RAM, "
+      "%llu crashes, %llu failed writes, %llu damaged blocks, %llu losses found, %llu chunks given up for the budget, "
+      "%llu pins lapsed\n",
+      static_cast<unsigned long long>(seeds), static_cast<unsigned long long>(failed),
+      static_cast<unsigned long long>(counts.commits), static_cast<unsigned long long>(counts.fetched_ram),
+      static_cast<unsigned long long>(counts.fetched_disk), static_cast<unsigned long long>(counts.fetched_packed),
+      static_cast<unsigned long long>(counts.crashes), static_cast<unsigned long long>(counts.failed_writes),
+      static_cast<unsigned long long>(counts.damaged_blocks), static_cast<unsigned long long>(counts.data_loss),
+      static_cast<unsigned long long>(counts.given_up), static_cast<unsigned long long>(counts.lapsed_pins));
   return failed == 0 ? 0 : 1;
 }

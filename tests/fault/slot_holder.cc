@@ -1,6 +1,6 @@
 // A client of kv_store that holds slots until it is killed: slot_holder ADDRESS SLOTS [fork|fetch]
-// Prints "holding N N N ...". With `fork` a child of it keeps the arena mapped: "child PID" comes first. With `fetch` it
-// takes and gives back holds without a pause, over its ring.
+// Prints "holding N N N ...". With `fork` a child of it keeps the arena mapped: "child PID" comes first. With `fetch`
+// it takes and gives back holds without a pause, over its ring.
 #include <sys/stat.h>
 #include <unistd.h>
 

@@ -140,7 +140,9 @@ std::set<ChunkHash> StoreModel::Referred() const {
 
 void StoreModel::Sweep() {
   const std::set<ChunkHash> referred = Referred();
-  for (auto at = chunks_.begin(); at != chunks_.end();) at = referred.count(at->first) ? std::next(at) : chunks_.erase(at);
+  for (auto at = chunks_.begin(); at != chunks_.end();) {
+    at = referred.count(at->first) ? std::next(at) : chunks_.erase(at);
+  }
 }
 
 // --- Sessions ---
@@ -158,7 +160,8 @@ void StoreModel::Opened(const std::string& id, bool named, uint64_t epoch, const
   session.pins.insert(matched.begin(), matched.end());
 }
 
-void StoreModel::Updated(const std::string& id, const std::vector<ChunkHash>& chunks, const std::vector<uint32_t>& tail) {
+void StoreModel::Updated(const std::string& id, const std::vector<ChunkHash>& chunks,
+                         const std::vector<uint32_t>& tail) {
   Session& session = sessions_.at(id);
   session.chunks = chunks;
   session.tail = tail;

@@ -1,5 +1,5 @@
-// What a client or kv_store finds in the slot of their ring, with anything in it: it decodes to the same bytes again, or is
-// refused.
+// What a client or kv_store finds in the slot of their ring, with anything in it: it decodes to the same bytes again,
+// or is refused.
 #include <cstddef>
 #include <cstdint>
 #include <vector>

@@ -15,7 +15,8 @@ seconds="${2:-60}"
 shift $(($# < 2 ? $# : 2))
 case " $names " in *" $name "*) ;; *) echo "run.sh: no fuzzer '$name'; there are: $names" >&2; exit 2 ;; esac
 
-command -v clang >/dev/null && compgen -G "/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-x86_64.a" >/dev/null || {
+fuzzer_library="/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-x86_64.a"
+command -v clang >/dev/null && compgen -G "$fuzzer_library" >/dev/null || {
   echo "run.sh: libFuzzer is missing; install Debian's clang and libclang-rt-14-dev" >&2
   exit 1
 }

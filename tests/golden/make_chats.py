@@ -12,7 +12,8 @@ import sys
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-CHATML = ("{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
+CHATML = ("{% for message in messages %}"
+          "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
           "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 
 QWEN25 = r"""{%- if tools %}
@@ -34,7 +35,7 @@ QWEN25 = r"""{%- if tools %}
 # OPENING is what follows <|im_start|>assistant.
 QWEN3 = r"""{%- set ns = namespace(open=true, last_query_index=messages|length - 1) %}
 {%- for message in messages[::-1] %}
-    {%- if ns.open and message.role == "user" and not (message.content.startswith('<tool_response>') and message.content.endswith('</tool_response>')) %}
+    {%- if ns.open and message.role == "user" and not IS_TOOL_RESPONSE %}
         {%- set ns.open = false %}
         {%- set ns.last_query_index = messages|length - 1 - loop.index0 %}
     {%- endif %}
@@ -55,7 +56,9 @@ QWEN3 = r"""{%- set ns = namespace(open=true, last_query_index=messages|length -
 {%- endfor %}
 {%- if add_generation_prompt %}
     {{- OPENING }}
-{%- endif %}"""
+{%- endif %}""".replace(
+    "IS_TOOL_RESPONSE",
+    "(message.content.startswith('<tool_response>') and message.content.endswith('</tool_response>'))")
 SWITCH = r"""'<|im_start|>assistant\n' }}
     {%- if enable_thinking is defined and enable_thinking is false %}
         {{- '<think>\n\n</think>\n\n' }}
@@ -98,7 +101,8 @@ CHATS = [
     [("system", "  Be brief.\n"), ("user", "naïve 😀"), ("assistant", "\n\nyes \u3000"), ("user", "\u00a0why?")],
     [("user", ""), ("assistant", "\n"), ("user", "x")],
     [("user", "2+2?"), ("assistant", "<think>\nEasy.\n</think>\n\n4"), ("user", "and 3+3?")],
-    [("user", "2+2?"), ("assistant", "<think>\n\n\n</think>\n4</think>\n5"), ("user", "sure?"), ("assistant", "</think>yes")],
+    [("user", "2+2?"), ("assistant", "<think>\n\n\n</think>\n4</think>\n5"), ("user", "sure?"),
+     ("assistant", "</think>yes")],
     [("user", "2+2?"), ("assistant", "<think>a<think>b\n\n</think>\n\n\n4"), ("assistant", "done")],
     [("user", "go"), ("assistant", "<think>\nx\n</think>\n\nrun"), ("user", "<tool_response>\n1\n</tool_response>")],
     [("system", "s"), ("assistant", "<think>\nx\n</think>\n\nfirst")],

@@ -4,8 +4,8 @@
 Needs PyPI's torch, transformers, safetensors, gguf and numpy. Usage: make_models.py [OUT]
 
 Per model: config.json and model.safetensors, or model.gguf, and expected.bin: float32 logits [tokens][vocab], then per
-layer bf16 keys [kv_heads][tokens][head_dim] and values, little endian. models.json lists them, with the token ids; files
-that mean the same weights share what is expected.
+layer bf16 keys [kv_heads][tokens][head_dim] and values, little endian. models.json lists them, with the token ids;
+files that mean the same weights share what is expected.
 
 transformers runs in float64 with one change: keys (after RoPE) and values are rounded to bf16 before they are attended,
 because that is how HGA Serve keeps them. Weights are made so that the file's type holds them exactly, or are quantised
@@ -82,7 +82,8 @@ def random_weights(c, seed):
             w[p + "mlp.gate.weight"] = matrix(c["num_experts"], hidden, 3)
             mlps = [(p + f"mlp.experts.{e}.", c["moe_intermediate_size"]) for e in range(c["num_experts"])]
         for prefix, width in mlps:
-            w[prefix + "gate_proj.weight"], w[prefix + "up_proj.weight"] = matrix(width, hidden, 2), matrix(width, hidden, 2)
+            w[prefix + "gate_proj.weight"] = matrix(width, hidden, 2)
+            w[prefix + "up_proj.weight"] = matrix(width, hidden, 2)
             w[prefix + "down_proj.weight"] = matrix(hidden, width)
     return w
 

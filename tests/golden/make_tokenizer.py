@@ -43,20 +43,21 @@ SAMPLES = [s.replace("\\n", "\n").replace("\\t", "\t") for s in SAMPLES]
 
 EDGES = [
     "", " ", "  ", "   ", "\n", "\n\n", "\r\n", "\t", " \n", "\n ", " \t \n \r\n  x", "x ", "x  ", "x   y", "x\n\n\ny",
-    "   leading", "trailing   ", " a  b   c    d", "1 2", "1  2", " 1", "  1", "a1b2c3", "1a", "a 1 b", "12 34", "\t1\t",
-    "\u00a0", "a\u00a0b", "\u00a0\u00a0a", "\u2003x", "a\u2028b\u2029c", "\u3000\u3000全角", "\u1680x", "a\u180eb",
-    " \u180e ", "\u200b\u200c\u200d", "\ufeffbom", "a\u0085b", "\u0085\u0085b", "\x0b\x0c", "\x00", "a\x00b",
-    "\x01\x02\x03\x04\x05\x06\x07\x08", "a\x04b", "\x1c\x1d\x1e\x1f", " \x1c x", "\x7f", "\x80\x81\x9f", "'", "''",
-    "'s", "'S", " 's", "'ll'", "'re're", "can't've", "\u2019s", "_'s", "é's", "1's", "\u0301", " \u0301", "a\u0301b",
-    "\U0010ffff", "\U000f0000x", "\ue000", "\ufffd", "\ufffe", "\U0001f468\u200d\U0001f469", "🇦🇧🇨", "a🙂b🙂", "\u0378",
-    "\ud7ff", "\uac00\u1161", "e" * 300, " " * 300, "\n" * 99, "9" * 99, "ab" * 200, "😀" * 20, "the" * 50, "\t \t " * 9,
+    "   leading", "trailing   ", " a  b   c    d", "1 2", "1  2", " 1", "  1", "a1b2c3", "1a", "a 1 b", "12 34",
+    "\t1\t", "\u00a0", "a\u00a0b", "\u00a0\u00a0a", "\u2003x", "a\u2028b\u2029c", "\u3000\u3000全角", "\u1680x",
+    "a\u180eb", " \u180e ", "\u200b\u200c\u200d", "\ufeffbom", "a\u0085b", "\u0085\u0085b", "\x0b\x0c", "\x00",
+    "a\x00b", "\x01\x02\x03\x04\x05\x06\x07\x08", "a\x04b", "\x1c\x1d\x1e\x1f", " \x1c x", "\x7f", "\x80\x81\x9f", "'",
+    "''", "'s", "'S", " 's", "'ll'", "'re're", "can't've", "\u2019s", "_'s", "é's", "1's", "\u0301", " \u0301",
+    "a\u0301b", "\U0010ffff", "\U000f0000x", "\ue000", "\ufffd", "\ufffe", "\U0001f468\u200d\U0001f469", "🇦🇧🇨", "a🙂b🙂",
+    "\u0378", "\ud7ff", "\uac00\u1161", "e" * 300, " " * 300, "\n" * 99, "9" * 99, "ab" * 200, "😀" * 20, "the" * 50,
+    "\t \t " * 9,
 ]
 
 
 def random_texts(count):
     rng = random.Random(1)
-    pools = ["abcdefgh ETAOIN", " \n\t\r\u00a0", "0123456789१२½", "'\"!?.,;:-_(){}<>|", "äöüßéñçø", "жщыйяЁ", "的一是不了人我在",
-             "😀🎉👍🏽\u200d", "\u0301\u0300\u200b", "sdmtlvre'"]
+    pools = ["abcdefgh ETAOIN", " \n\t\r\u00a0", "0123456789१२½", "'\"!?.,;:-_(){}<>|", "äöüßéñçø", "жщыйяЁ",
+             "的一是不了人我在", "😀🎉👍🏽\u200d", "\u0301\u0300\u200b", "sdmtlvre'"]
     for _ in range(count):
         chosen = rng.sample(pools, rng.randint(1, 4))
         yield "".join(rng.choice(rng.choice(chosen)) for _ in range(rng.randint(1, 60)))

@@ -192,7 +192,8 @@ def golden_of_smollm2(gguf, path):
     fields = GGUFReader(gguf).fields
     get = lambda key: fields["tokenizer.ggml." + key].contents()
     tokens, types = get("tokens"), get("token_type")
-    tokenizer = Tokenizer(models.BPE({t: i for i, t in enumerate(tokens)}, [tuple(m.split(" ")) for m in get("merges")]))
+    merges = [tuple(m.split(" ")) for m in get("merges")]
+    tokenizer = Tokenizer(models.BPE({t: i for i, t in enumerate(tokens)}, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tokenizer.decoder = decoders.ByteLevel()

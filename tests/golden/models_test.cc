@@ -100,7 +100,9 @@ double Worst(const std::vector<float>& actual, const std::vector<float>& expecte
 
 double Rms(const std::vector<float>& actual, const std::vector<float>& expected) {
   double squares = actual.size() == expected.size() ? 0 : INFINITY;
-  for (size_t i = 0; i < expected.size() && i < actual.size(); ++i) squares += std::pow(double{actual[i]} - expected[i], 2);
+  for (size_t i = 0; i < expected.size() && i < actual.size(); ++i) {
+    squares += std::pow(double{actual[i]} - expected[i], 2);
+  }
   return std::sqrt(squares / expected.size());
 }
 
@@ -113,7 +115,8 @@ TEST_P(ModelsTest, ReferenceBackendGivesTheLogitsAndTheKeysAndValues) {
   for (size_t i = 0; i < expected.size(); ++i) {
     if (actual[i] == expected[i]) continue;
     ++rounded_apart;
-    EXPECT_LE(std::fabs(actual[i] - expected[i]), std::fabs(expected[i]) / 128 + 2e-5) << i;  // one step of bf16; float32's RoPE
+    EXPECT_LE(std::fabs(actual[i] - expected[i]), std::fabs(expected[i]) / 128 + 2e-5)
+        << i;  // one step of bf16; float32's RoPE
   }
   // What lies on the edge between two numbers of bf16 may fall on either side.
   EXPECT_LE(rounded_apart, expected.size() / 1000);

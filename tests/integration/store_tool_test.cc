@@ -242,7 +242,8 @@ TEST_F(ServedStoreToolTest, ImportAndCompact) {
   EXPECT_EQ(taken.exit_code, 1);
   EXPECT_NE(taken.output.find("there is a session 'copy'"), std::string::npos) << taken.output;
   // By address; the folder is not looked at.
-  const Result shared = Hga("import --as shared --kv_store " + store_.address() + " " + file_, store_.folder() + "/none");
+  const Result shared =
+      Hga("import --as shared --kv_store " + store_.address() + " " + file_, store_.folder() + "/none");
   EXPECT_EQ(shared.exit_code, 0) << shared.output;
 
   ASSERT_EQ(Hga("compact").exit_code, 0);  // out of the log, into files

@@ -72,7 +72,8 @@ absl::StatusOr<Method> ParseMethod(const std::string& text) {
   for (size_t i = 1; i < options.size(); ++i) {
     if (ParseOption(options[i], &m)) continue;
     return absl::InvalidArgumentError(absl::StrCat("'", text, "': +", options[i], " is none of +max, +sum, +fixed, "
-                                                   "+shared, +residual, +exact, +capX, +stepX, +floorX, +leastX, +top_pX, +block16, 32 or 64"));
+                                                   "+shared, +residual, +exact, +capX, +stepX, +floorX, +leastX, "
+                                                   "+top_pX, +block16, 32 or 64"));
   }
   HGA_RETURN_IF_ERROR(ValidateBudget(m.share));
   return m;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What rounding K/V costs: loss of `quality loss --kv_dtype TYPE` minus that of bf16, path by path, over the same texts.
+"""What rounding K/V costs: loss of `quality loss --kv_dtype TYPE` minus bf16's, path by path, over the same texts.
 
 usage: kv_dtype_cost.py BF16.jsonl NAME=RESULTS.jsonl...
 
@@ -30,7 +30,8 @@ def per_token(pairs):
 
 def main(arguments):
     base = losses(arguments[0])
-    print("| type | path | documents | predictions | nats per token | least and most of a document |\n|---|---|---|---|---|---|")
+    print("| type | path | documents | predictions | nats per token | least and most of a document |")
+    print("|---|---|---|---|---|---|")
     for argument in arguments[1:]:
         name, path = argument.split("=", 1)
         rounded = losses(path)

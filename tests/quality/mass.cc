@@ -163,8 +163,8 @@ class MassProbe : public Selector {
     return sum;
   }
 
-  // Adds what the mean key and mean value of each chunk's keys that are not in `keys` stand for; returns its mass. A key
-  // that is the mean of some has the geometric mean of their masses. keys: ascending.
+  // Adds what the mean key and mean value of each chunk's keys that are not in `keys` stand for; returns its mass. A
+  // key that is the mean of some has the geometric mean of their masses. keys: ascending.
   double Residual(const float* mass, const std::vector<uint32_t>& keys, size_t count, uint32_t head,
                   const BlockOfChunk& block_of, float* out) const {
     double sum = 0;

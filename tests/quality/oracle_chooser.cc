@@ -79,8 +79,8 @@ class OracleChooser : public Chooser {
       out[head].clear();
       TakeTop(shares.data() + size_t{head} * chunks * per_chunk, chunks, per_chunk, &cut, s->masks.data());
       for (uint32_t c = 0; c < chunks; ++c) {
-        const uint64_t mask =
-            budget == kEverything ? RoutableMask(g_, first + c, route.first_key) : KeysOfUnits(s->masks[c], unit_tokens_);
+        const uint64_t mask = budget == kEverything ? RoutableMask(g_, first + c, route.first_key)
+                                                    : KeysOfUnits(s->masks[c], unit_tokens_);
         if (mask != 0) out[head].push_back({first + c, 0, mask});
       }
     }

@@ -64,8 +64,9 @@ class QualityTest : public SmallModelTest {
   }
 };
 
-constexpr const char* kMethods[] = {"sketch",    "sketch+residual", "cuboid",           "mean",  "mean_hga", "oracle_groups",
-                                    "oracle_tokens", "box32",       "kmeans8-int8+max", "oracle_tokens+shared"};
+constexpr const char* kMethods[] = {"sketch",           "sketch+residual",     "cuboid",        "mean",
+                                    "mean_hga",         "oracle_groups",       "oracle_tokens", "box32",
+                                    "kmeans8-int8+max", "oracle_tokens+shared"};
 
 TEST_F(QualityTest, DenseIsTheDenseRunnersArithmetic) {
   const auto tokens = Tokens(kLength);
@@ -245,7 +246,8 @@ TEST_F(QualityTest, OracleTokensHaveTheMostMass) {
   routed.route.queries = queries.data();
   std::vector<std::vector<HeadSelection>> chosen;
   std::vector<std::vector<float>> missed;
-  NewOracleChooser(geometry_, 1)->Choose(rows, {routed}, [&](uint32_t c) { return blocks[c].data(); }, &chosen, &missed);
+  const auto block_of = [&](uint32_t c) { return blocks[c].data(); };
+  NewOracleChooser(geometry_, 1)->Choose(rows, {routed}, block_of, &chosen, &missed);
 
   for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
     std::vector<std::pair<double, uint32_t>> mass(3 * geometry_.chunk_tokens);

@@ -10,8 +10,8 @@ namespace hga {
 namespace {
 
 constexpr char kDefaultConfigs[] =
-    "dealt/512/decode,dealt/1024/decode,sketch/512/decode,mean_hga/512/decode,mean@3,0/512/decode,cuboid/512/decode,window/512/decode,"
-    "oracle_groups/512/decode,oracle_tokens/512/decode,dealt/1024/prefill";
+    "dealt/512/decode,dealt/1024/decode,sketch/512/decode,mean_hga/512/decode,mean@3,0/512/decode,"
+    "cuboid/512/decode,window/512/decode,oracle_groups/512/decode,oracle_tokens/512/decode,dealt/1024/prefill";
 
 std::string KeyOf(const std::string& prefix, const TokenDocument& d, const QualityOptions& o, const Configuration& c) {
   return absl::StrCat(prefix, "loss|", d.document.id, "|", d.hash, "|", d.tokens.size(), "|", o.start, "|", c.Name());

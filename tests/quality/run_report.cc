@@ -33,7 +33,8 @@ void PrintLoss(const LossMap& all) {
     const LossSummary s = Summarize(series);
     std::printf("%-22s %6u %-7s %6u %4u %8.1f %7.0f %9.3f %9.3f %9.5f  [%8.5f,%8.5f] %9.5f %6.4f\n",
                 name.method.c_str(), name.length, name.path.c_str(), name.keys, s.documents, s.keys, s.most_keys,
-                std::exp(s.dense_nll), std::exp(s.nll), s.gap.value, s.gap.interval.low, s.gap.interval.high, s.kl, s.same_top);
+                std::exp(s.dense_nll), std::exp(s.nll), s.gap.value, s.gap.interval.low, s.gap.interval.high, s.kl,
+                s.same_top);
   }
   std::printf("\nGap by the query's position\n%-22s %6s %-7s %6s", "method", "length", "path", "keys");
   for (const uint32_t first : kDoublings) std::printf(" %8s", absl::StrCat(first, "+").c_str());
@@ -67,8 +68,8 @@ void PrintRetrieval(const RetrievalMap& all) {
 void PrintMass(const MassMap& all) {
   if (all.empty()) return;
   std::printf("\nAttention with the dense run's K/V, mean over layers and query heads\n");
-  std::printf("%-22s %6s %8s %5s %10s %13s %15s %7s\n", "method", "length", "% keys", "docs", "mass kept", "output error",
-              "worst head kept", "recall");
+  std::printf("%-22s %6s %8s %5s %10s %13s %15s %7s\n", "method", "length", "% keys", "docs", "mass kept",
+              "output error", "worst head kept", "recall");
   for (const auto& [name, s] : all) {
     double worst = 1;
     for (const auto& layer : s.kept) {

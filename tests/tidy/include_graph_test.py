@@ -70,6 +70,11 @@ class RulesTest(unittest.TestCase):
         self.assertEqual(self.check("common/a.cc", "\n" * 600), [])
         self.assertEqual(len(self.check("common/a.cc", "\n" * 601)), 1)
 
+    def test_columns(self):
+        self.assertEqual(self.check("tests/BUILD", "x" * 120 + "\n"), [])
+        self.assertEqual(len(self.check("tests/BUILD", "x" * 121 + "\n")), 1)
+        self.assertEqual(self.check("client/a.py", "\u00e4" * 120 + "\n"), [])  # characters, not bytes
+
     def test_marker(self):
         self.assertEqual(len(self.check("common/a.cc", "// " + "TO" + "DO(me): later\n")), 1)
         self.assertEqual(self.check("common/a.cc", 'mkdtemp("/tmp/hga.' + "X" * 6 + '")\n'), [])

@@ -39,6 +39,9 @@ INSIDE = {
     },
 }
 MAX_LINES = 600
+MAX_COLUMNS = 120
+# Where all lines have been wrapped so far.
+WRAPPED = ("client/", "deploy/", "kv_store/", "proto/", "tests/", "third_party/")
 SOURCES = (".cc", ".h", ".cu", ".cuh", ".py", ".sh", ".proto", ".bzl")
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 # Put together here, so that this file does not hold them.
@@ -84,6 +87,8 @@ def check_file(path, lines):
     if len(lines) > MAX_LINES:
         yield "%s: %d lines; %d at most: split it by responsibility" % (path, len(lines), MAX_LINES)
     for number, line in enumerate(lines, 1):
+        if len(line) > MAX_COLUMNS and path.startswith(WRAPPED):
+            yield "%s:%d: %d columns; %d at most" % (path, number, len(line), MAX_COLUMNS)
         marker = MARKER.search(line)
         if marker:
             yield "%s:%d: leftover marker %s" % (path, number, marker.group(1))
@@ -105,7 +110,7 @@ def source_files(root):
         skipped = (".", "bazel-", "__pycache__")
         folders[:] = sorted(f for f in folders if not f.startswith(skipped))
         for name in sorted(files):
-            if name.endswith(SOURCES):
+            if name.endswith(SOURCES) or name in ("BUILD", "WORKSPACE"):
                 yield os.path.relpath(os.path.join(folder, name), root)
 
 

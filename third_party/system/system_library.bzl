@@ -33,7 +33,8 @@ def _system_library_impl(ctx):
         flags, version = _linkopts(ctx, spec)
         if flags:
             # A static archive may need another twice; a group settles the order.
-            flags = ["-Wl,--push-state,--as-needed", "-Wl,--start-group"] + flags + ["-Wl,--end-group", "-Wl,--pop-state"]
+            flags = (["-Wl,--push-state,--as-needed", "-Wl,--start-group"] + flags +
+                     ["-Wl,--end-group", "-Wl,--pop-state"])
 
         # The version is a define so that an upgrade of the system's headers, which are no
         # inputs of an action, rebuilds what includes them.
