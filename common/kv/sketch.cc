@@ -172,6 +172,40 @@ void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, cons
   std::memcpy(centre + head_dim, &scales, sizeof(scales));
 }
 
+void SketchExtents(const SketchDeal& deal, const uint8_t* centre_record, const uint8_t* token_record,
+                   int16_t* extents) {
+  SketchScales scales;
+  std::memcpy(&scales, centre_record + deal.count.size(), sizeof(scales));
+  // By the place of a token's byte in a row of signs, those in its low half before those in its high half.
+  float token_scales[2][32], values[kWideChannels][2][32] = {};
+  for (uint32_t p = 0; p < 32; ++p) {
+    const uint32_t token = p % 2 * 16 + p / 2;
+    for (uint32_t half = 0; half < 2; ++half) token_scales[half][p] = token_record[token + 32 * half] * scales.token;
+  }
+  for (const SketchDeal::WideBit& wide : deal.wide_bits) {
+    const uint8_t* row = token_record + kSketchTokens + wide.bit / 4 * 32;
+    const float weight = deal.bits[wide.bit].weight;
+    for (uint32_t half = 0; half < 2; ++half) {
+      const uint32_t bit = wide.bit % 4 + 4 * half;
+      for (uint32_t p = 0; p < 32; ++p) values[wide.wide][half][p] += (row[p] >> bit & 1) != 0 ? weight : -weight;
+    }
+  }
+  const auto steps = [&](float x) {
+    const float in_steps = x / scales.centre;
+    return in_steps < kMostExtent ? static_cast<int16_t>(std::lrint(in_steps)) : kMostExtent;
+  };
+  for (uint32_t i = 0; i < kWideChannels; ++i) {
+    float up = 0, down = 0;
+    for (uint32_t at = 0; at < 64; ++at) {
+      const float value = values[i][at / 32][at % 32] * token_scales[at / 32][at % 32];
+      up = std::max(up, value);
+      down = std::max(down, -value);
+    }
+    extents[i] = steps(up);
+    extents[kWideChannels + i] = steps(down);
+  }
+}
+
 void SketchCentre(const uint8_t* centre_record, uint32_t head_dim, float* centre) {
   SketchScales scales;
   std::memcpy(&scales, centre_record + head_dim, sizeof(scales));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "common/kv/ids.h"
@@ -65,6 +66,19 @@ std::vector<SketchDeal::Bit> OrderBits(const std::vector<ChannelEnergy>& energie
   return bits;
 }
 
+void FindWide(const std::vector<ChannelEnergy>& energies, SketchDeal* deal) {
+  std::vector<uint8_t> channels(energies.size());
+  std::iota(channels.begin(), channels.end(), uint8_t{0});
+  const auto energy = [&](uint8_t c) { return energies[c].query + energies[c].key; };
+  std::stable_sort(channels.begin(), channels.end(), [&](uint8_t a, uint8_t b) { return energy(a) > energy(b); });
+  deal->wide.assign(channels.begin(), channels.begin() + kWideChannels);
+  for (size_t i = 0; i < deal->bits.size(); ++i) {
+    const auto at = std::find(deal->wide.begin(), deal->wide.end(), deal->bits[i].channel);
+    if (at == deal->wide.end()) continue;
+    deal->wide_bits.push_back({static_cast<uint8_t>(i), static_cast<uint8_t>(at - deal->wide.begin())});
+  }
+}
+
 }  // namespace
 
 uint8_t EnergyLog(double mean_square) {
@@ -82,6 +96,7 @@ SketchDeal DealBits(const std::vector<ChannelEnergy>& energies) {
     deal.left.push_back(static_cast<float>(Energy(energies[c].key) * kLeft[deal.count[c]]));
   }
   for (SketchDeal::Bit& bit : deal.bits) bit.weight = std::ldexp(deal.step[bit.channel] / 2, bit.level);
+  FindWide(energies, &deal);
   return deal;
 }
 

@@ -28,6 +28,9 @@ struct ChannelEnergy {
 };
 uint8_t EnergyLog(double mean_square);  // nearest, at the ends of the range what lies beyond, or is no number
 
+// Channels of a head whose extents help to rank chunks (SketchExtents in sketch.h).
+inline constexpr uint32_t kWideChannels = 8;
+
 struct SketchDeal {
   struct Bit {
     uint8_t channel = 0;
@@ -39,6 +42,12 @@ struct SketchDeal {
   std::vector<float> std_of;      // [head_dim] standard deviation of a channel's keys
   std::vector<float> step;        // [head_dim] of a channel
   std::vector<float> left;        // [head_dim] variance that a token of a = 1 leaves out
+  std::vector<uint8_t> wide;      // [kWideChannels] channels where queries and keys have most
+  struct WideBit {
+    uint8_t bit = 0;              // of `bits`
+    uint8_t wide = 0;             // its channel's place in `wide`
+  };
+  std::vector<WideBit> wide_bits;
 };
 
 // energies: [head_dim], at most 256. The same on every machine.

@@ -1,6 +1,9 @@
 #include "common/kv/sketch_deal.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <limits>
 #include <numeric>
 #include <random>
 #include <set>
@@ -37,6 +40,73 @@ TEST(SketchDealTest, BitsGoToWhereQueriesAndKeysHaveMuch) {
 TEST(SketchDealTest, EqualChannelsHaveABitEach) {
   const SketchDeal deal = DealBits(std::vector<ChannelEnergy>(64, {140, 90}));
   for (const uint8_t count : deal.count) EXPECT_EQ(count, 1);
+}
+
+TEST(SketchDealTest, WideChannelsAreThoseWithMost) {
+  std::vector<ChannelEnergy> energies(24, {100, 100});
+  for (uint32_t c = 0; c < 8; ++c) energies[23 - 2 * c] = {static_cast<uint8_t>(120 + c), 128};
+  const SketchDeal deal = DealBits(energies);
+  EXPECT_EQ(deal.wide, (std::vector<uint8_t>{9, 11, 13, 15, 17, 19, 21, 23}));
+  uint32_t bits = 0;
+  for (const uint8_t c : deal.wide) bits += deal.count[c];
+  EXPECT_EQ(deal.wide_bits.size(), bits);
+  for (const SketchDeal::WideBit& wide : deal.wide_bits) EXPECT_EQ(deal.bits[wide.bit].channel, deal.wide[wide.wide]);
+}
+
+// No token of a chunk scores above its centre and its extents, where all channels are wide ones; one in each direction
+// reaches them.
+TEST(SketchDealTest, ExtentsBoundTheScoresOfTokens) {
+  std::vector<ChannelEnergy> energies;
+  for (uint8_t c = 0; c < kWideChannels; ++c) energies.push_back({static_cast<uint8_t>(120 + 2 * c), 130});
+  const SketchDeal deal = DealBits(energies);
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  std::vector<bf16> keys(64 * kWideChannels);
+  for (bf16& x : keys) x = ToBf16(1 + normal(random));
+  std::vector<const bf16*> rows;
+  for (uint32_t t = 0; t < 64; ++t) rows.push_back(&keys[t * kWideChannels]);
+  std::vector<uint8_t> centre(SketchCentreBytes(kWideChannels)), tokens(SketchTokenBytes(kWideChannels));
+  MakeSketch(rows.data(), 64, kWideChannels, &deal, centre.data(), tokens.data());
+  int16_t extents[2 * kWideChannels];
+  SketchExtents(deal, centre.data(), tokens.data(), extents);
+  SketchScales scales;
+  std::memcpy(&scales, &centre[kWideChannels], sizeof(scales));
+  for (uint32_t turn = 0; turn < 20; ++turn) {
+    std::vector<float> query(kWideChannels);
+    for (float& x : query) x = turn < 2 ? 0.0f : normal(random);
+    if (turn < 2) query[3] = turn == 0 ? 1.0f : -1.0f;
+    double most = 0, size = 0;
+    for (uint32_t i = 0; i < kWideChannels; ++i) {
+      const float q = query[deal.wide[i]];
+      most += std::fabs(q) * extents[q > 0 ? i : kWideChannels + i] * scales.centre;
+      size += std::fabs(q) * scales.centre;
+    }
+    std::vector<float> weights = query;
+    WeighForSketch(&deal, kWideChannels, weights.data());
+    double best = -1e9;
+    for (uint32_t t = 0; t < 64; ++t) {
+      best = std::max(best, SketchScore(weights.data(), 0, centre.data(), tokens.data(), t, kWideChannels));
+    }
+    EXPECT_LE(best, most + size);
+    if (turn < 2) {
+      EXPECT_NEAR(best, most, size);
+    }
+  }
+}
+
+TEST(SketchDealTest, ExtentsOfACentreWithoutSizeAreTheMostThereIs) {
+  const SketchDeal deal = DealBits(std::vector<ChannelEnergy>(16, {128, 128}));
+  std::vector<uint8_t> centre(SketchCentreBytes(16)), tokens(SketchTokenBytes(16), 0x55);
+  for (const float scale : {0.0f, std::nanf(""), std::numeric_limits<float>::infinity()}) {
+    const SketchScales scales = {scale, 1};
+    std::memcpy(&centre[16], &scales, sizeof(scales));
+    int16_t extents[2 * kWideChannels];
+    SketchExtents(deal, centre.data(), tokens.data(), extents);
+    for (const int16_t x : extents) {
+      EXPECT_GE(x, 0);
+      EXPECT_LE(x, kMostExtent);
+    }
+  }
 }
 
 TEST(SketchDealTest, EnergyLogsAreQuarterOctaves) {

@@ -1,6 +1,7 @@
 #include "common/kv/summary.h"
 
 #include <cmath>
+#include <cstring>
 #include <mutex>
 #include <numeric>
 #include <utility>
@@ -134,6 +135,19 @@ void SummarizeBlock(const KvGeometry& g, const SummaryMethod& m, uint32_t layer,
     }
     WriteUnits(g, m, keys.data(), out);
   }
+}
+
+std::string WithExtents(const KvGeometry& g, const SummaryMethod& m, const std::string& data) {
+  if (data.size() != m.chunk_bytes(g)) return "";
+  std::string out = data;
+  out.resize(BytesWithExtents(g, m));
+  const auto* record = reinterpret_cast<const uint8_t*>(data.data());
+  for (uint32_t i = 0; m.plan != nullptr && i < g.layers * g.kv_heads; ++i, record += m.record_bytes(g)) {
+    int16_t extents[2 * kWideChannels];
+    SketchExtents(*m.deal(i / g.kv_heads, i % g.kv_heads), record, record + m.coarse_bytes(g), extents);
+    std::memcpy(&out[data.size() + i * sizeof(extents)], extents, sizeof(extents));
+  }
+  return out;
 }
 
 void ScoreRecord(const KvGeometry& g, const SummaryMethod& m, uint32_t layer, uint32_t kv_head, const float* query,

@@ -50,6 +50,8 @@ struct SummaryMethod {
   size_t fine_bytes(const KvGeometry& g) const;
   size_t record_bytes(const KvGeometry& g) const { return coarse_bytes(g) + fine_bytes(g); }
   size_t layer_bytes(const KvGeometry& g) const { return g.kv_heads * record_bytes(g); }
+  // Of what readers of a record derive from it to rank its chunk: SketchExtents.
+  size_t extents_bytes() const { return dealt ? 2 * kWideChannels * sizeof(int16_t) : 0; }
   // Of one chunk's summary data.
   size_t chunk_bytes(const KvGeometry& g) const { return g.layers * layer_bytes(g); }
 };
@@ -66,6 +68,13 @@ std::vector<std::string> SummaryMethodNames();
 // Summary of a layer of a finished chunk. block: [block_elements]; out: [layer_bytes], at any address. Keys that are
 // not finite count as 0.
 void SummarizeBlock(const KvGeometry& g, const SummaryMethod& m, uint32_t layer, const bf16* block, uint8_t* out);
+
+// A chunk's summary data, and behind it the extents of each layer and KV head, where there are any. Empty: the data has
+// another size.
+std::string WithExtents(const KvGeometry& g, const SummaryMethod& m, const std::string& data);
+inline size_t BytesWithExtents(const KvGeometry& g, const SummaryMethod& m) {
+  return m.chunk_bytes(g) + g.layers * g.kv_heads * m.extents_bytes();
+}
 
 // Scores of one KV head's record in a layer, in plain loops and double precision, for tests and explanations: of the
 // chunk, and of the units inside it [chunk_tokens / unit_tokens]. query: [head_dim], softmax scale applied.

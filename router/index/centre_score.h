@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/kv/sketch_deal.h"
+
 namespace hga {
 
 // Queries in 16 bits: value * step. That is finer than the bf16 that they come in, but for channels below a 256th of the
@@ -16,13 +18,20 @@ struct CentreQueries {
   uint32_t heads = 0, head_dim = 0;
   std::vector<int16_t> values;  // [heads][head_dim]
   std::vector<float> steps;     // [heads]; 0: the query is zero or not finite
+  std::vector<int16_t> reaches;  // [heads][2 * kWideChannels] what extents are multiplied with: what is above and below zero
 };
-// queries: [heads][head_dim], softmax scale applied; head_dim: a multiple of 8, at most 256.
-void RoundQueries(const float* queries, uint32_t heads, uint32_t head_dim, CentreQueries* out);
+// queries: [heads][head_dim], softmax scale applied; head_dim: a multiple of 8, at most 256. deal: nullptr: no reaches.
+void RoundQueries(const float* queries, uint32_t heads, uint32_t head_dim, const SketchDeal* deal, CentreQueries* out);
 
-// scores[h * stride + i] = query h . centre i, of `count` records that follow each other, at multiples of 4 bytes. next:
-// as many records that are scored after these; they are fetched from memory meanwhile. nullptr: none.
-void ScoreCentres(const CentreQueries& queries, const uint8_t* centres, uint32_t count, const uint8_t* next,
+// Of chunks that follow each other.
+struct CentreRun {
+  const uint8_t* centres = nullptr;  // records, at multiples of 4 bytes
+  const int16_t* extents = nullptr;  // SketchExtents of each; nullptr: not counted
+};
+
+// scores[h * stride + i] = query h . centre i of the `count` of the run, and what their extents add. next: as many that
+// are scored after these; they are fetched from memory meanwhile. Nothing in it: none.
+void ScoreCentres(const CentreQueries& queries, const CentreRun& run, uint32_t count, const CentreRun& next,
                   float* scores, size_t stride);
 
 }  // namespace hga

@@ -36,16 +36,21 @@ std::vector<float> MadeUpQuery(size_t count, std::mt19937* random) {
 TEST(CentreScoreTest, ScoresAreThoseOfWholeNumbersOnEveryInstructionSet) {
   std::mt19937 random(1);
   for (uint32_t head_dim : {8u, 24u, 64u, 80u, 128u, 256u}) {
+    const SketchDeal deal = DealBits(std::vector<ChannelEnergy>(head_dim, {128, 128}));
     for (uint32_t heads : {1u, 2u, 3u, 4u, 7u, 16u}) {
       for (uint32_t count : {1u, 3u, 64u, 131u}) {
+        const bool with = random() % 2 == 0;
         const std::vector<uint8_t> centres = MadeUpCentres(count, head_dim, &random);
         const std::vector<float> queries = MadeUpQuery(size_t{heads} * head_dim, &random);
         CentreQueries rounded;
-        RoundQueries(queries.data(), heads, head_dim, &rounded);
+        RoundQueries(queries.data(), heads, head_dim, with ? &deal : nullptr, &rounded);
         const size_t stride = count + 5;
+        std::vector<int16_t> extents(size_t{count} * 2 * kWideChannels);
+        for (int16_t& x : extents) x = static_cast<int16_t>(random() % (kMostExtent + 1));
+        const CentreRun run = {centres.data(), with ? extents.data() : nullptr};
         WithEachInstructionSet([&] {
           std::vector<float> scores(heads * stride, 7);
-          ScoreCentres(rounded, centres.data(), count, centres.data(), scores.data(), stride);
+          ScoreCentres(rounded, run, count, run, scores.data(), stride);
           for (uint32_t h = 0; h < heads; ++h) {
             for (uint32_t i = 0; i < count; ++i) {
               const uint8_t* centre = &centres[i * SketchCentreBytes(head_dim)];
@@ -58,6 +63,13 @@ TEST(CentreScoreTest, ScoresAreThoseOfWholeNumbersOnEveryInstructionSet) {
                 sum += rounded.values[h * head_dim + d] * channel;
                 exact += double{queries[h * head_dim + d]} * channel * scales.centre;
                 size += std::abs(channel) * scales.centre;
+              }
+              for (uint32_t w = 0; with && w < kWideChannels; ++w) {
+                const int16_t value = rounded.values[h * head_dim + deal.wide[w]];
+                const int16_t extent = extents[(i * 2 + (value < 0)) * kWideChannels + w];
+                sum += std::abs(value) * extent;
+                exact += std::fabs(double{queries[h * head_dim + deal.wide[w]]}) * extent * scales.centre;
+                size += extent * scales.centre;
               }
               EXPECT_EQ(scores[h * stride + i], static_cast<float>(sum) * (rounded.steps[h] * scales.centre));
               EXPECT_NEAR(scores[h * stride + i], exact, rounded.steps[h] * size);
@@ -78,11 +90,11 @@ TEST(CentreScoreTest, QueriesWithoutSizeOrThatAreNoNumbersScoreNothing) {
     query[3] = bad;
     query[4] = bad;
     CentreQueries rounded;
-    RoundQueries(query.data(), 1, 8, &rounded);
+    RoundQueries(query.data(), 1, 8, nullptr, &rounded);
     EXPECT_EQ(rounded.steps[0], 0) << bad;
     WithEachInstructionSet([&] {
       float scores[9];
-      ScoreCentres(rounded, centres.data(), 9, nullptr, scores, 9);
+      ScoreCentres(rounded, {centres.data()}, 9, {}, scores, 9);
       for (float score : scores) EXPECT_EQ(score, 0) << bad;
     });
   }
@@ -97,10 +109,10 @@ TEST(CentreScoreTest, ARecordWhoseScaleIsNoNumberIsTheWorst) {
     for (uint32_t i : {2u, 17u}) std::memcpy(&centres[i * SketchCentreBytes(head_dim) + head_dim], &nan, sizeof(nan));
     const std::vector<float> query = MadeUpQuery(head_dim, &random);
     CentreQueries rounded;
-    RoundQueries(query.data(), 1, head_dim, &rounded);
+    RoundQueries(query.data(), 1, head_dim, nullptr, &rounded);
     WithEachInstructionSet([&] {
       float scores[20];
-      ScoreCentres(rounded, centres.data(), 20, nullptr, scores, 20);
+      ScoreCentres(rounded, {centres.data()}, 20, {}, scores, 20);
       for (uint32_t i = 0; i < 20; ++i) EXPECT_EQ(scores[i] == kLowest, i == 2 || i == 17) << i;
     });
   }

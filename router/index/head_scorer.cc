@@ -76,7 +76,8 @@ void HeadScorer::Load(uint32_t token, uint32_t rows, uint32_t kv_head, float* co
   WeighQueries(s->queries_of_head.data(), rows * heads, coarse_layout_, second, s->weights.data());
   s->queries = {s->weights.data(), rows * heads, g_.head_dim, coarse_layout_.vectors};
   if (index_.method().form == SummaryForm::kSketch) {
-    RoundQueries(s->queries_of_head.data(), rows * heads, g_.head_dim, &s->centre_queries);
+    RoundQueries(s->queries_of_head.data(), rows * heads, g_.head_dim, index_.method().deal(layer_, kv_head),
+                 &s->centre_queries);
     MakeSketchTables(s->queries, index_.method().deal(layer_, kv_head), &s->tables);
   }
   if (coarse == nullptr) {
@@ -92,16 +93,26 @@ const float* HeadScorer::Attended(const HeadScratch& s, uint32_t row) const {
   return block_.attended + size_t{s.token + row} * g_.query_heads + s.kv_head * g_.queries_per_kv_head();
 }
 
-void HeadScorer::ScoreCoarse(HeadScratch* s) const {
-  for (uint32_t i = 0; i < chunks_;) {
+CentreRun HeadScorer::Run(const HeadScratch& s, uint32_t chunk, bool extents) const {
+  if (chunk >= block_.route_upto) return {};
+  return {index_.Coarse(layer_, s.kv_head, chunk), extents ? index_.Extents(layer_, s.kv_head, chunk) : nullptr};
+}
+
+void HeadScorer::ScoreCoarse(bool extents, const HeadScratch& s, float* scores) const {
+  ScoreCoarseFrom(0, chunks_, extents, s, scores);
+}
+
+// Of chunks [i, end) of the range.
+void HeadScorer::ScoreCoarseFrom(uint32_t i, uint32_t end, bool extents, const HeadScratch& s, float* scores) const {
+  const size_t stride = coarse_stride();
+  while (i < end) {
     const uint32_t chunk = first_chunk_ + i;
-    const uint32_t count = std::min(SequenceIndex::SegmentEnd(chunk), block_.route_upto) - chunk;
-    const uint8_t* parts = index_.Coarse(layer_, s->kv_head, chunk);
+    const uint32_t count = std::min(SequenceIndex::SegmentEnd(chunk), first_chunk_ + end) - chunk;
+    const CentreRun run = Run(s, chunk, extents);
     if (index_.method().form == SummaryForm::kSketch) {
-      const uint8_t* next = chunk + count < block_.route_upto ? index_.Coarse(layer_, s->kv_head, chunk + count) : nullptr;
-      ScoreCentres(s->centre_queries, parts, count, next, s->coarse_scores + i, coarse_stride());
+      ScoreCentres(s.centre_queries, run, count, Run(s, chunk + count, extents), scores + i, stride);
     } else {
-      ScoreUnits(s->queries, coarse_layout_, parts, count, s->coarse_scores + i, coarse_stride());
+      ScoreUnits(s.queries, coarse_layout_, run.centres, count, scores + i, stride);
     }
     i += count;
   }
@@ -109,18 +120,23 @@ void HeadScorer::ScoreCoarse(HeadScratch* s) const {
 
 void HeadScorer::ChooseChunks(uint32_t wanted, bool coarse, HeadScratch* s, std::vector<uint32_t>* chunks) const {
   chunks->clear();
-  const bool all = wanted >= chunks_;
-  if (!all || coarse || index_.method().form == SummaryForm::kSketch) ScoreCoarse(s);
+  const bool all = wanted >= chunks_, ranked = !all && index_.method().plan != nullptr;
+  const bool sketch = index_.method().form == SummaryForm::kSketch;
+  if (coarse || (all ? sketch : !ranked)) ScoreCoarse(false, *s, s->coarse_scores);
   if (all) {
     for (uint32_t chunk = 0; chunk < chunks_; ++chunk) chunks->push_back(chunk);
     return;
   }
   const size_t stride = coarse_stride();
   const uint32_t heads = s->queries.heads;
-  // The softmax destroys its scores; these are needed again.
+  // The softmax destroys its scores; those of centres are needed again.
   Grow(&s->scores, stride * heads);
   Grow(&s->pooled, stride);
-  std::copy_n(s->coarse_scores, stride * heads, s->scores.data());
+  if (ranked) {
+    ScoreCoarse(true, *s, s->scores.data());
+  } else {
+    std::copy_n(s->coarse_scores, stride * heads, s->scores.data());
+  }
   // A chunk's score stands for each of its tokens.
   const float* attended = Attended(*s, 0);
   s->per_chunk.resize(heads);
@@ -135,6 +151,11 @@ void HeadScorer::ChooseChunks(uint32_t wanted, bool coarse, HeadScratch* s, std:
   TakeTop(s->pooled.data(), static_cast<uint32_t>(stride / 64), 64, &cut, s->masks.data());
   for (uint32_t b = 0; b < s->masks.size(); ++b) {
     for (uint64_t kept = s->masks[b]; kept != 0; kept &= kept - 1) chunks->push_back(b * 64 + absl::countr_zero(kept));
+  }
+  if (!ranked || coarse) return;
+  for (size_t i = 0, end; i < chunks->size(); i = end) {
+    for (end = i + 1; end < chunks->size() && (*chunks)[end] == (*chunks)[end - 1] + 1;) ++end;
+    ScoreCoarseFrom((*chunks)[i], (*chunks)[end - 1] + 1, false, *s, s->coarse_scores);
   }
 }
 

@@ -55,7 +55,8 @@ class HeadScorer {
 
   // The queries of `rows` tokens from `token` on. coarse: their coarse scores' place; nullptr: in the scratch.
   void Load(uint32_t token, uint32_t rows, uint32_t kv_head, float* coarse, HeadScratch* s) const;
-  void ScoreCoarse(HeadScratch* s) const;
+  // scores[head * coarse_stride() + chunk]: of its centre; `extents`: and what its extents add, if the method has them.
+  void ScoreCoarse(bool extents, const HeadScratch& s, float* scores) const;
   // Fills `chunks`, ascending and relative to the range, with the best `wanted`; coarse scores as well, where the second
   // level needs them or `coarse` says so. Of one row, or for wanted >= chunks().
   void ChooseChunks(uint32_t wanted, bool coarse, HeadScratch* s, std::vector<uint32_t>* chunks) const;
@@ -64,6 +65,8 @@ class HeadScorer {
 
  private:
   const float* Attended(const HeadScratch& s, uint32_t row) const;
+  void ScoreCoarseFrom(uint32_t i, uint32_t end, bool extents, const HeadScratch& s, float* scores) const;
+  CentreRun Run(const HeadScratch& s, uint32_t chunk, bool extents) const;
   void ScoreUnitsOf(const std::vector<uint32_t>& chunks, uint32_t first, uint32_t some, size_t stride, HeadScratch* s) const;
   void Prefetch(uint32_t kv_head, uint32_t chunk) const;
   void ScoreChunks(const HeadScratch& s, uint32_t begin, uint32_t count, uint32_t first, uint32_t some, float* scores,

@@ -25,7 +25,7 @@ std::vector<std::vector<float>> Shares(const HeadScorer& scorer, uint32_t token,
                                        const std::vector<uint32_t>& chunks) {
   HeadScratch s;
   scorer.Load(token, rows, kv_head, nullptr, &s);
-  scorer.ScoreCoarse(&s);
+  scorer.ScoreCoarse(false, s, s.coarse_scores);
   const size_t row = scorer.fine_stride(chunks.size());
   std::vector<float> shares(rows * row);
   scorer.ScoreFine(chunks, &s, shares.data(), row);
@@ -94,6 +94,39 @@ TEST(HeadScorerTest, ChoosesTheBestChunks) {
   for (const uint32_t chunk : chosen) EXPECT_GE(pooled[chunk], 0.94 * sorted[19]);
   scorer.ChooseChunks(80, false, &s, &chosen);
   EXPECT_EQ(chosen, AllChunks(scorer));
+}
+
+// A chunk is kept for one key that a query wants, though its centre is like the others'; what the centres score is as it was.
+TEST(HeadScorerTest, OneKeyThatReachesFarBringsItsChunk) {
+  KvGeometry g = SmallGeometry(2, 16, 1);
+  g.layers = 1;
+  std::string energies;
+  for (uint32_t d = 0; d < g.head_dim; ++d) energies += d == 5 ? "\x90\x90" : "\x80\x80";
+  const SummaryMethod* m = *FindSummaryMethod("dealt", g, energies);
+  SequenceIndex index(g, m);
+  const auto hashes = MadeUpChunks(40);
+  for (uint32_t i = 0; i < 40; ++i) {
+    std::vector<bf16> block = RandomBf16(g.block_elements(), i);
+    if (i == 23) block[g.k_row(0, 11) + 5] = ToBf16(30);
+    if (i == 31) block[g.k_row(0, 12) + 5] = ToBf16(-30);
+    std::string data(m->chunk_bytes(g), '\0');
+    SummarizeBlock(g, *m, 0, block.data(), reinterpret_cast<uint8_t*>(data.data()));
+    ASSERT_TRUE(index.Append(i, hashes[i], data).ok());
+  }
+  MadeUpQueries q(g, 1, 0, 40, 1, 1);
+  const SelectOptions options;
+  for (const float sign : {1.0f, -1.0f}) {
+    for (uint32_t h = 0; h < 2; ++h) q.queries[h * g.head_dim + 5] = ToBf16(4 * sign);
+    const HeadScorer scorer(index, 0, q.block, options);
+    HeadScratch s;
+    std::vector<uint32_t> chosen;
+    scorer.Load(0, 1, 0, nullptr, &s);
+    scorer.ChooseChunks(2, false, &s, &chosen);
+    EXPECT_EQ(std::count(chosen.begin(), chosen.end(), sign > 0 ? 23u : 31u), 1);
+    std::vector<float> centres(2 * scorer.coarse_stride());
+    scorer.ScoreCoarse(false, s, centres.data());
+    for (const uint32_t chunk : chosen) EXPECT_EQ(s.coarse_scores[chunk], centres[chunk]);
+  }
 }
 
 // With what is attended anyway, the shares of a KV head sum to 1; keys before the range have none.

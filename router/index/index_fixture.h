@@ -12,7 +12,7 @@
 namespace hga {
 
 inline std::unique_ptr<SequenceIndex> MakeIndex(const KvGeometry& g, const std::string& method, uint32_t chunks) {
-  const SummaryMethod* m = *FindSummaryMethod(method);
+  const SummaryMethod* m = *FindSummaryMethod(method, g, MadeUpEnergies(g));
   auto index = std::make_unique<SequenceIndex>(g, m);
   const auto hashes = MadeUpChunks(chunks);
   for (uint32_t i = 0; i < chunks; ++i) EXPECT_TRUE(index->Append(i, hashes[i], SummaryData(g, *m, i)).ok());

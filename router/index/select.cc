@@ -342,7 +342,7 @@ class LayerSelect {
     Grow(&s_.coarse, g_.kv_heads * coarse_of_head());
     for (uint32_t h = 0; h < g_.kv_heads; ++h) {
       scorer_.Load(token, 1, h, s_.coarse.data() + h * coarse_of_head(), &s_.scorers[0]);
-      scorer_.ScoreCoarse(&s_.scorers[0]);
+      scorer_.ScoreCoarse(false, s_.scorers[0], s_.scorers[0].coarse_scores);
     }
   }
 

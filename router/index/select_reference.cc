@@ -26,6 +26,21 @@ class Scorer {
     return ScoreUnit(method_.form, method_.coarse_layout(g_), query_.data(), index_.Coarse(layer_, kv_head_, chunk));
   }
 
+  // What the first level ranks it by.
+  double Rank(uint32_t chunk) const {
+    const int16_t* extents = index_.Extents(layer_, kv_head_, chunk);
+    if (extents == nullptr) return Chunk(chunk);
+    const SketchDeal& deal = *method_.deal(layer_, kv_head_);
+    SketchScales scales;
+    std::memcpy(&scales, index_.Coarse(layer_, kv_head_, chunk) + g_.head_dim, sizeof(scales));
+    double steps = 0;
+    for (uint32_t i = 0; i < kWideChannels; ++i) {
+      const double q = query_[deal.wide[i]];
+      steps += q > 0 ? q * extents[i] : -q * extents[kWideChannels + i];
+    }
+    return Chunk(chunk) + steps * scales.centre;
+  }
+
   double UnitOf(uint32_t chunk, uint32_t unit) const {
     const uint8_t* part = index_.Fine(layer_, kv_head_, chunk);
     const UnitLayout layout = method_.fine_layout(g_);
@@ -101,7 +116,7 @@ std::vector<UnitShare> UnitsOf(const SequenceIndex& index, uint32_t layer, uint3
   std::vector<std::vector<double>> scores(heads.size());
   const uint32_t first = block.first_chunk(g);
   for (size_t h = 0; h < heads.size(); ++h) {
-    for (uint32_t c = first; c < block.route_upto; ++c) scores[h].push_back(heads[h].Chunk(c));
+    for (uint32_t c = first; c < block.route_upto; ++c) scores[h].push_back(heads[h].Rank(c));
   }
   const std::vector<double> chunk_shares = Shares(pooling, scores, per_chunk.empty() ? nullptr : per_chunk.data());
   std::vector<uint32_t> chunks(chunk_shares.size());

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "common/kv/sketch.h"
 
 namespace hga {
 
@@ -13,7 +14,7 @@ SequenceIndex::SequenceIndex(const KvGeometry& geometry, const SummaryMethod* me
       method_(method),
       coarse_bytes_(method->coarse_bytes(geometry)),
       fine_bytes_(method->fine_bytes(geometry)),
-      head_bytes_(kSegmentChunks * (coarse_bytes_ + fine_bytes_)),
+      head_bytes_(kSegmentChunks * (coarse_bytes_ + fine_bytes_ + method->extents_bytes())),
       segments_(std::make_unique<Segment[]>(kMaxSegments)) {}
 
 // Not zeroed. In huge pages, since selection jumps about in them; not the first, of which a short sequence touches few
@@ -56,7 +57,14 @@ absl::Status SequenceIndex::Append(uint32_t chunk_index, const ChunkHash& chunk,
   const size_t place = chunk_index % kSegmentChunks;
   const char* in = data.data();
   uint8_t* head = segment.get();
+  const uint8_t* records = reinterpret_cast<const uint8_t*>(data.data());
   for (uint32_t i = 0; i < geometry_.layers * geometry_.kv_heads; ++i, head += head_bytes_) {
+    if (method_->plan != nullptr) {
+      auto* extents = reinterpret_cast<int16_t*>(head + kSegmentChunks * (coarse_bytes_ + fine_bytes_));
+      SketchExtents(*method_->deal(i / geometry_.kv_heads, i % geometry_.kv_heads), records, records + coarse_bytes_,
+                    extents + place * 2 * kWideChannels);
+    }
+    records += coarse_bytes_ + fine_bytes_;
     std::memcpy(head + place * coarse_bytes_, in, coarse_bytes_);
     in += coarse_bytes_;
     std::memcpy(head + kSegmentChunks * coarse_bytes_ + place * fine_bytes_, in, fine_bytes_);

@@ -34,8 +34,8 @@ void CheckEstimates(const std::string& name) {
       MakeSketchTables(queries, deal, &tables);
       std::vector<float> base(heads * 16), scores(heads * 256);
       CentreQueries rounded;
-      RoundQueries(values.data(), heads, head_dim, &rounded);
-      ScoreCentres(rounded, centres.data(), kChunks, nullptr, base.data(), 16);
+      RoundQueries(values.data(), heads, head_dim, nullptr, &rounded);
+      ScoreCentres(rounded, {centres.data()}, kChunks, {}, base.data(), 16);
       ScoreTokens(tables, head_dim, 0, heads, centres.data(), tokens.data(), kChunks, 64, base.data(), 16,
                   scores.data(), 256);
 

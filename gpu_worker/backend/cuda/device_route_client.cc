@@ -60,7 +60,7 @@ absl::Status DeviceRouteClient::AppendSummary(uint64_t sequence_id, uint32_t chu
   std::lock_guard<std::mutex> lock(mu_);
   const auto found = sequences_.find(sequence_id);
   if (found == sequences_.end() || found->second.chunks.size() != chunk_index) return absl::OkStatus();
-  const uint32_t page = mirror_->pages().Put(chunk, data);
+  const uint32_t page = mirror_->pages().Put(chunk, WithExtents(mirror_->geometry(), *method_, data));
   if (page == SummaryPages::kNone) mirror_->NoteNoRoom();
   found->second.chunks.push_back(chunk);
   found->second.pages.push_back(page);
@@ -125,7 +125,7 @@ void DeviceRouteClient::ReadMissing(uint64_t sequence_id) {
     const absl::Status status =
         source_(missing, [&](const ChunkHash& chunk, const std::string& method, const std::string& data) {
           if (got >= missing.size() || chunk != missing[got] || method != method_->name) return;
-          const uint32_t page = mirror_->pages().Put(chunk, data);
+          const uint32_t page = mirror_->pages().Put(chunk, WithExtents(mirror_->geometry(), *method_, data));
           if (page == SummaryPages::kNone) return;
           ++got;
           Adopt(sequence_id, chunk, page);

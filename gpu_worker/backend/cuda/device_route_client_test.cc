@@ -79,7 +79,7 @@ class DeviceRouteClientTest : public testing::TestWithParam<const char*> {
     router_ = std::make_unique<LocalRouteClient>(geometry_, method_, options);
   }
   uint64_t BytesFor(uint32_t chunks) const {
-    return SummaryPages::Bytes(method_->chunk_bytes(geometry_), chunks) +
+    return SummaryPages::Bytes(BytesWithExtents(geometry_, *method_), chunks) +
            SketchSelector::Bytes(geometry_, *method_, chunks);
   }
 

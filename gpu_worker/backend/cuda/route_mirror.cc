@@ -15,7 +15,7 @@ constexpr uint64_t kMostChunks = 65536;
 
 uint64_t BytesFor(const KvGeometry& geometry, const SummaryMethod& method, uint64_t chunks) {
   const auto count = static_cast<uint32_t>(chunks);
-  return SummaryPages::Bytes(method.chunk_bytes(geometry), count) + SketchSelector::Bytes(geometry, method, count);
+  return SummaryPages::Bytes(BytesWithExtents(geometry, method), count) + SketchSelector::Bytes(geometry, method, count);
 }
 
 }  // namespace
@@ -25,7 +25,7 @@ RouteMirrorPlan RouteMirror::Plan(const KvGeometry& geometry, const std::string&
   if (bytes == 0 || !method.ok() || !SketchSelector::Reads(**method)) return {};
   // Tables of more heads than any model has.
   if (RouteFineSharedBytes(geometry.head_dim, geometry.queries_per_kv_head()) > 48 * 1024) return {};
-  uint64_t low = 0, high = std::min(bytes / (*method)->chunk_bytes(geometry), kMostChunks) + 1;
+  uint64_t low = 0, high = std::min(bytes / BytesWithExtents(geometry, **method), kMostChunks) + 1;
   while (high - low > 1) {  // as many as fit: the bytes grow with them
     const uint64_t middle = (low + high) / 2;
     (BytesFor(geometry, **method, middle) <= bytes ? low : high) = middle;
@@ -41,7 +41,7 @@ absl::StatusOr<std::unique_ptr<RouteMirror>> RouteMirror::Create(Device* device,
   const SummaryMethod& method = *plan.method;
   std::unique_ptr<RouteMirror> mirror(new RouteMirror(device, geometry, method));
   HGA_ASSIGN_OR_RETURN(mirror->pages_,
-                       SummaryPages::Create(device, memory, method.chunk_bytes(geometry), plan.chunks));
+                       SummaryPages::Create(device, memory, BytesWithExtents(geometry, method), plan.chunks));
   HGA_ASSIGN_OR_RETURN(mirror->selector_, SketchSelector::Create(device, memory, geometry, method, plan.chunks));
   HGA_ASSIGN_OR_RETURN(mirror->answered_, device->NewEvent());
   return mirror;

@@ -94,7 +94,8 @@ absl::Status SketchSelector::Use(const SummaryMethod& method) {
     for (size_t i = 0; i < of_layer; ++i) {
       const SketchDeal& deal = *method.deal(layer, static_cast<uint32_t>(i / g.head_dim));
       const SketchDeal::Bit& bit = deal.bits[i % g.head_dim];
-      dealt[i] = {bit.channel, bit.weight, deal.left[i % g.head_dim]};
+      const uint16_t wide = i % g.head_dim < kWideChannels ? deal.wide[i % g.head_dim] : 0;
+      dealt[i] = {bit.channel, wide, bit.weight, deal.left[i % g.head_dim]};
     }
     HGA_RETURN_IF_ERROR(device_->CopyToDevice(DeviceStream::kRoute, buffers_.dealt + layer * of_layer, dealt,
                                               of_layer * sizeof(RouteDealt)));
@@ -160,6 +161,7 @@ RouteRecords SketchSelector::RecordsOf(uint32_t number, uint32_t layer, const Su
   r.page_bytes = pages.page_bytes();
   r.first_byte = layer * method_.layer_bytes(geometry_);
   r.record_bytes = static_cast<uint32_t>(method_.record_bytes(geometry_));
+  r.first_extent = method_.chunk_bytes(geometry_) + uint64_t{layer} * geometry_.kv_heads * kRouteExtents * sizeof(int16_t);
   return r;
 }
 
@@ -185,8 +187,8 @@ absl::Status SketchSelector::Start(uint32_t number, uint32_t layer, const RouteB
   const size_t out_at = number * DeviceBytes(OutBytes(g, MostKept(chunks_)));
   const Answer answer = AnswerAt(buffers_.out + out_at, r.most);
   HGA_RETURN_IF_ERROR(LaunchTables(number, layer));
-  HGA_RETURN_IF_ERROR(LaunchCoarse(r, records));
   const bool all = r.most == r.chunks;
+  HGA_RETURN_IF_ERROR(LaunchCoarse(r, layer, records, all || plan_ == nullptr ? nullptr : buffers_.scores));
   if (!all) HGA_RETURN_IF_ERROR(LaunchChoose(r, answer, attended));
   const RouteKept kept = {all ? nullptr : answer.chunks, all ? nullptr : answer.count, r.most};
   HGA_RETURN_IF_ERROR(LaunchFine(r, records, kept, attended));
@@ -218,10 +220,19 @@ absl::Status SketchSelector::LaunchTables(uint32_t number, uint32_t layer) {
                          {g.query_heads, 1, kRouteScoreThreads, RouteTablesSharedBytes(g.head_dim)}, a);
 }
 
-absl::Status SketchSelector::LaunchCoarse(const Range& r, const RouteRecords& records) {
+absl::Status SketchSelector::LaunchCoarse(const Range& r, uint32_t layer, const RouteRecords& records, float* ranks) {
   const KvGeometry& g = geometry_;
-  const RouteCoarseArgs a{records, buffers_.rounded, buffers_.rounded_steps, buffers_.coarse, r.chunks,
-                          static_cast<uint32_t>(r.coarse_stride), g.queries_per_kv_head(), g.head_dim};
+  RouteCoarseArgs a{};
+  a.records = records;
+  a.rounded = buffers_.rounded;
+  a.rounded_steps = buffers_.rounded_steps;
+  if (ranks != nullptr) a.dealt = buffers_.dealt + size_t{layer} * g.kv_heads * g.head_dim;
+  a.scores = buffers_.coarse;
+  a.ranks = ranks;
+  a.chunks = r.chunks;
+  a.stride = static_cast<uint32_t>(r.coarse_stride);
+  a.per_head = g.queries_per_kv_head();
+  a.head_dim = g.head_dim;
   return device_->Launch(DeviceStream::kRoute,
                          {Blocks(r.chunks, kRouteScoreThreads / kRouteCentreThreads), g.kv_heads, kRouteScoreThreads, 0}, a);
 }
@@ -244,7 +255,8 @@ absl::Status SketchSelector::LaunchShares(const Range& r, const RouteKept& kept,
 absl::Status SketchSelector::LaunchChoose(const Range& r, const Answer& answer, const float* attended) {
   // A chunk's score stands for each of its tokens.
   const float less = std::log(static_cast<float>(geometry_.chunk_tokens));
-  HGA_RETURN_IF_ERROR(LaunchShares(r, {nullptr, nullptr, r.chunks}, 1, r.coarse_stride, buffers_.coarse, attended, less));
+  const float* ranks = plan_ == nullptr ? buffers_.coarse : buffers_.scores;
+  HGA_RETURN_IF_ERROR(LaunchShares(r, {nullptr, nullptr, r.chunks}, 1, r.coarse_stride, ranks, attended, less));
   return device_->Launch(
       DeviceStream::kRoute, {geometry_.kv_heads, 1, kRouteRowThreads, sizeof(RouteCutShared)},
       RouteChooseArgs{buffers_.shares, answer.chunks, answer.count, r.chunks, r.chunks, r.most, r.most});

@@ -89,7 +89,7 @@ class SketchSelector {
   RouteRecords RecordsOf(uint32_t number, uint32_t layer, const SummaryPages& pages) const;
   absl::Status CopyIn(uint32_t number, const RouteBlock& block, uint32_t chunks);
   absl::Status LaunchTables(uint32_t number, uint32_t layer);
-  absl::Status LaunchCoarse(const Range& r, const RouteRecords& records);
+  absl::Status LaunchCoarse(const Range& r, uint32_t layer, const RouteRecords& records, float* ranks);
   absl::Status LaunchShares(const Range& r, const RouteKept& kept, uint32_t each, size_t stride, const float* scores,
                             const float* attended, float attended_less);
   absl::Status LaunchChoose(const Range& r, const Answer& answer, const float* attended);

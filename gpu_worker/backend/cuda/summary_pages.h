@@ -1,4 +1,5 @@
-// Summaries of chunks in device memory, by content: a page holds one chunk's summary data (common/kv/summary.h).
+// Summaries of chunks in device memory, by content: a page holds one chunk's summary data with its extents
+// (common/kv/summary.h).
 #ifndef HGA_GPU_WORKER_BACKEND_CUDA_SUMMARY_PAGES_H_
 #define HGA_GPU_WORKER_BACKEND_CUDA_SUMMARY_PAGES_H_
 
@@ -27,7 +28,7 @@ class SummaryPages {
 
   // What `pages` of them take of the device, in bytes.
   static uint64_t Bytes(uint64_t chunk_bytes, uint32_t pages) { return DeviceBytes(chunk_bytes) * pages; }
-  // chunk_bytes: of a chunk's summary data. pages: at least 1.
+  // chunk_bytes: of what a page holds. pages: at least 1.
   static absl::StatusOr<std::unique_ptr<SummaryPages>> Create(Device* device, DeviceMemory* memory,
                                                               uint64_t chunk_bytes, uint32_t pages);
 

@@ -16,6 +16,8 @@ inline constexpr uint32_t kRouteRowThreads = 256, kRouteScoreThreads = 128;
 inline constexpr uint32_t kRouteCentreThreads = 8;
 // Scores that RouteSoftmax has in shared memory at a time.
 inline constexpr uint32_t kRouteTile = 2048;
+// Of a chunk and KV head: up in so many wide channels, then down (SketchExtents). A thread of a centre's for each channel.
+inline constexpr uint32_t kRouteWide = kRouteCentreThreads, kRouteExtents = 2 * kRouteWide;
 // Below every score; what is out of range has it.
 inline constexpr float kRouteLowest = -3e38f;
 
@@ -26,6 +28,7 @@ struct RouteRecords {
   uint64_t page_bytes;
   uint64_t first_byte;      // of the layer's records in a page
   uint32_t record_bytes;    // of one KV head: centre [head_dim + 8], then its tokens
+  uint64_t first_extent;    // byte of the layer's extents in a page: kRouteExtents of each KV head
 };
 
 // Chunks of the range that a KV head's tokens are scored of.
@@ -35,10 +38,11 @@ struct RouteKept {
   uint32_t most;           // without chunks: as many as there are
 };
 
-// Of a KV head whose records' bits are dealt out (common/kv/sketch_deal.h): what bit i is, and what is left out of
-// channel i.
+// Of a KV head whose records' bits are dealt out (common/kv/sketch_deal.h): what bit i is, what is left out of channel i,
+// and the i-th wide channel, i < kRouteWide.
 struct RouteDealt {
-  uint32_t channel;  // of the bit
+  uint16_t channel;  // of the bit
+  uint16_t wide;
   float weight;      // of the bit
   float left;        // of channel i
 };
@@ -56,13 +60,15 @@ struct RouteTablesArgs {
   float scale, spread_share;
 };
 
-// scores[query head][chunk of the range] = query . centre. kRouteCentreThreads for each chunk; a column of blocks (grid
+// scores[query head][chunk of the range] = query . centre; ranks: that and what the extents add, unless it is null.
+// kRouteCentreThreads for each chunk; a column of blocks (grid
 // y) for each KV head.
 struct RouteCoarseArgs {
   RouteRecords records;
   const int16_t* rounded;
   const float* rounded_steps;
-  float* scores;  // [query_heads][stride]
+  const RouteDealt* dealt;  // [kv_heads][head_dim], with ranks
+  float *scores, *ranks;    // [query_heads][stride]
   uint32_t chunks, stride, per_head, head_dim;
 };
 

@@ -12,6 +12,10 @@ namespace hga {
 HGA_DEVICE const uint8_t* RouteRecord(const RouteRecords& r, uint32_t chunk, uint32_t kv_head) {
   return r.pages + r.page_of[chunk] * r.page_bytes + r.first_byte + size_t{kv_head} * r.record_bytes;
 }
+HGA_DEVICE const int16_t* RouteExtents(const RouteRecords& r, uint32_t chunk, uint32_t kv_head) {
+  return reinterpret_cast<const int16_t*>(r.pages + r.page_of[chunk] * r.page_bytes + r.first_extent) +
+         size_t{kv_head} * kRouteExtents;
+}
 HGA_DEVICE uint32_t KeptCount(const RouteKept& kept, uint32_t kv_head) {
   return kept.chunks == nullptr ? kept.most : kept.count[kv_head];
 }
@@ -120,6 +124,11 @@ HGA_DEVICE void Run(const RouteTablesArgs& a) {
   }
 }
 
+HGA_DEVICE float RouteScoreOf(int32_t sum, float step) {
+  const float score = static_cast<float>(sum) * step;
+  return score > kRouteLowest ? score : kRouteLowest;
+}
+
 HGA_DEVICE void Run(const RouteCoarseArgs& a) {
   const uint32_t lane = threadIdx.x % kRouteCentreThreads;
   const uint32_t wanted = (blockIdx.x * blockDim.x + threadIdx.x) / kRouteCentreThreads;
@@ -133,10 +142,21 @@ HGA_DEVICE void Run(const RouteCoarseArgs& a) {
     for (uint32_t x = lane; x < a.head_dim; x += kRouteCentreThreads) {
       sum += query[x] * static_cast<int8_t>(centre[x]);
     }
-    for (uint32_t step = kRouteCentreThreads / 2; step > 0; step /= 2) sum += __shfl_xor_sync(kFullWarp, sum, step);
+    int32_t reach = 0;
+    if (a.ranks != nullptr) {
+      const int16_t* extents = RouteExtents(a.records, chunk, blockIdx.y);
+      const int32_t value = query[a.dealt[size_t{blockIdx.y} * a.head_dim + lane].wide];
+      reach = value > 0 ? value * extents[lane] : -value * extents[kRouteWide + lane];
+    }
+    for (uint32_t step = kRouteCentreThreads / 2; step > 0; step /= 2) {
+      sum += __shfl_xor_sync(kFullWarp, sum, step);
+      reach += __shfl_xor_sync(kFullWarp, reach, step);
+    }
     if (lane == 0 && wanted < a.chunks) {
-      const float score = static_cast<float>(sum) * (a.rounded_steps[head] * scale);
-      a.scores[size_t{head} * a.stride + chunk] = score > kRouteLowest ? score : kRouteLowest;
+      const float step = a.rounded_steps[head] * scale;
+      const size_t at = size_t{head} * a.stride + chunk;
+      a.scores[at] = RouteScoreOf(sum, step);
+      if (a.ranks != nullptr) a.ranks[at] = RouteScoreOf(sum + reach, step);
     }
   }
 }
