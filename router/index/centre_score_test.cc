@@ -36,7 +36,8 @@ std::vector<float> MadeUpQuery(size_t count, std::mt19937* random) {
 TEST(CentreScoreTest, ScoresAreThoseOfWholeNumbersOnEveryInstructionSet) {
   std::mt19937 random(1);
   for (uint32_t head_dim : {8u, 24u, 64u, 80u, 128u, 256u}) {
-    const SketchDeal deal = DealBits(std::vector<ChannelEnergy>(head_dim, {128, 128}));
+    SketchDeal deal;
+    for (uint32_t i = 0; i < kWideChannels; ++i) deal.wide.push_back(static_cast<uint8_t>(5 * i % head_dim));
     for (uint32_t heads : {1u, 2u, 3u, 4u, 7u, 16u}) {
       for (uint32_t count : {1u, 3u, 64u, 131u}) {
         const bool with = random() % 2 == 0;
