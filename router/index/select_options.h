@@ -13,7 +13,7 @@ namespace hga {
 // The first level is far coarser than the second: what it drops, nothing brings back.
 struct SelectOptions {
   uint32_t overprovision = 4;
-  uint32_t scan_chunks = 256;
+  uint32_t scan_chunks = 512;
   Pooling pooling = Pooling::kMeanSoftmax;
 };
 
