@@ -21,7 +21,7 @@ LAYERS, KV_HEADS, HEAD_DIM, CHUNK = 28, 8, 128, 64  # of the synthetic models
 ROW_BYTES = 2 * 2 * HEAD_DIM  # K and V of a token in a KV head
 BLOCK_BYTES = KV_HEADS * CHUNK * ROW_BYTES
 # Of a chunk's sketch in a KV head: the first level, which is scored for every chunk; the second, for so many at most.
-COARSE_BYTES, FINE_BYTES, SCANNED_CHUNKS = 136, 1088, 256
+COARSE_BYTES, FINE_BYTES, SCANNED_CHUNKS = 168, 1088, 512
 DENSE_TOKENS = 1024  # an answer's tokens up to here attend everything: no sketch is read, rows lie in order
 DISK_READS = 16  # at a time, as kv_store has them
 
