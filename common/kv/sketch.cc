@@ -174,19 +174,19 @@ void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, cons
 
 void SketchExtents(const SketchDeal& deal, const uint8_t* centre_record, const uint8_t* token_record,
                    int16_t* extents) {
+  const auto head_dim = static_cast<uint32_t>(deal.count.size());
   SketchScales scales;
-  std::memcpy(&scales, centre_record + deal.count.size(), sizeof(scales));
+  std::memcpy(&scales, centre_record + head_dim, sizeof(scales));
   // By the place of a token's byte in a row of signs, those in its low half before those in its high half.
   float token_scales[2][32], values[kWideChannels][2][32] = {};
-  for (uint32_t p = 0; p < 32; ++p) {
-    const uint32_t token = p % 2 * 16 + p / 2;
-    for (uint32_t half = 0; half < 2; ++half) token_scales[half][p] = token_record[token + 32 * half] * scales.token;
+  for (uint32_t t = 0; t < kSketchTokens; ++t) {
+    token_scales[t / 32][SignPlace(t, 0).byte] = TokenScale(centre_record, token_record, t, head_dim);
   }
   for (const SketchDeal::WideBit& wide : deal.wide_bits) {
-    const uint8_t* row = token_record + kSketchTokens + wide.bit / 4 * 32;
+    const uint8_t* row = token_record + kSketchTokens + SignPlace(0, wide.bit).byte;
     const float weight = deal.bits[wide.bit].weight;
     for (uint32_t half = 0; half < 2; ++half) {
-      const uint32_t bit = wide.bit % 4 + 4 * half;
+      const uint32_t bit = SignPlace(32 * half, wide.bit).bit;
       for (uint32_t p = 0; p < 32; ++p) values[wide.wide][half][p] += (row[p] >> bit & 1) != 0 ? weight : -weight;
     }
   }

@@ -30,6 +30,8 @@ uint8_t EnergyLog(double mean_square);  // nearest, at the ends of the range wha
 
 // Channels of a head whose extents help to rank chunks (SketchExtents in sketch.h).
 inline constexpr uint32_t kWideChannels = 8;
+// Of a chunk: up in each of them, then down.
+inline constexpr uint32_t kExtents = 2 * kWideChannels;
 
 struct SketchDeal {
   struct Bit {

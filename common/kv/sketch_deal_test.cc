@@ -67,7 +67,7 @@ TEST(SketchDealTest, ExtentsBoundTheScoresOfTokens) {
   for (uint32_t t = 0; t < 64; ++t) rows.push_back(&keys[t * kWideChannels]);
   std::vector<uint8_t> centre(SketchCentreBytes(kWideChannels)), tokens(SketchTokenBytes(kWideChannels));
   MakeSketch(rows.data(), 64, kWideChannels, &deal, centre.data(), tokens.data());
-  int16_t extents[2 * kWideChannels];
+  int16_t extents[kExtents];
   SketchExtents(deal, centre.data(), tokens.data(), extents);
   SketchScales scales;
   std::memcpy(&scales, &centre[kWideChannels], sizeof(scales));
@@ -100,7 +100,7 @@ TEST(SketchDealTest, ExtentsOfACentreWithoutSizeAreTheMostThereIs) {
   for (const float scale : {0.0f, std::nanf(""), std::numeric_limits<float>::infinity()}) {
     const SketchScales scales = {scale, 1};
     std::memcpy(&centre[16], &scales, sizeof(scales));
-    int16_t extents[2 * kWideChannels];
+    int16_t extents[kExtents];
     SketchExtents(deal, centre.data(), tokens.data(), extents);
     for (const int16_t x : extents) {
       EXPECT_GE(x, 0);

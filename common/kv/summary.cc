@@ -1,7 +1,6 @@
 #include "common/kv/summary.h"
 
 #include <cmath>
-#include <cstring>
 #include <mutex>
 #include <numeric>
 #include <utility>
@@ -137,17 +136,18 @@ void SummarizeBlock(const KvGeometry& g, const SummaryMethod& m, uint32_t layer,
   }
 }
 
+std::vector<int16_t> ChunkExtents(const KvGeometry& g, const SummaryMethod& m, const uint8_t* data) {
+  std::vector<int16_t> extents(g.layers * g.kv_heads * m.extents_bytes() / sizeof(int16_t));
+  for (uint32_t i = 0; m.plan != nullptr && i < g.layers * g.kv_heads; ++i, data += m.record_bytes(g)) {
+    SketchExtents(*m.deal(i / g.kv_heads, i % g.kv_heads), data, data + m.coarse_bytes(g), &extents[i * kExtents]);
+  }
+  return extents;
+}
+
 std::string WithExtents(const KvGeometry& g, const SummaryMethod& m, const std::string& data) {
   if (data.size() != m.chunk_bytes(g)) return "";
-  std::string out = data;
-  out.resize(BytesWithExtents(g, m));
-  const auto* record = reinterpret_cast<const uint8_t*>(data.data());
-  for (uint32_t i = 0; m.plan != nullptr && i < g.layers * g.kv_heads; ++i, record += m.record_bytes(g)) {
-    int16_t extents[2 * kWideChannels];
-    SketchExtents(*m.deal(i / g.kv_heads, i % g.kv_heads), record, record + m.coarse_bytes(g), extents);
-    std::memcpy(&out[data.size() + i * sizeof(extents)], extents, sizeof(extents));
-  }
-  return out;
+  const std::vector<int16_t> extents = ChunkExtents(g, m, reinterpret_cast<const uint8_t*>(data.data()));
+  return data + std::string(reinterpret_cast<const char*>(extents.data()), extents.size() * sizeof(int16_t));
 }
 
 void ScoreRecord(const KvGeometry& g, const SummaryMethod& m, uint32_t layer, uint32_t kv_head, const float* query,

@@ -51,7 +51,7 @@ struct SummaryMethod {
   size_t record_bytes(const KvGeometry& g) const { return coarse_bytes(g) + fine_bytes(g); }
   size_t layer_bytes(const KvGeometry& g) const { return g.kv_heads * record_bytes(g); }
   // Of what readers of a record derive from it to rank its chunk: SketchExtents.
-  size_t extents_bytes() const { return dealt ? 2 * kWideChannels * sizeof(int16_t) : 0; }
+  size_t extents_bytes() const { return dealt ? kExtents * sizeof(int16_t) : 0; }
   // Of one chunk's summary data.
   size_t chunk_bytes(const KvGeometry& g) const { return g.layers * layer_bytes(g); }
 };
@@ -69,8 +69,10 @@ std::vector<std::string> SummaryMethodNames();
 // not finite count as 0.
 void SummarizeBlock(const KvGeometry& g, const SummaryMethod& m, uint32_t layer, const bf16* block, uint8_t* out);
 
-// A chunk's summary data, and behind it the extents of each layer and KV head, where there are any. Empty: the data has
-// another size.
+// Extents of a chunk's summary data, which has the right size: [layers][kv_heads][kExtents], zeros without a plan. Empty:
+// the method has none.
+std::vector<int16_t> ChunkExtents(const KvGeometry& g, const SummaryMethod& m, const uint8_t* data);
+// A chunk's summary data, and its extents behind it. Empty: the data has another size.
 std::string WithExtents(const KvGeometry& g, const SummaryMethod& m, const std::string& data);
 inline size_t BytesWithExtents(const KvGeometry& g, const SummaryMethod& m) {
   return m.chunk_bytes(g) + g.layers * g.kv_heads * m.extents_bytes();

@@ -26,7 +26,6 @@ void RoundSimd(const float* values, float scale, uint32_t count, int16_t* out) {
   }
 }
 
-constexpr uint32_t kExtents = 2 * kWideChannels;
 // What is no number is not the best.
 constexpr float kLowest = -3e38f;
 
@@ -198,7 +197,7 @@ void RoundQueries(const float* queries, uint32_t heads, uint32_t head_dim, const
   out->head_dim = head_dim;
   out->values.resize(size_t{heads} * head_dim);
   out->steps.resize(heads);
-  out->reaches.resize(deal == nullptr ? 0 : heads * 2 * kWideChannels);
+  out->reaches.resize(deal == nullptr ? 0 : heads * kExtents);
   for (uint32_t h = 0; h < heads; ++h) {
     const float* query = queries + size_t{h} * head_dim;
     float widest = 0, all = 0;
@@ -215,7 +214,7 @@ void RoundQueries(const float* queries, uint32_t heads, uint32_t head_dim, const
     } else {
       std::fill_n(values, head_dim, int16_t{0});
     }
-    int16_t* const reaches = out->reaches.data() + h * 2 * kWideChannels;
+    int16_t* const reaches = out->reaches.data() + h * kExtents;
     for (uint32_t i = 0; deal != nullptr && i < kWideChannels; ++i) {
       const int16_t value = values[deal->wide[i]];
       reaches[i] = std::max<int16_t>(value, 0);

@@ -18,7 +18,7 @@ struct CentreQueries {
   uint32_t heads = 0, head_dim = 0;
   std::vector<int16_t> values;  // [heads][head_dim]
   std::vector<float> steps;     // [heads]; 0: the query is zero or not finite
-  std::vector<int16_t> reaches;  // [heads][2 * kWideChannels] what extents are multiplied with: what is above and below zero
+  std::vector<int16_t> reaches;  // [heads][kExtents] what extents are multiplied with: what is above and below zero
 };
 // queries: [heads][head_dim], softmax scale applied; head_dim: a multiple of 8, at most 256. deal: nullptr: no reaches.
 void RoundQueries(const float* queries, uint32_t heads, uint32_t head_dim, const SketchDeal* deal, CentreQueries* out);

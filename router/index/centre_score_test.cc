@@ -46,7 +46,7 @@ TEST(CentreScoreTest, ScoresAreThoseOfWholeNumbersOnEveryInstructionSet) {
         CentreQueries rounded;
         RoundQueries(queries.data(), heads, head_dim, with ? &deal : nullptr, &rounded);
         const size_t stride = count + 5;
-        std::vector<int16_t> extents(size_t{count} * 2 * kWideChannels);
+        std::vector<int16_t> extents(size_t{count} * kExtents);
         for (int16_t& x : extents) x = static_cast<int16_t>(random() % (kMostExtent + 1));
         const CentreRun run = {centres.data(), with ? extents.data() : nullptr};
         WithEachInstructionSet([&] {

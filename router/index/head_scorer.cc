@@ -94,7 +94,6 @@ const float* HeadScorer::Attended(const HeadScratch& s, uint32_t row) const {
 }
 
 CentreRun HeadScorer::Run(const HeadScratch& s, uint32_t chunk, bool extents) const {
-  if (chunk >= block_.route_upto) return {};
   return {index_.Coarse(layer_, s.kv_head, chunk), extents ? index_.Extents(layer_, s.kv_head, chunk) : nullptr};
 }
 
@@ -110,7 +109,8 @@ void HeadScorer::ScoreCoarseFrom(uint32_t i, uint32_t end, bool extents, const H
     const uint32_t count = std::min(SequenceIndex::SegmentEnd(chunk), first_chunk_ + end) - chunk;
     const CentreRun run = Run(s, chunk, extents);
     if (index_.method().form == SummaryForm::kSketch) {
-      ScoreCentres(s.centre_queries, run, count, Run(s, chunk + count, extents), scores + i, stride);
+      const CentreRun next = i + count < end ? Run(s, chunk + count, extents) : CentreRun();
+      ScoreCentres(s.centre_queries, run, count, next, scores + i, stride);
     } else {
       ScoreUnits(s.queries, coarse_layout_, run.centres, count, scores + i, stride);
     }

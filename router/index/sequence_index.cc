@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "common/kv/sketch.h"
 
 namespace hga {
 
@@ -57,18 +56,16 @@ absl::Status SequenceIndex::Append(uint32_t chunk_index, const ChunkHash& chunk,
   const size_t place = chunk_index % kSegmentChunks;
   const char* in = data.data();
   uint8_t* head = segment.get();
-  const uint8_t* records = reinterpret_cast<const uint8_t*>(data.data());
+  const std::vector<int16_t> extents =
+      ChunkExtents(geometry_, *method_, reinterpret_cast<const uint8_t*>(data.data()));
   for (uint32_t i = 0; i < geometry_.layers * geometry_.kv_heads; ++i, head += head_bytes_) {
-    if (method_->plan != nullptr) {
-      auto* extents = reinterpret_cast<int16_t*>(head + kSegmentChunks * (coarse_bytes_ + fine_bytes_));
-      SketchExtents(*method_->deal(i / geometry_.kv_heads, i % geometry_.kv_heads), records, records + coarse_bytes_,
-                    extents + place * 2 * kWideChannels);
-    }
-    records += coarse_bytes_ + fine_bytes_;
     std::memcpy(head + place * coarse_bytes_, in, coarse_bytes_);
     in += coarse_bytes_;
     std::memcpy(head + kSegmentChunks * coarse_bytes_ + place * fine_bytes_, in, fine_bytes_);
     in += fine_bytes_;
+    if (extents.empty()) continue;
+    uint8_t* of_head = head + kSegmentChunks * (coarse_bytes_ + fine_bytes_);
+    std::memcpy(of_head + place * method_->extents_bytes(), &extents[i * kExtents], method_->extents_bytes());
   }
   hashes_.push_back(chunk);
   chunks_.store(chunk_index + 1, std::memory_order_release);

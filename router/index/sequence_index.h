@@ -47,11 +47,11 @@ class SequenceIndex {
   const uint8_t* Fine(uint32_t layer, uint32_t kv_head, uint32_t chunk) const {
     return Head(layer, kv_head, chunk) + kSegmentChunks * coarse_bytes_ + size_t{chunk % kSegmentChunks} * fine_bytes_;
   }
-  // SketchExtents of a chunk and those that follow, [2 * kWideChannels] each; nullptr: the method has none.
+  // SketchExtents of a chunk and those that follow, [kExtents] each; nullptr: the method has none.
   const int16_t* Extents(uint32_t layer, uint32_t kv_head, uint32_t chunk) const {
     if (method_->plan == nullptr) return nullptr;
     const uint8_t* of_head = Head(layer, kv_head, chunk) + kSegmentChunks * (coarse_bytes_ + fine_bytes_);
-    return reinterpret_cast<const int16_t*>(of_head) + chunk % kSegmentChunks * 2 * kWideChannels;
+    return reinterpret_cast<const int16_t*>(of_head) + chunk % kSegmentChunks * kExtents;
   }
   // First chunk of the next segment.
   static uint32_t SegmentEnd(uint32_t chunk) { return (chunk / kSegmentChunks + 1) * kSegmentChunks; }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Records what documents that are read and asked about ask of kv_store, for replay_trace: tests/bench/record_trace.sh
-# FILE The tiny trained model reads 25 texts of the quality corpus one after the other; after each of them the first is
-# asked about, and every third time one that was read half as far back. Runs a stack of its own, built before.
+# Records what documents that are read and asked about ask of kv_store, for replay_trace:
+#   tests/bench/record_trace.sh FILE
+# The tiny trained model reads 25 texts of the quality corpus one after the other; after each of them the first is asked
+# about, and every third time one that was read half as far back. Runs a stack of its own, built before.
 #   --bin DIR      the built binaries (default .bazel/bin)
 #   --bytes N      of each text (default 8000, some 5,700 tokens)
 set -euo pipefail
@@ -11,7 +12,7 @@ while [ $# -gt 0 ]; do
   case "$1" in
     --bin) bin="$2"; shift ;;
     --bytes) bytes="$2"; shift ;;
-    -h|--help) sed -n '2,6s/^# //p' "$0"; exit 0 ;;
+    -h|--help) sed -n '2,7s/^# //p' "$0"; exit 0 ;;
     *) trace="$(realpath -m "$1")" ;;
   esac
   shift

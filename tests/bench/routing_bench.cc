@@ -105,8 +105,8 @@ void BenchLengths(bool quick, double bandwidth_gbps, Report* report) {
                   static_cast<double>(index->bytes()) / tokens / g.layers, "B");
       if (tokens != 64u << 10) continue;
       const uint32_t scanned = std::max(SelectOptions().scan_chunks, 2048u * SelectOptions().overprovision / 64);
-      const double bytes =
-          g.kv_heads * static_cast<double>(index->chunks() * m.coarse_bytes(g) + scanned * m.fine_bytes(g));
+      const size_t ranked = m.coarse_bytes(g) + m.extents_bytes();
+      const double bytes = g.kv_heads * static_cast<double>(index->chunks() * ranked + scanned * m.fine_bytes(g));
       report->Add("select_bandwidth_ratio", "summary bytes read per second over the machine's read bandwidth",
                   bytes / (ms * 1e-3) / (bandwidth_gbps * 1e9), "");
     }

@@ -89,6 +89,7 @@ absl::Status SketchSelector::Use(const SummaryMethod& method) {
   const KvGeometry& g = geometry_;
   const size_t of_layer = size_t{g.kv_heads} * g.head_dim;
   static_assert(sizeof(RouteDealt) <= kBlocks * sizeof(bf16), "queries of all blocks take no less");
+  static_assert(kRouteWide == kWideChannels, "kernels read the extents of common/kv/sketch.h");
   for (uint32_t layer = 0; layer < g.layers; ++layer) {
     auto* dealt = in_.as<RouteDealt>();
     for (size_t i = 0; i < of_layer; ++i) {
