@@ -11,8 +11,6 @@ namespace hga {
 namespace {
 
 constexpr float kOutOfRange = -3e38f;
-// That are fetched from memory while one is scored.
-constexpr size_t kChunksAhead = 3;
 
 // Rows of whole vectors, whatever the vector's width.
 size_t Stride(size_t count) { return (count + 63) / 64 * 64; }
@@ -31,8 +29,7 @@ HeadScorer::HeadScorer(const SequenceIndex& index, uint32_t layer, const RouteBl
       first_chunk_(block.first_chunk(g_)), chunks_(block.route_upto - first_chunk_),
       unit_tokens_(index.method().unit_tokens(g_)), units_per_chunk_(g_.chunk_tokens / unit_tokens_),
       skipped_units_((block.first_key % g_.chunk_tokens) / unit_tokens_),
-      coarse_layout_(index.method().coarse_layout(g_)), fine_layout_(index.method().fine_layout(g_)),
-      fine_bytes_(index.method().fine_bytes(g_)) {}
+      coarse_layout_(index.method().coarse_layout(g_)), fine_layout_(index.method().fine_layout(g_)) {}
 
 uint64_t HeadScorer::KeysOf(uint64_t units) const { return KeysOfUnits(units, unit_tokens_); }
 
@@ -166,6 +163,7 @@ void HeadScorer::ScoreFine(const std::vector<uint32_t>& chunks, HeadScratch* s, 
   const size_t stride = fine_stride(chunks.size());
   const auto units = static_cast<uint32_t>(chunks.size() * units_per_chunk_);
   Grow(&s->scores, stride * std::max(at_once, rows > 1 ? rows * heads : 0));
+  ListRecords(chunks, s);
   const auto pool = [&](uint32_t row, float* scores, uint32_t first, uint32_t some) {
     const float* attended = Attended(*s, row);
     PoolSomeHeads(options_.pooling, scores, first, some, heads, units, stride,
@@ -186,38 +184,37 @@ void HeadScorer::ScoreFine(const std::vector<uint32_t>& chunks, HeadScratch* s, 
 // s->scores[h * stride + i]: of unit i of the chunks, for query heads [first, first + some).
 void HeadScorer::ScoreUnitsOf(const std::vector<uint32_t>& chunks, uint32_t first, uint32_t some, size_t stride,
                               HeadScratch* s) const {
-  size_t ahead = 0;
   for (size_t i = 0; i < chunks.size();) {
     // Chunks that follow each other in one segment are scored together.
     const uint32_t begin = chunks[i], end = SequenceIndex::SegmentEnd(first_chunk_ + begin) - first_chunk_;
     uint32_t count = 1;
     while (i + count < chunks.size() && chunks[i + count] == begin + count && begin + count < end) ++count;
-    for (; ahead < std::min(chunks.size(), i + count + kChunksAhead); ++ahead) Prefetch(s->kv_head, chunks[ahead]);
-    ScoreChunks(*s, begin, count, first, some, s->scores.data() + i * units_per_chunk_, stride);
+    ScoreChunks(*s, &s->records[i], begin, count, first, some, s->scores.data() + i * units_per_chunk_, stride);
     i += count;
   }
   if (skipped_units_ == 0 || chunks.empty() || chunks[0] != 0) return;
   for (uint32_t h = 0; h < some; ++h) std::fill_n(s->scores.begin() + h * stride, skipped_units_, kOutOfRange);
 }
 
-void HeadScorer::Prefetch(uint32_t kv_head, uint32_t chunk) const {
-  const uint8_t* parts = index_.Fine(layer_, kv_head, first_chunk_ + chunk);
-  for (size_t line = 0; line < fine_bytes_; line += 64) __builtin_prefetch(parts + line);
+void HeadScorer::ListRecords(const std::vector<uint32_t>& chunks, HeadScratch* s) const {
+  s->records.clear();
+  for (const uint32_t chunk : chunks) s->records.push_back(index_.Fine(layer_, s->kv_head, first_chunk_ + chunk));
+  // Behind the last there is nothing to fetch: what is in the cache already.
+  if (!chunks.empty()) s->records.insert(s->records.end(), kRecordsAhead, s->records.back());
 }
 
-void HeadScorer::ScoreChunks(const HeadScratch& s, uint32_t begin, uint32_t count, uint32_t first, uint32_t some,
-                             float* scores, size_t stride) const {
-  const uint32_t chunk = first_chunk_ + begin;
-  const uint8_t* parts = index_.Fine(layer_, s.kv_head, chunk);
+// records: of the chunks from `begin` on, as ScoreTokens wants them.
+void HeadScorer::ScoreChunks(const HeadScratch& s, const uint8_t* const* records, uint32_t begin, uint32_t count,
+                             uint32_t first, uint32_t some, float* scores, size_t stride) const {
   if (index_.method().form == SummaryForm::kSketch) {
-    ScoreTokens(s.tables, g_.head_dim, first, some, index_.Coarse(layer_, s.kv_head, chunk), parts, count, g_.chunk_tokens,
-                s.coarse_scores + first * coarse_stride() + begin, coarse_stride(), scores, stride);
+    ScoreTokens(s.tables, g_.head_dim, first, some, index_.Coarse(layer_, s.kv_head, first_chunk_ + begin), records, count,
+                g_.chunk_tokens, s.coarse_scores + first * coarse_stride() + begin, coarse_stride(), scores, stride);
     return;
   }
   ScoreQueries queries = s.queries;
   queries.data += size_t{first} * queries.vectors * queries.head_dim;
   queries.heads = some;
-  ScoreUnits(queries, fine_layout_, parts, count * units_per_chunk_, scores, stride);
+  ScoreUnits(queries, fine_layout_, *records, count * units_per_chunk_, scores, stride);
 }
 
 }  // namespace hga

@@ -20,6 +20,7 @@ struct HeadScratch {
   std::vector<float> weights;          // of units' vectors, [rows * query heads][vectors][head_dim]
   CentreQueries centre_queries;        // of sketches
   SketchTables tables;
+  std::vector<const uint8_t*> records; // of the kept chunks' units
   std::vector<float> per_chunk;        // [query heads of a KV head] attended
   std::vector<float> coarse;           // [rows * query heads][stride], of chunks, where `coarse_scores` points to it
   std::vector<float> scores;           // [rows * query heads, or some of them][stride]
@@ -68,9 +69,9 @@ class HeadScorer {
   void ScoreCoarseFrom(uint32_t i, uint32_t end, bool extents, const HeadScratch& s, float* scores) const;
   CentreRun Run(const HeadScratch& s, uint32_t chunk, bool extents) const;
   void ScoreUnitsOf(const std::vector<uint32_t>& chunks, uint32_t first, uint32_t some, size_t stride, HeadScratch* s) const;
-  void Prefetch(uint32_t kv_head, uint32_t chunk) const;
-  void ScoreChunks(const HeadScratch& s, uint32_t begin, uint32_t count, uint32_t first, uint32_t some, float* scores,
-                   size_t stride) const;
+  void ListRecords(const std::vector<uint32_t>& chunks, HeadScratch* s) const;
+  void ScoreChunks(const HeadScratch& s, const uint8_t* const* records, uint32_t begin, uint32_t count, uint32_t first,
+                   uint32_t some, float* scores, size_t stride) const;
 
   const SequenceIndex& index_;
   const KvGeometry& g_;
@@ -81,7 +82,6 @@ class HeadScorer {
   const uint32_t unit_tokens_, units_per_chunk_;
   const uint32_t skipped_units_;  // of the first chunk, before first_key
   const UnitLayout coarse_layout_, fine_layout_;
-  const size_t fine_bytes_;       // of a chunk
 };
 
 }  // namespace hga

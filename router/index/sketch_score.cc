@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "common/kv/sketch.h"
+#include "hwy/cache_control.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "router/index/sketch_score.cc"
@@ -43,7 +44,7 @@ void WriteEntriesSimd(const float* r, const float* sums, uint32_t rows, float in
 // Sums of the table entries of 64 tokens for kHeads tables: out[h][64].
 #if HWY_TARGET == HWY_SCALAR
 template <uint32_t kHeads>
-void SumEntries(const uint8_t* tables, size_t table_bytes, const uint8_t* signs, size_t sign_bytes,
+void SumEntries(const uint8_t* tables, size_t table_bytes, const uint8_t* signs, const uint8_t*, size_t sign_bytes,
                 uint16_t (*out)[64]) {
   for (uint32_t h = 0; h < kHeads; ++h) {
     std::fill_n(out[h], 64, uint16_t{0});
@@ -119,10 +120,11 @@ HWY_INLINE void AddSteps(const uint8_t* tables, size_t table_bytes, const uint8_
   }
 }
 
-// Of the signs' halves [kFirst, kFirst + kHalves), from byte `b` on in steps of kStep.
+// Of the signs' halves [kFirst, kFirst + kHalves), from byte `b` on in steps of kStep. Asks for the lines of `ahead` by
+// and by: asked for all at once they would be waited for.
 template <uint32_t kHeads, size_t kFirst, size_t kHalves, size_t kStep>
-HWY_INLINE void SumHalves(const uint8_t* tables, size_t table_bytes, const uint8_t* signs, size_t sign_bytes, size_t b,
-                          uint16_t (*out)[64]) {
+HWY_INLINE void SumHalves(const uint8_t* tables, size_t table_bytes, const uint8_t* signs, const uint8_t* ahead,
+                          size_t sign_bytes, size_t b, uint16_t (*out)[64]) {
   const D8 d;
   PlaceSums low[kHeads], high[kHeads];
   if (sign_bytes % (2 * kStep) != 0) {
@@ -140,6 +142,7 @@ HWY_INLINE void SumHalves(const uint8_t* tables, size_t table_bytes, const uint8
     b += 2 * kStep;
   }
   for (; b < sign_bytes; b += 4 * kStep) {
+    for (size_t line = 0; kFirst == 0 && line < 4 * kStep; line += 64) hwy::Prefetch(ahead + b + line);
     AddSteps<kHeads, kFirst, kHalves, 4, kStep>(tables + b, table_bytes, signs + b, low, high);
   }
   for (uint32_t h = 0; h < kHeads; ++h) {
@@ -149,17 +152,17 @@ HWY_INLINE void SumHalves(const uint8_t* tables, size_t table_bytes, const uint8
 }
 
 template <uint32_t kHeads>
-HWY_INLINE void SumEntries(const uint8_t* tables, size_t table_bytes, const uint8_t* signs, size_t sign_bytes,
-                           uint16_t (*out)[64]) {
+HWY_INLINE void SumEntries(const uint8_t* tables, size_t table_bytes, const uint8_t* signs, const uint8_t* ahead,
+                           size_t sign_bytes, uint16_t (*out)[64]) {
   constexpr size_t kParts = kLanes == 16 ? 2 : 1, kStep = kParts * kLanes;
   for (size_t part = 0; part < kParts; ++part) {
     auto* to = reinterpret_cast<uint16_t(*)[64]>(out[0] + part * 8);
     // With 16 registers the sums of both halves would not stay in them.
     if constexpr (HWY_TARGET > HWY_AVX3) {
-      SumHalves<kHeads, 0, 1, kStep>(tables, table_bytes, signs, sign_bytes, part * kLanes, to);
-      SumHalves<kHeads, 1, 1, kStep>(tables, table_bytes, signs, sign_bytes, part * kLanes, to);
+      SumHalves<kHeads, 0, 1, kStep>(tables, table_bytes, signs, ahead, sign_bytes, part * kLanes, to);
+      SumHalves<kHeads, 1, 1, kStep>(tables, table_bytes, signs, ahead, sign_bytes, part * kLanes, to);
     } else {
-      SumHalves<kHeads, 0, 2, kStep>(tables, table_bytes, signs, sign_bytes, part * kLanes, to);
+      SumHalves<kHeads, 0, 2, kStep>(tables, table_bytes, signs, ahead, sign_bytes, part * kLanes, to);
     }
   }
 }
@@ -167,13 +170,14 @@ HWY_INLINE void SumEntries(const uint8_t* tables, size_t table_bytes, const uint
 
 // For tables of heads [head, head + kHeads), whose scores and base begin there.
 template <uint32_t kHeads>
-HWY_INLINE void ScoreChunk(const SketchTables& tables, uint32_t head_dim, uint32_t head, const uint8_t* tokens,
-                           const float* token_scales, const float* base, size_t base_stride, float* scores,
-                           size_t stride) {
+HWY_INLINE void ScoreChunk(const SketchTables& tables, uint32_t head_dim, uint32_t head, const uint8_t* record,
+                           const uint8_t* ahead, const float* token_scales, const float* base, size_t base_stride,
+                           float* scores, size_t stride) {
   const size_t table_bytes = size_t{head_dim} * 8;
-  const uint8_t *entries = tables.entries.data() + head * table_bytes, *signs = tokens + kSketchTokens;
+  const uint8_t* entries = tables.entries.data() + head * table_bytes;
   HWY_ALIGN uint16_t sums[kHeads][kSketchTokens];
-  SumEntries<kHeads>(entries, table_bytes, signs, SketchSignBytes(head_dim), sums);
+  SumEntries<kHeads>(entries, table_bytes, record + kSketchTokens, ahead + kSketchTokens, SketchSignBytes(head_dim),
+                     sums);
   const hn::CappedTag<float, 16> d;
   const hn::Rebind<int32_t, decltype(d)> d32;
   const hn::Rebind<uint16_t, decltype(d)> d16;
@@ -200,16 +204,18 @@ HWY_INLINE void ReadTokenScales(const uint8_t* record, float scale, float* scale
 }
 
 void ScoreTokensSimd(const SketchTables& tables, uint32_t head_dim, uint32_t first, uint32_t some,
-                     const uint8_t* centres, const uint8_t* tokens, uint32_t count, uint32_t chunk_tokens,
+                     const uint8_t* centres, const uint8_t* const* records, uint32_t count, uint32_t chunk_tokens,
                      const float* base, size_t base_stride, float* scores, size_t stride) {
   for (uint32_t i = 0; i < count; ++i, scores += chunk_tokens) {
     SketchScales scales;
     std::memcpy(&scales, centres + i * SketchCentreBytes(head_dim) + head_dim, sizeof(scales));
-    const uint8_t* record = tokens + i * SketchTokenBytes(head_dim);
+    const uint8_t* record = records[i];
+    hwy::Prefetch(records[i + kRecordsAhead]);
     HWY_ALIGN float steps[kSketchTokens];
     ReadTokenScales(record, scales.token, steps);
     const auto score = [&](auto heads, uint32_t h) HWY_ATTR {
-      ScoreChunk<heads.value>(tables, head_dim, first + h, record, steps, base + h * base_stride + i, base_stride,
+      const uint8_t* ahead = h == 0 ? records[i + kRecordsAhead] : record;
+      ScoreChunk<heads.value>(tables, head_dim, first + h, record, ahead, steps, base + h * base_stride + i, base_stride,
                               scores + h * stride, stride);
     };
     for (uint32_t h = 0; h < some; h += 4) {
@@ -265,10 +271,10 @@ void MakeSketchTables(const ScoreQueries& q, const SketchDeal* deal, SketchTable
 }
 
 void ScoreTokens(const SketchTables& tables, uint32_t head_dim, uint32_t first, uint32_t some, const uint8_t* centres,
-                 const uint8_t* tokens, uint32_t count, uint32_t chunk_tokens, const float* base, size_t base_stride,
-                 float* scores, size_t stride) {
+                 const uint8_t* const* records, uint32_t count, uint32_t chunk_tokens, const float* base,
+                 size_t base_stride, float* scores, size_t stride) {
   HWY_DYNAMIC_DISPATCH(ScoreTokensSimd)
-  (tables, head_dim, first, some, centres, tokens, count, chunk_tokens, base, base_stride, scores, stride);
+  (tables, head_dim, first, some, centres, records, count, chunk_tokens, base, base_stride, scores, stride);
 }
 
 }  // namespace hga

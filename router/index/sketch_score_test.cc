@@ -22,10 +22,14 @@ void CheckEstimates(const std::string& name) {
       ASSERT_EQ(deal != nullptr, name == "dealt");
       constexpr uint32_t kChunks = 3;
       std::vector<uint8_t> centres, tokens;
+      std::vector<const uint8_t*> records;
       for (uint32_t i = 0; i < kChunks; ++i) {
         const std::string data = SummaryData(g, *m, i);
         centres.insert(centres.end(), data.begin(), data.begin() + m->coarse_bytes(g));
         tokens.insert(tokens.end(), data.begin() + m->coarse_bytes(g), data.end());
+      }
+      for (uint32_t i = 0; i < kChunks + kRecordsAhead; ++i) {
+        records.push_back(tokens.data() + std::min(i, kChunks - 1) * m->fine_bytes(g));
       }
       std::vector<float> values;
       for (bf16 x : RandomBf16(size_t{heads} * head_dim, head_dim)) values.push_back(ToFloat(x));
@@ -36,13 +40,13 @@ void CheckEstimates(const std::string& name) {
       CentreQueries rounded;
       RoundQueries(values.data(), heads, head_dim, nullptr, &rounded);
       ScoreCentres(rounded, {centres.data()}, kChunks, {}, base.data(), 16);
-      ScoreTokens(tables, head_dim, 0, heads, centres.data(), tokens.data(), kChunks, 64, base.data(), 16,
+      ScoreTokens(tables, head_dim, 0, heads, centres.data(), records.data(), kChunks, 64, base.data(), 16,
                   scores.data(), 256);
 
       // By parts: the same.
       const uint32_t first = heads / 2;
       std::vector<float> part((heads - first) * 256);
-      ScoreTokens(tables, head_dim, first, heads - first, centres.data(), tokens.data(), kChunks, 64,
+      ScoreTokens(tables, head_dim, first, heads - first, centres.data(), records.data(), kChunks, 64,
                   base.data() + first * 16, 16, part.data(), 256);
       EXPECT_TRUE(std::equal(part.begin(), part.end(), scores.begin() + first * 256));
 
