@@ -1,5 +1,6 @@
-// Benchmark `attention`: one token's attention of a layer over selected keys that lie scattered over a long history, as
-// the cpu backend does it in decode, on small and on huge pages. Shape of Qwen3-0.6B; K/V is far larger than any cache.
+// Benchmark `attention`: a layer's attention over selected keys that lie scattered over a long history, as the cpu
+// backend does it, of one token in decode and of a prompt's batch, on small and on huge pages. Shape of Qwen3-0.6B; K/V
+// is far larger than any cache.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -29,6 +30,8 @@ namespace {
 
 constexpr uint32_t kLayers = 4;
 constexpr uint32_t kMostTokens = 64u << 10;
+// Rows of a prompt that share what they select, and how many of such blocks a batch has.
+constexpr uint32_t kBlockRows = 32, kBlocks = 8;
 
 double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -152,13 +155,57 @@ void Measure(const KvGeometry& g, bool huge, Workers* workers, Report* report) {
   }
 }
 
+// A prompt's batch, the first key of whose selection is seen by each block's first row, and so on.
+void MeasurePrompt(const KvGeometry& g, bool huge, Workers* workers, Report* report) {
+  const History history(g, huge);
+  AttendShape shape;
+  shape.geometry = g;
+  constexpr uint32_t kRows = kBlockRows * kBlocks, kTokens = 16u << 10, kKeys = 423;
+  CpuAttention attention(g, kRows, workers);
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  std::vector<float> q(size_t{kRows} * g.query_heads * g.head_dim);
+  for (float& x : q) x = normal(random);
+  std::vector<uint32_t> positions(kRows);
+  for (uint32_t r = 0; r < kRows; ++r) positions[r] = kTokens + r;
+  std::vector<double> attend_ms;
+  AttendPlan plan;
+  plan.blocks.resize(kBlocks);
+  double flop = 0;
+  for (int i = 0; i < (absl::GetFlag(FLAGS_quick) ? 12 : 40); ++i) {
+    flop = 0;
+    for (uint32_t b = 0; b < kBlocks; ++b) {
+      auto selection = Draw(g, kTokens, kKeys, &random);
+      for (HeadSelection& head : selection) {
+        for (SelectedChunk& chunk : head) chunk.first_token = random() % 2 == 0 ? 0 : random() % kBlockRows;
+      }
+      flop += 4.0 * static_cast<double>(SelectedKeys(kBlockRows, selection)) * g.queries_per_kv_head() * g.head_dim;
+      PlanRouted(shape, b * kBlockRows, kBlockRows, selection,
+                 [&](uint32_t chunk) { return history.Block(chunk, i % kLayers); }, &plan.blocks[b]);
+    }
+    workers->BeginStep(false);
+    attention.Begin(q.data(), positions.data(), kRows);
+    const double start = Now();
+    attention.Attend(plan);
+    attend_ms.push_back(1e3 * (Now() - start));
+  }
+  const double ms = Quantile(&attend_ms, 0.5);
+  const std::string name = huge ? "attend_prompt_huge" : "attend_prompt";
+  report->Add(name + "_ms", absl::StrCat(kRows, " rows, ", kKeys, " of ", kTokens, " keys for each ", kBlockRows, ", ",
+                                         huge ? "huge" : "small", " pages"), ms, "ms");
+  report->Add(name + "_gflops", "  of the products that are needed", 1e-6 * flop / ms, "GFLOP/s");
+}
+
 int Run() {
   const int threads = absl::GetFlag(FLAGS_threads);
   Workers workers(threads > 0 ? threads : std::max(1u, std::thread::hardware_concurrency()));
   std::printf("attention: %s, %u threads\n", MachineName().c_str(), workers.threads());
   Report report;
   report.Add("read_bandwidth_gbps", "machine: memory read bandwidth, all cores", MeasureReadBandwidth(), "GB/s");
-  for (const bool huge : {false, true}) Measure(Shape(), huge, &workers, &report);
+  for (const bool huge : {false, true}) {
+    Measure(Shape(), huge, &workers, &report);
+    MeasurePrompt(Shape(), huge, &workers, &report);
+  }
   return ExitCode(WriteNumbers(report));
 }
 

@@ -168,11 +168,12 @@ CpuAttention::Tile CpuAttention::TileAt(const std::vector<KvRun>& runs, size_t i
   return tile;
 }
 
-void CpuAttention::Prefetch(const Tile& tile) const {
+void CpuAttention::ListLines(const Tile& tile, std::vector<const void*>* lines) const {
+  lines->clear();
   for (uint32_t r = 0; r < tile.run_count; ++r) {
     const size_t elements = size_t{tile.runs[r].tokens} * geometry_.head_dim;
     for (const bf16* run : {tile.runs[r].k, tile.runs[r].v}) {
-      for (size_t i = 0; i < elements; i += kLineElements) __builtin_prefetch(run + i);
+      for (size_t i = 0; i < elements; i += kLineElements) lines->push_back(run + i);
     }
   }
 }
@@ -195,7 +196,7 @@ void CpuAttention::AttendRuns(const Task& task, Scratch* scratch) {
     const Tile tile = next;
     i += tile.run_count;
     next = TileAt(runs, i, task.end_run);
-    Prefetch(next);
+    ListLines(next, &scratch->ahead);
     AttendTile(task, tile, queries, scratch);
   }
 }
@@ -257,7 +258,10 @@ void CpuAttention::AddValues(const Task& task, const Tile& tile, Scratch* s) con
 void CpuAttention::AttendTile(const Task& task, const Tile& tile, const BlockQueries& queries, Scratch* s) {
   LoadTile(task, tile, s);
   if (task.value_sum != nullptr) AddValues(task, tile, s);
-  AttendBlock(queries, {tile.keys, s->keys.data(), s->values.data(), s->first}, &s->weights);
+  AttendBlock(queries,
+              {tile.keys, s->keys.data(), s->values.data(), s->first, s->ahead.data(),
+               static_cast<uint32_t>(s->ahead.size())},
+              &s->weights);
 }
 
 // Goes through a task's runs, some rows at a time.

@@ -41,6 +41,7 @@ class CpuAttention {
     const bf16* v[kRowsAtATime];
   };
   struct Scratch {
+    std::vector<const void*> ahead;  // cache lines of the next tile
     std::vector<float> keys;     // [kTileKeys][head_dim]
     std::vector<float> values;   // [kTileKeys][head_pad], zero behind head_dim
     std::vector<float> packed;   // a block's queries
@@ -68,7 +69,7 @@ class CpuAttention {
   // The runs from i on that make one tile; none: an empty one.
   static Tile TileAt(const std::vector<KvRun>& runs, size_t i, size_t end);
   // The next tile's rows are asked for while this one is computed.
-  void Prefetch(const Tile& tile) const;
+  void ListLines(const Tile& tile, std::vector<const void*>* lines) const;
   void AttendRuns(const Task& task, Scratch* scratch);
   // Of one row: K and V are read where they lie.
   void AttendInPlace(const Task& task, Scratch* scratch);

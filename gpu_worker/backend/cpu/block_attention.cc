@@ -2,6 +2,7 @@
 #define HWY_TARGET_INCLUDE "gpu_worker/backend/cpu/block_attention.cc"
 #include "hwy/foreach_target.h"
 // Highway's headers come after foreach_target.
+#include "hwy/cache_control.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 
@@ -125,15 +126,28 @@ HWY_INLINE void Hide(const BlockTile& tile, uint32_t begin, uint32_t width, floa
   }
 }
 
+// Of the lines ahead, for each call of Scores.
+uint32_t LinesAtOnce(const BlockTile& tile, uint32_t panels) {
+  const uint32_t calls = panels * ((tile.count + kAtOnce - 1) / kAtOnce);
+  return calls == 0 ? 0 : (tile.ahead_count + calls - 1) / calls;
+}
+
 void AttendBlockT(const BlockQueries& queries, const BlockTile& tile, float* weights) {
   const F df;
   const uint32_t width = PanelWidth(), head_dim = queries.head_dim, pad = queries.head_pad;
   const uint32_t step = 2 * static_cast<uint32_t>(hn::Lanes(df));
   const uint32_t earliest = *std::min_element(tile.first, tile.first + tile.count);
-  for (uint32_t begin = earliest / width * width; begin < queries.count; begin += width) {
+  const uint32_t start = earliest / width * width;
+  const uint32_t panels = start < queries.count ? (queries.count - start + width - 1) / width : 0;
+  const uint32_t lines_at_once = LinesAtOnce(tile, panels);
+  uint32_t line = 0;
+  for (uint32_t begin = start; begin < queries.count; begin += width) {
     const uint32_t count = std::min(width, queries.count - begin);
     const float* panel = queries.packed + size_t{begin} * head_dim;
     for (uint32_t k = 0; k < tile.count; k += kAtOnce) {
+      for (uint32_t end = std::min(line + lines_at_once, tile.ahead_count); line < end; ++line) {
+        hwy::Prefetch(static_cast<const char*>(tile.ahead[line]));
+      }
       WithCount(std::min(kAtOnce, tile.count - k), [&](auto keys) HWY_ATTR {
         Scores<keys.value>(panel, tile.keys + size_t{k} * head_dim, head_dim, weights + size_t{k} * width);
       });

@@ -25,6 +25,9 @@ struct BlockTile {
   const float* keys = nullptr;       // [count][head_dim]
   const float* values = nullptr;     // [count][head_pad], anything behind head_dim
   const uint32_t* first = nullptr;   // [count] the first query that sees the key; all after it do
+  // Cache lines that are asked for by and by meanwhile; all at once they would be waited for.
+  const void* const* ahead = nullptr;
+  uint32_t ahead_count = 0;
 };
 
 inline constexpr uint32_t kBlockTileKeys = 64;
