@@ -5,6 +5,8 @@
 #include <cstring>
 #include <vector>
 
+#include "common/kv/dealt_tokens.h"
+
 namespace hga {
 namespace {
 
@@ -54,6 +56,9 @@ Place SignPlace(uint32_t token, uint32_t channel) {
   return {size_t{channel / 4} * 32 + 2 * (in_half % 16) + in_half / 16, channel % 4 + (token >= 32 ? 4 : 0)};
 }
 
+// The token whose bits are at place p of a row, those in the low halves of its bytes before those in the high halves.
+uint32_t TokenAt(uint32_t p) { return p / 32 * 32 + p % 2 * 16 + p % 32 / 2; }
+
 void WriteCentre(const std::vector<float>& mean, uint8_t* record, SketchScales* scales) {
   float top = 0;
   for (float x : mean) top = std::max(top, std::fabs(x));
@@ -73,35 +78,28 @@ float WriteSigns(const float* y, uint32_t head_dim, uint32_t token, uint8_t* sig
   return Finite(static_cast<float>(product / head_dim));
 }
 
-// The same with bits that are dealt out to the channels of `y`, which is not rotated.
-float WriteDealt(const SketchDeal& deal, const float* y, uint32_t head_dim, uint32_t token, uint8_t* signs) {
-  // Levels lie best at so many standard deviations of the channel, for a token that is as long as the others.
-  double length = 0;
-  uint32_t coded = 0;
-  for (uint32_t c = 0; c < head_dim; ++c) {
-    if (deal.count[c] == 0) continue;
-    length += double{y[c]} * y[c] / (double{deal.std_of[c]} * deal.std_of[c]);
-    ++coded;
+// The same for all tokens, with bits that are dealt out to channels that are not rotated. a: [kSketchTokens]
+void WriteDealt(const SketchDeal& deal, const bf16* const* keys, uint32_t count, const float* mean, uint8_t* signs,
+                float* a) {
+  const auto head_dim = static_cast<uint32_t>(deal.count.size());
+  thread_local DealtTokens tokens;
+  tokens.differences.assign(size_t{head_dim} * kSketchTokens, 0.0f);
+  for (uint32_t p = 0; p < kSketchTokens; ++p) {
+    const uint32_t t = TokenAt(p);
+    for (uint32_t d = 0; t < count && d < head_dim; ++d) {
+      tokens.differences[d * kSketchTokens + p] = Finite(ToFloat(keys[t][d])) - mean[d];
+    }
   }
-  const double scale = std::sqrt(length / std::max(coded, 1u));
-  uint8_t levels[256] = {};
-  double product = 0, square = 0;
-  for (uint32_t c = 0; c < head_dim; ++c) {
-    if (deal.count[c] == 0) continue;
-    const double half = 1 << (deal.count[c] - 1);
-    const double step = scale * deal.step[c];
-    const double at = step > 0 ? std::clamp(std::floor(y[c] / step), -half, half - 1) : 0.0;
-    levels[c] = static_cast<uint8_t>(at + half);
-    const double read = (at + 0.5) * deal.step[c];
-    product += y[c] * read;
-    square += read * read;
+  DealTokens(deal, &tokens);
+  for (uint32_t p = 0; p < kSketchTokens; ++p) {
+    const uint32_t t = TokenAt(p);
+    if (t < count) {
+      a[t] = std::max(Finite(static_cast<float>(tokens.product[p] / tokens.square[p])), 0.0f);
+    } else {
+      for (uint32_t d = 0; d < head_dim; ++d) tokens.levels[d * kSketchTokens + p] = 0;
+    }
   }
-  for (uint32_t i = 0; i < head_dim; ++i) {
-    const SketchDeal::Bit& bit = deal.bits[i];
-    const Place place = SignPlace(token, i);
-    if ((levels[bit.channel] >> bit.level & 1) != 0) signs[place.byte] |= 1u << place.bit;
-  }
-  return std::max(Finite(static_cast<float>(product / square)), 0.0f);
+  WriteDealtSigns(deal, tokens, signs);
 }
 
 // The token's a, as it is read.
@@ -143,11 +141,11 @@ double WeighForSketch(const SketchDeal* deal, uint32_t head_dim, float* query) {
 void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, const SketchDeal* deal, uint8_t* centre,
                 uint8_t* tokens) {
   std::vector<float> mean(head_dim);
-  for (uint32_t d = 0; d < head_dim; ++d) {
-    double sum = 0;
-    for (uint32_t i = 0; i < count; ++i) sum += Finite(ToFloat(keys[i][d]));
-    mean[d] = static_cast<float>(sum / std::max(count, 1u));
+  double sums[256] = {};
+  for (uint32_t i = 0; i < count; ++i) {
+    for (uint32_t d = 0; d < head_dim; ++d) sums[d] += Finite(ToFloat(keys[i][d]));
   }
+  for (uint32_t d = 0; d < head_dim; ++d) mean[d] = static_cast<float>(sums[d] / std::max(count, 1u));
   SketchScales scales = {};
   WriteCentre(mean, centre, &scales);
   // Differences are to the centre as it will be read.
@@ -156,17 +154,17 @@ void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, cons
 
   std::memset(tokens, 0, SketchTokenBytes(head_dim));
   float a[kSketchTokens] = {}, top = 0;
-  std::vector<float> difference(head_dim);
-  for (uint32_t t = 0; t < count; ++t) {
-    for (uint32_t d = 0; d < head_dim; ++d) difference[d] = Finite(ToFloat(keys[t][d])) - mean[d];
-    if (deal == nullptr) {
+  if (deal == nullptr) {
+    std::vector<float> difference(head_dim);
+    for (uint32_t t = 0; t < count; ++t) {
+      for (uint32_t d = 0; d < head_dim; ++d) difference[d] = Finite(ToFloat(keys[t][d])) - mean[d];
       RotateForSketch(difference.data(), head_dim);
       a[t] = WriteSigns(difference.data(), head_dim, t, tokens + kSketchTokens);
-    } else {
-      a[t] = WriteDealt(*deal, difference.data(), head_dim, t, tokens + kSketchTokens);
     }
-    top = std::max(top, a[t]);
+  } else {
+    WriteDealt(*deal, keys, count, mean.data(), tokens + kSketchTokens, a);
   }
+  for (uint32_t t = 0; t < count; ++t) top = std::max(top, a[t]);
   scales.token = top / 255;
   for (uint32_t t = 0; t < count; ++t) tokens[t] = top > 0 ? static_cast<uint8_t>(std::lrint(a[t] / top * 255)) : 0;
   std::memcpy(centre + head_dim, &scales, sizeof(scales));
