@@ -193,6 +193,20 @@ HWY_NOINLINE void TileOf(uint32_t rows, const Panel& panel, const RoundedRows& x
   }
 }
 
+// Two vectors of each row. Not by std::copy_n, whose calls for 64 bytes each took a thirtieth of a product's time.
+void StorePanel(const float* sums, uint32_t rows, size_t some, size_t stride, float* y) {
+  const WF32 df;
+  const size_t n = hn::Lanes(df), width = 2 * n;
+  for (uint32_t r = 0; r < rows; ++r, sums += width, y += stride) {
+    if (some < width) {
+      std::copy_n(sums, some, y);
+      continue;
+    }
+    hn::StoreU(hn::LoadU(df, sums), df, y);
+    hn::StoreU(hn::LoadU(df, sums + n), df, y + n);
+  }
+}
+
 template <class Type>
 void GemmOf(const TensorView& w, uint32_t first, uint32_t count, const IntegerProduct& product, float* y) {
   const RoundedRows& x = *product.x;
@@ -214,10 +228,7 @@ void GemmOf(const TensorView& w, uint32_t first, uint32_t count, const IntegerPr
     }
   }
   for (size_t p = 0; p < panels; ++p) {
-    const size_t some = std::min<size_t>(width, count - p * width);
-    for (uint32_t r = 0; r < rows; ++r) {
-      std::copy_n(&sums[(p * rows + r) * width], some, y + r * product.stride + p * width);
-    }
+    StorePanel(&sums[p * rows * width], rows, std::min<size_t>(width, count - p * width), product.stride, y + p * width);
   }
 }
 
