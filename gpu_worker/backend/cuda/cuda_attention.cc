@@ -21,7 +21,7 @@ size_t RoundUp(size_t bytes) { return (bytes + 15) / 16 * 16; }
 template <typename T>
 size_t Pack(absl::Span<const T> from, uint8_t* to, size_t* used) {
   const size_t at = *used;
-  std::memcpy(to + at, from.data(), from.size() * sizeof(T));
+  if (!from.empty()) std::memcpy(to + at, from.data(), from.size() * sizeof(T));
   *used = RoundUp(at + from.size() * sizeof(T));
   return at;
 }
