@@ -126,8 +126,13 @@ ordered_json Json(const Inspection& x) {
       {"summary_bytes_per_token", x.summary_bytes_per_token},
       {"context_tokens", x.context_tokens},
       {"device",
-       {{"weights", x.plan.weights}, {"runtime", x.plan.runtime}, {"workspace", x.plan.workspace},
-        {"window", x.plan.window}, {"summaries", x.plan.summaries}, {"required", x.plan.required()}, {"step_kv", x.plan.step_kv}}},
+       {{"weights", x.plan.weights},
+        {"runtime", x.plan.runtime},
+        {"workspace", x.plan.workspace},
+        {"window", x.plan.window},
+        {"summaries", x.plan.summaries},
+        {"required", x.plan.required()},
+        {"step_kv", x.plan.step_kv}}},
       {"host", {{"kv_store", x.plan.kv_store}, {"router", x.plan.router}}},
   };
   if (x.device_memory > 0) {

@@ -1,5 +1,5 @@
-// What a model needs of a GPU's memory, and of the host's, at a given context: the CUDA backend's own plan, and what the
-// daemons beside it keep.
+// What a model needs of a GPU's memory, and of the host's, at a given context: the CUDA backend's own plan, and what
+// the daemons beside it keep.
 #ifndef HGA_GPU_WORKER_MEMORY_PLAN_H_
 #define HGA_GPU_WORKER_MEMORY_PLAN_H_
 

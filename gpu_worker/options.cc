@@ -31,14 +31,16 @@ void AddEngineOptions(CLI::App* app, EngineOptions* e) {
                   "none do");
   app->add_option("--budget_shared", e->budget.shared,
                   "KV heads and layers share the budget: keys go to where the attention is; false: equal parts");
-  app->add_option("--budget_layer_cap", e->budget.layer_cap, "Most that a layer may take of a shared budget, in budgets");
+  app->add_option("--budget_layer_cap", e->budget.layer_cap,
+                  "Most that a layer may take of a shared budget, in budgets");
   app->add_option("--budget_step_cap", e->budget.step_cap,
                   "Most that the layers of a token's step may take of a shared budget on average, in budgets");
   app->add_option("--budget_layer_floor", e->budget.layer_floor,
                   "What a shared budget leaves for each later layer at least, in budgets");
-  app->add_option("--budget_least_share", e->budget.least_share,
-                  "Even shares of the attention that a key needs to be read from a shared budget of 384 keys; of a larger "
-                  "one fewer");
+  app->add_option(
+      "--budget_least_share", e->budget.least_share,
+      "Even shares of the attention that a key needs to be read from a shared budget of 384 keys; of a larger "
+      "one fewer");
   app->add_option("--residual", e->budget.residual,
                   "Keys that are not read count by their chunk's mean key; false: not at all");
   app->add_option("--budget_top_p", e->budget.top_p,
@@ -133,20 +135,23 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
                  "arena (mapped, same host), bytes (over gRPC) or auto: arena where it can be mapped");
   app.add_option("--kv_remote_bytes", o->kv_remote_bytes, "Bytes of K/V held here at a time with --kv_transport bytes")
       ->transform(CLI::AsSizeValue(false));
-  app.add_option("--kv_ring", o->kv_ring, "Fetch over a ring in shared memory where the arena is mapped; false: by gRPC");
+  app.add_option("--kv_ring", o->kv_ring,
+                 "Fetch over a ring in shared memory where the arena is mapped; false: by gRPC");
   app.add_option("--router", o->router, "Address of the router daemon; empty: none, attention is dense");
   app.add_option("--router_transport", o->router_transport, "auto, ring (shared memory) or stream (gRPC)");
   app.add_option("--router_spin_us", o->router_spin_us, "Microseconds to poll for a selection before sleeping");
-  app.add_option("--backend", o->backend, "cpu, cuda (a GPU; only where built with --config=cuda) or reference (slow, the oracle)");
+  app.add_option("--backend", o->backend,
+                 "cpu, cuda (a GPU; only where built with --config=cuda) or reference (slow, the oracle)");
   app.add_option("--device_memory_limit", o->device_memory_limit,
                  "cuda: most device memory that is allocated, e.g. 32GiB; 0: what is free, but for a reserve")
       ->transform(CLI::AsSizeValue(false));
   app.add_option("--device_tier", o->device_tier,
                  "cuda: device memory for copies of K/V, e.g. 1GiB; 0: what the rest leaves of the limit")
       ->transform(CLI::AsSizeValue(false));
-  app.add_option("--device_summaries", o->device_summaries,
-                 "cuda: device memory for the router's summaries, e.g. 512MiB: for what fits, an answer's tokens select on "
-                 "the device; 0: the router selects")
+  app.add_option(
+         "--device_summaries", o->device_summaries,
+         "cuda: device memory for the router's summaries, e.g. 512MiB: for what fits, an answer's tokens select on "
+         "the device; 0: the router selects")
       ->transform(CLI::AsSizeValue(false));
   app.add_option("--device_graphs", o->device_graphs,
                  "cuda: work that is the same in each decode step is recorded once and launched as a whole");

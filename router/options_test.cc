@@ -19,8 +19,9 @@ std::optional<int> Parse(std::vector<const char*> argv, RouterOptions* options) 
 
 TEST(RouterOptionsTest, FlagsAndSizes) {
   RouterOptions options;
-  EXPECT_EQ(Parse({"--listen=unix:/tmp/x.sock", "--cache_bytes=3MiB", "--metrics_listen=", "--overprovision=2"}, &options),
-            std::nullopt);
+  EXPECT_EQ(
+      Parse({"--listen=unix:/tmp/x.sock", "--cache_bytes=3MiB", "--metrics_listen=", "--overprovision=2"}, &options),
+      std::nullopt);
   EXPECT_EQ(options.listen, "unix:/tmp/x.sock");
   EXPECT_EQ(options.cache_bytes, 3u << 20);
   EXPECT_EQ(options.metrics_listen, "");

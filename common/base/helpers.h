@@ -26,8 +26,8 @@ class Helpers {
   Helpers& operator=(const Helpers&) = delete;
 
   uint32_t threads() const { return threads_; }
-  // work(item, thread) for each item < count, in any order; thread < threads(), the caller's is 0. One caller at a time;
-  // `work` must not call it.
+  // work(item, thread) for each item < count, in any order; thread < threads(), the caller's is 0. One caller at a
+  // time; `work` must not call it.
   void Run(uint32_t count, Work work);
 
  private:

@@ -11,8 +11,8 @@ namespace hga {
 // In words: CPU model and cores.
 std::string MachineName();
 
-// Read bandwidth of memory in GB/s with one thread per core over 512 MiB, which it allocates: the median of some passes by the
-// faster of two loops, a plain one and one that asks for memory ahead.
+// Read bandwidth of memory in GB/s with one thread per core over 512 MiB, which it allocates: the median of some passes
+// by the faster of two loops, a plain one and one that asks for memory ahead.
 double MeasureReadBandwidth();
 
 // Multiplications and additions of floats that the vector units of all cores do, in GFLOP/s, median of some passes: f32

@@ -11,7 +11,8 @@ namespace hga {
 
 // Work space, kept from chunk to chunk.
 struct DealtTokens {
-  std::vector<float> differences;  // [head_dim][64] of keys to their centre, as read; tokens in the order of a row's bits
+  // [head_dim][64] of keys to their centre, as read; tokens in the order of a row's bits
+  std::vector<float> differences;
   std::vector<uint8_t> levels;     // [head_dim][64]
   double scale[64];                // of a token's levels
   double product[64], square[64];  // sums over channels of difference * level as read, and of its square

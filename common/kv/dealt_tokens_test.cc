@@ -52,7 +52,9 @@ void CheckRecord(uint32_t head_dim, uint32_t count) {
   std::mt19937 random(head_dim + count);
   std::normal_distribution<float> normal;
   std::vector<ChannelEnergy> energies(head_dim);
-  for (ChannelEnergy& e : energies) e = {static_cast<uint8_t>(110 + random() % 30), static_cast<uint8_t>(110 + random() % 30)};
+  for (ChannelEnergy& e : energies) {
+    e = {static_cast<uint8_t>(110 + random() % 30), static_cast<uint8_t>(110 + random() % 30)};
+  }
   const SketchDeal deal = DealBits(energies);
   std::vector<bf16> keys(size_t{count} * head_dim);
   for (size_t i = 0; i < keys.size(); ++i) {

@@ -95,7 +95,8 @@ float Meaning(KvDtype dtype, int code, int scale_byte) {
   if (dtype == KvDtype::kInt8) return std::ldexp(static_cast<float>(static_cast<int8_t>(code)), scale);
   const int exponent = code >> 3 & 15, mantissa = code & 7;
   if ((code & 127) == 127) return 0;  // no number
-  const float magnitude = exponent == 0 ? std::ldexp(mantissa, scale - 9) : std::ldexp(8 + mantissa, exponent - 10 + scale);
+  const float magnitude =
+      exponent == 0 ? std::ldexp(mantissa, scale - 9) : std::ldexp(8 + mantissa, exponent - 10 + scale);
   return code & 128 && magnitude > 0 ? -magnitude : magnitude;
 }
 

@@ -63,8 +63,8 @@ void MakeSketch(const bf16* const* keys, uint32_t count, uint32_t head_dim, cons
 
 // How far a chunk's tokens lie from its centre by their records, in steps of the int8 centre: up in each of the deal's
 // wide channels, then down. [kExtents] So q.centre + sum of q_i * up_i where q_i > 0, else of -q_i * down_i, is the
-// best score that a token could have by those channels: chunks are looked for that have one token of a high score, which
-// their centre tells little of (decision 36).
+// best score that a token could have by those channels: chunks are looked for that have one token of a high score,
+// which their centre tells little of (decision 36).
 inline constexpr int16_t kMostExtent = 2047;  // with 16 bits of a query and any centre the sum stays below 2^31
 void SketchExtents(const SketchDeal& deal, const uint8_t* centre_record, const uint8_t* token_record, int16_t* extents);
 

@@ -19,7 +19,9 @@ struct Keys {
     data.resize(size_t{count} * head_dim);
     for (uint32_t t = 0; t < count; ++t) {
       rows[t] = &data[size_t{t} * head_dim];
-      for (uint32_t d = 0; d < head_dim; ++d) data[size_t{t} * head_dim + d] = ToBf16(centre[d] + spread * normal(random));
+      for (uint32_t d = 0; d < head_dim; ++d) {
+        data[size_t{t} * head_dim + d] = ToBf16(centre[d] + spread * normal(random));
+      }
     }
   }
   std::vector<bf16> data;

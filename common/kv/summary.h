@@ -69,8 +69,8 @@ std::vector<std::string> SummaryMethodNames();
 // not finite count as 0.
 void SummarizeBlock(const KvGeometry& g, const SummaryMethod& m, uint32_t layer, const bf16* block, uint8_t* out);
 
-// Extents of a chunk's summary data, which has the right size: [layers][kv_heads][kExtents], zeros without a plan. Empty:
-// the method has none.
+// Extents of a chunk's summary data, which has the right size: [layers][kv_heads][kExtents], zeros without a plan.
+// Empty: the method has none.
 std::vector<int16_t> ChunkExtents(const KvGeometry& g, const SummaryMethod& m, const uint8_t* data);
 // A chunk's summary data, and its extents behind it. Empty: the data has another size.
 std::string WithExtents(const KvGeometry& g, const SummaryMethod& m, const std::string& data);

@@ -77,7 +77,8 @@ struct DeviceTierUse {
   uint64_t hit_bytes = 0, fetched_bytes = 0;
 };
 
-// Selections for answers' tokens, since the backend was made: on the device, and by the router while some are made there.
+// Selections for answers' tokens, since the backend was made: on the device, and by the router while some are made
+// there.
 struct RouteMirrorUse {
   uint64_t on_device = 0, by_router = 0;
 };
@@ -105,13 +106,13 @@ class Backend {
   // get there as late as PostAttention returns; attention sees them before.
   virtual absl::Status PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) = 0;
   // Queries of this layer after RoPE as bf16 for the router, [rows][query_heads][head_dim]; valid until PostAttention.
-  // Attention itself uses the unrounded queries. A device is waited for, unless LogSumExp has done so in this layer: ask
-  // after that, or after an Attend that has something to do meanwhile.
+  // Attention itself uses the unrounded queries. A device is waited for, unless LogSumExp has done so in this layer:
+  // ask after that, or after an Attend that has something to do meanwhile.
   virtual const bf16* queries() = 0;
   // Exact attention of the plan's rows over the plan's runs, merged into the layer's partials (o, log-sum-exp).
   virtual absl::Status Attend(const AttendPlan& plan) = 0;
-  // What queries() will likely be in `layer`, the one after the layer at hand, as a hint for Prefetch: its projection of
-  // what the rows hold now. nullptr: cannot tell. Valid until PostAttention.
+  // What queries() will likely be in `layer`, the one after the layer at hand, as a hint for Prefetch: its projection
+  // of what the rows hold now. nullptr: cannot tell. Valid until PostAttention.
   virtual const bf16* GuessQueries(uint32_t layer) { return nullptr; }
   // A hint: a later layer of this step will likely attend these runs. May bring them near the device; changes no bit of
   // any result. The K/V must stay readable until the next PreAttention has returned.
@@ -121,8 +122,9 @@ class Backend {
   // Of what the rows have attended in this layer so far: log of the sum of exp(q.k / sqrt(head_dim)), natural,
   // [rows][query_heads]; -infinity where it is nothing. Valid until the next call of Attend or PreAttention.
   virtual const float* LogSumExp() = 0;
-  // What a row did not attend, as one key more for each query head, whose value is the mean of the values of its KV head
-  // that the row attended in this layer. missed: [rows][query_heads] log of the sum of exp over the keys it stands for;
+  // What a row did not attend, as one key more for each query head, whose value is the mean of the values of its KV
+  // head that the row attended in this layer. missed: [rows][query_heads] log of the sum of exp over the keys it stands
+  // for;
   // -infinity: none. After the last Attend of the layer, whose plans have sum_values.
   virtual absl::Status AddResidual(const float* missed) = 0;
   // Output projection, residual, norm, MLP, residual.
@@ -174,7 +176,8 @@ struct BackendOptions {
 };
 
 // kind: "reference", "cpu" or "cuda". The weights must outlive the backend. "cuda" falls back to "cpu", with a warning,
-// where there is no device; FAILED_PRECONDITION: built without it. RESOURCE_EXHAUSTED: the device has too little memory.
+// where there is no device; FAILED_PRECONDITION: built without it. RESOURCE_EXHAUSTED: the device has too little
+// memory.
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const std::string& kind, const ModelWeights& weights,
                                                        const KvGeometry& geometry, const BackendOptions& options);
 

@@ -131,7 +131,8 @@ TEST_P(ConformanceTest, AResidualIsOneKeyMore) {
   const auto tokens = Tokens(emulated() ? 66 : 80, 7);
   for (const int parts : {1, 3}) {
     if (emulated() && parts == 1) continue;
-    SequenceRunner reference("reference", model->weights), tested(kind(), model->weights), plain(kind(), model->weights);
+    SequenceRunner reference("reference", model->weights), tested(kind(), model->weights),
+        plain(kind(), model->weights);
     reference.AddResidual(1.5f);
     tested.AddResidual(1.5f);
     const auto logits = tested.Step(tokens, parts, /*hide_run=*/1, /*hide_before_row=*/40);

@@ -36,11 +36,12 @@ absl::Status CheckKvRows(const KvGeometry& geometry, uint32_t layer, absl::Span<
 absl::Status CheckPlan(const KvGeometry& geometry, const AttendPlan& plan, size_t rows) {
   for (const QueryBlock& block : plan.blocks) {
     if (block.rows == 0 || block.first_row >= rows || block.rows > rows - block.first_row) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("attention of rows ", block.first_row, " and on, ", block.rows, " of them, in a step of ", rows));
+      return absl::InvalidArgumentError(absl::StrCat("attention of rows ", block.first_row, " and on, ", block.rows,
+                                                     " of them, in a step of ", rows));
     }
     if (block.runs.size() != geometry.kv_heads) {
-      return absl::InvalidArgumentError(absl::StrCat("runs for ", block.runs.size(), " KV heads of ", geometry.kv_heads));
+      return absl::InvalidArgumentError(
+          absl::StrCat("runs for ", block.runs.size(), " KV heads of ", geometry.kv_heads));
     }
     for (const auto& runs : block.runs) {
       for (const KvRun& run : runs) {

@@ -63,8 +63,8 @@ void AddMask(const KvGeometry& g, uint64_t group_starts, const SelectedChunk& se
   }
 }
 
-// What a row sees comes before what only later rows see, so that it is added up in the same order whatever those select:
-// the same bits.
+// What a row sees comes before what only later rows see, so that it is added up in the same order whatever those
+// select: the same bits.
 void SortByRow(uint32_t rows, std::vector<KvRun>* runs) {
   if (rows == 1) return;
   std::stable_sort(runs->begin(), runs->end(),
@@ -187,7 +187,9 @@ uint64_t KeysInCommon(const std::vector<HeadSelection>& a, const std::vector<Hea
     auto other = b[head].begin();
     for (const SelectedChunk& s : a[head]) {
       while (other != b[head].end() && other->chunk < s.chunk) ++other;
-      for (auto at = other; at != b[head].end() && at->chunk == s.chunk; ++at) keys += absl::popcount(s.mask & at->mask);
+      for (auto at = other; at != b[head].end() && at->chunk == s.chunk; ++at) {
+        keys += absl::popcount(s.mask & at->mask);
+      }
     }
   }
   return keys;

@@ -1,8 +1,9 @@
 // Which tokens a query attends: pure functions of the position, the options and the router's selection.
 //
 // A query in chunk c attends the first sink_tokens keys and the chunks [c - window, c] always, and of the keys between
-// them (the routed range) what was selected. Prefill and decode have windows of their own: a prefill step needs one that
-// reaches back to what was sealed before it; in decode keys that are chosen are worth more than keys that are near.
+// them (the routed range) what was selected. Prefill and decode have windows of their own: a prefill step needs one
+// that reaches back to what was sealed before it; in decode keys that are chosen are worth more than keys that are
+// near.
 #ifndef HGA_GPU_WORKER_ENGINE_ATTEND_PLAN_H_
 #define HGA_GPU_WORKER_ENGINE_ATTEND_PLAN_H_
 

@@ -32,8 +32,8 @@ class EarlyFetch {
 
   // Nothing must be under way. request_ids: see RequestScope.
   void Start(std::vector<Wanted> wanted, std::string request_ids);
-  // Waits for what was started, if anything was, and returns what the store gave. What it refused, and why, is found out
-  // again by whoever needs the block.
+  // Waits for what was started, if anything was, and returns what the store gave. What it refused, and why, is found
+  // out again by whoever needs the block.
   std::vector<Got> Take();
 
  private:

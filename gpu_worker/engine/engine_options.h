@@ -22,9 +22,9 @@ struct BudgetOptions {
   // The KV heads of a layer and the layers of a step share the budget: keys go to where the attention is. Else each KV
   // head of each layer has the same number.
   bool shared = true;
-  // With `shared`: a key needs at least so many even shares of the attention (1 / budget of it), at a budget of 384 keys.
-  // Of a larger budget fewer (StepBudget), since shares fall faster than their ranks. What is not worth reading is left
-  // to layers that need it.
+  // With `shared`: a key needs at least so many even shares of the attention (1 / budget of it), at a budget of 384
+  // keys. Of a larger budget fewer (StepBudget), since shares fall faster than their ranks. What is not worth reading
+  // is left to layers that need it.
   float least_share = 0.034f;
   // With `shared`: most that a layer may take, in budgets. The first layers want several times as much as later ones.
   float layer_cap = 2;
@@ -65,8 +65,8 @@ struct EngineOptions {
   uint32_t max_waiting = 16;
   // Longest sequence that goes on densely while the router is away; 0: the model's context.
   uint32_t max_dense_tokens = 0;
-  // An answer's token asks the router a layer ahead, with queries guessed from what it holds by then, and brings what is
-  // selected from the store and to the device before it is needed. Never changes a token (decision 25).
+  // An answer's token asks the router a layer ahead, with queries guessed from what it holds by then, and brings what
+  // is selected from the store and to the device before it is needed. Never changes a token (decision 25).
   bool early_selection = false;
   // Memory for copies of single keys of blocks that find no room in the arena (key_cache.h); 0: none. It is taken when
   // that first happens. Never changes a token.

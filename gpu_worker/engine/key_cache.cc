@@ -40,7 +40,8 @@ size_t KeyCache::HashOfKey::operator()(const Key& key) const {
   return name ^ name >> 32;
 }
 
-KeyCache::KeyCache(const KvGeometry& geometry, uint64_t bytes) : geometry_(geometry), slots_(SlotsFor(bytes, geometry)) {}
+KeyCache::KeyCache(const KvGeometry& geometry, uint64_t bytes)
+    : geometry_(geometry), slots_(SlotsFor(bytes, geometry)) {}
 
 void KeyCache::BeginStep() {
   ++step_;

@@ -1,7 +1,8 @@
 // Copies of single keys, K and V, in the worker's own memory: for sequences whose blocks do not fit the arena.
 //
-// A token selects a few keys from each of many blocks. Where the arena cannot hold those blocks, they would be read from
-// disk again for each token; the keys themselves fit in little, and most of them are selected by the next token too.
+// A token selects a few keys from each of many blocks. Where the arena cannot hold those blocks, they would be read
+// from disk again for each token; the keys themselves fit in little, and most of them are selected by the next token
+// too.
 #ifndef HGA_GPU_WORKER_ENGINE_KEY_CACHE_H_
 #define HGA_GPU_WORKER_ENGINE_KEY_CACHE_H_
 
@@ -42,8 +43,8 @@ class KeyCache {
   void BeginLayer();
 
   // A selection of one layer. names: of the sequence's finished chunks; a chunk beyond them is not looked for. block:
-  // nullptr for a block that is not held; keys of those that are held are read there. Fills found->chunks with the chunks
-  // that are neither held nor wholly here.
+  // nullptr for a block that is not held; keys of those that are held are read there. Fills found->chunks with the
+  // chunks that are neither held nor wholly here.
   void Find(uint32_t layer, absl::Span<const ChunkHash> names, const std::vector<HeadSelection>& selection,
             const BlockOfChunk& block, FoundKeys* found);
   // Once all of found->chunks are held: copies what was not here.

@@ -157,7 +157,8 @@ TEST(KeyCacheTest, OneKeyMoreBringsItsBlockAlone) {
 TEST(KeyCacheTest, WhatIsHeldIsReadInPlaceAndNotCopied) {
   KeyCache cache(Geometry(), kPlenty);
   const auto selection = RandomSelection(20, 1);
-  const std::vector<uint32_t> chunks = SelectedChunks(selection), held(chunks.begin(), chunks.begin() + chunks.size() / 2);
+  const std::vector<uint32_t> chunks = SelectedChunks(selection),
+                              held(chunks.begin(), chunks.begin() + chunks.size() / 2);
   for (int step = 0; step < 2; ++step) {
     cache.BeginStep();
     const Use use = UseLayer(&cache, 1, 0, selection, held);
@@ -226,7 +227,8 @@ TEST(KeyCacheTest, AnySizeAndContentPlansTheSame) {
   }
 }
 
-// The last step's keys stay: a step that does not fit keeps a part, instead of losing each just before it is used again.
+// The last step's keys stay: a step that does not fit keeps a part, instead of losing each just before it is used
+// again.
 TEST(KeyCacheTest, AStepThatDoesNotFitKeepsAPart) {
   KeyCache whole(Geometry(), kPlenty);
   const auto selection = RandomSelection(20, 1);

@@ -19,8 +19,8 @@ namespace hga {
 // Of the rows of one block in one step. Step thread only.
 class StepBudget {
  public:
-  // budgets: [rows] keys per KV head and layer, on average. range_keys: keys that can be selected at all; a budget of as
-  // many selects everything.
+  // budgets: [rows] keys per KV head and layer, on average. range_keys: keys that can be selected at all; a budget of
+  // as many selects everything.
   StepBudget(const BudgetOptions& options, const KvGeometry& geometry, std::vector<uint32_t> budgets,
              uint32_t range_keys);
 

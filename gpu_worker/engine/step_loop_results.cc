@@ -76,8 +76,8 @@ void StepLoop::FinishPart(const StepPart& part) {
   }
 }
 
-// The part's rows are computed. A step after a cut that computes rows again, which ends where the one before did, is not
-// counted again.
+// The part's rows are computed. A step after a cut that computes rows again, which ends where the one before did, is
+// not counted again.
 void StepLoop::Advance(Sequence* s, const StepPart& part) {
   if (s->computed >= s->counted) {
     s->stats.attended_keys[s->decoding()] += part.attended_keys;

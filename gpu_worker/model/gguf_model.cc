@@ -221,7 +221,9 @@ class TensorReader {
   // A tensor that nothing read (a bias, say) would change the result: better no answer than a wrong one.
   void RefuseUnread(const std::string& architecture) {
     for (const std::string& name : file_.tensor_names()) {
-      if (!read_.contains(name)) Fail(Wrong(file_, absl::StrCat("tensor '", name, "' has no place in a ", architecture, " model")));
+      if (!read_.contains(name)) {
+        Fail(Wrong(file_, absl::StrCat("tensor '", name, "' has no place in a ", architecture, " model")));
+      }
     }
   }
   const absl::Status& status() const { return status_; }

@@ -54,9 +54,10 @@ absl::StatusOr<Parts> ReadFolder(const std::string& folder) {
   HGA_ASSIGN_OR_RETURN(parts.tokenizer, ReadTokenizerJson(folder));
   // Embeddings are often padded to a round number of rows.
   if (parts.tokenizer->vocab_size() > parts.weights.config.vocab_size) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "model ", folder, ": tokenizer.json has ", parts.tokenizer->vocab_size(), " tokens, but config.json's vocab_size ",
-        "is ", parts.weights.config.vocab_size, "; are they of the same model?"));
+    return absl::InvalidArgumentError(absl::StrCat("model ", folder, ": tokenizer.json has ",
+                                                   parts.tokenizer->vocab_size(),
+                                                   " tokens, but config.json's vocab_size ", "is ",
+                                                   parts.weights.config.vocab_size, "; are they of the same model?"));
   }
   parts.template_text = parts.tokenizer->chat_template();
   parts.files = std::move(model);

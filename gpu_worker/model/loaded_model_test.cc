@@ -149,7 +149,8 @@ TEST_F(LoadedModelTest, RefusesWhatItCannotRunRight) {
   ExpectRefused(Patched("blk.1.ffn_up.weight", "blk.1.ffn_UP.weight"), absl::StatusCode::kNotFound,
                 "no tensor 'blk.1.ffn_up.weight'");
   ExpectRefused(Patched("smollm", "qwen-2"), invalid, "tokenizer.ggml.pre is 'qwen-2'");
-  ExpectRefused(Patched("\x04\0\0\0\0\0\0\0gpt2"s, "\x04\0\0\0\0\0\0\0bert"s), invalid, "tokenizer.ggml.model is 'bert'");
+  ExpectRefused(Patched("\x04\0\0\0\0\0\0\0gpt2"s, "\x04\0\0\0\0\0\0\0bert"s), invalid,
+                "tokenizer.ggml.model is 'bert'");
 }
 
 TEST_F(LoadedModelTest, RefusesWeightsThatAreNotNumbers) {
@@ -181,7 +182,8 @@ TEST_F(LoadedModelTest, RefusesRopeScaling) {
   // Keys of a length that the tiny model has a value of the right kind for.
   const auto invalid = absl::StatusCode::kInvalidArgument;
   ExpectRefused(Patched(Text("general.name") + Type(8) + Text("tiny random model"),
-                        Text("llama.rope.scaling.type") + Type(8) + Text("yarn__")), invalid, "RoPE scaling 'yarn__' is not supported");
+                        Text("llama.rope.scaling.type") + Type(8) + Text("yarn__")),
+                invalid, "RoPE scaling 'yarn__' is not supported");
 }
 
 TEST_F(LoadedModelTest, UnknownChatTemplateStillLoads) {

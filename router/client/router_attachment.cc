@@ -135,7 +135,8 @@ void RouterAttachment::CloseSequence(uint64_t sequence_id) {
 
 absl::StatusOr<RouterStats> RouterAttachment::GetStats() {
   router::v1::GetStatsResponse response;
-  HGA_RETURN_IF_ERROR(Call(&router::v1::Router::Stub::GetStats, options_.timeout, router::v1::GetStatsRequest(), &response));
+  HGA_RETURN_IF_ERROR(
+      Call(&router::v1::Router::Stub::GetStats, options_.timeout, router::v1::GetStatsRequest(), &response));
   RouterStats stats;
   stats.sequences = response.sequences();
   stats.chunks = response.chunks();

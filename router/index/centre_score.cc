@@ -62,8 +62,8 @@ constexpr uint32_t kMostSums = HWY_TARGET <= HWY_AVX3 ? 16 : 8;
 // Centres whose sums lie in the cache until they become scores.
 constexpr uint32_t kTogether = 64;
 
-// sums[c * kHeads + h] = query h . centre c, and its reaches . extents c, without their scales, for kCentres that follow
-// each other. Room for a multiple of four.
+// sums[c * kHeads + h] = query h . centre c, and its reaches . extents c, without their scales, for kCentres that
+// follow each other. Room for a multiple of four.
 template <uint32_t kHeads, uint32_t kCentres, class D>
 HWY_INLINE void SumSome(D d, const int16_t* queries, const int16_t* reaches, uint32_t head_dim, const CentreRun& run,
                         int32_t* sums) {
@@ -148,7 +148,9 @@ HWY_INLINE void ScoreHeads(D d, const CentreQueries& q, uint32_t head, const Cen
     }
   }
   for (; i < count; ++i) {
-    for (uint32_t h = 0; h < kHeads; ++h) scores[h * stride + i] = ScoreOf(sums[i * kHeads + h], q.steps[head + h], scales[i]);
+    for (uint32_t h = 0; h < kHeads; ++h) {
+      scores[h * stride + i] = ScoreOf(sums[i * kHeads + h], q.steps[head + h], scales[i]);
+    }
   }
 }
 
@@ -165,8 +167,8 @@ HWY_INLINE void ScoreAllHeads(D d, const CentreQueries& q, const CentreRun& run,
   }
 }
 
-void ScoreCentresSimd(const CentreQueries& q, const CentreRun& run, uint32_t count, const CentreRun& next, float* scores,
-                      size_t stride) {
+void ScoreCentresSimd(const CentreQueries& q, const CentreRun& run, uint32_t count, const CentreRun& next,
+                      float* scores, size_t stride) {
   const hn::CappedTag<int32_t, kExtents / 2> wide;
   const bool fits = q.head_dim % (2 * hn::Lanes(wide)) == 0;
   const size_t record = SketchCentreBytes(q.head_dim);

@@ -11,8 +11,8 @@
 
 namespace hga {
 
-// Queries in 16 bits: value * step. That is finer than the bf16 that they come in, but for channels below a 256th of the
-// query's largest.
+// Queries in 16 bits: value * step. That is finer than the bf16 that they come in, but for channels below a 256th of
+// the query's largest.
 inline constexpr float kLargestQuery = 32767;
 struct CentreQueries {
   uint32_t heads = 0, head_dim = 0;

@@ -24,12 +24,20 @@ void Grow(std::vector<float>* v, size_t size) {
 
 }  // namespace
 
-HeadScorer::HeadScorer(const SequenceIndex& index, uint32_t layer, const RouteBlock& block, const SelectOptions& options)
-    : index_(index), g_(index.geometry()), layer_(layer), block_(block), options_(options),
-      first_chunk_(block.first_chunk(g_)), chunks_(block.route_upto - first_chunk_),
-      unit_tokens_(index.method().unit_tokens(g_)), units_per_chunk_(g_.chunk_tokens / unit_tokens_),
+HeadScorer::HeadScorer(const SequenceIndex& index, uint32_t layer, const RouteBlock& block,
+                       const SelectOptions& options)
+    : index_(index),
+      g_(index.geometry()),
+      layer_(layer),
+      block_(block),
+      options_(options),
+      first_chunk_(block.first_chunk(g_)),
+      chunks_(block.route_upto - first_chunk_),
+      unit_tokens_(index.method().unit_tokens(g_)),
+      units_per_chunk_(g_.chunk_tokens / unit_tokens_),
       skipped_units_((block.first_key % g_.chunk_tokens) / unit_tokens_),
-      coarse_layout_(index.method().coarse_layout(g_)), fine_layout_(index.method().fine_layout(g_)) {}
+      coarse_layout_(index.method().coarse_layout(g_)),
+      fine_layout_(index.method().fine_layout(g_)) {}
 
 uint64_t HeadScorer::KeysOf(uint64_t units) const { return KeysOfUnits(units, unit_tokens_); }
 
@@ -139,8 +147,8 @@ void HeadScorer::ChooseChunks(uint32_t wanted, bool coarse, HeadScratch* s, std:
   s->per_chunk.resize(heads);
   const float per_chunk = std::log(static_cast<float>(g_.chunk_tokens));
   for (uint32_t h = 0; attended != nullptr && h < heads; ++h) s->per_chunk[h] = attended[h] - per_chunk;
-  PoolHeads(options_.pooling, s->scores.data(), heads, chunks_, stride, attended == nullptr ? nullptr : s->per_chunk.data(),
-            s->pooled.data());
+  PoolHeads(options_.pooling, s->scores.data(), heads, chunks_, stride,
+            attended == nullptr ? nullptr : s->per_chunk.data(), s->pooled.data());
   TopCut cut = CutTop(s->pooled.data(), chunks_, wanted, &s->work);
   // The row is padded to whole blocks; what lies behind the last chunk is not one.
   std::fill(s->pooled.begin() + chunks_, s->pooled.begin() + stride, 0.0f);
@@ -157,7 +165,8 @@ void HeadScorer::ChooseChunks(uint32_t wanted, bool coarse, HeadScratch* s, std:
 }
 
 // Some query heads at a time: the scores of more would not stay in the cache until they are pooled.
-void HeadScorer::ScoreFine(const std::vector<uint32_t>& chunks, HeadScratch* s, float* shares, size_t row_stride) const {
+void HeadScorer::ScoreFine(const std::vector<uint32_t>& chunks, HeadScratch* s, float* shares,
+                           size_t row_stride) const {
   const uint32_t heads = g_.queries_per_kv_head(), rows = s->queries.heads / heads;
   const uint32_t at_once = options_.pooling == Pooling::kSumLogits ? heads : std::min(heads, kPooledAtOnce);
   const size_t stride = fine_stride(chunks.size());
@@ -207,8 +216,9 @@ void HeadScorer::ListRecords(const std::vector<uint32_t>& chunks, HeadScratch* s
 void HeadScorer::ScoreChunks(const HeadScratch& s, const uint8_t* const* records, uint32_t begin, uint32_t count,
                              uint32_t first, uint32_t some, float* scores, size_t stride) const {
   if (index_.method().form == SummaryForm::kSketch) {
-    ScoreTokens(s.tables, g_.head_dim, first, some, index_.Coarse(layer_, s.kv_head, first_chunk_ + begin), records, count,
-                g_.chunk_tokens, s.coarse_scores + first * coarse_stride() + begin, coarse_stride(), scores, stride);
+    ScoreTokens(s.tables, g_.head_dim, first, some, index_.Coarse(layer_, s.kv_head, first_chunk_ + begin), records,
+                count, g_.chunk_tokens, s.coarse_scores + first * coarse_stride() + begin, coarse_stride(), scores,
+                stride);
     return;
   }
   ScoreQueries queries = s.queries;

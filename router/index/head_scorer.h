@@ -58,8 +58,8 @@ class HeadScorer {
   void Load(uint32_t token, uint32_t rows, uint32_t kv_head, float* coarse, HeadScratch* s) const;
   // scores[head * coarse_stride() + chunk]: of its centre; `extents`: and what its extents add, if the method has them.
   void ScoreCoarse(bool extents, const HeadScratch& s, float* scores) const;
-  // Fills `chunks`, ascending and relative to the range, with the best `wanted`; coarse scores as well, where the second
-  // level needs them or `coarse` says so. Of one row, or for wanted >= chunks().
+  // Fills `chunks`, ascending and relative to the range, with the best `wanted`; coarse scores as well, where the
+  // second level needs them or `coarse` says so. Of one row, or for wanted >= chunks().
   void ChooseChunks(uint32_t wanted, bool coarse, HeadScratch* s, std::vector<uint32_t>* chunks) const;
   // shares[row * row_stride + i]: the share of unit i of `chunks`.
   void ScoreFine(const std::vector<uint32_t>& chunks, HeadScratch* s, float* shares, size_t row_stride) const;
@@ -68,7 +68,8 @@ class HeadScorer {
   const float* Attended(const HeadScratch& s, uint32_t row) const;
   void ScoreCoarseFrom(uint32_t i, uint32_t end, bool extents, const HeadScratch& s, float* scores) const;
   CentreRun Run(const HeadScratch& s, uint32_t chunk, bool extents) const;
-  void ScoreUnitsOf(const std::vector<uint32_t>& chunks, uint32_t first, uint32_t some, size_t stride, HeadScratch* s) const;
+  void ScoreUnitsOf(const std::vector<uint32_t>& chunks, uint32_t first, uint32_t some, size_t stride,
+                    HeadScratch* s) const;
   void ListRecords(const std::vector<uint32_t>& chunks, HeadScratch* s) const;
   void ScoreChunks(const HeadScratch& s, const uint8_t* const* records, uint32_t begin, uint32_t count, uint32_t first,
                    uint32_t some, float* scores, size_t stride) const;

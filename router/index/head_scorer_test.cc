@@ -96,7 +96,8 @@ TEST(HeadScorerTest, ChoosesTheBestChunks) {
   EXPECT_EQ(chosen, AllChunks(scorer));
 }
 
-// A chunk is kept for one key that a query wants, though its centre is like the others'; what the centres score is as it was.
+// A chunk is kept for one key that a query wants, though its centre is like the others'; what the centres score is as
+// it was.
 TEST(HeadScorerTest, OneKeyThatReachesFarBringsItsChunk) {
   KvGeometry g = SmallGeometry(2, 16, 1);
   g.layers = 1;

@@ -39,8 +39,15 @@ class LayerSelect {
  public:
   LayerSelect(const SequenceIndex& index, uint32_t layer, const RouteBlock& block, const SelectOptions& options,
               SelectScratch* scratch, HeadSelection* out, float* missed, Helpers* helpers)
-      : g_(index.geometry()), block_(block), scorer_(index, layer, block, options), s_(*scratch), out_(out), missed_(missed),
-        helpers_(helpers), chunks_(scorer_.chunks()), unit_tokens_(scorer_.unit_tokens()),
+      : g_(index.geometry()),
+        block_(block),
+        scorer_(index, layer, block, options),
+        s_(*scratch),
+        out_(out),
+        missed_(missed),
+        helpers_(helpers),
+        chunks_(scorer_.chunks()),
+        unit_tokens_(scorer_.unit_tokens()),
         units_per_chunk_(scorer_.units_per_chunk()),
         together_(block.shared && block.top_p >= 1 && missed == nullptr && unit_tokens_ == 1 ? kTokensTogether : 1) {
     s_.heads.resize(g_.kv_heads);

@@ -3,10 +3,11 @@
 // Per token and KV head, in two levels: the coarse parts of all chunks of the range rank them, and the best are kept
 // (SelectOptions); then every unit (group or token) of those is scored. A unit's score is its share of the attention:
 // the softmax over its level and what is attended anyway, per query head, averaged over the query heads of the KV head
-// (or pooled in another way: SelectOptions). The best are selected, per KV head or of all KV heads of the layer together
-// (RouteBlock::shared), until the block's selection reaches the token's budget, the share that is asked for, or the
-// least share of a key. Equal scores: the lower KV head first, then the lower position; a score of 0 selects nothing. A
-// token's choice depends on its own query, the summaries and what the tokens before it chose: never on later ones.
+// (or pooled in another way: SelectOptions). The best are selected, per KV head or of all KV heads of the layer
+// together (RouteBlock::shared), until the block's selection reaches the token's budget, the share that is asked for,
+// or the least share of a key. Equal scores: the lower KV head first, then the lower position; a score of 0 selects
+// nothing. A token's choice depends on its own query, the summaries and what the tokens before it chose: never on later
+// ones.
 #ifndef HGA_ROUTER_INDEX_SELECT_H_
 #define HGA_ROUTER_INDEX_SELECT_H_
 

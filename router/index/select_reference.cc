@@ -15,8 +15,15 @@ namespace {
 class Scorer {
  public:
   Scorer(const SequenceIndex& index, uint32_t layer, uint32_t kv_head, const bf16* query)
-      : index_(index), method_(index.method()), g_(index.geometry()), layer_(layer), kv_head_(kv_head), query_(g_.head_dim) {
-    for (uint32_t d = 0; d < g_.head_dim; ++d) query_[d] = ToFloat(query[d]) / std::sqrt(static_cast<float>(g_.head_dim));
+      : index_(index),
+        method_(index.method()),
+        g_(index.geometry()),
+        layer_(layer),
+        kv_head_(kv_head),
+        query_(g_.head_dim) {
+    for (uint32_t d = 0; d < g_.head_dim; ++d) {
+      query_[d] = ToFloat(query[d]) / std::sqrt(static_cast<float>(g_.head_dim));
+    }
     weights_ = query_;
     if (method_.form != SummaryForm::kSketch) return;
     spread_ = WeighForSketch(method_.deal(layer, kv_head), g_.head_dim, weights_.data());

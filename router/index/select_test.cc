@@ -159,8 +159,8 @@ TEST_P(SelectMethodTest, WhatIsNotWorthReadingIsNotSelected) {
   const KvGeometry g = SmallGeometry(2, 24, 2);
   const auto index = MakeIndex(g, GetParam(), 90);
   MadeUpQueries q(g, 1, 64, 80, 2000, 5);
-  // Queries that some keys stand out for, whatever the summaries average away. What a sketch leaves out grows with their
-  // square: not so large that all others' shares are 0.
+  // Queries that some keys stand out for, whatever the summaries average away. What a sketch leaves out grows with
+  // their square: not so large that all others' shares are 0.
   const float size = index->method().form == SummaryForm::kSketch ? 12 : 24;
   for (bf16& x : q.queries) x = ToBf16(size * ToFloat(x));
   const auto keys = [&](float least_share, float top_p) {
@@ -224,7 +224,8 @@ TEST_P(SelectMethodTest, SaysWhatIsMissed) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, SelectMethodTest,
-                         testing::Values("mean", "cuboid", "sketch", "dealt", "box8", "gauss32-int8", "kmeans", "cuboid16-int8"));
+                         testing::Values("mean", "cuboid", "sketch", "dealt", "box8", "gauss32-int8", "kmeans",
+                                         "cuboid16-int8"));
 
 TEST(SelectTest, EqualScoresTakeTheLowerPosition) {
   const KvGeometry g = SmallGeometry();
@@ -285,7 +286,8 @@ TEST(SelectTest, TokensThatAreSelectedTogetherGetWhatEachGetsAlone) {
         }
         if (t == 30) q.budgets[t] = kEverything;
       }
-      for (const SelectOptions& options : {SelectOptions(), SelectOptions{1, 0}, SelectOptions{4, 0, Pooling::kSumLogits}}) {
+      for (const SelectOptions& options :
+           {SelectOptions(), SelectOptions{1, 0}, SelectOptions{4, 0, Pooling::kSumLogits}}) {
         const auto together = RunSelect(*index, 1, q.block, options);
         RouteBlock block = q.block;
         block.residual = true;

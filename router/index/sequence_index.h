@@ -1,5 +1,6 @@
 // Summaries of one sequence, laid out for scoring: per layer and KV head the coarse parts of the chunks lie next to
-// each other, and so do the fine parts. Grows by chunks in segments that never move, so that it can be read while it grows.
+// each other, and so do the fine parts. Grows by chunks in segments that never move, so that it can be read while it
+// grows.
 #ifndef HGA_ROUTER_INDEX_SEQUENCE_INDEX_H_
 #define HGA_ROUTER_INDEX_SEQUENCE_INDEX_H_
 

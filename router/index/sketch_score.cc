@@ -215,8 +215,8 @@ void ScoreTokensSimd(const SketchTables& tables, uint32_t head_dim, uint32_t fir
     ReadTokenScales(record, scales.token, steps);
     const auto score = [&](auto heads, uint32_t h) HWY_ATTR {
       const uint8_t* ahead = h == 0 ? records[i + kRecordsAhead] : record;
-      ScoreChunk<heads.value>(tables, head_dim, first + h, record, ahead, steps, base + h * base_stride + i, base_stride,
-                              scores + h * stride, stride);
+      ScoreChunk<heads.value>(tables, head_dim, first + h, record, ahead, steps, base + h * base_stride + i,
+                              base_stride, scores + h * stride, stride);
     };
     for (uint32_t h = 0; h < some; h += 4) {
       switch (some - h) {

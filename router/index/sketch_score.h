@@ -28,9 +28,9 @@ void MakeSketchTables(const ScoreQueries& queries, const SketchDeal* deal, Sketc
 // Records that are fetched from memory while one is scored: so many further on.
 inline constexpr uint32_t kRecordsAhead = 3;
 // For heads [first, first + some): scores[h * stride + chunk_tokens * i + t] = score of q_(first + h) and key t of
-// chunk i (common/kv/sketch.h), for `count` chunks, whose centres follow each other. records: [count + kRecordsAhead] of
-// the chunks' tokens, then of what will be scored next, which is not read but must be there. base[h * base_stride + i] =
-// q_(first + h) . centre_i. The row needs room for 64 tokens of the last chunk.
+// chunk i (common/kv/sketch.h), for `count` chunks, whose centres follow each other. records: [count + kRecordsAhead]
+// of the chunks' tokens, then of what will be scored next, which is not read but must be there. base[h * base_stride +
+// i] = q_(first + h) . centre_i. The row needs room for 64 tokens of the last chunk.
 void ScoreTokens(const SketchTables& tables, uint32_t head_dim, uint32_t first, uint32_t some, const uint8_t* centres,
                  const uint8_t* const* records, uint32_t count, uint32_t chunk_tokens, const float* base,
                  size_t base_stride, float* scores, size_t stride);

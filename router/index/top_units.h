@@ -31,8 +31,8 @@ void TakeTop(const float* scores, uint32_t blocks, uint32_t width, TopCut* cut, 
 // Mask of a chunk's units to that of their keys.
 uint64_t KeysOfUnits(uint64_t units, uint32_t unit_tokens);
 
-// Copies the scores that are at least `least`, and positive, and their places: 64 * block + place in it. skip[b]: bits of
-// block b that are left out. Returns how many; there is room for kSpareScores more than all.
+// Copies the scores that are at least `least`, and positive, and their places: 64 * block + place in it. skip[b]: bits
+// of block b that are left out. Returns how many; there is room for kSpareScores more than all.
 inline constexpr uint32_t kSpareScores = 16;
 uint32_t KeepFrom(const float* scores, uint32_t blocks, uint32_t width, float least, const uint64_t* skip, float* kept,
                   uint32_t* places);

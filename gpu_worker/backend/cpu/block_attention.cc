@@ -182,7 +182,8 @@ namespace hga {
 HWY_EXPORT(PanelWidthT);
 HWY_EXPORT(AttendBlockT);
 
-void PackQueries(const float* queries, uint32_t count, uint32_t head_dim, uint32_t head_pad, std::vector<float>* packed) {
+void PackQueries(const float* queries, uint32_t count, uint32_t head_dim, uint32_t head_pad,
+                 std::vector<float>* packed) {
   const uint32_t width = HWY_DYNAMIC_DISPATCH(PanelWidthT)();
   const size_t size = size_t{count + width - 1} / width * width * head_dim;
   if (packed->size() < size) packed->resize(size);

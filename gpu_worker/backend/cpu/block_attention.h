@@ -1,6 +1,6 @@
-// Exact attention of many queries over a tile of keys (Highway, dispatched at run time). Scores are made with queries in
-// the lanes, so that the online softmax needs no sums over lanes; values are added up with channels in the lanes, where
-// the partials lie. A query's bits depend on the keys it sees and their order alone.
+// Exact attention of many queries over a tile of keys (Highway, dispatched at run time). Scores are made with queries
+// in the lanes, so that the online softmax needs no sums over lanes; values are added up with channels in the lanes,
+// where the partials lie. A query's bits depend on the keys it sees and their order alone.
 #ifndef HGA_GPU_WORKER_BACKEND_CPU_BLOCK_ATTENTION_H_
 #define HGA_GPU_WORKER_BACKEND_CPU_BLOCK_ATTENTION_H_
 
@@ -33,7 +33,8 @@ struct BlockTile {
 inline constexpr uint32_t kBlockTileKeys = 64;
 
 // Queries, [count][head_pad], in panels as the kernel reads them.
-void PackQueries(const float* queries, uint32_t count, uint32_t head_dim, uint32_t head_pad, std::vector<float>* packed);
+void PackQueries(const float* queries, uint32_t count, uint32_t head_dim, uint32_t head_pad,
+                 std::vector<float>* packed);
 
 // One step of the online softmax of all queries. weights: work space.
 void AttendBlock(const BlockQueries& queries, const BlockTile& tile, std::vector<float>* weights);

@@ -27,8 +27,8 @@ struct Attention {
   void Attend(uint32_t keys, const std::vector<uint32_t>& first, uint32_t seed) {
     const std::vector<float> k = Random(size_t{keys} * head_dim, seed), v = Random(size_t{keys} * kPad, seed + 1);
     std::vector<float> weights;
-    AttendBlock({count, packed.data(), m.data(), l.data(), o.data(), head_dim, kPad}, {keys, k.data(), v.data(), first.data()},
-                &weights);
+    AttendBlock({count, packed.data(), m.data(), l.data(), o.data(), head_dim, kPad},
+                {keys, k.data(), v.data(), first.data()}, &weights);
     for (uint32_t j = 0; j < keys; ++j) {
       all_k.insert(all_k.end(), k.begin() + j * head_dim, k.begin() + (j + 1) * head_dim);
       all_v.insert(all_v.end(), v.begin() + j * kPad, v.begin() + (j + 1) * kPad);

@@ -81,7 +81,8 @@ struct FloatGemm::State {
       PackBf16();
     } else {
       plain.resize(size_t{cols} * outputs);
-      ForEachRow([&](uint32_t r, const float* row) { std::memcpy(&plain[size_t{r} * cols], row, cols * sizeof(float)); });
+      ForEachRow(
+          [&](uint32_t r, const float* row) { std::memcpy(&plain[size_t{r} * cols], row, cols * sizeof(float)); });
       padded.resize(size_t{kGemmRows} * cols);
     }
     dst.resize(size_t{kGemmRows} * outputs);

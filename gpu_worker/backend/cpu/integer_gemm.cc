@@ -87,9 +87,12 @@ HWY_INLINE void Transpose4(const int32_t (&in)[4][kPairs], size_t width, int32_t
   const hn::Full128<int32_t> d;
   const hn::Repartition<int64_t, decltype(d)> d64;
   for (size_t p = 0; p < kPairs; p += 4) {
-    const auto a = hn::Load(d, in[0] + p), b = hn::Load(d, in[1] + p), c = hn::Load(d, in[2] + p), e = hn::Load(d, in[3] + p);
-    const auto ab0 = hn::BitCast(d64, hn::InterleaveLower(d, a, b)), ab1 = hn::BitCast(d64, hn::InterleaveUpper(d, a, b));
-    const auto ce0 = hn::BitCast(d64, hn::InterleaveLower(d, c, e)), ce1 = hn::BitCast(d64, hn::InterleaveUpper(d, c, e));
+    const auto a = hn::Load(d, in[0] + p), b = hn::Load(d, in[1] + p), c = hn::Load(d, in[2] + p),
+               e = hn::Load(d, in[3] + p);
+    const auto ab0 = hn::BitCast(d64, hn::InterleaveLower(d, a, b)),
+               ab1 = hn::BitCast(d64, hn::InterleaveUpper(d, a, b));
+    const auto ce0 = hn::BitCast(d64, hn::InterleaveLower(d, c, e)),
+               ce1 = hn::BitCast(d64, hn::InterleaveUpper(d, c, e));
     hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d64, ab0, ce0)), d, out + p * width);
     hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d64, ab0, ce0)), d, out + (p + 1) * width);
     hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d64, ab1, ce1)), d, out + (p + 2) * width);
@@ -171,7 +174,8 @@ HWY_INLINE void Tile(const Panel& panel, const RoundedRows& x, uint32_t row, uin
       const auto scale = hn::Set(df, x.scales(row + r)[first_block + b]);
       for (int v = 0; v < 2; ++v) {
         float* sum = sums + r * width + v * n;
-        auto s = hn::MulAdd(hn::ConvertTo(df, dots[r][v].Get()), hn::Mul(hn::Load(df, scales + v * n), scale), hn::LoadU(df, sum));
+        auto s = hn::MulAdd(hn::ConvertTo(df, dots[r][v].Get()), hn::Mul(hn::Load(df, scales + v * n), scale),
+                            hn::LoadU(df, sum));
         if (kHasOffset) {
           s = hn::MulAdd(hn::Load(df, offsets + v * n), hn::Set(df, x.sums(row + r)[first_block + b]), s);
         }
@@ -228,7 +232,8 @@ void GemmOf(const TensorView& w, uint32_t first, uint32_t count, const IntegerPr
     }
   }
   for (size_t p = 0; p < panels; ++p) {
-    StorePanel(&sums[p * rows * width], rows, std::min<size_t>(width, count - p * width), product.stride, y + p * width);
+    StorePanel(&sums[p * rows * width], rows, std::min<size_t>(width, count - p * width), product.stride,
+               y + p * width);
   }
 }
 

@@ -21,8 +21,8 @@ inline constexpr uint32_t kIntegerBlock = 32;
 // Whether the type, and rows of so many columns, can be multiplied here.
 bool HasIntegerGemm(TensorType type, uint32_t cols);
 
-// Largest rounded activation whose products with such weights, 32 of them, add up within 32 bits: 4096 (of Q6_K) * 16383
-// * 32, 128 (of Q8_0) * 32767 * 32.
+// Largest rounded activation whose products with such weights, 32 of them, add up within 32 bits: 4096 (of Q6_K) *
+// 16383 * 32, 128 (of Q8_0) * 32767 * 32.
 float LargestActivation(TensorType type);
 
 // Rows of activations in 16 bits: x[i] is about values[i] * scale of its 32.

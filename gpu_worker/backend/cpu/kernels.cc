@@ -105,7 +105,8 @@ void Bf16ToFloatsT(const bf16* in, size_t count, float* out) {
   const size_t n = hn::Lanes(du32);
   size_t i = 0;
   for (; i + n <= count; i += n) {
-    const auto wide = hn::ShiftLeft<16>(hn::PromoteTo(du32, hn::LoadU(du16, reinterpret_cast<const uint16_t*>(in + i))));
+    const auto wide =
+        hn::ShiftLeft<16>(hn::PromoteTo(du32, hn::LoadU(du16, reinterpret_cast<const uint16_t*>(in + i))));
     hn::StoreU(wide, du32, reinterpret_cast<uint32_t*>(out + i));
   }
   for (; i < count; ++i) out[i] = ToFloat(in[i]);

@@ -33,7 +33,8 @@ class Linear {
  public:
   // `parts` have equal cols. gemm: tiles of many rows go through GEMM, which may need a copy of the weights. Without it
   // every row goes through GEMV, so that its bits do not depend on how many rows there are.
-  static absl::StatusOr<Linear> Create(std::shared_ptr<LinearContext> context, std::vector<TensorView> parts, bool gemm);
+  static absl::StatusOr<Linear> Create(std::shared_ptr<LinearContext> context, std::vector<TensorView> parts,
+                                       bool gemm);
 
   // x: [rows][cols], y: [rows][outputs]
   absl::Status Apply(const float* x, uint32_t rows, float* y);

@@ -46,8 +46,8 @@ HWY_INLINE V16 Nibbles16(const uint8_t* packed, size_t v) {
 
 // Which lanes of a vector have their bit in the word.
 HWY_INLINE V16 LanesOf(uint16_t word, size_t first_bit, int16_t value) {
-  alignas(32) static constexpr uint16_t kBits[16] = {1,      2,      4,      8,      1 << 4,  1 << 5,  1 << 6,  1 << 7,
-                                                     1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
+  alignas(32) static constexpr uint16_t kBits[16] = {
+      1, 2, 4, 8, 1 << 4, 1 << 5, 1 << 6, 1 << 7, 1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
   const hn::RebindToUnsigned<I16> du;
   const auto bits = hn::LoadU(du, kBits + first_bit);
   const auto set = hn::Eq(hn::And(hn::Set(du, word), bits), bits);

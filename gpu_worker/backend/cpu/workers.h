@@ -1,6 +1,7 @@
 // The threads of the CPU backend. A step is made of hundreds of parts, between which router, gRPC and client want
-// a core too: it runs on helpers. Only a step that calls oneDNN runs on OpenMP's team, which both share, so that nothing
-// is oversubscribed; that team waits for its slowest thread after each part, and polls for milliseconds meanwhile.
+// a core too: it runs on helpers. Only a step that calls oneDNN runs on OpenMP's team, which both share, so that
+// nothing is oversubscribed; that team waits for its slowest thread after each part, and polls for milliseconds
+// meanwhile.
 #ifndef HGA_GPU_WORKER_BACKEND_CPU_WORKERS_H_
 #define HGA_GPU_WORKER_BACKEND_CPU_WORKERS_H_
 

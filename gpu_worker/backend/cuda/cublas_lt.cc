@@ -38,7 +38,8 @@ absl::StatusOr<std::unique_ptr<CublasLt>> CublasLt::Load() {
     HGA_RETURN_IF_ERROR(Check(blas->call_.Create(&blas->handle_), "cublasLtCreate"));
     return blas;
   }
-  return absl::NotFoundError("no libcublasLt.so.13 where the loader looks (LD_LIBRARY_PATH) or in /usr/local/cuda/lib64");
+  return absl::NotFoundError(
+      "no libcublasLt.so.13 where the loader looks (LD_LIBRARY_PATH) or in /usr/local/cuda/lib64");
 }
 
 absl::Status CublasLt::Find(void* library) {
@@ -108,8 +109,9 @@ absl::Status CublasLt::ChooseAlgorithm(Plan* plan) {
   absl::Status status = Check(call_.PreferenceSet(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                                   &workspace_bytes_, sizeof(workspace_bytes_)), "a preference");
   if (status.ok()) {
-    status = Check(call_.Heuristic(handle_, plan->desc, plan->w, plan->x, plan->y, plan->y, preference, 1, &best, &found),
-                   "choosing an algorithm");
+    status =
+        Check(call_.Heuristic(handle_, plan->desc, plan->w, plan->x, plan->y, plan->y, preference, 1, &best, &found),
+              "choosing an algorithm");
   }
   call_.PreferenceDestroy(preference);
   if (status.ok() && found == 0) status = absl::InternalError("cuBLASLt: no algorithm for these sizes");

@@ -371,9 +371,9 @@ absl::Status CudaBackend::EndLayer(uint32_t layer) {
   const Workspace& ws = workspace_;
   const uint32_t n = rows();
   const bool few = IsFewRows(n);
-  HGA_RETURN_IF_ERROR(device_->Launch(
-      DeviceStream::kCompute, {n * config_.query_heads, 1, kStateThreads, 0},
-      FinishAttentionArgs{ws.l, ws.o, few ? ws.attended : nullptr, few ? nullptr : ws.attended_bf16, config_.head_dim}));
+  HGA_RETURN_IF_ERROR(device_->Launch(DeviceStream::kCompute, {n * config_.query_heads, 1, kStateThreads, 0},
+                                      FinishAttentionArgs{ws.l, ws.o, few ? ws.attended : nullptr,
+                                                          few ? nullptr : ws.attended_bf16, config_.head_dim}));
   HGA_RETURN_IF_ERROR(
       w.attn_output.Apply(device_.get(), ws.scratch, {ws.attended, ws.attended_bf16}, n, ws.projected));
   HGA_RETURN_IF_ERROR(AddTo(device_.get(), ws.x, ws.projected, uint64_t{n} * config_.hidden));

@@ -49,7 +49,8 @@ class CudaLinear {
 
  private:
   bool GemmTakes() const;
-  absl::Status Quantize(Device* device, const GemmScratch& scratch, const bf16* x, uint32_t rows, uint32_t padded) const;
+  absl::Status Quantize(Device* device, const GemmScratch& scratch, const bf16* x, uint32_t rows,
+                        uint32_t padded) const;
   absl::Status ApplyPart(Device* device, const GemmScratch& scratch, const MatrixPart& part, const bf16* x,
                          uint32_t rows, float* y) const;
 

@@ -45,8 +45,8 @@ class DeviceBuffer {
   DeviceUse use_ = DeviceUse::kWorkspace;
 };
 
-// One thread. The sum of DeviceBytes over everything that is allocated never exceeds the limit. The driver's context and
-// the kernels' code are not in it: nobody can tell their size beforehand.
+// One thread. The sum of DeviceBytes over everything that is allocated never exceeds the limit. The driver's context
+// and the kernels' code are not in it: nobody can tell their size beforehand.
 class DeviceMemory {
  public:
   // device must outlive it.

@@ -26,7 +26,9 @@ struct Operands {
 static_assert(sizeof(Operands) <= kF8ProbeBytes);
 
 // 1, 1.5, 2 or 3, of either sign.
-uint8_t Drawn(std::mt19937* random) { return static_cast<uint8_t>((0x38 + (*random)() % 4 * 4) | ((*random)() & 0x80)); }
+uint8_t Drawn(std::mt19937* random) {
+  return static_cast<uint8_t>((0x38 + (*random)() % 4 * 4) | ((*random)() & 0x80));
+}
 float ValueOf(uint8_t f8) {
   const float magnitude = std::ldexp(1.0f + static_cast<float>(f8 & 7) / 8, (f8 >> 3 & 15) - 7);
   return (f8 & 0x80) != 0 ? -magnitude : magnitude;

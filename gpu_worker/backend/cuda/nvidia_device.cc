@@ -128,7 +128,8 @@ absl::StatusOr<void*> NvidiaDevice::Allocate(size_t bytes) {
 
 absl::StatusOr<void*> NvidiaDevice::AllocatePinned(size_t bytes) {
   void* memory = nullptr;
-  HGA_RETURN_IF_ERROR(Check(cudaHostAlloc(&memory, bytes, cudaHostAllocMapped | cudaHostAllocPortable), "cudaHostAlloc"));
+  HGA_RETURN_IF_ERROR(
+      Check(cudaHostAlloc(&memory, bytes, cudaHostAllocMapped | cudaHostAllocPortable), "cudaHostAlloc"));
   if (absl::Status status = AddRange(memory, bytes); !status.ok()) {
     (void)cudaFreeHost(memory);
     return status;

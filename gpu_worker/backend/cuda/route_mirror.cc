@@ -15,7 +15,8 @@ constexpr uint64_t kMostChunks = 65536;
 
 uint64_t BytesFor(const KvGeometry& geometry, const SummaryMethod& method, uint64_t chunks) {
   const auto count = static_cast<uint32_t>(chunks);
-  return SummaryPages::Bytes(BytesWithExtents(geometry, method), count) + SketchSelector::Bytes(geometry, method, count);
+  return SummaryPages::Bytes(BytesWithExtents(geometry, method), count) +
+         SketchSelector::Bytes(geometry, method, count);
 }
 
 }  // namespace

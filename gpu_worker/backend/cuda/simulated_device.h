@@ -1,5 +1,5 @@
-// A device on the host, for tests: memory of a fixed size that the host cannot touch, streams whose work is done as late
-// (or as early) as their dependencies allow, kernels on the emulator. A wait that is missing makes wrong results.
+// A device on the host, for tests: memory of a fixed size that the host cannot touch, streams whose work is done as
+// late (or as early) as their dependencies allow, kernels on the emulator. A wait that is missing makes wrong results.
 #ifndef HGA_GPU_WORKER_BACKEND_CUDA_SIMULATED_DEVICE_H_
 #define HGA_GPU_WORKER_BACKEND_CUDA_SIMULATED_DEVICE_H_
 

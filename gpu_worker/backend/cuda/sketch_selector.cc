@@ -162,7 +162,8 @@ RouteRecords SketchSelector::RecordsOf(uint32_t number, uint32_t layer, const Su
   r.page_bytes = pages.page_bytes();
   r.first_byte = layer * method_.layer_bytes(geometry_);
   r.record_bytes = static_cast<uint32_t>(method_.record_bytes(geometry_));
-  r.first_extent = method_.chunk_bytes(geometry_) + uint64_t{layer} * geometry_.kv_heads * kRouteExtents * sizeof(int16_t);
+  r.first_extent =
+      method_.chunk_bytes(geometry_) + uint64_t{layer} * geometry_.kv_heads * kRouteExtents * sizeof(int16_t);
   return r;
 }
 
@@ -234,8 +235,9 @@ absl::Status SketchSelector::LaunchCoarse(const Range& r, uint32_t layer, const 
   a.stride = static_cast<uint32_t>(r.coarse_stride);
   a.per_head = g.queries_per_kv_head();
   a.head_dim = g.head_dim;
-  return device_->Launch(DeviceStream::kRoute,
-                         {Blocks(r.chunks, kRouteScoreThreads / kRouteCentreThreads), g.kv_heads, kRouteScoreThreads, 0}, a);
+  return device_->Launch(
+      DeviceStream::kRoute,
+      {Blocks(r.chunks, kRouteScoreThreads / kRouteCentreThreads), g.kv_heads, kRouteScoreThreads, 0}, a);
 }
 
 // Shares of the attention, [kv_heads][most * each], of `each` scores of every chunk that is kept.
@@ -301,7 +303,8 @@ void SketchSelector::Finish(uint32_t number, const RouteBlock& block, std::vecto
   }
   const uint32_t first = block.first_chunk(g), most = most_[number];
   const bool all = most == block.route_upto - first;
-  const Answer a = AnswerAt(const_cast<uint8_t*>(out_.as()) + number * DeviceBytes(OutBytes(g, MostKept(chunks_))), most);
+  const Answer a =
+      AnswerAt(const_cast<uint8_t*>(out_.as()) + number * DeviceBytes(OutBytes(g, MostKept(chunks_))), most);
   for (uint32_t h = 0; h < g.kv_heads; ++h) {
     for (uint32_t i = 0, kept = all ? most : a.count[h]; i < kept; ++i) {
       const uint64_t mask = a.masks[size_t{h} * most + i];

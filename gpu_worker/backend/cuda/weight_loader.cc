@@ -69,7 +69,8 @@ absl::Status WeightLoader::CopyRows(const TensorView& m, uint8_t* to) {
       DequantizeTensorRow(m, first + r, row.data());
       for (const float x : row) *out++ = ToBf16(x);
     }
-    HGA_RETURN_IF_ERROR(device_->CopyToDevice(DeviceStream::kCompute, to + first * row_bytes, buffer, rows * row_bytes));
+    HGA_RETURN_IF_ERROR(
+        device_->CopyToDevice(DeviceStream::kCompute, to + first * row_bytes, buffer, rows * row_bytes));
     HGA_RETURN_IF_ERROR(device_->Record(copied_[next_], DeviceStream::kCompute));
   }
   return absl::OkStatus();

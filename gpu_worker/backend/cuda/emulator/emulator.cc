@@ -108,7 +108,8 @@ void Machine::Start(Fiber* fiber, uint32_t thread) {
   fiber->place = {{thread, 0}, block_, {shape_.block, 1}, {shape_.grid_x, shape_.grid_y}};
   // As if it had been left by hga_emulator_switch: six registers, then where to return to, the stack then being aligned
   // as at a function's entry.
-  auto* top = reinterpret_cast<uintptr_t*>((reinterpret_cast<uintptr_t>(stacks_[thread].get()) + kStackBytes) / 16 * 16);
+  auto* top =
+      reinterpret_cast<uintptr_t*>((reinterpret_cast<uintptr_t>(stacks_[thread].get()) + kStackBytes) / 16 * 16);
   *--top = 0;
   *--top = reinterpret_cast<uintptr_t>(&Machine::Enter);
   for (int i = 0; i < 6; ++i) *--top = 0;

@@ -91,7 +91,8 @@ TEST(EmulatorTest, BarriersThatNotAllReachAreErrors) {
 TEST(DialectTest, EveryFp8NumberWidens) {
   for (uint32_t byte = 0; byte < 256; ++byte) {
     const uint32_t exponent = byte >> 3 & 15, mantissa = byte & 7;
-    float expected = exponent == 0 ? mantissa / 512.0f : std::ldexp(1 + mantissa / 8.0f, static_cast<int>(exponent) - 7);
+    float expected =
+        exponent == 0 ? mantissa / 512.0f : std::ldexp(1 + mantissa / 8.0f, static_cast<int>(exponent) - 7);
     if (byte & 0x80) expected = -expected;
     if ((byte & 0x7f) == 0x7f) {
       EXPECT_TRUE(std::isnan(WidenF8(byte)));

@@ -63,7 +63,8 @@ struct SwiGluArgs {
   uint32_t rows, width;
 };
 
-// Bias, norm of each query and key head, RoPE, and empty attention states and sums of values. A warp for each head of a row.
+// Bias, norm of each query and key head, RoPE, and empty attention states and sums of values. A warp for each head of a
+// row.
 struct FinishHeadsArgs {
   const float* qkv;      // [rows][query_heads + 2 kv_heads][head_dim]
   const float* bias;     // [query_heads + 2 kv_heads][head_dim]; nullptr: none
@@ -97,8 +98,8 @@ struct DequantizeArgs {
   uint32_t cols;
 };
 
-// Rows as FP8 (E4M3), each group of kF8Group columns by its own scale: x = out * scale. Rows from `rows` to `padded` are
-// zeros. A warp for each group.
+// Rows as FP8 (E4M3), each group of kF8Group columns by its own scale: x = out * scale. Rows from `rows` to `padded`
+// are zeros. A warp for each group.
 inline constexpr uint32_t kF8Group = 128;
 struct QuantizeRowsArgs {
   const bf16* x;   // [rows][cols]
@@ -217,8 +218,8 @@ struct MergePartsArgs {
   uint32_t head_dim;
 };
 
-// Adds up the values that rows see, of a row and KV head in one float each. Item: queries is the block's rows. A column of
-// blocks (grid x) for each item, a block (grid y) for each of its rows.
+// Adds up the values that rows see, of a row and KV head in one float each. Item: queries is the block's rows. A column
+// of blocks (grid x) for each item, a block (grid y) for each of its rows.
 struct SumValuesArgs {
   const uint32_t* positions;  // [rows]
   const AttendItem* items;
@@ -227,7 +228,8 @@ struct SumValuesArgs {
   uint32_t kv_heads, head_dim;
 };
 
-// Another key in each state, of log-sum-exp `missed` and the mean of the values that the row saw. A block for each state.
+// Another key in each state, of log-sum-exp `missed` and the mean of the values that the row saw. A block for each
+// state.
 struct AddResidualArgs {
   const float* missed;         // [rows][query_heads]
   const float *sums, *counts;  // as SumValues left them
@@ -269,8 +271,8 @@ struct PenalizeArgs {
   uint32_t count;
 };
 
-// Sums of LogitMass (backend/top_logits.h). A block (grid x) for each slice of kTopSlice, a column of blocks (grid y) for
-// each row.
+// Sums of LogitMass (backend/top_logits.h). A block (grid x) for each slice of kTopSlice, a column of blocks (grid y)
+// for each row.
 struct LogitMassArgs {
   const float* logits;        // [rows][count]
   const TokenLogit* top;      // [rows][keep]: the first of a row is its largest

@@ -84,7 +84,9 @@ HGA_DEVICE void ManySoftmax(const AttendManyArgs& a, const AttendItem& item, con
 
 HGA_DEVICE void AddManyValues(const ManyBlock& b, uint32_t d) {
   float* sums = b.sums + Warp() * 16 * ManySumStride(d);
-  for (uint32_t i = Lane(); i < 16 * d; i += kWarp) sums[i / d * ManySumStride(d) + i % d] *= b.keep[Warp() * 16 + i / d];
+  for (uint32_t i = Lane(); i < 16 * d; i += kWarp) {
+    sums[i / d * ManySumStride(d) + i % d] *= b.keep[Warp() * 16 + i / d];
+  }
   __syncwarp();
   for (uint32_t at = 0; at < d; at += 16) {
     TileC sum;

@@ -38,7 +38,8 @@ HGA_DEVICE float WeightAt(const OneMatrix& w, uint32_t cols, uint32_t output, ui
 }
 
 // sums[r] += this lane's part of row `output` times x[r]; rows of x lie `cols` apart.
-HGA_DEVICE void DotBf16(const OneMatrix& w, uint32_t output, const float* x, uint32_t rows, uint32_t cols, float* sums) {
+HGA_DEVICE void DotBf16(const OneMatrix& w, uint32_t output, const float* x, uint32_t rows, uint32_t cols,
+                        float* sums) {
   const auto* row = reinterpret_cast<const Bytes16*>(w.data + size_t{output} * cols * 2);
   for (uint32_t c = Lane(); c < cols / 8; c += kWarp) {
     const Bytes16 weights = row[c];

@@ -16,7 +16,8 @@ inline constexpr uint32_t kRouteRowThreads = 256, kRouteScoreThreads = 128;
 inline constexpr uint32_t kRouteCentreThreads = 8;
 // Scores that RouteSoftmax has in shared memory at a time.
 inline constexpr uint32_t kRouteTile = 2048;
-// Of a chunk and KV head: up in so many wide channels, then down (SketchExtents). A thread of a centre's for each channel.
+// Of a chunk and KV head: up in so many wide channels, then down (SketchExtents). A thread of a centre's for each
+// channel.
 inline constexpr uint32_t kRouteWide = kRouteCentreThreads, kRouteExtents = 2 * kRouteWide;
 // Below every score; what is out of range has it.
 inline constexpr float kRouteLowest = -3e38f;
@@ -38,8 +39,8 @@ struct RouteKept {
   uint32_t most;           // without chunks: as many as there are
 };
 
-// Of a KV head whose records' bits are dealt out (common/kv/sketch_deal.h): what bit i is, what is left out of channel i,
-// and the i-th wide channel, i < kRouteWide.
+// Of a KV head whose records' bits are dealt out (common/kv/sketch_deal.h): what bit i is, what is left out of channel
+// i, and the i-th wide channel, i < kRouteWide.
 struct RouteDealt {
   uint16_t channel;  // of the bit
   uint16_t wide;
@@ -47,7 +48,8 @@ struct RouteDealt {
   float left;        // of channel i
 };
 
-// Queries in 16 bits (router/index/centre_score.h), and tables for reading signs. A block for each query head. Shared memory: head_dim * 9 / 4 floats.
+// Queries in 16 bits (router/index/centre_score.h), and tables for reading signs. A block for each query head. Shared
+// memory: head_dim * 9 / 4 floats.
 struct RouteTablesArgs {
   const bf16* queries;      // [query_heads][head_dim]
   const RouteDealt* dealt;  // [kv_heads][head_dim]; nullptr: bits of rotated channels

@@ -23,7 +23,8 @@ HGA_DEVICE void Run(const RmsNormArgs& a) {
 }
 
 HGA_DEVICE void Run(const AddArgs& a) {
-  for (uint64_t i = uint64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < a.count; i += uint64_t{gridDim.x} * blockDim.x) {
+  for (uint64_t i = uint64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < a.count;
+       i += uint64_t{gridDim.x} * blockDim.x) {
     a.x[i] += a.y[i];
   }
 }
