@@ -5,17 +5,18 @@
 #include <cstdint>
 #include <vector>
 
-#include "common/kv/sketch_deal.h"
+#include "common/kv/sketch.h"
 
 namespace hga {
 
 // Work space, kept from chunk to chunk.
 struct DealtTokens {
-  // [head_dim][64] of keys to their centre, as read; tokens in the order of a row's bits
+  // [head_dim][kSketchTokens] of keys to their centre, as read; tokens in the order of a row's bits
   std::vector<float> differences;
-  std::vector<uint8_t> levels;     // [head_dim][64]
-  double scale[64];                // of a token's levels
-  double product[64], square[64];  // sums over channels of difference * level as read, and of its square
+  std::vector<uint8_t> levels;  // likewise
+  double scale[kSketchTokens];  // of a token's levels
+  // Sums over channels of difference * level as read, and of its square.
+  double product[kSketchTokens], square[kSketchTokens];
 };
 
 // Fills all but the differences. Each token's sums are made channel by channel, in doubles: the same on every machine.

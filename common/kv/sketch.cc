@@ -56,8 +56,8 @@ Place SignPlace(uint32_t token, uint32_t channel) {
   return {size_t{channel / 4} * 32 + 2 * (in_half % 16) + in_half / 16, channel % 4 + (token >= 32 ? 4 : 0)};
 }
 
-// The token whose bits are at place p of a row, those in the low halves of its bytes before those in the high halves.
-uint32_t TokenAt(uint32_t p) { return p / 32 * 32 + p % 2 * 16 + p % 32 / 2; }
+// A token's place among those of a row, the ones in the low halves of its bytes before the ones in the high halves.
+size_t PlaceInRow(uint32_t token) { return token / 32 * 32 + SignPlace(token, 0).byte; }
 
 void WriteCentre(const std::vector<float>& mean, uint8_t* record, SketchScales* scales) {
   float top = 0;
@@ -84,20 +84,17 @@ void WriteDealt(const SketchDeal& deal, const bf16* const* keys, uint32_t count,
   const auto head_dim = static_cast<uint32_t>(deal.count.size());
   thread_local DealtTokens tokens;
   tokens.differences.assign(size_t{head_dim} * kSketchTokens, 0.0f);
-  for (uint32_t p = 0; p < kSketchTokens; ++p) {
-    const uint32_t t = TokenAt(p);
-    for (uint32_t d = 0; t < count && d < head_dim; ++d) {
-      tokens.differences[d * kSketchTokens + p] = Finite(ToFloat(keys[t][d])) - mean[d];
-    }
+  for (uint32_t t = 0; t < count; ++t) {
+    float* const of_token = &tokens.differences[PlaceInRow(t)];
+    for (uint32_t d = 0; d < head_dim; ++d) of_token[d * kSketchTokens] = Finite(ToFloat(keys[t][d])) - mean[d];
   }
   DealTokens(deal, &tokens);
-  for (uint32_t p = 0; p < kSketchTokens; ++p) {
-    const uint32_t t = TokenAt(p);
-    if (t < count) {
-      a[t] = std::max(Finite(static_cast<float>(tokens.product[p] / tokens.square[p])), 0.0f);
-    } else {
-      for (uint32_t d = 0; d < head_dim; ++d) tokens.levels[d * kSketchTokens + p] = 0;
-    }
+  for (uint32_t t = 0; t < count; ++t) {
+    const size_t p = PlaceInRow(t);
+    a[t] = std::max(Finite(static_cast<float>(tokens.product[p] / tokens.square[p])), 0.0f);
+  }
+  for (uint32_t t = count; t < kSketchTokens; ++t) {  // there is no such token: no bit of it
+    for (uint32_t d = 0; d < head_dim; ++d) tokens.levels[d * kSketchTokens + PlaceInRow(t)] = 0;
   }
   WriteDealtSigns(deal, tokens, signs);
 }
@@ -175,10 +172,10 @@ void SketchExtents(const SketchDeal& deal, const uint8_t* centre_record, const u
   const auto head_dim = static_cast<uint32_t>(deal.count.size());
   SketchScales scales;
   std::memcpy(&scales, centre_record + head_dim, sizeof(scales));
-  // By the place of a token's byte in a row of signs, those in its low half before those in its high half.
-  float token_scales[2][32], values[kWideChannels][2][32] = {};
+  // By a token's place in a row of signs.
+  float token_scales[kSketchTokens], values[kWideChannels][2][32] = {};
   for (uint32_t t = 0; t < kSketchTokens; ++t) {
-    token_scales[t / 32][SignPlace(t, 0).byte] = TokenScale(centre_record, token_record, t, head_dim);
+    token_scales[PlaceInRow(t)] = TokenScale(centre_record, token_record, t, head_dim);
   }
   for (const SketchDeal::WideBit& wide : deal.wide_bits) {
     const uint8_t* row = token_record + kSketchTokens + SignPlace(0, wide.bit).byte;
@@ -194,8 +191,8 @@ void SketchExtents(const SketchDeal& deal, const uint8_t* centre_record, const u
   };
   for (uint32_t i = 0; i < kWideChannels; ++i) {
     float up = 0, down = 0;
-    for (uint32_t at = 0; at < 64; ++at) {
-      const float value = values[i][at / 32][at % 32] * token_scales[at / 32][at % 32];
+    for (uint32_t at = 0; at < kSketchTokens; ++at) {
+      const float value = values[i][at / 32][at % 32] * token_scales[at];
       up = std::max(up, value);
       down = std::max(down, -value);
     }

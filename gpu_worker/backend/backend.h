@@ -124,8 +124,7 @@ class Backend {
   virtual const float* LogSumExp() = 0;
   // What a row did not attend, as one key more for each query head, whose value is the mean of the values of its KV
   // head that the row attended in this layer. missed: [rows][query_heads] log of the sum of exp over the keys it stands
-  // for;
-  // -infinity: none. After the last Attend of the layer, whose plans have sum_values.
+  // for; -infinity: none. After the last Attend of the layer, whose plans have sum_values.
   virtual absl::Status AddResidual(const float* missed) = 0;
   // Output projection, residual, norm, MLP, residual.
   virtual absl::Status PostAttention(uint32_t layer) = 0;

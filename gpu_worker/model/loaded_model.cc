@@ -56,7 +56,7 @@ absl::StatusOr<Parts> ReadFolder(const std::string& folder) {
   if (parts.tokenizer->vocab_size() > parts.weights.config.vocab_size) {
     return absl::InvalidArgumentError(absl::StrCat("model ", folder, ": tokenizer.json has ",
                                                    parts.tokenizer->vocab_size(),
-                                                   " tokens, but config.json's vocab_size ", "is ",
+                                                   " tokens, but config.json's vocab_size is ",
                                                    parts.weights.config.vocab_size, "; are they of the same model?"));
   }
   parts.template_text = parts.tokenizer->chat_template();

@@ -20,7 +20,7 @@ struct HeadScratch {
   std::vector<float> weights;          // of units' vectors, [rows * query heads][vectors][head_dim]
   CentreQueries centre_queries;        // of sketches
   SketchTables tables;
-  std::vector<const uint8_t*> records; // of the kept chunks' units
+  std::vector<const uint8_t*> records;  // of the kept chunks' units
   std::vector<float> per_chunk;        // [query heads of a KV head] attended
   std::vector<float> coarse;           // [rows * query heads][stride], of chunks, where `coarse_scores` points to it
   std::vector<float> scores;           // [rows * query heads, or some of them][stride]

@@ -41,13 +41,13 @@ class CpuAttention {
     const bf16* v[kRowsAtATime];
   };
   struct Scratch {
-    std::vector<const void*> ahead;  // cache lines of the next tile
     std::vector<float> keys;     // [kTileKeys][head_dim]
     std::vector<float> values;   // [kTileKeys][head_pad], zero behind head_dim
     std::vector<float> packed;   // a block's queries
     std::vector<float> weights;  // of a panel of them
     std::vector<float> scores;   // [kTileQueries][kTileKeys]
     std::vector<float> sum;      // [head_pad] of a tile's values
+    std::vector<const void*> ahead;  // cache lines of the next tile
     uint32_t first[kTileKeys];   // queries of a block that see a key of the tile
     SeenRows rows[2];            // at hand, and the next
   };
@@ -68,7 +68,7 @@ class CpuAttention {
   void ClearValueSums();
   // The runs from i on that make one tile; none: an empty one.
   static Tile TileAt(const std::vector<KvRun>& runs, size_t i, size_t end);
-  // The next tile's rows are asked for while this one is computed.
+  // The cache lines of a tile's rows, which are asked for while the one before is computed.
   void ListLines(const Tile& tile, std::vector<const void*>* lines) const;
   void AttendRuns(const Task& task, Scratch* scratch);
   // Of one row: K and V are read where they lie.

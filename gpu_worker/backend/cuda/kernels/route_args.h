@@ -63,8 +63,7 @@ struct RouteTablesArgs {
 };
 
 // scores[query head][chunk of the range] = query . centre; ranks: that and what the extents add, unless it is null.
-// kRouteCentreThreads for each chunk; a column of blocks (grid
-// y) for each KV head.
+// kRouteCentreThreads for each chunk; a column of blocks (grid y) for each KV head.
 struct RouteCoarseArgs {
   RouteRecords records;
   const int16_t* rounded;
