@@ -1,11 +1,12 @@
-// Greedy answers of small models on the simulated device against the cpu backend's. Where the two differ, the cpu's own
-// logits must be near a tie; those are counted and shown, and both go on with the cpu's token.
+// Greedy answers of small models on the device, simulated or real, against the cpu backend's. Where the two differ, the
+// cpu's own logits must be near a tie; those are counted and shown, and both go on with the cpu's token.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
 
 #include "common/base/temporary_folder.h"
+#include "gpu_worker/backend/cuda/testing_device.h"
 #include "gpu_worker/backend/sequence_runner.h"
 #include "gpu_worker/model/hf_model.h"
 #include "gpu_worker/model/loaded_model.h"
@@ -24,7 +25,7 @@ uint32_t Best(const float* logits, uint32_t vocab) {
 }
 
 void ExpectTheSameTokens(const ModelWeights& weights, const std::vector<uint32_t>& prompt, const std::string& what) {
-  SequenceRunner cpu("cpu", weights), device("emulated", weights);
+  SequenceRunner cpu("cpu", weights), device(kOnGpu ? "cuda" : "emulated", weights);
   const uint32_t vocab = weights.config.vocab_size;
   std::vector<uint32_t> input = prompt;
   int equal = 0, near_ties = 0;
@@ -44,7 +45,10 @@ void ExpectTheSameTokens(const ModelWeights& weights, const std::vector<uint32_t
   std::printf("%s: %d of %d tokens equal, %d near ties\n", what.c_str(), equal, kAnswerTokens, near_ties);
 }
 
-class GreedyTest : public testing::TestWithParam<const char*> {};
+class GreedyTest : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override { HGA_SKIP_WITHOUT_DEVICE(); }
+};
 
 TEST_P(GreedyTest, SmallRandomModels) {
   const TemporaryFolder folder;
@@ -69,9 +73,10 @@ INSTANTIATE_TEST_SUITE_P(Families, GreedyTest,
 
 // Some minutes: all of SmolLM2 on the emulator.
 TEST(RealModelGreedyTest, SmolLm2) {
+  HGA_SKIP_WITHOUT_DEVICE();
   const char* folder = std::getenv("HGA_MODEL_DIR");
   if (folder == nullptr) GTEST_SKIP() << "HGA_MODEL_DIR is not set";
-  if (std::getenv("HGA_SLOW_TESTS") == nullptr) GTEST_SKIP() << "takes minutes: HGA_SLOW_TESTS=1 runs it";
+  if (!kOnGpu && std::getenv("HGA_SLOW_TESTS") == nullptr) GTEST_SKIP() << "takes minutes: HGA_SLOW_TESTS=1 runs it";
   const auto loaded = LoadModel(std::string(folder) + "/SmolLM2-135M-Instruct.Q4_1.gguf");
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   const auto prompt = (*loaded)->chat_template->RenderChat({ChatMessage{"user", "Tell me a story about the sea."}});

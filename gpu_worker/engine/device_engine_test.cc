@@ -1,9 +1,11 @@
-// The engine on the CUDA backend (a simulated device): the same answers as on the cpu, and what it finds on the device.
+// The engine on the CUDA backend, on a simulated device or a real one: the same answers as on the cpu, and what it finds
+// on the device.
 #include <random>
 
 #include "common/base/check.h"
 #include "common/base/temporary_folder.h"
 #include "gpu_worker/backend/cuda/route_mirror.h"
+#include "gpu_worker/backend/cuda/testing_device.h"
 #include "gpu_worker/backend/testing_backend.h"
 #include "gpu_worker/engine/channel_energies.h"
 #include "gpu_worker/engine/engine.h"
@@ -17,6 +19,10 @@ namespace {
 
 constexpr uint32_t kAnswerTokens = 12;
 constexpr char kMethod[] = "dealt";
+// A real device has one kind.
+constexpr const char* kDevice = kOnGpu ? "cuda" : "emulated";
+constexpr const char* kMapped = kOnGpu ? "cuda" : "emulated_mapped";
+constexpr const char* kTight = kOnGpu ? "cuda" : "emulated_tight";
 
 // Of --device_summaries.
 uint64_t ThreeChunks(const KvGeometry& g) {
@@ -27,6 +33,7 @@ uint64_t ThreeChunks(const KvGeometry& g) {
 
 class DeviceEngineTest : public testing::Test {
  protected:
+  void SetUp() override { HGA_SKIP_WITHOUT_DEVICE(); }
   DeviceEngineTest() {
     const TemporaryFolder folder;
     RandomCheckpointOptions options;
@@ -103,33 +110,33 @@ class DeviceEngineTest : public testing::Test {
 TEST_F(DeviceEngineTest, AnswersAsTheCpuDoes) {
   const auto expected = Answer("cpu", 1.0f);
   EXPECT_EQ(expected.size(), kAnswerTokens);
-  for (const char* kind : {"emulated", "emulated_tight"}) EXPECT_EQ(Answer(kind, 1.0f), expected) << kind;
+  for (const char* kind : {kDevice, kTight}) EXPECT_EQ(Answer(kind, 1.0f), expected) << kind;
 }
 
 TEST_F(DeviceEngineTest, RoutedStepsFindWhatEarlierOnesBrought) {
   DeviceTierUse use, early;
-  const auto roomy = Answer("emulated_mapped", 0.1f, &use);
+  const auto roomy = Answer(kMapped, 0.1f, &use);
   EXPECT_EQ(roomy.size(), kAnswerTokens);
   EXPECT_GT(use.hit_bytes, use.fetched_bytes);
   EXPECT_GT(use.fetched_bytes, 0u);
   // Selections asked early bring K/V earlier, and change no token.
-  EXPECT_EQ(Answer("emulated_mapped", 0.1f, &early, true), roomy);
+  EXPECT_EQ(Answer(kMapped, 0.1f, &early, true), roomy);
   EXPECT_GT(early.hit_bytes, use.hit_bytes);
-  EXPECT_EQ(Answer("emulated_tight", 0.1f, nullptr, true), Answer("emulated_tight", 0.1f));
+  EXPECT_EQ(Answer(kTight, 0.1f, nullptr, true), Answer(kTight, 0.1f));
 }
 
 TEST_F(DeviceEngineTest, SelectionsOnTheDeviceChangeNoToken) {
-  const auto expected = Answer("emulated", 0.1f);
+  const auto expected = Answer(kDevice, 0.1f);
   EXPECT_EQ(expected.size(), kAnswerTokens);
   RouteMirrorUse early, roomy, tight;
-  EXPECT_EQ(Answer("emulated", 0.1f, nullptr, true, 4 << 20, &early), expected);
-  EXPECT_EQ(Answer("emulated", 0.1f, nullptr, false, 4 << 20, &roomy), expected);
+  EXPECT_EQ(Answer(kDevice, 0.1f, nullptr, true, 4 << 20, &early), expected);
+  EXPECT_EQ(Answer(kDevice, 0.1f, nullptr, false, 4 << 20, &roomy), expected);
   EXPECT_GT(roomy.on_device, 0u);
   EXPECT_GT(early.on_device, roomy.on_device);
   EXPECT_EQ(roomy.by_router + early.by_router, 0u);
   // Room for three chunks of seven: the router selects once there are more.
   const uint64_t three = ThreeChunks(described_.geometry);
-  EXPECT_EQ(Answer("emulated", 0.1f, nullptr, false, three, &tight), expected);
+  EXPECT_EQ(Answer(kDevice, 0.1f, nullptr, false, three, &tight), expected);
   EXPECT_EQ(tight.on_device, 0u);
   EXPECT_EQ(tight.by_router, roomy.on_device);
 }

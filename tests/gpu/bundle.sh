@@ -3,7 +3,7 @@
 # backend: binaries, and the shared libraries that they need. No compiler, no toolkit, no Bazel there; cuBLASLt is used
 # if it is installed.
 # usage: tests/gpu/bundle.sh [FOLDER]     default: .hga/gpu_bundle
-# There: ./run.sh tests | sanitizer | bench [FLAGS] | worker FLAGS
+# There: ./run.sh tests | sanitizer | answers | bench [FLAGS] | stack_bench MODEL [FLAGS] | worker FLAGS
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -11,6 +11,7 @@ case "${1:-}" in -h|--help) sed -n '2,6s/^# //p' tests/gpu/bundle.sh; exit 0 ;; 
 folder="$(realpath -m "${1:-.hga/gpu_bundle}")"
 most_bytes=60000000
 tests=(//gpu_worker/backend:backend_conformance_gpu_test //gpu_worker/backend:families_gpu_test
+       //gpu_worker/backend:greedy_gpu_test //gpu_worker/engine:device_engine_gpu_test
        //gpu_worker/backend/cuda:cuda_backend_gpu_test //gpu_worker/backend/cuda:cuda_steps_gpu_test
        //gpu_worker/backend/cuda:top_logits_kernel_gpu_test //gpu_worker/backend/cuda:device_route_client_gpu_test)
 programs=(//tests/bench:cuda_bench //gpu_worker //kv_store //router //client:hga //gpu_worker/model:make_checkpoint)
@@ -38,6 +39,10 @@ done
 getconf GNU_LIBC_VERSION | cut -d' ' -f2 > "$folder/glibc/version"
 git rev-parse --short HEAD > "$folder/commit" 2>/dev/null || echo unknown > "$folder/commit"
 install -m 755 tests/gpu/run_bundle.sh "$folder/run.sh"
+install -m 755 tests/gpu/run_stack.sh "$folder/"
+install -D -m 755 deploy/stack.sh "$folder/deploy/stack.sh"
+cp -r deploy/config "$folder/deploy/"
+cp deploy/documents/alice.txt tests/quality/tiny_model/tiny_qwen3.gguf "$folder/"
 
 tar -C "$(dirname "$folder")" -czf "$folder.tar.gz" "$(basename "$folder")"
 bytes="$(stat -c %s "$folder.tar.gz")"

@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Runs what bundle.sh put together, on a machine with an NVIDIA driver.
-# usage: ./run.sh tests [GTEST FLAGS] | sanitizer | bench [FLAGS] | worker FLAGS
+# usage: ./run.sh tests [GTEST FLAGS] | sanitizer | answers | bench [FLAGS] | stack_bench MODEL [FLAGS] | worker FLAGS
+#   answers      three daemons and a small trained model: the cpu backend's answer and the device's
+#   bench        kernels and steps at the shape of Qwen3-30B-A3B, with selections that are drawn
+#   stack_bench  hga bench with three daemons
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 
@@ -8,25 +11,42 @@ here="$(cd "$(dirname "$0")" && pwd)"
 built="$(cat "$here/glibc/version")"
 has="$(getconf GNU_LIBC_VERSION 2>/dev/null | cut -d' ' -f2 || true)"
 cuda_libraries="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/local/cuda/lib64"
-if [ -n "$has" ] && [ "$(printf '%s\n%s\n' "$built" "$has" | sort -V | head -n 1)" = "$built" ]; then
-  run() { local name="$1"; shift; LD_LIBRARY_PATH="$here/lib:$cuda_libraries" "${wrapper[@]}" "$here/bin/$name" "$@"; }
-else
-  run() {
-    local name="$1"; shift
-    "${wrapper[@]}" "$here/glibc/ld-linux-x86-64.so.2" --library-path "$here/glibc:$here/lib:$cuda_libraries" \
-      "$here/bin/$name" "$@"
-  }
+loader=()
+libraries="$here/lib:$cuda_libraries"
+if [ -z "$has" ] || [ "$(printf '%s\n%s\n' "$built" "$has" | sort -V | head -n 1)" != "$built" ]; then
+  loader=("$here/glibc/ld-linux-x86-64.so.2" --library-path "$here/glibc:$libraries")
 fi
-wrapper=(env)
+wrapper=()
+run() {
+  local name="$1"
+  shift
+  LD_LIBRARY_PATH="$libraries" ${wrapper[@]+"${wrapper[@]}"} ${loader[@]+"${loader[@]}"} "$here/bin/$name" "$@"
+}
 
 all_tests() {
   local failed=0 name
   for name in top_logits_kernel_gpu_test device_route_client_gpu_test cuda_backend_gpu_test cuda_steps_gpu_test \
-              families_gpu_test backend_conformance_gpu_test; do
+              families_gpu_test greedy_gpu_test backend_conformance_gpu_test device_engine_gpu_test; do
     echo "=== $name"
     TEST_TMPDIR="${TMPDIR:-/tmp}" run "$name" "$@" || failed=1
   done
   return $failed
+}
+
+# A folder as deploy/stack.sh wants it.
+stack() {
+  local folder name status=0
+  folder="$(mktemp -d)"
+  for name in kv_store router gpu_worker hga; do
+    local to="$folder/$name/$name"
+    [ "$name" != hga ] || to="$folder/client/hga"
+    mkdir -p "$(dirname "$to")"
+    printf '#!/usr/bin/env bash\nexec "%s/run.sh" program %s "$@"\n' "$here" "$name" >"$to"
+    chmod +x "$to"
+  done
+  "$here/run_stack.sh" "$folder" "$@" || status=$?
+  rm -rf "$folder"
+  return $status
 }
 
 command="${1:-}"
@@ -40,5 +60,8 @@ case "$command" in
     done ;;
   bench) run cuda_bench "--commit=$(cat "$here/commit")" "--command=run.sh bench $*" "$@" ;;
   worker) run gpu_worker --backend=cuda "$@" ;;
-  *) sed -n '2,3s/^# //p' "$here/run.sh" >&2; exit 2 ;;
+  program) LD_LIBRARY_PATH="$libraries" exec ${loader[@]+"${loader[@]}"} "$here/bin/$1" "${@:2}" ;;
+  answers) stack answers "$here/tiny_qwen3.gguf" "$here/alice.txt" ;;
+  stack_bench) stack bench "$@" ;;
+  *) sed -n '2,6s/^# //p' "$here/run.sh" >&2; exit 2 ;;
 esac
