@@ -96,6 +96,50 @@ inline void MultiplyTiles(const TileA& a, const TileOf16& b, TileC* c) {
   }
 }
 
+// Products by register (kernels/dialect.h).
+struct LeftWords {
+  uint32_t x[4];
+};
+struct RightWords {
+  uint32_t x[4];
+};
+struct Sums4 {
+  float x[4];
+};
+inline uint32_t PairAt(const bf16* first, const bf16* second) {
+  return static_cast<uint32_t>(second->bits) << 16 | first->bits;
+}
+inline void LoadLeft(LeftWords* left, const bf16* from, uint32_t stride) {
+  emulator::CheckRows(from, stride);
+  const uint32_t lane = threadIdx.x % 32;
+  for (uint32_t i = 0; i < 4; ++i) {
+    const bf16* at = from + (lane / 4 + i % 2 * 8) * stride + lane % 4 * 2 + i / 2 * 8;
+    left->x[i] = PairAt(at, at + 1);
+  }
+}
+inline void LoadRight(RightWords* right, const bf16* from, uint32_t stride) {
+  emulator::CheckRows(from, stride);
+  const uint32_t lane = threadIdx.x % 32;
+  for (uint32_t i = 0; i < 4; ++i) {
+    const bf16* at = from + (lane / 4 + i / 2 * 8) * stride + lane % 4 * 2 + i % 2 * 8;
+    right->x[i] = PairAt(at, at + 1);
+  }
+}
+inline void LoadRightTransposed(RightWords* right, const bf16* from, uint32_t stride) {
+  emulator::CheckRows(from, stride);
+  const uint32_t lane = threadIdx.x % 32;
+  for (uint32_t i = 0; i < 4; ++i) {
+    const bf16* at = from + (lane % 4 * 2 + i % 2 * 8) * stride + lane / 4 + i / 2 * 8;
+    right->x[i] = PairAt(at, at + stride);
+  }
+}
+inline void MultiplyWords(const LeftWords& left, const RightWords& right, uint32_t half, Sums4* sums) {
+  emulator::Multiply(left.x, right.x + 2 * half, sums->x);
+}
+
+inline void CopyLater(void* to, const void* from) { emulator::CopyLater(to, from); }
+inline void WaitForCopies() { emulator::WaitForCopies(); }
+
 }  // namespace hga
 
 #endif  // HGA_GPU_WORKER_BACKEND_CUDA_EMULATOR_DIALECT_H_

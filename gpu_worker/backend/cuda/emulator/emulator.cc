@@ -1,6 +1,8 @@
 #include "gpu_worker/backend/cuda/emulator/emulator.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -8,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/kv/bf16.h"
 
 #ifndef __x86_64__
 #error "the emulator switches stacks in x86-64 assembly"
@@ -48,18 +51,53 @@ constexpr size_t kSharedAlignment = 128;
 
 enum class Barrier : uint8_t { kNone, kBlock, kWarp, kExchange };
 
+struct Copy {
+  void* to;
+  const void* from;
+};
+
 struct Fiber {
   void* stack_end = nullptr;  // where it goes on
   Place place;
   Barrier waits = Barrier::kNone;
   bool done = false;
   uint32_t exchanges = 0;
+  std::vector<Copy> copies;  // not done yet
+};
+
+// Of all lanes: left[4], right[2], and their product once a lane has made it.
+struct Product {
+  uint32_t words[kWarpLanes][6];
+  float sums[16][8];
+  bool made = false;
 };
 
 struct WarpState {
   uint32_t arrived = 0;
-  uint64_t slots[2][kWarpLanes];  // taking turns: nobody is more than one exchange ahead
+  // Taking turns: nobody is more than one exchange ahead.
+  uint64_t slots[2][kWarpLanes];
+  Product products[2];
 };
+
+float HalfOf(uint32_t word, uint32_t half) { return ToFloat(bf16{static_cast<uint16_t>(word >> (16 * half))}); }
+
+void Make(Product* p) {
+  float left[16][16], right[16][8];
+  for (uint32_t lane = 0; lane < kWarpLanes; ++lane) {
+    for (uint32_t half = 0; half < 2; ++half) {
+      const uint32_t row = lane / 4, at = lane % 4 * 2 + half;
+      for (uint32_t i = 0; i < 4; ++i) left[row + i % 2 * 8][at + i / 2 * 8] = HalfOf(p->words[lane][i], half);
+      for (uint32_t i = 0; i < 2; ++i) right[at + i * 8][row] = HalfOf(p->words[lane][4 + i], half);
+    }
+  }
+  std::memset(p->sums, 0, sizeof(p->sums));
+  for (uint32_t r = 0; r < 16; ++r) {
+    for (uint32_t k = 0; k < 16; ++k) {
+      for (uint32_t c = 0; c < 8; ++c) p->sums[r][c] += left[r][k] * right[k][c];
+    }
+  }
+  p->made = true;
+}
 
 // One block at a time; reused, with its stacks.
 class Machine {
@@ -214,6 +252,37 @@ uint64_t Exchange(uint64_t bits, uint32_t from) {
   slots[fiber->place.thread.x % kWarpLanes] = bits;
   machine.Wait(Barrier::kExchange);
   return slots[from % kWarpLanes];
+}
+
+void Multiply(const uint32_t left[4], const uint32_t right[2], float sums[4]) {
+  Fiber* fiber = machine.current;
+  const uint32_t lane = fiber->place.thread.x % kWarpLanes;
+  Product& p = machine.warp().products[fiber->exchanges++ % 2];
+  std::memcpy(p.words[lane], left, 4 * sizeof(uint32_t));
+  std::memcpy(p.words[lane] + 4, right, 2 * sizeof(uint32_t));
+  p.made = false;
+  machine.Wait(Barrier::kExchange);
+  if (!p.made) Make(&p);
+  for (uint32_t i = 0; i < 4; ++i) sums[i] += p.sums[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
+}
+
+void CheckRows(const void* memory, uint32_t stride) {
+  if (reinterpret_cast<uintptr_t>(memory) % 16 == 0 && stride % 8 == 0) return;
+  std::fprintf(stderr, "emulator: a matrix whose rows are not aligned to 16 bytes\n");
+  std::abort();
+}
+
+void CopyLater(void* to, const void* from) {
+  if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % 16 != 0) {
+    std::fprintf(stderr, "emulator: a copy that is not aligned to 16 bytes\n");
+    std::abort();
+  }
+  machine.current->copies.push_back({to, from});
+}
+
+void WaitForCopies() {
+  for (const Copy& copy : machine.current->copies) std::memcpy(copy.to, copy.from, 16);
+  machine.current->copies.clear();
 }
 
 }  // namespace emulator

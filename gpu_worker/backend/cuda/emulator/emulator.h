@@ -32,6 +32,14 @@ void SyncWarp();
 // Each lane gives `bits` and gets those of lane `from`.
 uint64_t Exchange(uint64_t bits, uint32_t from);
 
+// The whole warp's product of 16 x 8 over 16, in words of two bf16 as tensor cores have them: sums += left * right.
+void Multiply(const uint32_t left[4], const uint32_t right[2], float sums[4]);
+// Ends the program where ldmatrix would fault.
+void CheckRows(const void* memory, uint32_t stride);
+// 16 bytes, copied as late as may be: when this thread waits for its copies.
+void CopyLater(void* to, const void* from);
+void WaitForCopies();
+
 template <typename T>
 T Shuffle(T value, uint32_t from) {
   static_assert(sizeof(T) <= sizeof(uint64_t));

@@ -19,7 +19,7 @@ inline constexpr uint32_t kGemmTileRows = 32, kGemmTileOutputs = 64, kGemmTileCo
 // Queries and keys that a block of AttendFew takes at a time, and its threads.
 inline constexpr uint32_t kFewQueries = 8, kFewKeys = 32, kFewThreads = 128;
 // The same of AttendMany; heads must be a multiple of 16 elements and no longer than kManyHeadDim.
-inline constexpr uint32_t kManyQueries = 64, kManyKeys = 32, kManyThreads = 128, kManyHeadDim = 128;
+inline constexpr uint32_t kManyQueries = 64, kManyKeys = 64, kManyThreads = 128, kManyHeadDim = 128;
 
 enum class MatrixType : uint32_t { kBf16, kF8E4M3 };
 
@@ -195,7 +195,7 @@ struct AttendFewArgs {
   float scale;
 };
 
-// As AttendFew, on tensor cores: queries and weights rounded to bf16; never parts.
+// As AttendFew, on tensor cores: queries and weights rounded to bf16; never parts. Runs' K and V are aligned to 16 bytes.
 struct AttendManyArgs {
   const bf16* q;
   const uint32_t* positions;

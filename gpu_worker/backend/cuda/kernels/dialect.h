@@ -57,6 +57,58 @@ template <typename Right>
 HGA_DEVICE void MultiplyTiles(const TileA& a, const Right& b, TileC* c) {
   nvcuda::wmma::mma_sync(*c, a, b, *c);
 }
+
+// Products by register, where sums are worked on between them: 16 rows x 8 columns over 16 of the inner dimension, by a
+// whole warp. Lane l has of the sums rows l / 4 (x[0], x[1]) and l / 4 + 8 (x[2], x[3]), columns 2 * (l % 4) and the
+// next. Left: 16 rows of 16. Right: of 16 columns, two products side by side, x[0], x[1] for the first eight of them.
+struct LeftWords {
+  uint32_t x[4];
+};
+struct RightWords {
+  uint32_t x[4];
+};
+struct Sums4 {
+  float x[4];
+};
+// Shared memory, rows aligned to 16 bytes; stride: elements.
+HGA_DEVICE void LoadMatrices(uint32_t* x, const bf16* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row))));
+}
+HGA_DEVICE void LoadLeft(LeftWords* left, const bf16* from, uint32_t stride) {
+  const uint32_t lane = threadIdx.x % 32;
+  LoadMatrices(left->x, from + (lane % 16) * stride + lane / 16 * 8);
+}
+// from: a row for each column of the product.
+HGA_DEVICE void LoadRight(RightWords* right, const bf16* from, uint32_t stride) {
+  const uint32_t lane = threadIdx.x % 32;
+  LoadMatrices(right->x, from + (lane % 8 + lane / 16 * 8) * stride + lane / 8 % 2 * 8);
+}
+// from: a row for each of the inner dimension.
+HGA_DEVICE void LoadRightTransposed(RightWords* right, const bf16* from, uint32_t stride) {
+  const uint32_t lane = threadIdx.x % 32;
+  const bf16* row = from + (lane % 16) * stride + lane / 16 * 8;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(right->x[0]), "=r"(right->x[1]), "=r"(right->x[2]), "=r"(right->x[3])
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row))));
+}
+// sums += left * right's columns [8 * half, 8 * half + 8)
+HGA_DEVICE void MultiplyWords(const LeftWords& left, const RightWords& right, uint32_t half, Sums4* sums) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+               "{%0, %1, %2, %3};"
+               : "+f"(sums->x[0]), "+f"(sums->x[1]), "+f"(sums->x[2]), "+f"(sums->x[3])
+               : "r"(left.x[0]), "r"(left.x[1]), "r"(left.x[2]), "r"(left.x[3]), "r"(right.x[2 * half]),
+                 "r"(right.x[2 * half + 1]));
+}
+
+// Copies into shared memory that go on meanwhile: 16 bytes each, both sides aligned to them. There after
+// WaitForCopies, for this thread; after a barrier then, for the block.
+HGA_DEVICE void CopyLater(void* to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))),
+               "l"(from));
+}
+HGA_DEVICE void WaitForCopies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 #endif
 
 inline constexpr uint32_t kWarp = 32;
@@ -72,6 +124,16 @@ HGA_DEVICE bf16 Narrow(float f) {
   const uint32_t wide = __float_as_uint(f);
   if ((wide & 0x7fffffffu) > 0x7f800000u) return bf16{static_cast<uint16_t>((wide >> 16) | 0x40)};
   return bf16{static_cast<uint16_t>((wide + 0x7fffu + ((wide >> 16) & 1)) >> 16)};
+}
+// Two side by side, `low` in the lower bits.
+HGA_DEVICE uint32_t NarrowPair(float low, float high) {
+#if defined(__CUDACC__)
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+#else
+  return static_cast<uint32_t>(Narrow(high).bits) << 16 | Narrow(low).bits;
+#endif
 }
 // FP8 E4M3 in the low byte: its exponent and mantissa are put where float has them, and the bias made up for.
 HGA_DEVICE float WidenF8(uint32_t byte) {

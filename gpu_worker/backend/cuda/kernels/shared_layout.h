@@ -2,6 +2,8 @@
 #ifndef HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_SHARED_LAYOUT_H_
 #define HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_SHARED_LAYOUT_H_
 
+#include <cstddef>
+
 #include "gpu_worker/backend/cuda/kernels/args.h"
 #include "gpu_worker/backend/cuda/kernels/route_args.h"
 
@@ -67,28 +69,23 @@ HGA_BOTH uint32_t FewSharedBytes(uint32_t head_dim) {
 }
 static_assert(FewSharedBytes(kFewHeadDim) <= 48 * 1024, "what a block may have without asking");
 
-inline constexpr uint32_t kManyScoreStride = kManyKeys + 4, kManyWeightStride = kManyKeys + 8;
 HGA_BOTH bool ManyTakes(uint32_t head_dim) { return head_dim % 16 == 0 && head_dim <= kManyHeadDim; }
+// Elements from row to row: rows that eight lanes read together lie in different banks.
 HGA_BOTH uint32_t ManyStride(uint32_t head_dim) { return head_dim + 8; }
-HGA_BOTH uint32_t ManySumStride(uint32_t head_dim) { return head_dim + 4; }
 
-// In this order, each part a multiple of 32 bytes.
-struct ManyBlock {
-  KeyList<kManyKeys>* list;
-  float* keep;    // [kManyQueries]
-  bf16* queries;  // [kManyQueries][ManyStride]
-  bf16* keys;     // [kManyKeys][ManyStride]
-  bf16* values;   // [kManyKeys][ManyStride]
-  float* scores;  // [kManyQueries][kManyScoreStride]
-  bf16* weights;  // [kManyQueries][kManyWeightStride]
-  float* sums;    // [kManyQueries][ManySumStride]
+// Two tiles take turns: one is attended while the other's rows come.
+struct alignas(16) ManyShared {
+  KeyList<kManyKeys> list[2];
+  DeviceRun runs[kManyKeys];  // in which the next tile's keys are looked for
+  uint32_t first_run[2];               // number of runs[0] in its list, for tiles of either turn
+  uint32_t masked[2][kManyKeys / 32];  // not every query sees every key; by the warp that found the keys
+  // Behind it, twice: keys, values, each [kManyKeys][ManyStride] bf16.
 };
 HGA_BOTH uint32_t ManySharedBytes(uint32_t head_dim) {
-  return static_cast<uint32_t>(sizeof(KeyList<kManyKeys>)) + kManyQueries * 4 +
-         (kManyQueries + 2 * kManyKeys) * ManyStride(head_dim) * 2 + kManyQueries * kManyScoreStride * 4 +
-         kManyQueries * kManyWeightStride * 2 + kManyQueries * ManySumStride(head_dim) * 4;
+  return static_cast<uint32_t>(sizeof(ManyShared)) + 2 * 2 * kManyKeys * ManyStride(head_dim) * 2;
 }
-static_assert(sizeof(KeyList<kManyKeys>) % 32 == 0, "tiles are read in units of 32 bytes");
+static_assert(sizeof(ManyShared) % 16 == 0 && offsetof(ManyShared, runs) % 16 == 0, "copies are of 16 bytes");
+static_assert(kManyQueries <= kManyKeys, "queries are loaded where keys come");
 static_assert(ManySharedBytes(kManyHeadDim) <= 99 * 1024, "what every architecture from sm_80 on has");
 
 }  // namespace hga
