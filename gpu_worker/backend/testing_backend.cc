@@ -7,13 +7,23 @@
 #include "gpu_worker/backend/cuda/simulated_device.h"
 
 namespace hga {
+namespace {
+
+// SmolLM2 as bf16 fits, and tests that run side by side on one device.
+constexpr uint64_t kDeviceBytes = uint64_t{1} << 30;
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Backend>> CreateTestBackend(const std::string& kind, const ModelWeights& weights,
                                                            const KvGeometry& geometry, const BackendOptions& options) {
   const bool tight = kind == "emulated_tight";
-  if (!tight && kind != "emulated" && kind != "emulated_mapped") return CreateBackend(kind, weights, geometry, options);
+  if (!tight && kind != "emulated" && kind != "emulated_mapped") {
+    BackendOptions limited = options;
+    if (kind == "cuda" && limited.device_memory_limit == 0) limited.device_memory_limit = kDeviceBytes;
+    return CreateBackend(kind, weights, geometry, limited);
+  }
   SimulatedDeviceOptions device;
-  device.bytes = uint64_t{1} << 30;  // SmolLM2 as bf16 fits
+  device.bytes = kDeviceBytes;
   device.maps_all_memory = kind == "emulated_mapped";
   CudaBackendOptions cuda;
   cuda.max_rows = options.max_rows;

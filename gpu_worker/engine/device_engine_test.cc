@@ -108,6 +108,8 @@ class DeviceEngineTest : public testing::Test {
 };
 
 TEST_F(DeviceEngineTest, AnswersAsTheCpuDoes) {
+  // Its tokens are drawn: a device's rounding moves a draw that the simulated one does not. greedy_test compares there.
+  if (kOnGpu) GTEST_SKIP() << "the cpu's tokens are drawn from other bits";
   const auto expected = Answer("cpu", 1.0f);
   EXPECT_EQ(expected.size(), kAnswerTokens);
   for (const char* kind : {kDevice, kTight}) EXPECT_EQ(Answer(kind, 1.0f), expected) << kind;

@@ -59,11 +59,28 @@ void AttendBatch::AddItems(const QueryBlock& block, uint32_t kv_head, uint32_t f
   }
 }
 
+void AttendBatch::AddSums(const QueryBlock& block, uint32_t kv_head) {
+  sums_.push_back({block.first_row, kv_head, 0, block.rows, list_begin_, run_count_ - list_begin_, kNoPart});
+}
+
+bool AttendBatch::HasRoomToShare(absl::Span<const QueryBlock> blocks, uint64_t runs) const {
+  uint64_t items = few_.size() + many_.size();
+  for (const QueryBlock& block : blocks) items += uint64_t{MostItems(block)} * geometry_.kv_heads;
+  return run_count_ + runs <= limits_.runs && items <= limits_.items;
+}
+
+void AttendBatch::EndSharedList(absl::Span<const QueryBlock> blocks, uint32_t kv_head, bool sum_values) {
+  for (const QueryBlock& block : blocks) {
+    if (sum_values) AddSums(block, kv_head);
+    AddItems(block, kv_head, list_begin_, run_count_ - list_begin_, kNoPart);
+  }
+  list_begin_ = run_count_;
+  list_keys_ = 0;
+}
+
 void AttendBatch::EndList(const QueryBlock& block, uint32_t kv_head, bool sum_values) {
   const uint32_t end = run_count_;
-  if (sum_values && list_keys_ > 0) {
-    sums_.push_back({block.first_row, kv_head, 0, block.rows, list_begin_, end - list_begin_, kNoPart});
-  }
+  if (sum_values && list_keys_ > 0) AddSums(block, kv_head);
   const uint32_t parts = list_keys_ == 0 ? 0 : PartsOf(block);
   if (parts == 1) AddItems(block, kv_head, list_begin_, end - list_begin_, kNoPart);
   if (parts > 1) {

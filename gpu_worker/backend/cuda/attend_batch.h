@@ -47,6 +47,10 @@ class AttendBatch {
   // Ends the list: these are the runs that the block's rows attend in this KV head. Nothing if it is empty. sum_values:
   // their values are to be added up, too.
   void EndList(const QueryBlock& block, uint32_t kv_head, bool sum_values);
+  // The same for several blocks, none of one row, that attend the same runs. There must be room for their items.
+  void EndSharedList(absl::Span<const QueryBlock> blocks, uint32_t kv_head, bool sum_values);
+  // Whether lists of so many runs in all may begin that all of `blocks` share, one for each KV head.
+  bool HasRoomToShare(absl::Span<const QueryBlock> blocks, uint64_t runs) const;
 
   absl::Span<const DeviceRun> runs() const { return absl::MakeConstSpan(runs_).first(run_count_); }
   const std::vector<AttendItem>& few() const { return few_; }    // of AttendFew
@@ -58,6 +62,7 @@ class AttendBatch {
   uint32_t Queries(const QueryBlock& block) const { return block.rows * geometry_.queries_per_kv_head(); }
   uint32_t MostItems(const QueryBlock& block) const;
   uint32_t PartsOf(const QueryBlock& block) const;
+  void AddSums(const QueryBlock& block, uint32_t kv_head);
   void AddItems(const QueryBlock& block, uint32_t kv_head, uint32_t first_run, uint32_t runs, uint32_t part);
 
   const KvGeometry geometry_;

@@ -80,13 +80,16 @@ void CublasLt::SetWorkspace(void* memory, size_t bytes) {
 }
 
 // cuBLASLt thinks in columns: y [rows][outputs] is its outputs x rows matrix, w [outputs][cols] its cols x outputs one.
-absl::Status CublasLt::MakePlan(const Key& key, Plan* plan) {
+absl::Status CublasLt::MakePlan(const Key& key, const Scales& scales, Plan* plan) {
   const cudaDataType_t type = key.f8 ? CUDA_R_8F_E4M3 : CUDA_R_16BF;
   HGA_RETURN_IF_ERROR(Check(call_.DescCreate(&plan->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F), "a description"));
   const cublasOperation_t transpose = CUBLAS_OP_T;
   HGA_RETURN_IF_ERROR(Check(
       call_.DescSet(plan->desc, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof(transpose)), "a description"));
-  if (key.f8) HGA_RETURN_IF_ERROR(SetBlockScales(*plan));
+  if (key.f8) {
+    HGA_RETURN_IF_ERROR(SetBlockScales(*plan));
+    HGA_RETURN_IF_ERROR(SetScales(*plan, scales));  // no algorithm is found without any
+  }
   HGA_RETURN_IF_ERROR(Check(call_.LayoutCreate(&plan->w, type, key.cols, key.outputs, key.cols), "a layout"));
   HGA_RETURN_IF_ERROR(Check(call_.LayoutCreate(&plan->x, type, key.cols, key.rows, key.cols), "a layout"));
   HGA_RETURN_IF_ERROR(Check(call_.LayoutCreate(&plan->y, CUDA_R_32F, key.outputs, key.rows,
@@ -99,6 +102,13 @@ absl::Status CublasLt::SetBlockScales(const Plan& plan) {
   HGA_RETURN_IF_ERROR(
       Check(call_.DescSet(plan.desc, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &of_w, sizeof(of_w)), "block scales"));
   return Check(call_.DescSet(plan.desc, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &of_x, sizeof(of_x)), "block scales");
+}
+
+absl::Status CublasLt::SetScales(const Plan& plan, const Scales& scales) {
+  HGA_RETURN_IF_ERROR(Check(
+      call_.DescSet(plan.desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &scales.w, sizeof(scales.w)), "block scales"));
+  return Check(call_.DescSet(plan.desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &scales.x, sizeof(scales.x)),
+               "block scales");
 }
 
 absl::Status CublasLt::ChooseAlgorithm(Plan* plan) {
@@ -119,12 +129,12 @@ absl::Status CublasLt::ChooseAlgorithm(Plan* plan) {
   return status;
 }
 
-absl::StatusOr<const CublasLt::Plan*> CublasLt::PlanFor(const Key& key) {
+absl::StatusOr<const CublasLt::Plan*> CublasLt::PlanFor(const Key& key, const Scales& scales) {
   auto found = plans_.find(key);
   if (found == plans_.end()) {
     if (plans_.size() >= kMaxPlans) DropPlans();
     found = plans_.emplace(key, Plan()).first;
-    if (absl::Status status = MakePlan(key, &found->second); !status.ok()) {
+    if (absl::Status status = MakePlan(key, scales, &found->second); !status.ok()) {
       DropPlans();
       return status;
     }
@@ -140,16 +150,14 @@ absl::Status CublasLt::Multiply(cudaStream_t stream, const Plan& plan, const voi
 }
 
 absl::Status CublasLt::Gemm(cudaStream_t stream, const GemmCall& call) {
-  HGA_ASSIGN_OR_RETURN(const Plan* plan, PlanFor({false, call.rows, call.outputs, call.cols, call.y_stride}));
+  HGA_ASSIGN_OR_RETURN(const Plan* plan, PlanFor({false, call.rows, call.outputs, call.cols, call.y_stride}, {}));
   return Multiply(stream, *plan, call.w, call.x, call.y);
 }
 
 absl::Status CublasLt::F8Gemm(cudaStream_t stream, const F8GemmCall& call) {
-  HGA_ASSIGN_OR_RETURN(const Plan* plan, PlanFor({true, call.rows, call.outputs, call.cols, call.y_stride}));
-  HGA_RETURN_IF_ERROR(Check(call_.DescSet(plan->desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &call.w_scales,
-                                          sizeof(call.w_scales)), "block scales"));
-  HGA_RETURN_IF_ERROR(Check(call_.DescSet(plan->desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &call.x_scales,
-                                          sizeof(call.x_scales)), "block scales"));
+  const Scales scales = {call.w_scales, call.x_scales};
+  HGA_ASSIGN_OR_RETURN(const Plan* plan, PlanFor({true, call.rows, call.outputs, call.cols, call.y_stride}, scales));
+  HGA_RETURN_IF_ERROR(SetScales(*plan, scales));
   return Multiply(stream, *plan, call.w, call.x, call.y);
 }
 

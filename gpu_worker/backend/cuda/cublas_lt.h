@@ -58,11 +58,16 @@ class CublasLt {
     }
   };
 
+  struct Scales {
+    const float *w = nullptr, *x = nullptr;
+  };
+
   CublasLt() = default;
   absl::Status Find(void* library);
-  absl::StatusOr<const Plan*> PlanFor(const Key& key);
-  absl::Status MakePlan(const Key& key, Plan* plan);
+  absl::StatusOr<const Plan*> PlanFor(const Key& key, const Scales& scales);
+  absl::Status MakePlan(const Key& key, const Scales& scales, Plan* plan);
   absl::Status SetBlockScales(const Plan& plan);
+  absl::Status SetScales(const Plan& plan, const Scales& scales);
   absl::Status Multiply(cudaStream_t stream, const Plan& plan, const void* w, const void* x, float* y);
   absl::Status ChooseAlgorithm(Plan* plan);
   void DropPlans();

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "gpu_worker/backend/cuda/kernels/shared_layout.h"
+#include "gpu_worker/backend/cuda/shared_history.h"
 
 namespace hga {
 namespace {
@@ -151,21 +152,64 @@ absl::Status CudaAttention::StartBlock(const QueryBlock& block, const Workspace&
 }
 
 absl::Status CudaAttention::Attend(uint32_t layer, const AttendPlan& plan, const Workspace& w) {
-  for (const QueryBlock& block : plan.blocks) {
-    HGA_RETURN_IF_ERROR(StartBlock(block, w));
-    for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
-      HGA_RETURN_IF_ERROR(AttendList(layer, block, head, plan.sum_values, w));
+  mapped_ = MappedMemory();
+  absl::Span<const QueryBlock> left = plan.blocks;
+  while (!left.empty()) {
+    SharedHistory shared = FindSharedHistory(geometry_, left);
+    const absl::Span<const QueryBlock> blocks = left.first(shared.blocks);
+    if (shared.runs > 0) {
+      HGA_ASSIGN_OR_RETURN(const bool done, AttendShared(blocks, shared.runs, plan.sum_values, w));
+      if (!done) shared.runs = 0;
     }
+    for (const QueryBlock& block : blocks) {
+      HGA_RETURN_IF_ERROR(StartBlock(block, w));
+      for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
+        HGA_RETURN_IF_ERROR(AttendList(layer, block, head, shared.runs, plan.sum_values, w));
+      }
+    }
+    left.remove_prefix(shared.blocks);
   }
   return list_.empty() ? absl::OkStatus() : Submit(w);
 }
 
+uint32_t CudaAttention::SliceRuns(absl::Span<const QueryBlock> blocks, uint32_t most) const {
+  const uint64_t heads = geometry_.kv_heads, bytes = MostBytes(geometry_, geometry_.group_tokens, 1);
+  const uint64_t runs = std::min<uint64_t>({options_.window_bytes / (heads * bytes), options_.batch.runs / heads, most});
+  return list_.HasRoomToShare(blocks, runs * heads) ? static_cast<uint32_t>(runs) : 0;
+}
+
+absl::StatusOr<bool> CudaAttention::AttendShared(absl::Span<const QueryBlock> blocks, uint32_t runs, bool sum_values,
+                                                 const Workspace& w) {
+  if (!list_.empty()) HGA_RETURN_IF_ERROR(Submit(w));
+  for (uint32_t first = 0; first < runs;) {
+    const uint32_t count = SliceRuns(blocks, runs - first);
+    if (count == 0) return false;  // of the first slice, or of none: all slices have the same blocks
+    for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
+      for (uint32_t i = first; i < first + count; ++i) AddShared(blocks[0].runs[head][i]);
+      list_.EndSharedList(blocks, head, sum_values);
+    }
+    HGA_RETURN_IF_ERROR(Submit(w));
+    first += count;
+  }
+  return true;
+}
+
+void CudaAttention::AddShared(const KvRun& run) {
+  const size_t bytes = PieceBytes(run.tokens);
+  auto* k = reinterpret_cast<bf16*>(launches_[batch_ % 2].window.as() + window_used_);
+  auto* v = reinterpret_cast<bf16*>(reinterpret_cast<uint8_t*>(k) + RoundUp(bytes));
+  window_used_ += 2 * RoundUp(bytes);
+  entries_.push_back({Source(run.k, bytes), Source(run.v, bytes), k, v, run.tokens * geometry_.head_dim, 0});
+  use_.fetched_bytes += 2 * bytes;
+  list_.Add(k, v, run.position, run.tokens, 0);
+}
+
 // All of a list's look-ups are announced before the first is made: each would wait for memory.
-void CudaAttention::FindNumbers(uint32_t layer, const QueryBlock& block, uint32_t kv_head) {
+void CudaAttention::FindNumbers(uint32_t layer, const QueryBlock& block, uint32_t kv_head, uint32_t first_run) {
   const std::vector<KvRun>& runs = block.runs[kv_head];
   numbers_.resize(runs.size());
   uint32_t chunk = UINT32_MAX, number = 0;
-  for (size_t i = 0; i < runs.size(); ++i) {
+  for (size_t i = first_run; i < runs.size(); ++i) {
     const uint32_t now = runs[i].position / geometry_.chunk_tokens;
     if (now != chunk && TierKeeps(block, now)) {
       chunk = now;
@@ -176,11 +220,11 @@ void CudaAttention::FindNumbers(uint32_t layer, const QueryBlock& block, uint32_
   }
 }
 
-absl::Status CudaAttention::AttendList(uint32_t layer, const QueryBlock& block, uint32_t kv_head, bool sum_values,
-                                       const Workspace& w) {
-  FindNumbers(layer, block, kv_head);
+absl::Status CudaAttention::AttendList(uint32_t layer, const QueryBlock& block, uint32_t kv_head, uint32_t first_run,
+                                       bool sum_values, const Workspace& w) {
+  FindNumbers(layer, block, kv_head, first_run);
   const std::vector<KvRun>& runs = block.runs[kv_head];
-  for (size_t i = 0; i < runs.size(); ++i) {
+  for (size_t i = first_run; i < runs.size(); ++i) {
     if (AddRun(layer, block, kv_head, runs[i], numbers_[i])) continue;
     list_.EndList(block, kv_head, sum_values);
     HGA_RETURN_IF_ERROR(Submit(w));
@@ -218,8 +262,15 @@ bool CudaAttention::AddRun(uint32_t layer, const QueryBlock& block, uint32_t kv_
   return true;
 }
 
+// The arena is one piece of memory: it is looked for once.
+const void* CudaAttention::Mapped(const bf16* memory, size_t bytes) {
+  if (const void* found = mapped_.Find(memory, bytes); found != nullptr) return found;
+  mapped_ = device_->MappedAround(memory);
+  return mapped_.Find(memory, bytes);
+}
+
 const bf16* CudaAttention::Source(const bf16* memory, size_t bytes) {
-  if (const void* mapped = device_->Mapped(memory, bytes); mapped != nullptr) return static_cast<const bf16*>(mapped);
+  if (const void* mapped = Mapped(memory, bytes); mapped != nullptr) return static_cast<const bf16*>(mapped);
   uint8_t* to = launches_[batch_ % 2].staging.as() + staging_used_;
   std::memcpy(to, memory, bytes);
   staging_used_ = RoundUp(staging_used_ + bytes);
@@ -313,7 +364,7 @@ bool CudaAttention::PrefetchRun(uint32_t layer, const QueryBlock& block, uint32_
   const size_t bytes = PieceBytes(options_.tier_unit_tokens);
   for (uint32_t unit = first >> unit_shift_; unit <= (first + run.tokens - 1) >> unit_shift_; ++unit) {
     const ptrdiff_t offset = (static_cast<ptrdiff_t>(unit << unit_shift_) - first) * geometry_.head_dim;
-    const void *k = device_->Mapped(run.k + offset, bytes), *v = device_->Mapped(run.v + offset, bytes);
+    const void *k = Mapped(run.k + offset, bytes), *v = Mapped(run.v + offset, bytes);
     if (k == nullptr || v == nullptr || entries_.size() == kPrefetchEntries) return false;
     const DeviceTier::Place place =
         tier_.Use(tier_.FindChunk(block.finished[chunk], chunk), layer, kv_head * head_units_ + unit);
@@ -327,6 +378,7 @@ bool CudaAttention::PrefetchRun(uint32_t layer, const QueryBlock& block, uint32_
 
 absl::Status CudaAttention::Prefetch(uint32_t layer, const AttendPlan& plan) {
   HGA_RETURN_IF_ERROR(WaitForPrefetch());  // its buffers are used again
+  mapped_ = MappedMemory();
   for (const QueryBlock& block : plan.blocks) {
     for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
       for (const KvRun& run : block.runs[head]) {

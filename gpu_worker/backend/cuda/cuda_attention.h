@@ -97,11 +97,19 @@ class CudaAttention {
   }
   absl::Status BeginBatch();
   absl::Status StartBlock(const QueryBlock& block, const Workspace& w);
-  absl::Status AttendList(uint32_t layer, const QueryBlock& block, uint32_t kv_head, bool sum_values,
-                          const Workspace& w);
+  // The first `runs` runs of all lists of `blocks`, which are the same in all of them: brought slice by slice, once for
+  // all blocks, and not kept. False: a launch has no room even for one run of each KV head.
+  absl::StatusOr<bool> AttendShared(absl::Span<const QueryBlock> blocks, uint32_t runs, bool sum_values,
+                                    const Workspace& w);
+  // Runs of each KV head that a launch may bring for these blocks.
+  uint32_t SliceRuns(absl::Span<const QueryBlock> blocks, uint32_t most) const;
+  void AddShared(const KvRun& run);
+  // The runs of a list from `first_run` on.
+  absl::Status AttendList(uint32_t layer, const QueryBlock& block, uint32_t kv_head, uint32_t first_run,
+                          bool sum_values, const Workspace& w);
   // False: this launch has no room for it.
   bool AddRun(uint32_t layer, const QueryBlock& block, uint32_t kv_head, const KvRun& run, uint32_t number);
-  void FindNumbers(uint32_t layer, const QueryBlock& block, uint32_t kv_head);
+  void FindNumbers(uint32_t layer, const QueryBlock& block, uint32_t kv_head, uint32_t first_run);
   // The piece, in unit `unit` of its block, of a chunk by its number in the tier.
   void AddToTier(uint32_t layer, uint32_t chunk, uint32_t unit, const Piece& piece);
   void AddToWindow(const Piece& piece);
@@ -111,6 +119,7 @@ class CudaAttention {
   GatherEntry UnitEntry(const bf16* k, const bf16* v, uint32_t slot) const;
   bool PrefetchRun(uint32_t layer, const QueryBlock& block, uint32_t kv_head, const KvRun& run);
   absl::Status LaunchGather(const uint8_t* entries, size_t count);
+  const void* Mapped(const bf16* memory, size_t bytes);
   // Where the device reads `bytes` of the host's: in place, or in the staging buffer.
   const bf16* Source(const bf16* memory, size_t bytes);
   absl::Status Submit(const Workspace& w);
@@ -135,6 +144,7 @@ class CudaAttention {
   uint64_t batch_ = 1;  // number of the launch that is being put together
   AttendBatch list_;
   std::vector<GatherEntry> entries_;
+  MappedMemory mapped_;  // in which the last source was found, of the Attend or Prefetch at hand
   std::vector<uint32_t> numbers_;  // of the runs of the list at hand: their chunk's number in the tier
   size_t room_used_ = 0;  // of the window, should the tier keep nothing
   size_t window_used_ = 0, staging_used_ = 0;

@@ -86,6 +86,23 @@ inline AttendPlan Ragged(const KvGeometry& g, const History& history, uint32_t r
   return plan;
 }
 
+// All of the history, group by group, for every block; then a group that only its block attends.
+inline AttendPlan Dense(const KvGeometry& g, const History& history, uint32_t rows) {
+  AttendPlan plan;
+  for (uint32_t first = 0; first < rows; first += 32) {
+    QueryBlock block{first, std::min(32u, rows - first), {}, history.names()};
+    block.runs.resize(g.kv_heads);
+    for (uint32_t head = 0; head < g.kv_heads; ++head) {
+      for (uint32_t at = 0; at < kHistory; at += g.group_tokens) {
+        block.runs[head].push_back(history.Run(head, at, g.group_tokens, 0));
+      }
+      block.runs[head].push_back(history.Run(head, kHistory, 1 + first / 32, 0));
+    }
+    plan.blocks.push_back(block);
+  }
+  return plan;
+}
+
 struct Result {
   std::vector<float> log_sum_exp, logits;
 };

@@ -100,6 +100,55 @@ TEST_F(CudaBackendTest, BlocksOfTheSameRowsAreAllAttended) {
   }
 }
 
+TEST_F(CudaBackendTest, APromptsHistoryIsBroughtOnceForAllItsBlocks) {
+  ReferenceBackend reference(weights(), g_, BackendOptions());
+  constexpr uint32_t kRows = 70;  // three blocks
+  const std::vector<AttendPlan> plans = {Dense(g_, history_, kRows)};
+  const Result expected = Step(&reference, g_, &history_, kRows, plans);
+  for (const bool tiny : {false, true}) {  // tiny: in many slices, and nothing is kept
+    CudaBackendOptions options = SmallOptions();
+    if (tiny) {
+      options.device_tier_bytes = 0;
+      options.window_bytes = 8192;
+    }
+    const auto backend = Make(weights(), options);
+    const Result actual = Step(backend.get(), g_, &history_, kRows, plans);
+    ExpectClose(actual.log_sum_exp, expected.log_sum_exp, 0.03);
+    ExpectClose(actual.logits, expected.logits, 0.08);
+    const uint64_t once = uint64_t{kHistory} * g_.layers * g_.kv_heads * g_.head_dim * 2 * sizeof(bf16);
+    EXPECT_EQ(backend->device_tier_use().fetched_bytes, once);
+    // Decoding rows use the tier as ever, and find nothing that a prompt has left there.
+    const Result one = Step(backend.get(), g_, &history_, 1, {Dense(g_, history_, 1)});
+    EXPECT_EQ(backend->device_tier_use().hit_bytes, 0u);
+  }
+}
+
+TEST_F(CudaBackendTest, ASharedHistoryCountsForResiduals) {
+  ReferenceBackend reference(weights(), g_, BackendOptions());
+  const auto backend = Make(weights(), SmallOptions());
+  AttendPlan plan = Dense(g_, history_, 40);
+  plan.sum_values = true;
+  std::vector<float> logits[2];
+  Backend* const backends[] = {&reference, backend.get()};
+  for (int i = 0; i < 2; ++i) {
+    std::vector<BatchRow> batch;
+    std::vector<KvRow> kv;
+    for (uint32_t r = 0; r < 40; ++r) {
+      batch.push_back({r + 1, kHistory + r, true});
+      kv.push_back(history_.Row(kHistory + r));
+    }
+    ASSERT_TRUE(backends[i]->Begin(batch).ok());
+    for (uint32_t layer = 0; layer < g_.layers; ++layer) {
+      ASSERT_TRUE(backends[i]->PreAttention(layer, kv).ok());
+      ASSERT_TRUE(backends[i]->Attend(plan).ok());
+      ASSERT_TRUE(backends[i]->AddResidual(std::vector<float>(40 * g_.query_heads, 7.0f).data()).ok());
+      ASSERT_TRUE(backends[i]->PostAttention(layer).ok());
+    }
+    ASSERT_TRUE(backends[i]->Logits(&logits[i]).ok());
+  }
+  ExpectClose(logits[1], logits[0], 0.08);
+}
+
 TEST_F(CudaBackendTest, RegisteredMemoryIsReadInPlace) {
   const auto copied = Make(weights(), SmallOptions()), in_place = Make(weights(), SmallOptions());
   RegisterHistory(in_place.get());

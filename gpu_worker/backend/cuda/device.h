@@ -53,6 +53,19 @@ struct F8GemmCall {
   size_t y_stride = 0;
 };
 
+// Memory of the host's that kernels can read: [begin, begin + bytes), and where they find it.
+struct MappedMemory {
+  const uint8_t* begin = nullptr;
+  size_t bytes = 0;
+  const uint8_t* on_device = nullptr;
+
+  // nullptr: not all of [memory, memory + size) lies in it.
+  const void* Find(const void* memory, size_t size) const {
+    const auto offset = reinterpret_cast<uintptr_t>(memory) - reinterpret_cast<uintptr_t>(begin);
+    return offset <= bytes && size <= bytes - offset && begin != nullptr ? on_device + offset : nullptr;
+  }
+};
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -74,8 +87,10 @@ class Device {
   // Makes memory of the host's readable by kernels, until UnregisterHost, which waits for them. Any thread.
   virtual absl::Status RegisterHost(const void* memory, size_t bytes) = 0;
   virtual void UnregisterHost(const void* memory) = 0;
+  // The pinned or registered memory that `memory` lies in; none: empty. Good until that is let go.
+  virtual MappedMemory MappedAround(const void* memory) const = 0;
   // Where kernels find [memory, memory + bytes): nullptr unless it is pinned or registered.
-  virtual const void* Mapped(const void* memory, size_t bytes) const = 0;
+  const void* Mapped(const void* memory, size_t bytes) const { return MappedAround(memory).Find(memory, bytes); }
 
   // The host's side is pinned or registered and must not change before the copy has been done.
   virtual absl::Status CopyToDevice(DeviceStream stream, void* to, const void* from, size_t bytes) = 0;

@@ -37,7 +37,7 @@ class NvidiaDevice : public Device {
   void FreePinned(void* memory) override;
   absl::Status RegisterHost(const void* memory, size_t bytes) override;
   void UnregisterHost(const void* memory) override;
-  const void* Mapped(const void* memory, size_t bytes) const override;
+  MappedMemory MappedAround(const void* memory) const override;
   absl::Status CopyToDevice(DeviceStream stream, void* to, const void* from, size_t bytes) override;
   absl::Status CopyToHost(DeviceStream stream, void* to, const void* from, size_t bytes) override;
   absl::StatusOr<DeviceEvent> NewEvent() override;
@@ -173,15 +173,13 @@ void NvidiaDevice::RemoveRange(const void* memory) {
   ranges_.erase(reinterpret_cast<uintptr_t>(memory));
 }
 
-const void* NvidiaDevice::Mapped(const void* memory, size_t bytes) const {
+MappedMemory NvidiaDevice::MappedAround(const void* memory) const {
   const auto address = reinterpret_cast<uintptr_t>(memory);
   std::lock_guard<std::mutex> lock(mu_);
   auto found = ranges_.upper_bound(address);
-  if (found == ranges_.begin()) return nullptr;
+  if (found == ranges_.begin()) return {};
   --found;
-  const size_t offset = address - found->first;
-  const Range& range = found->second;
-  return offset <= range.bytes && bytes <= range.bytes - offset ? range.on_device + offset : nullptr;
+  return {reinterpret_cast<const uint8_t*>(found->first), found->second.bytes, found->second.on_device};
 }
 
 absl::Status NvidiaDevice::CopyToDevice(DeviceStream stream, void* to, const void* from, size_t bytes) {

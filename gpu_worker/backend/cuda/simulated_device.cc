@@ -89,14 +89,14 @@ void SimulatedDevice::UnregisterHost(const void* memory) {
   mapped_.erase(reinterpret_cast<uintptr_t>(memory));
 }
 
-const void* SimulatedDevice::Mapped(const void* memory, size_t bytes) const {
-  if (options_.maps_all_memory) return memory;
-  const auto address = reinterpret_cast<uintptr_t>(memory);
-  auto found = mapped_.upper_bound(address);
-  if (found == mapped_.begin()) return nullptr;
+MappedMemory SimulatedDevice::MappedAround(const void* memory) const {
+  const auto* bytes = static_cast<const uint8_t*>(memory);
+  if (options_.maps_all_memory) return {bytes, SIZE_MAX / 2, bytes};
+  auto found = mapped_.upper_bound(reinterpret_cast<uintptr_t>(memory));
+  if (found == mapped_.begin()) return {};
   --found;
-  const size_t offset = address - found->first;
-  return offset <= found->second && bytes <= found->second - offset ? memory : nullptr;
+  const auto* begin = reinterpret_cast<const uint8_t*>(found->first);
+  return {begin, found->second, begin};
 }
 
 absl::Status SimulatedDevice::CheckOnDevice(const void* memory, size_t bytes) const {

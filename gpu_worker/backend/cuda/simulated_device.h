@@ -45,7 +45,7 @@ class SimulatedDevice : public Device {
   void FreePinned(void* memory) override;
   absl::Status RegisterHost(const void* memory, size_t bytes) override;
   void UnregisterHost(const void* memory) override;
-  const void* Mapped(const void* memory, size_t bytes) const override;
+  MappedMemory MappedAround(const void* memory) const override;
   absl::Status CopyToDevice(DeviceStream stream, void* to, const void* from, size_t bytes) override;
   absl::Status CopyToHost(DeviceStream stream, void* to, const void* from, size_t bytes) override;
   absl::StatusOr<DeviceEvent> NewEvent() override;
