@@ -22,6 +22,10 @@
 #endif
 
 ABSL_FLAG(bool, quick, false, "fewer contexts and repetitions");
+ABSL_FLAG(std::vector<std::string>, parts, std::vector<std::string>({"kernels", "selection", "decode", "prefill", "dense"}),
+          "what is measured");
+ABSL_FLAG(std::vector<std::string>, contexts, {}, "of 1k, 32k, 64k, 256k, 1m; default: all, with --quick up to 64k");
+ABSL_FLAG(uint32_t, batch, 256, "tokens of a prefill step");
 ABSL_FLAG(uint64_t, device_memory_limit, 32000000000, "bytes of device memory");
 ABSL_FLAG(bool, simulated, false,
           "a tiny model on the simulated device: shows that the benchmark runs, measures nothing");
@@ -42,6 +46,11 @@ absl::StatusOr<std::unique_ptr<Device>> OpenDevice(bool simulated) {
 #endif
 }
 
+bool Measures(const char* part) {
+  const std::vector<std::string> parts = absl::GetFlag(FLAGS_parts);
+  return std::find(parts.begin(), parts.end(), part) != parts.end();
+}
+
 struct Context {
   const char* name;
   uint32_t tokens;
@@ -51,18 +60,17 @@ class CudaBench {
  public:
   CudaBench(bool simulated, bool quick)
       : simulated_(simulated), quick_(quick), config_(simulated ? TinyMoe() : Qwen3Moe30b()), model_(config_),
-        geometry_(config_.Geometry()), batch_(simulated ? 128 : 256) {}
+        geometry_(config_.Geometry()), batch_(simulated ? 128 : absl::GetFlag(FLAGS_batch)) {}
 
   absl::Status Run(Report* report) {
     HGA_ASSIGN_OR_RETURN(auto device, OpenDevice(simulated_));
     std::printf("device: %s\n", device->name().c_str());
-    HGA_RETURN_IF_ERROR(MeasureBandwidths(device.get(), config_, quick_, report));
-    HGA_RETURN_IF_ERROR(MeasureGemm(device.get(), model_.weights().layers[0], quick_, report));
-    for (const uint32_t tokens : simulated_ ? std::vector<uint32_t>{2048} : std::vector<uint32_t>{32768, 65536}) {
-      const absl::Status status = MeasureSelection(device.get(), config_, tokens, quick_, report);
-      if (!absl::IsUnimplemented(status)) HGA_RETURN_IF_ERROR(status);
-      if (!status.ok()) std::printf("  selection left out: %s\n", std::string(status.message()).c_str());
+    if (Measures("kernels")) {
+      HGA_RETURN_IF_ERROR(MeasureBandwidths(device.get(), config_, quick_, report));
+      HGA_RETURN_IF_ERROR(MeasureGemm(device.get(), model_.weights().layers[0], quick_, report));
     }
+    if (Measures("selection")) HGA_RETURN_IF_ERROR(Selections(device.get(), report));
+    if (!Measures("decode") && !Measures("prefill") && !Measures("dense")) return absl::OkStatus();
     CudaBackendOptions options;
     options.max_rows = batch_;
     options.device_memory_limit = simulated_ ? uint64_t{48} << 20 : absl::GetFlag(FLAGS_device_memory_limit);
@@ -87,10 +95,25 @@ class CudaBench {
   }
 
  private:
+  absl::Status Selections(Device* device, Report* report) {
+    for (const uint32_t tokens : simulated_ ? std::vector<uint32_t>{2048} : std::vector<uint32_t>{32768, 65536}) {
+      const absl::Status status = MeasureSelection(device, config_, tokens, quick_, report);
+      if (!absl::IsUnimplemented(status)) HGA_RETURN_IF_ERROR(status);
+      if (!status.ok()) std::printf("  selection left out: %s\n", std::string(status.message()).c_str());
+    }
+    return absl::OkStatus();
+  }
+
   std::vector<Context> Contexts() const {
     if (simulated_) return {{"1k", 1024}, {"2k", 2048}};
-    if (quick_) return {{"1k", 1024}, {"32k", 32768}, {"64k", 65536}};
-    return {{"1k", 1024}, {"32k", 32768}, {"64k", 65536}, {"256k", 262144}, {"1m", 1 << 20}};
+    const std::vector<std::string> wanted = absl::GetFlag(FLAGS_contexts);
+    std::vector<Context> contexts;
+    for (const Context& c : {Context{"1k", 1024}, Context{"32k", 32768}, Context{"64k", 65536}, Context{"256k", 262144},
+                             Context{"1m", 1 << 20}}) {
+      const bool named = std::find(wanted.begin(), wanted.end(), c.name) != wanted.end();
+      if (named || (wanted.empty() && !(quick_ && c.tokens > 65536))) contexts.push_back(c);
+    }
+    return contexts;
   }
 
   absl::Status Measure(const Context& context, double* at_1k, Report* report) {
@@ -98,8 +121,9 @@ class CudaBench {
     HGA_RETURN_IF_ERROR(arena.Make(geometry_, context.tokens));
     const absl::Status registered = backend_->RegisterKv(arena.data(), arena.bytes());
     if (!registered.ok()) std::printf("  not registered: %s\n", std::string(registered.message()).c_str());
-    absl::Status status = Decode(context, arena, at_1k, report);
-    if (status.ok() && context.tokens <= 65536) status = Prefill(context, arena, report);
+    absl::Status status;
+    if (Measures("decode")) status = Decode(context, arena, at_1k, report);
+    if (status.ok()) status = Prefill(context, arena, report);
     if (registered.ok()) backend_->UnregisterKv(arena.data());
     return status;
   }
@@ -127,11 +151,16 @@ class CudaBench {
     if (context.tokens == 1024) *at_1k = rate;
     const std::string at = context.name;
     report->Add("decode_tokens_per_s_" + at, "decode at " + at, rate, "tokens/s");
-    report->Add("decode_of_1k_" + at, "  of that at 1k", rate / *at_1k, "");
+    if (*at_1k > 0) report->Add("decode_of_1k_" + at, "  of that at 1k", rate / *at_1k, "");
     report->Add("tier_hit_share_" + at, "  bytes found on the device", hits / std::max(1.0, hits + fetched), "");
     report->Add("fetched_mb_per_token_" + at, "  fetched for a token", fetched / measured / 1e6, "MB");
-    const auto row = [&](const char* key, const char* what, double seconds) {
-      report->Add(absl::StrCat("decode_ms_", key, "_", at), what, seconds / measured * 1e3, "ms");
+    AddTimes("decode", at, measured, sum, report);
+    return absl::OkStatus();
+  }
+
+  void AddTimes(const char* what, const std::string& at, int steps, const StepTimes& sum, Report* report) const {
+    const auto row = [&](const char* key, const char* text, double seconds) {
+      report->Add(absl::StrCat(what, "_ms_", key, "_", at), text, seconds / steps * 1e3, "ms");
     };
     row("compute", "  compute: waiting for projections, experts", sum.compute);
     row("window", "  launching attention of the window", sum.attend_always);
@@ -139,33 +168,39 @@ class CudaBench {
     row("gather", "  table, gather and launch of what was selected", sum.attend_selected);
     row("launch", "  launching the rest of the layer", sum.post_attention);
     row("logits", "  logits", sum.logits);
-    return absl::OkStatus();
   }
 
-  absl::StatusOr<double> PrefillSeconds(uint32_t tokens, const BenchArena& arena, const StepOptions& options) {
+  // Of some steps, each in the middle of one of as many equal parts of the prompt.
+  absl::Status Prefill(const Context& context, const BenchArena& arena, const StepOptions& options, const char* what,
+                       double* rate, Report* report) {
+    const uint32_t tokens = std::max(context.tokens, batch_), samples = std::min(quick_ ? 4u : 8u, tokens / batch_);
     BenchSteps steps(backend_.get(), geometry_, &arena, options);
-    const uint32_t samples = std::min<uint32_t>(quick_ ? 4 : 8, tokens / batch_);
-    double seconds = 0;
-    for (uint32_t i = 0; i < samples; ++i) {  // the middle of each of so many equal parts stands for it
+    StepTimes sum;
+    for (uint32_t i = 0; i < samples; ++i) {
       const uint32_t position = static_cast<uint32_t>((2 * uint64_t{i} + 1) * tokens / (2 * samples)) / batch_ * batch_;
       HGA_RETURN_IF_ERROR(steps.Run(position, batch_).status());
       HGA_ASSIGN_OR_RETURN(const StepTimes times, steps.Run(position, batch_));
-      seconds += times.total / batch_ * tokens / samples;
+      sum.Add(times);
     }
-    return seconds;
+    *rate = samples * batch_ / sum.total;
+    report->Add(absl::StrCat(what, "_tokens_per_s_", context.name), absl::StrCat(what, " of ", context.name), *rate,
+                "tokens/s");
+    AddTimes(what, context.name, static_cast<int>(samples), sum, report);
+    return absl::OkStatus();
   }
 
   absl::Status Prefill(const Context& context, const BenchArena& arena, Report* report) {
-    const uint32_t tokens = std::max(context.tokens, batch_);
-    HGA_ASSIGN_OR_RETURN(const double routed, PrefillSeconds(tokens, arena, Routed(tokens)));
-    report->Add(absl::StrCat("prefill_tokens_per_s_", context.name), absl::StrCat("prefill of ", context.name),
-                tokens / routed, "tokens/s");
+    double routed = 0, dense = 0;
+    if (Measures("prefill")) {
+      HGA_RETURN_IF_ERROR(Prefill(context, arena, Routed(context.tokens), "prefill", &routed, report));
+    }
+    if (!Measures("dense")) return absl::OkStatus();
     StepOptions all;
     all.dense = true;
-    HGA_ASSIGN_OR_RETURN(const double dense, PrefillSeconds(tokens, arena, all));
-    report->Add(absl::StrCat("prefill_dense_tokens_per_s_", context.name),
-                "  densely, as far as the device tier holds it", tokens / dense, "tokens/s");
-    report->Add(absl::StrCat("prefill_of_dense_", context.name), "  routed against dense", dense / routed, "");
+    HGA_RETURN_IF_ERROR(Prefill(context, arena, all, "prefill_dense", &dense, report));
+    if (routed > 0) {
+      report->Add(absl::StrCat("prefill_of_dense_", context.name), "  routed against dense", routed / dense, "");
+    }
     return absl::OkStatus();
   }
 

@@ -47,7 +47,9 @@ class NoDevice : public Device {
   void FreePinned(void* memory) override { std::free(memory); }
   absl::Status RegisterHost(const void*, size_t) override { return absl::OkStatus(); }
   void UnregisterHost(const void*) override {}
-  const void* Mapped(const void* memory, size_t) const override { return memory; }
+  MappedMemory MappedAround(const void* memory) const override {
+    return {static_cast<const uint8_t*>(memory), SIZE_MAX / 2, static_cast<const uint8_t*>(memory)};
+  }
   absl::Status CopyToDevice(DeviceStream, void*, const void*, size_t) override { return absl::OkStatus(); }
   absl::Status CopyToHost(DeviceStream, void*, const void*, size_t) override { return absl::OkStatus(); }
   absl::StatusOr<DeviceEvent> NewEvent() override { return DeviceEvent{}; }
