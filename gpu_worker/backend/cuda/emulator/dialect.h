@@ -24,11 +24,7 @@ template <typename T>
 T __shfl_sync(uint32_t, T value, uint32_t lane) {
   return hga::emulator::Shuffle(value, lane);
 }
-inline uint32_t __ballot_sync(uint32_t, bool vote) {
-  uint32_t ballot = vote ? uint32_t{1} << threadIdx.x % 32 : 0;
-  for (uint32_t step = 1; step < 32; step *= 2) ballot |= __shfl_xor_sync(~0u, ballot, step);
-  return ballot;
-}
+inline uint32_t __ballot_sync(uint32_t, bool vote) { return hga::emulator::Ballot(vote); }
 inline uint32_t __popc(uint32_t bits) { return static_cast<uint32_t>(__builtin_popcount(bits)); }
 // Fibers do not interrupt each other.
 inline uint32_t atomicAdd(uint32_t* word, uint32_t more) {
