@@ -143,7 +143,7 @@ class DeviceRouteClientTest : public testing::TestWithParam<const char*> {
 TEST_P(DeviceRouteClientTest, SelectsAsTheRouterDoes) {
   size_t keys = 0, exchanges = 0;
   for (const auto& [per_head, head_dim, kv_heads] :
-       {std::array<uint32_t, 3>{1, 8, 2}, {3, 24, 1}, {4, 64, 3}, {5, 40, 2}, {8, 128, 1}}) {
+       {std::array<uint32_t, 3>{1, 8, 2}, {3, 24, 1}, {4, 64, 3}, {10, 40, 2}, {8, 128, 1}}) {
     SetGeometry(per_head, head_dim, kv_heads);
     // All chunks are scored, or few of them.
     for (const SelectOptions& options : {SelectOptions(), SelectOptions{1, 3}}) {
@@ -168,31 +168,34 @@ TEST_P(DeviceRouteClientTest, SelectsAsTheRouterDoes) {
 }
 
 TEST_P(DeviceRouteClientTest, ShortChunksAndLargeBudgets) {
-  SetGeometry(2, 16, 2, 16);
-  Start(40, 1, SelectOptions{2, 4});
-  Open();
-  Append(0, 40);
-  for (const uint32_t budget : {0u, 1u, 16u, 300u, 640u, 5000u, kEverything}) {
-    Query q(geometry_, 16, 40, budget, budget % 97);
-    ExpectSame({q.block});
-    q.Share(geometry_, 2, 0.001f);
-    ExpectSame({q.block});
+  for (const uint32_t chunk_tokens : {16u, 48u}) {
+    SetGeometry(2, chunk_tokens == 16 ? 16 : 256, 2, chunk_tokens);
+    Start(40, 1, SelectOptions{2, 4});
+    Open();
+    Append(0, 40);
+    for (const uint32_t budget : {0u, 1u, 16u, 300u, 640u, 5000u, kEverything}) {
+      Query q(geometry_, 16, 40, budget, budget % 97);
+      ExpectSame({q.block});
+      q.Share(geometry_, 2, 0.001f);
+      ExpectSame({q.block});
+    }
+    const Query nothing(geometry_, chunk_tokens, 1, 30, 2);
+    EXPECT_EQ(ExpectSame({nothing.block}), 0u);
+    EXPECT_EQ(ByRouter(), 0u);
   }
-  const Query nothing(geometry_, 16, 1, 30, 2);
-  EXPECT_EQ(ExpectSame({nothing.block}), 0u);
-  EXPECT_EQ(ByRouter(), 0u);
 }
 
-// Summaries of equal chunks give equal scores.
+// Summaries of equal chunks give equal scores. Keys are taken in several parts of each KV head.
 TEST_P(DeviceRouteClientTest, EqualScoresAreTakenInOrder) {
   SetGeometry(2, 16, 2);
   for (const SelectOptions& options : {SelectOptions(), SelectOptions{1, 5}}) {
-    Start(24, 2, options);
+    constexpr uint32_t kChunks = 2 * kRoutePartChunks + 7;
+    Start(kChunks, 2, options);
     Open();
-    for (uint32_t c = 0; c < 24; ++c) data_[c] = Data(c % 3);
-    Append(0, 24);
-    for (const uint32_t budget : {5u, 64u, 333u}) {
-      Query q(geometry_, 0, 24, budget, budget);
+    for (uint32_t c = 0; c < kChunks; ++c) data_[c] = Data(c % 3);
+    Append(0, kChunks);
+    for (const uint32_t budget : {5u, 333u, 1900u}) {
+      Query q(geometry_, 0, kChunks, budget, budget);
       EXPECT_GT(ExpectSame({q.block}), 0u);
       q.Share(geometry_, 3, 0);
       EXPECT_GT(ExpectSame({q.block}), 0u);

@@ -8,7 +8,7 @@ namespace hga {
 namespace {
 
 template <typename Args>
-__global__ void __launch_bounds__(256, 1) Kernel(const __grid_constant__ Args args) {
+__global__ void __launch_bounds__(MostThreads<Args>, 1) Kernel(const __grid_constant__ Args args) {
   Run(args);
 }
 

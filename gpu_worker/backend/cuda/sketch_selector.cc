@@ -44,10 +44,12 @@ void SketchSelector::ForEachBuffer(const KvGeometry& g, const SummaryMethod& met
   place(&b->offset, heads);
   place(&b->spread, heads);
   place(&b->weights, heads);
-  place(&b->entries, heads * g.head_dim * 4);
+  place(&b->entries, uint64_t{g.kv_heads} * RouteTableGroups(g.queries_per_kv_head()) * RouteTableWords(g.head_dim));
   place(&b->coarse, heads * row);
   place(&b->scores, heads * scores);
   place(&b->shares, g.kv_heads * scores);
+  place(&b->counts, g.kv_heads);
+  place(&b->part_counts, uint64_t{g.kv_heads} * Blocks(MostKept(chunks), kRoutePartChunks) * kRouteLastBins);
   place(&b->in, kBlocks * InBytes(g, chunks));
   place(&b->out, kBlocks * DeviceBytes(OutBytes(g, MostKept(chunks))));
 }
@@ -146,7 +148,9 @@ SketchSelector::Range SketchSelector::RangeOf(const RouteBlock& block, const Sel
   r.chunks = block.route_upto - block.first_chunk(g);
   r.skipped = block.first_key % g.chunk_tokens;
   r.most = static_cast<uint32_t>(KeptChunks(block, rules));
-  r.wanted = std::min(block.budget_keys[0], block.keys(g)) * (block.shared ? g.kv_heads : 1);
+  r.groups = block.shared ? 1 : g.kv_heads;
+  r.wanted = std::min(block.budget_keys[0], block.keys(g)) * (g.kv_heads / r.groups);
+  r.least = block.least_share;
   r.lanes = rules.sum_lanes;
   r.coarse_stride = Stride(r.chunks);
   r.stride = Stride(uint64_t{r.most} * g.chunk_tokens);
@@ -194,10 +198,7 @@ absl::Status SketchSelector::Start(uint32_t number, uint32_t layer, const RouteB
   if (!all) HGA_RETURN_IF_ERROR(LaunchChoose(r, answer, attended));
   const RouteKept kept = {all ? nullptr : answer.chunks, all ? nullptr : answer.count, r.most};
   HGA_RETURN_IF_ERROR(LaunchFine(r, records, kept, attended));
-  HGA_RETURN_IF_ERROR(device_->Launch(
-      DeviceStream::kRoute, {block.shared ? 1 : g.kv_heads, 1, kRouteRowThreads, sizeof(RouteCutShared)},
-      RouteTakeArgs{buffers_.shares, answer.masks, r.most, g.chunk_tokens, block.shared ? g.kv_heads : 1, r.wanted,
-                    block.least_share}));
+  HGA_RETURN_IF_ERROR(LaunchTake(r, answer.masks));
   most_[number] = r.most;
   return device_->CopyToHost(DeviceStream::kRoute, out_.as() + out_at, buffers_.out + out_at, OutBytes(g, r.most));
 }
@@ -237,32 +238,39 @@ absl::Status SketchSelector::LaunchCoarse(const Range& r, uint32_t layer, const 
   a.head_dim = g.head_dim;
   return device_->Launch(
       DeviceStream::kRoute,
-      {Blocks(r.chunks, kRouteScoreThreads / kRouteCentreThreads), g.kv_heads, kRouteScoreThreads, 0}, a);
+      {Blocks(r.chunks, kRouteScoreThreads / kRouteCentreThreads), g.kv_heads, kRouteScoreThreads,
+       RouteCoarseSharedBytes(g.head_dim, a.per_head)},
+      a);
 }
 
-// Shares of the attention, [kv_heads][most * each], of `each` scores of every chunk that is kept.
+// Shares of the attention, [kv_heads][stride], of `each` scores of every chunk that is kept. count: their first digit.
 absl::Status SketchSelector::LaunchShares(const Range& r, const RouteKept& kept, uint32_t each, size_t stride,
-                                          const float* scores, const float* attended, float attended_less) {
+                                          const float* scores, const float* attended, float attended_less,
+                                          bool count) {
   const KvGeometry& g = geometry_;
   const auto row = static_cast<uint32_t>(stride), per_head = g.queries_per_kv_head();
+  RouteCounts* const counts = count ? buffers_.counts : nullptr;
   HGA_RETURN_IF_ERROR(device_->Launch(
-      DeviceStream::kRoute, {g.query_heads, 1, kRouteRowThreads, kRouteSoftmaxSharedBytes},
+      DeviceStream::kRoute, {g.query_heads, 1, kRouteSoftmaxThreads, kRouteSoftmaxSharedBytes},
       RouteSoftmaxArgs{scores, buffers_.scores, buffers_.weights, attended, attended_less, kept, each, row, per_head,
-                       r.lanes}));
-  const uint32_t all = kept.most * each;
+                       r.lanes, counts, r.groups}));
+  const uint32_t shared = count ? kRouteBins * sizeof(uint32_t) : 0;
   return device_->Launch(
-      DeviceStream::kRoute, {Blocks(all, 4 * kRouteRowThreads), g.kv_heads, kRouteRowThreads, 0},
-      RoutePoolArgs{buffers_.scores, buffers_.weights, buffers_.shares, kept, each, row, all, per_head});
+      DeviceStream::kRoute, {Blocks(row, 4 * kRouteRowThreads), g.kv_heads, kRouteRowThreads, shared},
+      RoutePoolArgs{buffers_.scores, buffers_.weights, buffers_.shares, kept, each, row, per_head, counts,
+                    g.kv_heads / r.groups, r.least});
 }
 
 absl::Status SketchSelector::LaunchChoose(const Range& r, const Answer& answer, const float* attended) {
   // A chunk's score stands for each of its tokens.
   const float less = std::log(static_cast<float>(geometry_.chunk_tokens));
   const float* ranks = plan_ == nullptr ? buffers_.coarse : buffers_.scores;
-  HGA_RETURN_IF_ERROR(LaunchShares(r, {nullptr, nullptr, r.chunks}, 1, r.coarse_stride, ranks, attended, less));
+  HGA_RETURN_IF_ERROR(LaunchShares(r, {nullptr, nullptr, r.chunks}, 1, r.coarse_stride, ranks, attended, less,
+                                   /*count=*/false));
   return device_->Launch(
-      DeviceStream::kRoute, {geometry_.kv_heads, 1, kRouteRowThreads, sizeof(RouteCutShared)},
-      RouteChooseArgs{buffers_.shares, answer.chunks, answer.count, r.chunks, r.chunks, r.most, r.most});
+      DeviceStream::kRoute, {geometry_.kv_heads, 1, kRouteChooseThreads, sizeof(RouteCutShared)},
+      RouteChooseArgs{buffers_.shares, answer.chunks, answer.count, r.chunks, static_cast<uint32_t>(r.coarse_stride),
+                      r.most, r.most});
 }
 
 absl::Status SketchSelector::LaunchFine(const Range& r, const RouteRecords& records, const RouteKept& kept,
@@ -287,7 +295,20 @@ absl::Status SketchSelector::LaunchFine(const Range& r, const RouteRecords& reco
                                       {Blocks(r.most, kRouteScoreThreads / 32), g.kv_heads, kRouteScoreThreads,
                                        RouteFineSharedBytes(g.head_dim, per_head)},
                                       a));
-  return LaunchShares(r, kept, g.chunk_tokens, r.stride, buffers_.scores, attended, 0);
+  return LaunchShares(r, kept, g.chunk_tokens, r.stride, buffers_.scores, attended, 0, /*count=*/true);
+}
+
+absl::Status SketchSelector::LaunchTake(const Range& r, uint64_t* masks) {
+  const KvGeometry& g = geometry_;
+  const uint32_t heads = g.kv_heads / r.groups;
+  const RouteGroups groups = {buffers_.shares, buffers_.counts, buffers_.part_counts, r.most, g.chunk_tokens,
+                              static_cast<uint32_t>(r.stride), heads, r.wanted, r.least};
+  const LaunchShape shape = {Blocks(r.most, kRoutePartChunks) * heads, r.groups, kRouteRowThreads,
+                             sizeof(RouteCutShared)};
+  for (uint32_t digit = 1; digit < kRouteDigits; ++digit) {
+    HGA_RETURN_IF_ERROR(device_->Launch(DeviceStream::kRoute, shape, RouteCountArgs{groups, digit}));
+  }
+  return device_->Launch(DeviceStream::kRoute, shape, RouteTakeArgs{groups, masks});
 }
 
 void SketchSelector::Finish(uint32_t number, const RouteBlock& block, std::vector<HeadSelection>* heads) const {

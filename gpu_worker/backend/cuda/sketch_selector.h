@@ -56,8 +56,10 @@ class SketchSelector {
     RouteDealt* dealt;  // where they are: [layers][kv_heads][head_dim]
     int16_t* rounded;
     float *rounded_steps, *step, *offset, *spread, *weights;
-    uint8_t* entries;
+    uint32_t* entries;
     float *coarse, *scores, *shares;
+    RouteCounts* counts;    // [kv_heads]
+    uint32_t* part_counts;  // [kv_heads][parts of the most chunks][kRouteLastBins]
     uint8_t *in, *out;  // [kBlocks][in_bytes], [kBlocks][out_bytes]
   };
   // What a block's answer is made of, one behind the other.
@@ -70,7 +72,8 @@ class SketchSelector {
   struct Range {
     uint32_t chunks, skipped;  // of the range; keys of the first one that lie before it
     uint32_t most;             // chunks whose keys are scored
-    uint32_t wanted;           // keys of a KV head, or of all of them
+    uint32_t groups, wanted;   // that keys are taken of together: KV heads, or all of them; keys of each
+    float least;               // share of a key
     uint32_t lanes;
     size_t coarse_stride, stride;
   };
@@ -91,9 +94,10 @@ class SketchSelector {
   absl::Status LaunchTables(uint32_t number, uint32_t layer);
   absl::Status LaunchCoarse(const Range& r, uint32_t layer, const RouteRecords& records, float* ranks);
   absl::Status LaunchShares(const Range& r, const RouteKept& kept, uint32_t each, size_t stride, const float* scores,
-                            const float* attended, float attended_less);
+                            const float* attended, float attended_less, bool count);
   absl::Status LaunchChoose(const Range& r, const Answer& answer, const float* attended);
   absl::Status LaunchFine(const Range& r, const RouteRecords& records, const RouteKept& kept, const float* attended);
+  absl::Status LaunchTake(const Range& r, uint64_t* masks);
 
   Device* const device_;
   const KvGeometry geometry_;

@@ -24,6 +24,8 @@ template <typename T>
 T __shfl_sync(uint32_t, T value, uint32_t lane) {
   return hga::emulator::Shuffle(value, lane);
 }
+inline uint32_t __ballot_sync(uint32_t, bool vote) { return hga::emulator::Ballot(vote); }
+inline uint32_t __popc(uint32_t bits) { return static_cast<uint32_t>(__builtin_popcount(bits)); }
 // Fibers do not interrupt each other.
 inline uint32_t atomicAdd(uint32_t* word, uint32_t more) {
   const uint32_t before = *word;

@@ -246,12 +246,19 @@ unsigned char* Shared() { return machine.shared; }
 void SyncBlock() { machine.Wait(Barrier::kBlock); }
 void SyncWarp() { machine.Wait(Barrier::kWarp); }
 
-uint64_t Exchange(uint64_t bits, uint32_t from) {
+const uint64_t* Exchange(uint64_t bits) {
   Fiber* fiber = machine.current;
   uint64_t* slots = machine.warp().slots[fiber->exchanges++ % 2];
   slots[fiber->place.thread.x % kWarpLanes] = bits;
   machine.Wait(Barrier::kExchange);
-  return slots[from % kWarpLanes];
+  return slots;
+}
+
+uint32_t Ballot(bool vote) {
+  const uint64_t* votes = Exchange(vote);
+  uint32_t ballot = 0;
+  for (uint32_t lane = 0; lane < kWarpLanes; ++lane) ballot |= static_cast<uint32_t>(votes[lane]) << lane;
+  return ballot;
 }
 
 void Multiply(const uint32_t left[4], const uint32_t right[2], float sums[4]) {

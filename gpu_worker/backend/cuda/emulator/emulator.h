@@ -29,8 +29,10 @@ const Place& Here();
 unsigned char* Shared();
 void SyncBlock();
 void SyncWarp();
-// Each lane gives `bits` and gets those of lane `from`.
-uint64_t Exchange(uint64_t bits, uint32_t from);
+// Each lane gives `bits` and gets those of all 32, until the next exchange.
+const uint64_t* Exchange(uint64_t bits);
+// Bit i: lane i's vote.
+uint32_t Ballot(bool vote);
 
 // The whole warp's product of 16 x 8 over 16, in words of two bf16 as tensor cores have them: sums += left * right.
 void Multiply(const uint32_t left[4], const uint32_t right[2], float sums[4]);
@@ -45,7 +47,7 @@ T Shuffle(T value, uint32_t from) {
   static_assert(sizeof(T) <= sizeof(uint64_t));
   uint64_t bits = 0;
   std::memcpy(&bits, &value, sizeof(T));
-  bits = Exchange(bits, from);
+  bits = Exchange(bits)[from % 32];
   std::memcpy(&value, &bits, sizeof(T));
   return value;
 }

@@ -52,6 +52,24 @@ TEST(EmulatorTest, WarpsExchange) {
   }
 }
 
+void Votes(const void* args) {
+  const uint32_t ballot = __ballot_sync(kFullWarp, threadIdx.x % 3 == 0);
+  Out(args)[threadIdx.x] = ballot;
+  Out(args)[blockDim.x + threadIdx.x] = __popc(ballot);
+}
+
+TEST(EmulatorTest, WarpsVote) {
+  for (const uint64_t seed : {0, 5, 6}) {
+    std::vector<uint32_t> out(128);
+    const Args args{&out};
+    ASSERT_TRUE(emulator::RunGrid({1, 1, 64, 0}, seed, Votes, &args).ok());
+    EXPECT_EQ(out[7], 0x49249249u);
+    EXPECT_EQ(out[40], 0x92492492u);
+    EXPECT_EQ(out[64], 11u);
+    EXPECT_EQ(out[127], 11u);
+  }
+}
+
 // Thread 0 reads what the others write, without waiting for them.
 void Race(const void* args) {
   auto* shared = reinterpret_cast<uint32_t*>(SharedMemory());

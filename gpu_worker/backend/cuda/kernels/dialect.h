@@ -1,7 +1,7 @@
 // What kernels are written in: CUDA C++, or the same names from the emulator, so that the host runs the same code.
-// Kernels use threadIdx.x, blockIdx.x and .y, blockDim.x, gridDim.x, __syncthreads, __syncwarp, __shfl_xor_sync with
-// full masks, atomicAdd on words of shared memory, __dmul_rn (a product that is never fused with a sum), and the names
-// below; nothing else of CUDA. Shared memory is dynamic.
+// Kernels use threadIdx.x, blockIdx.x and .y, blockDim.x, gridDim.x, __syncthreads, __syncwarp; __shfl_xor_sync,
+// __shfl_sync and __ballot_sync with full masks; atomicAdd on words, __popc, __dmul_rn (a product that is never fused
+// with a sum), and the names below; nothing else of CUDA. Shared memory is dynamic.
 #ifndef HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_DIALECT_H_
 #define HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_DIALECT_H_
 
@@ -158,6 +158,7 @@ HGA_DEVICE uint8_t NarrowF8(float f) {
 struct alignas(16) Bytes16 {
   uint32_t word[4];
 };
+HGA_DEVICE float FloatAt(const Bytes16& bytes, uint32_t i) { return __uint_as_float(bytes.word[i]); }
 // Element i of eight bf16.
 HGA_DEVICE float Bf16At(const Bytes16& bytes, uint32_t i) {
   const uint32_t word = bytes.word[i / 2];

@@ -8,7 +8,7 @@ namespace hga {
 
 // expf, to the same bits as glibc's: 2^(k / 32), and a cubic for what is left, in double.
 HGA_DEVICE float GlibcExp(float x) {
-  constexpr double kPowers[32] = {
+  static constexpr double kPowers[32] = {
       0x1p+0,               0x1.059b0d3158574p+0, 0x1.0b5586cf9890fp+0, 0x1.11301d0125b51p+0, 0x1.172b83c7d517bp+0,
       0x1.1d4873168b9aap+0, 0x1.2387a6e756238p+0, 0x1.29e9df51fdee1p+0, 0x1.306fe0a31b715p+0, 0x1.371a7373aa9cbp+0,
       0x1.3dea64c123422p+0, 0x1.44e086061892dp+0, 0x1.4bfdad5362a27p+0, 0x1.5342b569d4f82p+0, 0x1.5ab07dd485429p+0,

@@ -35,6 +35,7 @@
   X(RouteFine)              \
   X(RouteSoftmax)           \
   X(RoutePool)              \
+  X(RouteCount)             \
   X(RouteChoose)            \
   X(RouteTake)
 
@@ -58,6 +59,14 @@ struct KernelOf;
   };
 HGA_CUDA_KERNELS(HGA_KERNEL_OF)
 #undef HGA_KERNEL_OF
+
+// MostThreads<Args>: how many threads a block of the kernel may have. More leave each with fewer registers.
+template <typename Args>
+inline constexpr uint32_t MostThreads = 256;
+template <>
+inline constexpr uint32_t MostThreads<RouteSoftmaxArgs> = kRouteSoftmaxThreads;
+template <>
+inline constexpr uint32_t MostThreads<RouteChooseArgs> = kRouteChooseThreads;
 
 // How many threads run it. block: a multiple of 32.
 struct LaunchShape {

@@ -10,17 +10,30 @@
 
 namespace hga {
 
-// Threads of their blocks: of those that reduce over a row, and of those that score.
-inline constexpr uint32_t kRouteRowThreads = 256, kRouteScoreThreads = 128;
+// Threads of their blocks: of those that score, of those that go through shares, and of RouteChoose.
+inline constexpr uint32_t kRouteScoreThreads = 128, kRouteRowThreads = 256, kRouteChooseThreads = 512;
 // Threads that score a chunk's centre together.
 inline constexpr uint32_t kRouteCentreThreads = 8;
-// Scores that RouteSoftmax has in shared memory at a time.
-inline constexpr uint32_t kRouteTile = 2048;
+// RouteSoftmax: a warp adds up a tile while the other threads fill the next, four values each.
+inline constexpr uint32_t kRouteFillThreads = 960, kRouteSoftmaxThreads = kRouteFillThreads + 32;
+inline constexpr uint32_t kRouteTile = 4 * kRouteFillThreads;
+// Values of a lane that are read before the ones before them are added. A tile is so many of all lanes, or a multiple.
+inline constexpr uint32_t kRouteAddedAhead = 16;
+static_assert(kRouteTile % (16 * kRouteAddedAhead) == 0, "for sums of 8 or 16 lanes");
 // Of a chunk and KV head: up in so many wide channels, then down (SketchExtents). A thread of a centre's for each
 // channel.
 inline constexpr uint32_t kRouteWide = kRouteCentreThreads, kRouteExtents = 2 * kRouteWide;
 // Below every score; what is out of range has it.
 inline constexpr float kRouteLowest = -3e38f;
+
+// The best shares are found by the digits of their bits, from the top: how often each value of a digit occurs, among
+// the shares that have the digits before it in common with the last one that is taken.
+inline constexpr uint32_t kRouteDigits = 3, kRouteBins = 2048, kRouteLastBins = 1024;
+struct RouteCounts {
+  uint32_t bins[kRouteDigits][kRouteBins];  // of the last digit the first kRouteLastBins
+};
+// Shares are gone through in parts of so many chunks of a KV head, each by a block.
+inline constexpr uint32_t kRoutePartChunks = 32;
 
 // Where the records of the chunks of a range lie, for one layer.
 struct RouteRecords {
@@ -49,14 +62,14 @@ struct RouteDealt {
 };
 
 // Queries in 16 bits (router/index/centre_score.h), and tables for reading signs. A block for each query head. Shared
-// memory: head_dim * 9 / 4 floats.
+// memory: RouteTablesSharedBytes.
 struct RouteTablesArgs {
   const bf16* queries;      // [query_heads][head_dim]
   const RouteDealt* dealt;  // [kv_heads][head_dim]; nullptr: bits of rotated channels
   const float* flips;       // [head_dim]: 1 or -1, before the rotation
   int16_t* rounded;      // [query_heads][head_dim]
   float* rounded_steps;  // [query_heads]
-  uint8_t* entries;     // [query_heads][head_dim / 4][16]
+  uint32_t* entries;  // [kv_heads][RouteTableGroups][head_dim / 4][16]: bytes of four heads, where there are as many
   float *step, *offset, *spread;  // [query_heads], as router/index/sketch_score.h has them
   uint32_t per_head, head_dim;
   float scale, spread_share;
@@ -74,36 +87,43 @@ struct RouteCoarseArgs {
 };
 
 // scores[query head][kept chunk * chunk_tokens + token]. A warp for each chunk; a column of blocks (grid y) for each KV
-// head. Shared memory: 4 bytes for each table entry of four heads, heads rounded up.
+// head. Shared memory: RouteFineSharedBytes.
 struct RouteFineArgs {
   RouteRecords records;
   RouteKept kept;
   const float* coarse;  // [query_heads][coarse_stride]
-  const uint8_t* entries;
+  const uint32_t* entries;
   const float *step, *offset, *spread;
   float* scores;  // [query_heads][stride]
   uint32_t coarse_stride, stride, per_head, head_dim, chunk_tokens;
   uint32_t skipped;  // tokens of the range's first chunk that lie before the range
 };
 
-// e^(score - largest) of a row, and what makes it a share of the KV head's attention. A block for each query head.
+// e^(score - largest) of a row, and what makes it a share of the KV head's attention. A block for each query head; rows
+// are aligned to 16 bytes. Clears `counts` on the way.
 struct RouteSoftmaxArgs {
   const float* scores;    // [query_heads][stride]
-  float* e;               // [query_heads][stride]; may be `scores`
+  float* e;               // [query_heads][stride]; may be `scores`; anything behind the kept chunks'
   float* weights;         // [query_heads]
   const float* attended;  // [query_heads], log of the sum over what is attended besides; nullptr: nothing
   float attended_less;    // taken off it
   RouteKept kept;
   uint32_t each;          // scores of a kept chunk
   uint32_t stride, per_head, lanes;
+  RouteCounts* counts;    // [groups]
+  uint32_t groups;
 };
 
-// shares[KV head] = sum of its query heads' e * weight. A column of blocks (grid y) for each KV head.
+// shares[KV head] = sum of its query heads' e * weight. Four for each thread; a column of blocks (grid y) for each KV
+// head. Counts the first digit of those that may be taken, unless `counts` is null; shared memory then: its bins.
 struct RoutePoolArgs {
   const float *e, *weights;
-  float* shares;  // [kv_heads][share_stride]; zeros up to most * each
+  float* shares;  // [kv_heads][stride]; zeros behind the kept chunks'
   RouteKept kept;
-  uint32_t each, stride, share_stride, per_head;
+  uint32_t each, stride, per_head;
+  RouteCounts* counts;  // [groups]
+  uint32_t heads;       // of a group
+  float least;          // share that may be taken
 };
 
 // The best `wanted` chunks of each KV head, equal ones by position. A block for each KV head.
@@ -114,15 +134,28 @@ struct RouteChooseArgs {
   uint32_t chunks_of_range, stride, wanted, most;
 };
 
-// The best `wanted` keys, equal ones by KV head and position, none below `least` or of no share. A block for all KV
-// heads together, or for each.
-struct RouteTakeArgs {
-  const float* shares;  // [kv_heads][most * each]
-  uint64_t* masks;      // [kv_heads][most]: keys of each kept chunk
-  uint32_t most, each;
-  uint32_t heads;       // of a block
-  uint32_t wanted;      // of a block, at least 1
+// The best `wanted` keys of a group, equal ones by KV head and position, none below `least` or of no share. Groups are
+// all KV heads together, or each: a column of blocks (grid y), with a block for each part.
+struct RouteGroups {
+  const float* shares;    // [kv_heads][stride], zeros behind `most` chunks'
+  RouteCounts* counts;    // [groups]
+  uint32_t* part_counts;  // [groups][parts][kRouteLastBins]: of the last digit, in each part
+  uint32_t most, each, stride;
+  uint32_t heads;         // of a group
+  uint32_t wanted;        // of a group, at least 1
   float least;
+};
+
+// Counts a digit, the first being counted already and so on.
+struct RouteCountArgs {
+  RouteGroups groups;
+  uint32_t digit;
+};
+
+// Takes them, once all digits are counted.
+struct RouteTakeArgs {
+  RouteGroups groups;
+  uint64_t* masks;  // [kv_heads][most]: keys of each kept chunk
 };
 
 }  // namespace hga

@@ -16,142 +16,246 @@ HGA_DEVICE float RouteRoughExp(float x) {
   return __uint_as_float(static_cast<uint32_t>(bits));
 }
 
-HGA_DEVICE void Run(const RouteSoftmaxArgs& a) {
-  float* tile = reinterpret_cast<float*>(SharedMemory());
-  float* of_warps = tile + kRouteTile;
-  const uint32_t count = KeptCount(a.kept, blockIdx.x / a.per_head) * a.each;
-  const float* row = a.scores + size_t{blockIdx.x} * a.stride;
+HGA_DEVICE Bytes16 FourAt(const float* row, uint32_t i) { return *reinterpret_cast<const Bytes16*>(row + i); }
+HGA_DEVICE void StoreFour(float* row, uint32_t i, const float* four) {
+  *reinterpret_cast<Bytes16*>(row + i) = {{__float_as_uint(four[0]), __float_as_uint(four[1]), __float_as_uint(four[2]),
+                                           __float_as_uint(four[3])}};
+}
+
+// The largest of a row, the same in every thread. of_warps: a float of each.
+HGA_DEVICE float LargestOf(const float* row, uint32_t count, float* of_warps) {
+  constexpr uint32_t kAhead = 8;
+  const uint32_t end = (count + 3) / 4 * 4, stride = 4 * blockDim.x;
   float top = kRouteLowest;
-  for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) top = fmaxf(top, row[i]);
+  for (uint32_t first = 4 * threadIdx.x; first < end; first += kAhead * stride) {
+    Bytes16 ahead[kAhead];  // behind the end the last again
+    HGA_UNROLL
+    for (uint32_t k = 0; k < kAhead; ++k) ahead[k] = FourAt(row, Least(first + k * stride, end - 4));
+    HGA_UNROLL
+    for (uint32_t k = 0; k < 4 * kAhead; ++k) {
+      const uint32_t i = Least(first + k / 4 * stride, end - 4) + k % 4;
+      top = fmaxf(top, i < count ? FloatAt(ahead[k / 4], k % 4) : kRouteLowest);
+    }
+  }
   top = WarpMax(top);
   if (Lane() == 0) of_warps[Warp()] = top;
   __syncthreads();
-  for (uint32_t w = 0; w < blockDim.x / kWarp; ++w) top = fmaxf(top, of_warps[w]);
-  float sum = 0;  // of the first threads, each every `lanes`th value
-  for (uint32_t first = 0; first < count; first += kRouteTile) {
-    const uint32_t size = Least(kRouteTile, count - first);
-    for (uint32_t i = threadIdx.x; i < size; i += blockDim.x) {
-      const float e = RouteRoughExp(row[first + i] - top);
-      tile[i] = e;
-      a.e[size_t{blockIdx.x} * a.stride + first + i] = e;
-    }
-    __syncthreads();
-    if (threadIdx.x < a.lanes) {
-      HGA_UNROLL_SOME
-      for (uint32_t i = threadIdx.x; i < size; i += a.lanes) sum += tile[i];
-    }
-    __syncthreads();
-  }
-  for (uint32_t step = a.lanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(kFullWarp, sum, step);
-  if (threadIdx.x != 0) return;
-  const float besides = a.attended == nullptr ? 0.0f : GlibcExp(a.attended[blockIdx.x] - a.attended_less - top);
-  a.weights[blockIdx.x] = 1.0f / ((sum + besides) * static_cast<float>(a.per_head));
+  return WarpMax(Lane() < blockDim.x / kWarp ? of_warps[Lane()] : kRouteLowest);
 }
 
-HGA_DEVICE void Run(const RoutePoolArgs& a) {
-  const uint32_t count = KeptCount(a.kept, blockIdx.y) * a.each, all = a.kept.most * a.each;
-  const float* weights = a.weights + blockIdx.y * a.per_head;
-  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < all; i += gridDim.x * blockDim.x) {
-    float share = 0;
-    for (uint32_t h = 0; i < count && h < a.per_head; ++h) {
-      share = fmaf(a.e[(size_t{blockIdx.y} * a.per_head + h) * a.stride + i], weights[h], share);
-    }
-    a.shares[size_t{blockIdx.y} * a.share_stride + i] = share;
+// Exponentials of a tile's scores, from `first` on, to shared memory and to `e`, by kRouteFillThreads; zeros behind the
+// row's, which change no sum.
+HGA_DEVICE void FillTile(const float* row, uint32_t first, uint32_t count, float top, uint32_t thread, float* e,
+                         float* tile) {
+  const uint32_t i = first + 4 * thread;
+  float four[4] = {0, 0, 0, 0};
+  if (i < count) {
+    const Bytes16 scores = FourAt(row, i);
+    HGA_UNROLL
+    for (uint32_t k = 0; k < 4; ++k) four[k] = i + k < count ? RouteRoughExp(FloatAt(scores, k) - top) : 0.0f;
+    StoreFour(e, i, four);
   }
+  StoreFour(tile, 4 * thread, four);
+}
+
+// Adds every `lanes`th value of a tile from the thread's on, one after the other, up to `size` or a little further.
+// What is added next is read before.
+HGA_DEVICE float AddTile(const float* tile, uint32_t size, uint32_t lanes, float sum) {
+  const uint32_t step = kRouteAddedAhead * lanes;
+  float next[kRouteAddedAhead];
+  HGA_UNROLL
+  for (uint32_t k = 0; k < kRouteAddedAhead; ++k) next[k] = tile[k * lanes];
+  for (uint32_t at = step; at < size; at += step) {
+    float now[kRouteAddedAhead];
+    HGA_UNROLL
+    for (uint32_t k = 0; k < kRouteAddedAhead; ++k) now[k] = next[k];
+    HGA_UNROLL
+    for (uint32_t k = 0; k < kRouteAddedAhead; ++k) next[k] = tile[at + k * lanes];
+    HGA_UNROLL
+    for (uint32_t k = 0; k < kRouteAddedAhead; ++k) sum += now[k];
+  }
+  HGA_UNROLL
+  for (uint32_t k = 0; k < kRouteAddedAhead; ++k) sum += next[k];
+  return sum;
+}
+
+// Sum of the row's exponentials in the router's order, in thread 0. The first warp adds up a tile while the others fill
+// the next: the one chain of additions takes as long as all the rest.
+HGA_DEVICE float SumOfExponentials(const RouteSoftmaxArgs& a, uint32_t count, float top, float* tiles) {
+  const float* row = a.scores + size_t{blockIdx.x} * a.stride;
+  float* e = a.e + size_t{blockIdx.x} * a.stride;
+  const uint32_t thread = threadIdx.x - kWarp;  // of those that fill
+  float sum = 0;  // of the first threads, each every `lanes`th value
+  if (Warp() > 0) FillTile(row, 0, count, top, thread, e, tiles);
+  for (uint32_t first = 0, tile = 0; first < count; first += kRouteTile, tile ^= 1) {
+    __syncthreads();
+    if (Warp() > 0) {
+      FillTile(row, first + kRouteTile, count, top, thread, e, tiles + (tile ^ 1) * kRouteTile);
+    } else if (threadIdx.x < a.lanes) {
+      sum = AddTile(tiles + tile * kRouteTile + threadIdx.x, Least(kRouteTile, count - first), a.lanes, sum);
+    }
+  }
+  if (Warp() > 0) return 0;
+  for (uint32_t step = a.lanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(kFullWarp, sum, step);
+  return sum;
+}
+
+// By all blocks of a row of them.
+HGA_DEVICE void ClearCounts(RouteCounts* counts, uint32_t groups) {
+  Bytes16* four = reinterpret_cast<Bytes16*>(counts);
+  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < groups * sizeof(RouteCounts) / sizeof(Bytes16);
+       i += gridDim.x * blockDim.x) {
+    four[i] = {{0, 0, 0, 0}};
+  }
+}
+
+HGA_DEVICE void Run(const RouteSoftmaxArgs& a) {
+  float* tiles = reinterpret_cast<float*>(SharedMemory());
+  const uint32_t count = KeptCount(a.kept, blockIdx.x / a.per_head) * a.each;
+  const float attended = a.attended == nullptr ? 0.0f : a.attended[blockIdx.x];
+  if (a.counts != nullptr) ClearCounts(a.counts, a.groups);
+  const float top = LargestOf(a.scores + size_t{blockIdx.x} * a.stride, count, tiles + 2 * kRouteTile);
+  const float sum = SumOfExponentials(a, count, top, tiles);
+  if (threadIdx.x != 0) return;
+  const float besides = a.attended == nullptr ? 0.0f : GlibcExp(attended - a.attended_less - top);
+  a.weights[blockIdx.x] = 1.0f / ((sum + besides) * static_cast<float>(a.per_head));
 }
 
 // --- The best of many ---
 
-// What belongs to the best of some shares: all above `share`, and the first `ties` of those equal to it.
+// What belongs to the best of some shares: all above one of these bits, and the first `ties` of the `equal` ones that
+// have them. While digits are missing, those that begin so count as equal. None of them: all that may be taken.
 struct RouteCut {
-  float share;
-  uint32_t ties;
+  uint32_t bits, ties, equal;
 };
+HGA_DEVICE float ShareOf(const RouteCut& cut) { return __uint_as_float(cut.bits); }
 
-// Sum of `mine` over the threads before `place`; places are the block's, each once.
-HGA_DEVICE uint32_t SumBefore(uint32_t mine, uint32_t place, uint32_t* sums) {
-  sums[place] = mine;
-  __syncthreads();
-  for (uint32_t step = 1; step < blockDim.x; step *= 2) {
-    const uint32_t other = place >= step ? sums[place - step] : 0;
-    __syncthreads();
-    sums[place] += other;
-    __syncthreads();
+// Sum over the threads before, and over the block. sums: a word for each warp.
+struct RouteSum {
+  uint32_t before, all;
+};
+HGA_DEVICE RouteSum SumOver(uint32_t mine, uint32_t* sums) {
+  uint32_t upto = mine;
+  HGA_UNROLL
+  for (uint32_t step = 1; step < kWarp; step *= 2) {
+    const uint32_t other = __shfl_sync(kFullWarp, upto, (Lane() - step) % kWarp);
+    if (Lane() >= step) upto += other;
   }
-  const uint32_t before = sums[place] - mine;
   __syncthreads();
-  return before;
+  if (Lane() == kWarp - 1) sums[Warp()] = upto;
+  __syncthreads();
+  RouteSum sum = {upto - mine, 0};
+  for (uint32_t w = 0; w < blockDim.x / kWarp; ++w) {
+    sum.before += w < Warp() ? sums[w] : 0;
+    sum.all += sums[w];
+  }
+  return sum;
 }
 
 // Whether a share may be taken at all.
 HGA_DEVICE bool Takes(float share, float least) { return share > 0 && share >= least; }
 
-// In which bin the `wanted`th lies, counted from the last one, and how many lie above that bin; not enough: there are
-// fewer. By the whole block, of kRouteRowThreads.
-HGA_DEVICE void FindDigit(uint32_t wanted, RouteCutShared* s) {
-  constexpr uint32_t kEach = kRouteBins / kRouteRowThreads;
-  uint32_t mine = 0;
-  for (uint32_t b = 0; b < kEach; ++b) mine += s->bins[threadIdx.x * kEach + b];
-  uint32_t above = SumBefore(mine, blockDim.x - 1 - threadIdx.x, s->sums);
-  if (threadIdx.x == 0) s->enough = above + mine >= wanted;
-  if (above < wanted && above + mine >= wanted) {
-    uint32_t bin = (threadIdx.x + 1) * kEach - 1;
-    while (above + s->bins[bin] < wanted) above += s->bins[bin--];
-    s->digit = bin;
-    s->above = above;
+// Bits below a digit. Positive floats sort as their bits.
+HGA_DEVICE uint32_t DigitShift(uint32_t digit) { return digit == 0 ? 21 : digit == 1 ? 10 : 0; }
+
+HGA_DEVICE void ClearBins(uint32_t* bins) {
+  for (uint32_t b = 4 * threadIdx.x; b < kRouteBins; b += 4 * blockDim.x) {
+    *reinterpret_cast<Bytes16*>(bins + b) = {{0, 0, 0, 0}};
   }
   __syncthreads();
 }
 
-// Of value(i), i < count. Positive floats sort as their bits: three digits of them, from the top. By the whole block.
-template <typename Value>
-HGA_DEVICE RouteCut FindCut(const Value& value, uint32_t count, uint32_t wanted, float least, RouteCutShared* s) {
-  uint32_t found = 0;  // the digits so far
-  for (uint32_t pass = 0; pass < 3; ++pass) {
-    const uint32_t shift = pass == 0 ? 21 : pass == 1 ? 10 : 0, width = pass == 2 ? 10 : 11;
-    for (uint32_t b = threadIdx.x; b < kRouteBins; b += blockDim.x) s->bins[b] = 0;
-    __syncthreads();
-    for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
-      const float share = value(i);
-      if (!Takes(share, least)) continue;
-      const uint32_t bits = __float_as_uint(share);
-      if (pass > 0 && bits >> (shift + width) != found) continue;
-      atomicAdd(&s->bins[bits >> shift & ((1u << width) - 1)], 1u);
-    }
-    __syncthreads();
-    FindDigit(wanted, s);
-    if (pass == 0 && s->enough == 0) return RouteCut{0.0f, 0};
-    found = found << width | s->digit;
-    wanted -= s->above;
-    __syncthreads();
+// Counts the digit of four shares that may be taken and begin as the cut does.
+HGA_DEVICE void CountFour(const Bytes16& four, float least, uint32_t digit, const RouteCut& cut, uint32_t* bins) {
+  const uint32_t above = digit == 0 ? 0 : ~0u << DigitShift(digit - 1), last = digit == 2 ? kRouteLastBins : kRouteBins;
+  HGA_UNROLL
+  for (uint32_t k = 0; k < 4; ++k) {
+    const uint32_t bits = four.word[k];
+    if (!Takes(FloatAt(four, k), least) || (bits & above) != cut.bits) continue;
+    atomicAdd(&bins[bits >> DigitShift(digit) & (last - 1)], 1u);
   }
-  return RouteCut{__uint_as_float(found), wanted};
 }
 
-// Of the part [first, end) of a thread: how many ties are its own to take. Parts follow each other by thread.
-template <typename Value>
-HGA_DEVICE uint32_t OwnTies(const Value& value, uint32_t first, uint32_t end, const RouteCut& cut, uint32_t* sums) {
-  uint32_t equal = 0;
-  for (uint32_t i = first; i < end; ++i) equal += value(i) == cut.share;
-  const uint32_t before = SumBefore(equal, threadIdx.x, sums);
-  return before >= cut.ties ? 0 : Least(equal, cut.ties - before);
+// Adds a block's bins to those of all.
+HGA_DEVICE void AddBins(const uint32_t* bins, uint32_t* all) {
+  for (uint32_t b = threadIdx.x; b < kRouteBins; b += blockDim.x) {
+    if (bins[b] != 0) atomicAdd(&all[b], bins[b]);
+  }
+}
+
+// Finds the cut's next digit: the bin with the last share that is taken, from the top. False: there are fewer shares
+// than are wanted. By a block of kThreads.
+template <uint32_t kThreads>
+HGA_DEVICE bool FindDigit(const uint32_t* bins, uint32_t digit, RouteCut* cut, RouteCutShared* s) {
+  constexpr uint32_t kEach = kRouteBins / kThreads;
+  const uint32_t first = (kThreads - 1 - threadIdx.x) * kEach;
+  uint32_t own[kEach], mine = 0;
+  HGA_UNROLL
+  for (uint32_t b = 0; b < kEach; b += 4) {
+    const Bytes16 four = *reinterpret_cast<const Bytes16*>(bins + first + b);
+    HGA_UNROLL
+    for (uint32_t k = 0; k < 4; ++k) {
+      own[b + k] = four.word[k];
+      mine += four.word[k];
+    }
+  }
+  const RouteSum sum = SumOver(mine, s->sums);
+  if (sum.all < cut->ties) {
+    *cut = {0, 0, 0};
+    return false;
+  }
+  uint32_t above = sum.before;
+  HGA_UNROLL
+  for (uint32_t b = kEach; b-- > 0;) {
+    if (above < cut->ties && above + own[b] >= cut->ties) {
+      s->digit = first + b;
+      s->above = above;
+      s->equal = own[b];
+    }
+    above += own[b];
+  }
+  __syncthreads();
+  *cut = {cut->bits | s->digit << DigitShift(digit), cut->ties - s->above, s->equal};
+  return true;
+}
+
+// --- The best chunks of a KV head ---
+
+// By the whole block; zeros behind `count`, up to a multiple of four.
+HGA_DEVICE RouteCut CutOf(const float* shares, uint32_t count, uint32_t wanted, RouteCutShared* s) {
+  RouteCut cut = {0, wanted, wanted};
+  for (uint32_t digit = 0; digit < kRouteDigits; ++digit) {
+    ClearBins(s->bins);
+    for (uint32_t i = 4 * threadIdx.x; i < count; i += 4 * blockDim.x) {
+      CountFour(FourAt(shares, i), 0.0f, digit, cut, s->bins);
+    }
+    __syncthreads();
+    if (!FindDigit<kRouteChooseThreads>(s->bins, digit, &cut, s)) break;
+  }
+  return cut;
 }
 
 HGA_DEVICE void Run(const RouteChooseArgs& a) {
   RouteCutShared* s = reinterpret_cast<RouteCutShared*>(SharedMemory());
   const float* shares = a.shares + size_t{blockIdx.x} * a.stride;
-  const auto value = [&](uint32_t i) { return shares[i]; };
-  const RouteCut cut = FindCut(value, a.chunks_of_range, a.wanted, 0.0f, s);
+  const RouteCut cut = CutOf(shares, a.chunks_of_range, a.wanted, s);
+  const float last = ShareOf(cut);
+  // Parts follow each other by thread.
   const uint32_t part = (a.chunks_of_range + blockDim.x - 1) / blockDim.x;
   const uint32_t first = Least(threadIdx.x * part, a.chunks_of_range), end = Least(first + part, a.chunks_of_range);
-  const uint32_t own_ties = OwnTies(value, first, end, cut, s->sums);
-  uint32_t taken = own_ties;
-  for (uint32_t i = first; i < end; ++i) taken += value(i) > cut.share;
-  uint32_t at = SumBefore(taken, threadIdx.x, s->sums), ties = own_ties;
-  if (threadIdx.x == blockDim.x - 1) a.count[blockIdx.x] = at + taken;
+  uint32_t equal = 0, above = 0;
   for (uint32_t i = first; i < end; ++i) {
-    bool take = value(i) > cut.share;
-    if (value(i) == cut.share && ties > 0) {
+    equal += shares[i] == last;
+    above += shares[i] > last;
+  }
+  const uint32_t before = SumOver(equal, s->sums).before;
+  uint32_t ties = before >= cut.ties ? 0 : Least(equal, cut.ties - before);
+  const RouteSum taken = SumOver(above + ties, s->sums);
+  if (threadIdx.x == 0) a.count[blockIdx.x] = taken.all;
+  uint32_t at = taken.before;
+  for (uint32_t i = first; i < end; ++i) {
+    bool take = shares[i] > last;
+    if (shares[i] == last && ties > 0) {
       take = true;
       --ties;
     }
@@ -159,28 +263,138 @@ HGA_DEVICE void Run(const RouteChooseArgs& a) {
   }
 }
 
+// --- The best keys of a group ---
+
+// Shares of four keys: of heads [first, first + kAhead) of the KV head, added to those before. The loads are under way
+// together.
+template <uint32_t kAhead>
+HGA_DEVICE void AddShares(const RoutePoolArgs& a, uint32_t first, uint32_t i, float* shares) {
+  Bytes16 e[kAhead];
+  float weights[kAhead];
+  HGA_UNROLL
+  for (uint32_t h = 0; h < kAhead; ++h) {
+    const size_t head = blockIdx.y * a.per_head + Least(first + h, a.per_head - 1);
+    e[h] = FourAt(a.e + head * a.stride, i);
+    weights[h] = a.weights[head];
+  }
+  HGA_UNROLL
+  for (uint32_t i = 0; i < 4 * kAhead; ++i) {
+    const uint32_t h = i / 4, k = i % 4;
+    const float sum = fmaf(FloatAt(e[h], k), weights[h], shares[k]);
+    shares[k] = first + h < a.per_head ? sum : shares[k];
+  }
+}
+
+HGA_DEVICE void Run(const RoutePoolArgs& a) {
+  uint32_t* bins = reinterpret_cast<uint32_t*>(SharedMemory());
+  if (a.counts != nullptr) ClearBins(bins);
+  const uint32_t count = KeptCount(a.kept, blockIdx.y) * a.each, i = 4 * (blockIdx.x * blockDim.x + threadIdx.x);
+  constexpr uint32_t kAhead = 8;
+  float shares[4] = {0, 0, 0, 0};
+  for (uint32_t h = 0; i < count && h < a.per_head; h += kAhead) AddShares<kAhead>(a, h, i, shares);
+  HGA_UNROLL
+  for (uint32_t k = 0; k < 4; ++k) shares[k] = i + k < count ? shares[k] : 0.0f;
+  if (i < a.stride) StoreFour(a.shares + size_t{blockIdx.y} * a.stride, i, shares);
+  if (a.counts == nullptr) return;
+  const Bytes16 four = {{__float_as_uint(shares[0]), __float_as_uint(shares[1]), __float_as_uint(shares[2]),
+                         __float_as_uint(shares[3])}};
+  CountFour(four, a.least, 0, {0, 0, 0}, bins);
+  __syncthreads();
+  AddBins(bins, a.counts[blockIdx.y / a.heads].bins[0]);
+}
+
+// The part of a block: chunks from `first` on of a KV head.
+struct RoutePart {
+  uint32_t head, first;
+};
+HGA_DEVICE RoutePart PartOf(const RouteGroups& g) {
+  const uint32_t parts = (g.most + kRoutePartChunks - 1) / kRoutePartChunks;
+  return {blockIdx.y * g.heads + blockIdx.x / parts, blockIdx.x % parts * kRoutePartChunks};
+}
+// How often each of the last digits occurs in a part of the block's group.
+HGA_DEVICE uint32_t* PartCounts(const RouteGroups& g, uint32_t part) {
+  return g.part_counts + (size_t{blockIdx.y} * gridDim.x + part) * kRouteLastBins;
+}
+
+// From the digits that are counted.
+HGA_DEVICE RouteCut CutOf(const RouteGroups& g, uint32_t digits, RouteCutShared* s) {
+  RouteCut cut = {0, g.wanted, g.wanted};
+  for (uint32_t digit = 0; digit < digits; ++digit) {
+    if (!FindDigit<kRouteRowThreads>(g.counts[blockIdx.y].bins[digit], digit, &cut, s)) break;
+  }
+  return cut;
+}
+
+HGA_DEVICE void Run(const RouteCountArgs& a) {
+  RouteCutShared* s = reinterpret_cast<RouteCutShared*>(SharedMemory());
+  const RouteGroups& g = a.groups;
+  const RoutePart part = PartOf(g);
+  const uint32_t before = part.first * g.each, size = Least(kRoutePartChunks * g.each, g.stride - before);
+  const float* shares = g.shares + size_t{part.head} * g.stride + before;
+  constexpr uint32_t kOwn = kRoutePartChunks * 64 / 4 / kRouteRowThreads;  // the part's shares in fours
+  Bytes16 own[kOwn];  // read while the cut is looked for
+  HGA_UNROLL
+  for (uint32_t k = 0; k < kOwn; ++k) {
+    const uint32_t i = 4 * (k * kRouteRowThreads + threadIdx.x);
+    own[k] = i < size ? FourAt(shares, i) : Bytes16{{0, 0, 0, 0}};
+  }
+  const RouteCut cut = CutOf(g, a.digit, s);
+  if (cut.ties == 0) return;
+  ClearBins(s->bins);
+  HGA_UNROLL
+  for (uint32_t k = 0; k < kOwn; ++k) CountFour(own[k], g.least, a.digit, cut, s->bins);
+  __syncthreads();
+  AddBins(s->bins, g.counts[blockIdx.y].bins[a.digit]);
+  if (a.digit + 1 < kRouteDigits) return;
+  uint32_t* counts = PartCounts(g, blockIdx.x);
+  for (uint32_t b = threadIdx.x; b < kRouteLastBins; b += blockDim.x) counts[b] = s->bins[b];
+}
+
+// Of those that are equal to the cut, how many lie before the warp's. own: of the thread's.
+HGA_DEVICE uint32_t EqualBefore(const RouteGroups& g, const RouteCut& cut, uint32_t own, RouteCutShared* s) {
+  uint32_t mine = 0;  // of the parts before
+  for (uint32_t part = threadIdx.x; part < blockIdx.x; part += blockDim.x) {
+    mine += PartCounts(g, part)[cut.bits % kRouteLastBins];
+  }
+  const uint32_t parts = SumOver(mine, s->sums).all;
+  return parts + __shfl_sync(kFullWarp, SumOver(own, s->sums).before, 0);
+}
+
 HGA_DEVICE void Run(const RouteTakeArgs& a) {
   RouteCutShared* s = reinterpret_cast<RouteCutShared*>(SharedMemory());
-  const uint32_t chunks = a.heads * a.most;  // of all heads of the block
-  const size_t begin = size_t{blockIdx.x} * chunks;
-  const float* shares = a.shares + begin * a.each;
-  const auto value = [&](uint32_t i) { return shares[i]; };
-  const RouteCut cut = FindCut(value, chunks * a.each, a.wanted, a.least, s);
-  const uint32_t part = (chunks + blockDim.x - 1) / blockDim.x;
-  const uint32_t first = Least(threadIdx.x * part, chunks), end = Least(first + part, chunks);
-  uint32_t ties = OwnTies(value, first * a.each, end * a.each, cut, s->sums);
-  for (uint32_t c = first; c < end; ++c) {
+  const RouteGroups& g = a.groups;
+  const RoutePart part = PartOf(g);
+  const float* shares = g.shares + size_t{part.head} * g.stride;
+  constexpr uint32_t kOwn = kRoutePartChunks / (kRouteRowThreads / kWarp);  // chunks of a warp
+  const uint32_t first = part.first + Warp() * kOwn;
+  float own[kOwn][2];  // a lane's of a chunk, 32 apart; read while the cut is looked for
+  HGA_UNROLL
+  for (uint32_t i = 0; i < 2 * kOwn; ++i) {
+    const uint32_t chunk = first + i / 2, t = i % 2 * kWarp + Lane();
+    own[i / 2][i % 2] = chunk < g.most && t < g.each ? shares[chunk * g.each + t] : 0.0f;
+  }
+  const RouteCut cut = CutOf(g, kRouteDigits, s);
+  const float last = ShareOf(cut);
+  // Where they are all taken, their order is of no account.
+  uint32_t rank = 0;
+  if (cut.ties < cut.equal) {
+    uint32_t equal = 0;
+    HGA_UNROLL
+    for (uint32_t i = 0; i < 2 * kOwn; ++i) equal += own[i / 2][i % 2] == last;
+    rank = EqualBefore(g, cut, equal, s);
+  }
+  HGA_UNROLL
+  for (uint32_t c = 0; c < kOwn; ++c) {
     uint64_t mask = 0;
-    for (uint32_t t = 0; t < a.each; ++t) {
-      const float share = value(c * a.each + t);
-      bool take = share > cut.share && share >= a.least;
-      if (share == cut.share && ties > 0) {
-        take = true;
-        --ties;
-      }
-      if (take) mask |= uint64_t{1} << t;
+    HGA_UNROLL
+    for (uint32_t half = 0; half < 2; ++half) {
+      const float share = own[c][half];
+      const uint32_t equal = __ballot_sync(kFullWarp, share == last), before = (1u << Lane()) - 1;
+      const bool tie = share == last && rank + __popc(equal & before) < cut.ties;
+      mask |= uint64_t{__ballot_sync(kFullWarp, tie || (share > last && share >= g.least))} << (half * kWarp);
+      rank += __popc(equal);
     }
-    a.masks[begin + c] = mask;
+    if (Lane() == 0 && first + c < g.most) a.masks[size_t{part.head} * g.most + first + c] = mask;
   }
 }
 

@@ -45,83 +45,110 @@ HGA_DEVICE const RouteDealt* RouteDealtTo(const RouteTablesArgs& a) {
   return a.dealt == nullptr ? nullptr : a.dealt + size_t{blockIdx.x / a.per_head} * a.head_dim;
 }
 
-// As WeighForSketch, by the whole block: weights r of a query q. Both in shared memory.
-HGA_DEVICE void RouteWeigh(const RouteTablesArgs& a, const float* q, float* r) {
+// As WeighForSketch, by the whole block: weights r of a query q, and what it adds up. All in shared memory.
+HGA_DEVICE void RouteWeigh(const RouteTablesArgs& a, const float* q, float* r, double* left) {
   const RouteDealt* dealt = RouteDealtTo(a);
   if (dealt == nullptr) {
     for (uint32_t d = threadIdx.x; d < a.head_dim; d += blockDim.x) r[d] = q[d] * a.flips[d];
     __syncthreads();
     RouteRotate(r, a.head_dim);
-    return;
   }
-  for (uint32_t i = threadIdx.x; i < a.head_dim; i += blockDim.x) r[i] = q[dealt[i].channel] * dealt[i].weight;
+  for (uint32_t i = threadIdx.x; i < a.head_dim; i += blockDim.x) {
+    // Squares of floats are exact.
+    if (dealt == nullptr) {
+      left[i] = static_cast<double>(r[i]) * r[i];
+      continue;
+    }
+    const RouteDealt of = dealt[i];
+    r[i] = q[of.channel] * of.weight;
+    left[i] = __dmul_rn(static_cast<double>(q[i]) * q[i], of.left);
+  }
   __syncthreads();
 }
 
-// What it returns, by one thread.
-HGA_DEVICE double RouteSpread(const RouteTablesArgs& a, const float* q, const float* r) {
-  const RouteDealt* dealt = RouteDealtTo(a);
-  double left = 0;
-  for (uint32_t c = 0; c < a.head_dim; ++c) {
-    // Squares of floats are exact.
-    if (dealt == nullptr) {
-      left += static_cast<double>(r[c]) * r[c];
-    } else {
-      left += __dmul_rn(static_cast<double>(q[c]) * q[c], dealt[c].left);
+// What it returns, by one thread: in its order.
+HGA_DEVICE double RouteSpread(const RouteTablesArgs& a, const double* left) {
+  constexpr uint32_t kAhead = 8;  // what every head is a multiple of
+  double sum = 0;
+  for (uint32_t c = 0; c < a.head_dim; c += kAhead) {
+    double ahead[kAhead];
+    HGA_UNROLL
+    for (uint32_t k = 0; k < kAhead; ++k) ahead[k] = left[c + k];
+    HGA_UNROLL
+    for (uint32_t k = 0; k < kAhead; ++k) sum += ahead[k];
+  }
+  return static_cast<double>(a.spread_share) * sum;
+}
+
+// Of magnitudes: the largest, and their sum in their order.
+struct RouteMagnitudes {
+  float widest, all;
+};
+// The same in every thread. x: padded with zeros.
+HGA_DEVICE RouteMagnitudes MagnitudesOf(const float* x, uint32_t count) {
+  RouteMagnitudes m = {0, 0};
+  for (uint32_t i = 0; i < count; i += kRouteMagnitudes) {
+    Bytes16 ahead[kRouteMagnitudes / 4];
+    HGA_UNROLL
+    for (uint32_t k = 0; k < kRouteMagnitudes / 4; ++k) ahead[k] = *reinterpret_cast<const Bytes16*>(x + i + 4 * k);
+    HGA_UNROLL
+    for (uint32_t k = 0; k < kRouteMagnitudes; ++k) {
+      const float magnitude = fabsf(FloatAt(ahead[k / 4], k % 4));
+      m.widest = fmaxf(m.widest, magnitude);
+      m.all += magnitude;
     }
   }
-  return static_cast<double>(a.spread_share) * left;
+  return m;
 }
 
 // As RoundQueries, by the whole block.
 HGA_DEVICE void RouteRound(const RouteTablesArgs& a, const float* q) {
-  float widest = 0, all = 0;  // in every thread
-  for (uint32_t d = 0; d < a.head_dim; ++d) {
-    widest = fmaxf(widest, fabsf(q[d]));
-    all += fabsf(q[d]);
-  }
-  const float infinity = __uint_as_float(0x7f800000u), inverse = kRouteLargestQuery / widest;
-  const bool usable = inverse < infinity && all < infinity;
-  if (threadIdx.x == 0) a.rounded_steps[blockIdx.x] = usable ? widest / kRouteLargestQuery : 0.0f;
+  const RouteMagnitudes m = MagnitudesOf(q, a.head_dim);
+  const float infinity = __uint_as_float(0x7f800000u), inverse = kRouteLargestQuery / m.widest;
+  const bool usable = inverse < infinity && m.all < infinity;
+  if (threadIdx.x == 0) a.rounded_steps[blockIdx.x] = usable ? m.widest / kRouteLargestQuery : 0.0f;
   for (uint32_t d = threadIdx.x; d < a.head_dim; d += blockDim.x) {
     a.rounded[size_t{blockIdx.x} * a.head_dim + d] = usable ? static_cast<int16_t>(rintf(q[d] * inverse)) : 0;
   }
 }
 
-HGA_DEVICE void Run(const RouteTablesArgs& a) {
-  float* q = reinterpret_cast<float*>(SharedMemory());
-  float *r = q + a.head_dim, *sums = r + a.head_dim;
-  const size_t first = size_t{blockIdx.x} * a.head_dim;
-  const uint32_t rows = a.head_dim / 4;
-  for (uint32_t d = threadIdx.x; d < a.head_dim; d += blockDim.x) {
-    q[d] = Widen(a.queries[first + d]) * a.scale;
-  }
-  __syncthreads();
-  RouteRound(a, q);
-  RouteWeigh(a, q, r);
-  for (uint32_t j = threadIdx.x; j < rows; j += blockDim.x) {
-    sums[j] = fabsf(r[4 * j]) + fabsf(r[4 * j + 1]) + fabsf(r[4 * j + 2]) + fabsf(r[4 * j + 3]);
-  }
-  __syncthreads();
-  float widest = 0, all = 0;  // in every thread
-  for (uint32_t j = 0; j < rows; ++j) {
-    widest = fmaxf(widest, sums[j]);
-    all += sums[j];
-  }
-  const bool usable = widest > 0 && all < __uint_as_float(0x7f800000u);
-  if (threadIdx.x == 0) {
-    a.step[blockIdx.x] = usable ? 2 * widest / kRouteLargestEntry : 0.0f;
-    a.offset[blockIdx.x] = usable ? -all : 0.0f;
-    a.spread[blockIdx.x] = usable ? static_cast<float>(RouteSpread(a, q, r)) : 0.0f;
-  }
-  const float inverse = usable ? kRouteLargestEntry / (2 * widest) : 0.0f;
-  for (uint32_t i = threadIdx.x; i < rows * 16; i += blockDim.x) {
+// Entries of weights r, by the whole block, to the query head's bytes of its tables. sums: of each row's magnitudes.
+HGA_DEVICE void WriteEntries(const RouteTablesArgs& a, const float* r, const float* sums, float inverse) {
+  const uint32_t words = RouteTableWords(a.head_dim), head = blockIdx.x % a.per_head;
+  const size_t group = size_t{blockIdx.x / a.per_head} * RouteTableGroups(a.per_head) + head / 4;
+  uint8_t* entries = reinterpret_cast<uint8_t*>(a.entries + group * words) + head % 4;
+  for (uint32_t i = threadIdx.x; i < words; i += blockDim.x) {
     const float* of_row = r + i / 16 * 4;
     float sum = sums[i / 16];
     for (uint32_t b = 0; b < 4; ++b) sum += (i >> b & 1) != 0 ? of_row[b] : -of_row[b];
     const float entry = fminf(fmaxf(sum * inverse, 0.0f), kRouteLargestEntry);
-    a.entries[size_t{blockIdx.x} * rows * 16 + i] = static_cast<uint8_t>(rintf(entry));
+    entries[4 * i] = static_cast<uint8_t>(rintf(entry));
   }
+}
+
+HGA_DEVICE void Run(const RouteTablesArgs& a) {
+  double* left = reinterpret_cast<double*>(SharedMemory());
+  float *r = reinterpret_cast<float*>(left + a.head_dim), *q = r + a.head_dim;
+  float* sums = q + RouteMagnitudesPadded(a.head_dim);
+  const size_t first = size_t{blockIdx.x} * a.head_dim;
+  for (uint32_t d = threadIdx.x; d < RouteMagnitudesPadded(a.head_dim); d += blockDim.x) {
+    q[d] = d < a.head_dim ? Widen(a.queries[first + d]) * a.scale : 0.0f;
+  }
+  __syncthreads();
+  RouteWeigh(a, q, r, left);
+  const uint32_t rows = a.head_dim / 4;
+  for (uint32_t j = threadIdx.x; j < RouteMagnitudesPadded(rows); j += blockDim.x) {
+    sums[j] = j < rows ? fabsf(r[4 * j]) + fabsf(r[4 * j + 1]) + fabsf(r[4 * j + 2]) + fabsf(r[4 * j + 3]) : 0.0f;
+  }
+  __syncthreads();
+  RouteRound(a, q);
+  const RouteMagnitudes m = MagnitudesOf(sums, rows);
+  const bool usable = m.widest > 0 && m.all < __uint_as_float(0x7f800000u);
+  WriteEntries(a, r, sums, usable ? kRouteLargestEntry / (2 * m.widest) : 0.0f);
+  if (threadIdx.x != 0) return;
+  a.step[blockIdx.x] = usable ? 2 * m.widest / kRouteLargestEntry : 0.0f;
+  a.offset[blockIdx.x] = usable ? -m.all : 0.0f;
+  a.spread[blockIdx.x] = usable ? static_cast<float>(RouteSpread(a, left)) : 0.0f;
 }
 
 HGA_DEVICE float RouteScoreOf(int32_t sum, float step) {
@@ -129,25 +156,69 @@ HGA_DEVICE float RouteScoreOf(int32_t sum, float step) {
   return score > kRouteLowest ? score : kRouteLowest;
 }
 
+// Copies by `threads` of them, each with kAhead loads under way. What would lie behind the end is the last again.
+template <uint32_t kAhead, typename T>
+HGA_DEVICE void CopyAhead(const T* from, uint32_t count, uint32_t thread, uint32_t threads, T* to) {
+  for (uint32_t first = thread; first < count; first += kAhead * threads) {
+    T ahead[kAhead];
+    HGA_UNROLL
+    for (uint32_t k = 0; k < kAhead; ++k) ahead[k] = from[Least(first + k * threads, count - 1)];
+    HGA_UNROLL
+    for (uint32_t k = 0; k < kAhead; ++k) to[Least(first + k * threads, count - 1)] = ahead[k];
+  }
+}
+// By the whole block, 16 bytes at a time.
+HGA_DEVICE void CopyToShared(const void* from, uint32_t bytes, void* to) {
+  CopyAhead<2>(static_cast<const Bytes16*>(from), static_cast<uint32_t>(bytes / sizeof(Bytes16)), threadIdx.x,
+               blockDim.x, static_cast<Bytes16*>(to));
+}
+
+// A thread's part of a centre, four channels at a time.
+inline constexpr uint32_t kCentreWords = 256 / 4 / kRouteCentreThreads;  // of the longest head
+HGA_DEVICE uint32_t CentreChannel(uint32_t lane, uint32_t word) { return 4 * (word * kRouteCentreThreads + lane); }
+
+// Its part of the product with a query.
+HGA_DEVICE int32_t CentrePart(const int16_t* query, const uint32_t* own, uint32_t lane, uint32_t head_dim) {
+  int32_t sum = 0;
+  HGA_UNROLL
+  for (uint32_t w = 0; w < kCentreWords; ++w) {
+    const uint32_t x = CentreChannel(lane, w);
+    if (x >= head_dim) break;
+    HGA_UNROLL
+    for (uint32_t k = 0; k < 4; ++k) sum += query[x + k] * static_cast<int8_t>(own[w] >> (8 * k) & 0xff);
+  }
+  return sum;
+}
+
 HGA_DEVICE void Run(const RouteCoarseArgs& a) {
+  int16_t* queries = reinterpret_cast<int16_t*>(SharedMemory());
   const uint32_t lane = threadIdx.x % kRouteCentreThreads;
   const uint32_t wanted = (blockIdx.x * blockDim.x + threadIdx.x) / kRouteCentreThreads;
   const uint32_t chunk = Least(wanted, a.chunks - 1);  // the threads of a warp stay together
   const uint8_t* centre = RouteRecord(a.records, chunk, blockIdx.y);
   const float scale = *reinterpret_cast<const float*>(centre + a.head_dim);
+  uint32_t own[kCentreWords];
+  HGA_UNROLL
+  for (uint32_t w = 0; w < kCentreWords; ++w) {
+    own[w] = *reinterpret_cast<const uint32_t*>(centre + Least(CentreChannel(lane, w), a.head_dim - 4));
+  }
+  uint32_t wide = 0;
+  int32_t up = 0, down = 0;
+  if (a.ranks != nullptr) {
+    const int16_t* extents = RouteExtents(a.records, chunk, blockIdx.y);
+    wide = a.dealt[size_t{blockIdx.y} * a.head_dim + lane].wide;
+    up = extents[lane];
+    down = extents[kRouteWide + lane];
+  }
+  CopyToShared(a.rounded + size_t{blockIdx.y} * a.per_head * a.head_dim, RouteCoarseSharedBytes(a.head_dim, a.per_head),
+               queries);
+  __syncthreads();
   for (uint32_t h = 0; h < a.per_head; ++h) {
     const uint32_t head = blockIdx.y * a.per_head + h;
-    const int16_t* query = a.rounded + size_t{head} * a.head_dim;
-    int32_t sum = 0;
-    for (uint32_t x = lane; x < a.head_dim; x += kRouteCentreThreads) {
-      sum += query[x] * static_cast<int8_t>(centre[x]);
-    }
-    int32_t reach = 0;
-    if (a.ranks != nullptr) {
-      const int16_t* extents = RouteExtents(a.records, chunk, blockIdx.y);
-      const int32_t value = query[a.dealt[size_t{blockIdx.y} * a.head_dim + lane].wide];
-      reach = value > 0 ? value * extents[lane] : -value * extents[kRouteWide + lane];
-    }
+    const int16_t* query = queries + h * a.head_dim;
+    int32_t sum = CentrePart(query, own, lane, a.head_dim);
+    const int32_t value = query[wide];
+    int32_t reach = value > 0 ? value * up : -value * down;
     for (uint32_t step = kRouteCentreThreads / 2; step > 0; step /= 2) {
       sum += __shfl_xor_sync(kFullWarp, sum, step);
       reach += __shfl_xor_sync(kFullWarp, reach, step);
@@ -173,53 +244,62 @@ HGA_DEVICE uint32_t SumOf(const RouteSums& sums, uint32_t head) {
   return (head % 2 == 0 ? sums.even : sums.odd) >> (head / 2 * 16) & 0xffffu;
 }
 
-// Shared memory: the tables, [head group][row][16] words.
-HGA_DEVICE void PackTables(const RouteFineArgs& a, uint32_t kv_head, uint32_t* tables) {
-  const uint32_t entries = a.head_dim / 4 * 16, groups = (a.per_head + 3) / 4;
-  for (uint32_t i = threadIdx.x; i < groups * entries; i += blockDim.x) {
-    uint32_t word = 0;
-    for (uint32_t b = 0; b < 4; ++b) {
-      const uint32_t head = i / entries * 4 + b;
-      if (head >= a.per_head) break;
-      word |= uint32_t{a.entries[(size_t{kv_head} * a.per_head + head) * entries + i % entries]} << (8 * b);
-    }
-    tables[i] = word;
+// What turns a query head's sums of a chunk into scores.
+struct RouteLine {
+  float coarse, step, offset, spread;
+};
+HGA_DEVICE RouteLine LineOf(const RouteFineArgs& a, size_t head, uint32_t chunk) {
+  return {a.coarse[head * a.coarse_stride + chunk], a.step[head], a.offset[head], a.spread[head]};
+}
+HGA_DEVICE RouteLine LineOfLane(const RouteLine& own, uint32_t lane) {
+  return {__shfl_sync(kFullWarp, own.coarse, lane), __shfl_sync(kFullWarp, own.step, lane),
+          __shfl_sync(kFullWarp, own.offset, lane), __shfl_sync(kFullWarp, own.spread, lane)};
+}
+
+// Sums of the two tokens that a lane's bytes are signs of. Entries have 7 bits: those of two rows, an even number, are
+// added as bytes. What overflows is above the heads that there are.
+HGA_DEVICE void SumSigns(const uint32_t* table, const uint8_t* signs, uint32_t rows, RouteSums* sums) {
+  HGA_UNROLL_SOME
+  for (uint32_t j = 0; j < rows; j += 2, table += 32) {
+    const uint32_t byte = signs[j * 32 + Lane()], other = signs[j * 32 + 32 + Lane()];
+    AddEntries(table[byte & 15] + table[16 + (other & 15)], &sums[0]);
+    AddEntries(table[byte >> 4] + table[16 + (other >> 4)], &sums[1]);
   }
 }
 
 HGA_DEVICE void Run(const RouteFineArgs& a) {
   uint32_t* tables = reinterpret_cast<uint32_t*>(SharedMemory());
-  const uint32_t kv_head = blockIdx.y, rows = a.head_dim / 4;
-  PackTables(a, kv_head, tables);
-  __syncthreads();
-  const uint32_t i = blockIdx.x * (blockDim.x / kWarp) + Warp();
-  if (i >= KeptCount(a.kept, kv_head)) return;
+  const uint32_t kv_head = blockIdx.y, groups = RouteTableGroups(a.per_head), words = RouteTableWords(a.head_dim);
+  uint32_t* signs = tables + groups * words + Warp() * RouteSignWords(a.head_dim);
+  const uint32_t wanted = blockIdx.x * (blockDim.x / kWarp) + Warp(), kept = KeptCount(a.kept, kv_head);
+  if (kept == 0) return;
+  const uint32_t i = Least(wanted, kept - 1);  // a warp without a chunk goes along as far as the barrier
   const uint32_t chunk = a.kept.chunks == nullptr ? i : a.kept.chunks[size_t{kv_head} * a.kept.most + i];
+  CopyToShared(a.entries + size_t{kv_head} * groups * words, groups * words * sizeof(uint32_t), tables);
   const uint8_t* record = RouteRecord(a.records, chunk, kv_head);
   const float token_scale = *reinterpret_cast<const float*>(record + a.head_dim + sizeof(float));
   const uint8_t* tokens = record + a.head_dim + 2 * sizeof(float);
-  const uint8_t* signs = tokens + 64;
-  // A lane's bytes are signs of two tokens.
-  const uint32_t token = Lane() % 2 * 16 + Lane() / 2;
-  for (uint32_t group = 0; group * 4 < a.per_head; ++group) {
-    const uint32_t* table = tables + group * rows * 16;
+  const uint32_t token = Lane() % 2 * 16 + Lane() / 2;  // and 32 further on
+  const float lengths[2] = {static_cast<float>(tokens[token]) * token_scale,
+                            static_cast<float>(tokens[token + 32]) * token_scale};
+  CopyAhead<8>(reinterpret_cast<const uint32_t*>(tokens + 64), RouteSignWords(a.head_dim), Lane(), kWarp, signs);
+  __syncthreads();
+  if (wanted >= kept) return;
+  for (uint32_t group = 0; group < groups; ++group) {
+    const uint32_t heads = Least(4, a.per_head - 4 * group);
+    const size_t first = size_t{kv_head} * a.per_head + 4 * group;
+    const RouteLine of_lane = LineOf(a, first + Lane() % heads, chunk);
     RouteSums sums[2] = {{0, 0}, {0, 0}};
-    HGA_UNROLL_SOME
-    for (uint32_t j = 0; j < rows; ++j) {
-      const uint32_t byte = signs[j * 32 + Lane()];
-      AddEntries(table[j * 16 + (byte & 15)], &sums[0]);
-      AddEntries(table[j * 16 + (byte >> 4)], &sums[1]);
-    }
-    for (uint32_t half = 0; half < 2; ++half) {
-      const uint32_t t = token + 32 * half;
-      if (t >= a.chunk_tokens) continue;
-      const float length = static_cast<float>(tokens[t]) * token_scale;
-      for (uint32_t h = 0; h < 4 && group * 4 + h < a.per_head; ++h) {
-        const size_t head = size_t{kv_head} * a.per_head + group * 4 + h;
-        const float dot = fmaf(static_cast<float>(SumOf(sums[half], h)), a.step[head], a.offset[head]);
-        const float score = fmaf(length, fmaf(length, a.spread[head], dot), a.coarse[head * a.coarse_stride + chunk]);
-        a.scores[head * a.stride + size_t{i} * a.chunk_tokens + t] =
-            chunk == 0 && t < a.skipped ? kRouteLowest : score;
+    SumSigns(tables + group * words, reinterpret_cast<const uint8_t*>(signs), a.head_dim / 4, sums);
+    for (uint32_t h = 0; h < heads; ++h) {
+      const RouteLine line = LineOfLane(of_lane, h);
+      float* scores = a.scores + (first + h) * a.stride + size_t{i} * a.chunk_tokens;
+      HGA_UNROLL
+      for (uint32_t half = 0; half < 2; ++half) {
+        const uint32_t t = token + 32 * half;
+        const float dot = fmaf(static_cast<float>(SumOf(sums[half], h)), line.step, line.offset);
+        const float score = fmaf(lengths[half], fmaf(lengths[half], line.spread, dot), line.coarse);
+        if (t < a.chunk_tokens) scores[t] = chunk == 0 && t < a.skipped ? kRouteLowest : score;
       }
     }
   }

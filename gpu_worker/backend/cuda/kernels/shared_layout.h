@@ -31,15 +31,32 @@ inline constexpr uint32_t kLogitMassSharedBytes = kTopThreads / 32 * sizeof(uint
 // --- Selection ---
 // Of a table of sums of signed channels: seven bits, as common/kv/sketch.h's readers have them.
 inline constexpr float kRouteLargestEntry = 127, kRouteLargestQuery = 32767;
-inline constexpr uint32_t kRouteBins = 2048;
 struct RouteCutShared {
-  uint32_t bins[kRouteBins], sums[kRouteRowThreads];
-  uint32_t digit, above, enough;
+  uint32_t bins[kRouteBins], sums[32];
+  uint32_t digit, above, equal;
 };
-inline constexpr uint32_t kRouteSoftmaxSharedBytes = (kRouteTile + kRouteRowThreads / 32) * 4;
-HGA_BOTH uint32_t RouteTablesSharedBytes(uint32_t head_dim) { return head_dim * 9; }
+// Two tiles, and a float of each warp.
+inline constexpr uint32_t kRouteSoftmaxSharedBytes = (2 * kRouteTile + kRouteSoftmaxThreads / 32) * 4;
+// Magnitudes are added up so many at a time; zeros lie behind them.
+inline constexpr uint32_t kRouteMagnitudes = 16;
+HGA_BOTH uint32_t RouteMagnitudesPadded(uint32_t count) {
+  return (count + kRouteMagnitudes - 1) / kRouteMagnitudes * kRouteMagnitudes;
+}
+// What a query's spread is the sum of, its weights, the query, and sums of the magnitudes of four weights each.
+HGA_BOTH uint32_t RouteTablesSharedBytes(uint32_t head_dim) {
+  return head_dim * (8 + 4) + (RouteMagnitudesPadded(head_dim) + RouteMagnitudesPadded(head_dim / 4)) * 4;
+}
+// Queries of a KV head.
+HGA_BOTH uint32_t RouteCoarseSharedBytes(uint32_t head_dim, uint32_t per_head) { return per_head * head_dim * 2; }
+// Tables have entries of four heads side by side, in a word.
+HGA_BOTH uint32_t RouteTableGroups(uint32_t per_head) { return (per_head + 3) / 4; }
+HGA_BOTH uint32_t RouteTableWords(uint32_t head_dim) { return head_dim / 4 * 16; }
+// A warp's signs: of four tokens in a word.
+HGA_BOTH uint32_t RouteSignWords(uint32_t head_dim) { return head_dim / 4 * 8; }
+// Tables of a KV head, then the signs of each warp.
 HGA_BOTH uint32_t RouteFineSharedBytes(uint32_t head_dim, uint32_t per_head) {
-  return (per_head + 3) / 4 * (head_dim / 4) * 16 * 4;
+  return (RouteTableGroups(per_head) * RouteTableWords(head_dim) +
+          kRouteScoreThreads / 32 * RouteSignWords(head_dim)) * 4;
 }
 
 // --- Attention ---
