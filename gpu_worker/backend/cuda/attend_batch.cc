@@ -32,10 +32,6 @@ uint32_t AttendBatch::MostItems(const QueryBlock& block) const {
   return Blocks(Queries(block), kFewQueries) * (block.rows == 1 ? kMaxParts : 1);
 }
 
-bool AttendBatch::HasRoom(const QueryBlock& block, uint32_t runs) const {
-  return run_count_ + runs <= limits_.runs && few_.size() + many_.size() + MostItems(block) <= limits_.items;
-}
-
 uint32_t AttendBatch::PartsOf(const QueryBlock& block) const {
   if (block.rows != 1) return 1;
   const uint32_t parts = std::min(Blocks(list_keys_, kPartKeys), kMaxParts);

@@ -31,7 +31,9 @@ class AttendBatch {
   void Clear();
   bool empty() const { return few_.empty() && many_.empty(); }
   // Whether a list of `block` may begin, or go on, with so many runs more.
-  bool HasRoom(const QueryBlock& block, uint32_t runs) const;
+  bool HasRoom(const QueryBlock& block, uint32_t runs) const {
+    return run_count_ + runs <= limits_.runs && few_.size() + many_.size() + MostItems(block) <= limits_.items;
+  }
   // A run of the list that is being made. There must be room for it. Called for each of some 100,000 units of a token,
   // so every field is written once, where it stays.
   void Add(const bf16* k, const bf16* v, uint32_t position, uint32_t tokens, uint16_t first_row) {

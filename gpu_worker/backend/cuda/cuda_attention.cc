@@ -204,32 +204,34 @@ void CudaAttention::AddShared(const KvRun& run) {
   list_.Add(k, v, run.position, run.tokens, 0);
 }
 
-// All of a list's look-ups are announced before the first is made: each would wait for memory.
-void CudaAttention::FindNumbers(uint32_t layer, const QueryBlock& block, uint32_t kv_head, uint32_t first_run) {
+// A division for each run is all that is afforded: there are a hundred thousand of them in a token. All of a list's
+// look-ups are announced before the first is made: each would wait for memory.
+void CudaAttention::PlaceRuns(uint32_t layer, const QueryBlock& block, uint32_t kv_head, uint32_t first_run) {
   const std::vector<KvRun>& runs = block.runs[kv_head];
-  numbers_.resize(runs.size());
+  places_.resize(runs.size());
   uint32_t chunk = UINT32_MAX, number = 0;
   for (size_t i = first_run; i < runs.size(); ++i) {
     const uint32_t now = runs[i].position / geometry_.chunk_tokens;
-    if (now != chunk && TierKeeps(block, now)) {
-      chunk = now;
-      number = tier_.FindChunk(block.finished[chunk], chunk);
+    const bool kept = TierKeeps(block, now);
+    if (now != chunk && kept) {
+      number = tier_.FindChunk(block.finished[chunk = now], now);
       tier_.PrepareUse(number, layer, kv_head * head_units_);
     }
-    numbers_[i] = number;
+    const uint32_t first = runs[i].position - now * geometry_.chunk_tokens;
+    places_[i] = {number, first, kv_head * head_units_ + (first >> unit_shift_), kept};
   }
 }
 
 absl::Status CudaAttention::AttendList(uint32_t layer, const QueryBlock& block, uint32_t kv_head, uint32_t first_run,
                                        bool sum_values, const Workspace& w) {
-  FindNumbers(layer, block, kv_head, first_run);
+  PlaceRuns(layer, block, kv_head, first_run);
   const std::vector<KvRun>& runs = block.runs[kv_head];
   for (size_t i = first_run; i < runs.size(); ++i) {
-    if (AddRun(layer, block, kv_head, runs[i], numbers_[i])) continue;
+    if (AddRun(layer, block, kv_head, runs[i], places_[i])) continue;
     list_.EndList(block, kv_head, sum_values);
     HGA_RETURN_IF_ERROR(Submit(w));
     HGA_RETURN_IF_ERROR(StartBlock(block, w));
-    if (!AddRun(layer, block, kv_head, runs[i], numbers_[i])) {
+    if (!AddRun(layer, block, kv_head, runs[i], places_[i])) {
       return absl::InternalError("cuda backend: no room for one run");
     }
   }
@@ -238,22 +240,22 @@ absl::Status CudaAttention::AttendList(uint32_t layer, const QueryBlock& block, 
 }
 
 bool CudaAttention::AddRun(uint32_t layer, const QueryBlock& block, uint32_t kv_head, const KvRun& run,
-                           uint32_t number) {
-  const uint32_t chunk = run.position / geometry_.chunk_tokens, first = run.position - chunk * geometry_.chunk_tokens;
-  const uint32_t end = first + run.tokens, first_unit = first >> unit_shift_;
-  const bool keep = TierKeeps(block, chunk);
-  const uint32_t pieces = keep ? ((end - 1) >> unit_shift_) - first_unit + 1 : 2;
+                           const RunPlace& place) {
+  const uint32_t end = place.first + run.tokens;
+  const uint32_t units = ((end - 1) >> unit_shift_) - (place.first >> unit_shift_) + 1;
+  const uint32_t pieces = place.kept ? units : 2;
   const size_t bytes = MostBytes(geometry_, run.tokens, pieces);
   if (!list_.HasRoom(block, pieces) || room_used_ + bytes > options_.window_bytes) return false;
   room_used_ += bytes;
   Piece piece{run.k, run.v, run.position, run.tokens, run.first_row};
-  if (!keep) {
+  if (!place.kept) {
     AddUnfinished(kv_head, piece);
     return true;
   }
-  for (uint32_t at = first, unit = first_unit; at < end; ++unit) {
-    piece.tokens = std::min((unit + 1) << unit_shift_, end) - at;
-    AddToTier(layer, number, kv_head * head_units_ + unit, piece);
+  const uint32_t unit_tokens = 1u << unit_shift_;
+  for (uint32_t at = place.first, i = 0; i < units; ++i) {
+    piece.tokens = std::min((at | (unit_tokens - 1)) + 1, end) - at;
+    AddToTier(layer, place.chunk, place.unit + i, piece);
     at += piece.tokens;
     piece.position += piece.tokens;
     piece.k += size_t{piece.tokens} * geometry_.head_dim;

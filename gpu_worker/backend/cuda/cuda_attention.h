@@ -81,6 +81,13 @@ class CudaAttention {
     bf16 *k, *v;
     uint32_t tokens;
   };
+  // Where a run lies, as the tier names it.
+  struct RunPlace {
+    uint32_t chunk;  // its number, if it is kept
+    uint32_t first;  // token in the chunk
+    uint32_t unit;   // of its first token, in its block
+    bool kept;       // by the tier
+  };
   // Some consecutive keys of one run, in one unit of the tier.
   struct Piece {
     const bf16 *k, *v;
@@ -108,8 +115,8 @@ class CudaAttention {
   absl::Status AttendList(uint32_t layer, const QueryBlock& block, uint32_t kv_head, uint32_t first_run,
                           bool sum_values, const Workspace& w);
   // False: this launch has no room for it.
-  bool AddRun(uint32_t layer, const QueryBlock& block, uint32_t kv_head, const KvRun& run, uint32_t number);
-  void FindNumbers(uint32_t layer, const QueryBlock& block, uint32_t kv_head, uint32_t first_run);
+  bool AddRun(uint32_t layer, const QueryBlock& block, uint32_t kv_head, const KvRun& run, const RunPlace& place);
+  void PlaceRuns(uint32_t layer, const QueryBlock& block, uint32_t kv_head, uint32_t first_run);
   // The piece, in unit `unit` of its block, of a chunk by its number in the tier.
   void AddToTier(uint32_t layer, uint32_t chunk, uint32_t unit, const Piece& piece);
   void AddToWindow(const Piece& piece);
@@ -145,7 +152,7 @@ class CudaAttention {
   AttendBatch list_;
   std::vector<GatherEntry> entries_;
   MappedMemory mapped_;  // in which the last source was found, of the Attend or Prefetch at hand
-  std::vector<uint32_t> numbers_;  // of the runs of the list at hand: their chunk's number in the tier
+  std::vector<RunPlace> places_;  // of the runs of the list at hand
   size_t room_used_ = 0;  // of the window, should the tier keep nothing
   size_t window_used_ = 0, staging_used_ = 0;
   absl::flat_hash_map<const bf16*, InWindow> in_window_;  // by the host's keys

@@ -64,7 +64,7 @@ absl::Status CudaMlp::ApplyExperts(Device* device, const ModelConfig& c, uint32_
     HGA_RETURN_IF_ERROR(expert_down_.ApplyFew(device, w.activated, w.chosen, pairs, 1, w.expert_out));
   } else {
     const uint32_t max_tiles = MaxExpertTiles(pairs, c.experts);
-    HGA_RETURN_IF_ERROR(device->Launch(DeviceStream::kCompute, {1, 1, 256, c.experts * 4},
+    HGA_RETURN_IF_ERROR(device->Launch(DeviceStream::kCompute, {1, 1, kGroupThreads, c.experts * 4},
                                        GroupExpertsArgs{w.chosen, w.order, w.tiles, w.tile_count, pairs, c.experts}));
     HGA_RETURN_IF_ERROR(expert_gate_up_.ApplyMany(device, w.normed_bf16, w.tiles, w.tile_count, max_tiles, w.order,
                                                   pairs, per_token, w.gate_up));

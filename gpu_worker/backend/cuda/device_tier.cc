@@ -57,23 +57,12 @@ uint32_t DeviceTier::Take(uint32_t chunk, uint32_t layer, uint32_t unit) {
   return slot;
 }
 
-// Where the table says that a slot further on is taken: it will be written there soon.
-void DeviceTier::PrepareToFree(uint32_t slot) const {
-  constexpr uint32_t kAhead = 16;
-  const uint32_t later = slot + kAhead < options_.slots ? slot + kAhead : 0;
-  if (last_used_[later] + 1 >= step_) return;
-  const Owner owner = owners_[later];
-  PrepareUse(owner.chunk, owner.layer, owner.unit);
-  __builtin_prefetch(&chunks_[owner.chunk], 1);
-}
-
 // A step passes every slot once at most: what it uses after the hand has gone by stays used.
 uint32_t DeviceTier::FreeSlot() {
   if (filled_ < options_.slots) return filled_++;
   for (; looked_ < options_.slots; ++looked_) {
     const uint32_t slot = hand_;
     hand_ = hand_ + 1 == options_.slots ? 0 : hand_ + 1;
-    PrepareToFree(slot);
     if (last_used_[slot] + 1 >= step_) continue;
     ++looked_;
     const Owner owner = owners_[slot];

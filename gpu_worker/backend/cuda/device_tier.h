@@ -95,7 +95,6 @@ class DeviceTier {
   void Forget(uint32_t chunk);
   uint32_t Take(uint32_t chunk, uint32_t layer, uint32_t unit);
   uint32_t FreeSlot();
-  void PrepareToFree(uint32_t slot) const;
   uint32_t& SlotOf(uint32_t chunk, uint32_t layer, uint32_t unit) {
     const size_t at = size_t{chunk} * options_.units_per_block + unit;
     return units_[layer][at / kLineUnits].slots[at % kLineUnits];

@@ -48,56 +48,6 @@ namespace hga {
 
 inline unsigned char* SharedMemory() { return emulator::Shared(); }
 
-// Tiles of tensor cores: lane 0 has the whole of it and does the work, so that a missing __syncwarp before a load or
-// after a store shows.
-struct TileOf16 {
-  float at[16][16];  // [row][column]
-};
-struct TileA : TileOf16 {};
-struct TileBt : TileOf16 {};
-struct TileB : TileOf16 {};
-struct TileC : TileOf16 {};
-
-// True in lane 0. Ends the program where a device would fault or read something else.
-bool LeadsTile(const void* memory, uint32_t stride, uint32_t element_bytes);
-
-inline void LoadTile(TileA* tile, const bf16* from, uint32_t stride) {
-  if (!LeadsTile(from, stride, sizeof(bf16))) return;
-  for (int r = 0; r < 16; ++r) {
-    for (int c = 0; c < 16; ++c) tile->at[r][c] = ToFloat(from[r * stride + c]);
-  }
-}
-inline void LoadTile(TileB* tile, const bf16* from, uint32_t stride) {
-  if (!LeadsTile(from, stride, sizeof(bf16))) return;
-  for (int r = 0; r < 16; ++r) {
-    for (int c = 0; c < 16; ++c) tile->at[r][c] = ToFloat(from[r * stride + c]);
-  }
-}
-inline void LoadTile(TileBt* tile, const bf16* from, uint32_t stride) {
-  if (!LeadsTile(from, stride, sizeof(bf16))) return;
-  for (int r = 0; r < 16; ++r) {
-    for (int c = 0; c < 16; ++c) tile->at[r][c] = ToFloat(from[c * stride + r]);
-  }
-}
-inline void LoadTile(TileC* tile, const float* from, uint32_t stride) {
-  if (!LeadsTile(from, stride, sizeof(float))) return;
-  for (int r = 0; r < 16; ++r) std::memcpy(tile->at[r], from + r * stride, sizeof(tile->at[r]));
-}
-inline void StoreTile(float* to, const TileC& tile, uint32_t stride) {
-  if (!LeadsTile(to, stride, sizeof(float))) return;
-  for (int r = 0; r < 16; ++r) std::memcpy(to + r * stride, tile.at[r], sizeof(tile.at[r]));
-}
-inline void ClearTile(TileC* tile) { std::memset(tile, 0, sizeof(*tile)); }
-inline void MultiplyTiles(const TileA& a, const TileOf16& b, TileC* c) {
-  if (emulator::Here().thread.x % 32 != 0) return;
-  for (int r = 0; r < 16; ++r) {
-    for (int k = 0; k < 16; ++k) {
-      const float x = a.at[r][k];
-      for (int n = 0; n < 16; ++n) c->at[r][n] += x * b.at[k][n];
-    }
-  }
-}
-
 // Products by register (kernels/dialect.h).
 struct LeftWords {
   uint32_t x[4];

@@ -16,6 +16,7 @@
 #include "gpu_worker/backend/cuda/kernels/route_score.h"
 #include "gpu_worker/backend/cuda/kernels/rows.h"
 #include "gpu_worker/backend/cuda/kernels/states.h"
+#include "gpu_worker/backend/cuda/kernels/tile_gemm.h"
 #include "gpu_worker/backend/cuda/kernels/top_logits.h"
 
 #endif  // HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_ALL_H_

@@ -15,7 +15,7 @@ inline constexpr uint32_t kGemvRows = 8;
 // Outputs of a GEMV block: one for each of its warps.
 inline constexpr uint32_t kGemvOutputs = 4;
 // Tile of TileGemm, and threads of its block.
-inline constexpr uint32_t kGemmTileRows = 32, kGemmTileOutputs = 64, kGemmTileCols = 64, kGemmThreads = 128;
+inline constexpr uint32_t kGemmTileRows = 32, kGemmTileOutputs = 64, kGemmTileCols = 128, kGemmThreads = 128;
 // Queries and keys that a block of AttendFew takes at a time, and its threads.
 inline constexpr uint32_t kFewQueries = 8, kFewKeys = 32, kFewThreads = 128;
 // The same of AttendMany; heads must be a multiple of 16 elements and no longer than kManyHeadDim.
@@ -133,7 +133,8 @@ struct ChooseExpertsArgs {
   uint32_t rows, experts, per_token, normalize;
 };
 
-// Sorts (token, choice) pairs by expert. One block.
+// Sorts (token, choice) pairs by expert. One block, of kGroupThreads.
+inline constexpr uint32_t kGroupThreads = 1024;
 struct GroupExpertsArgs {
   const uint32_t* chosen;  // [pairs]
   uint32_t* order;         // [pairs]

@@ -12,7 +12,6 @@
 
 #if defined(__CUDACC__)
 #include <cuda_bf16.h>
-#include <mma.h>
 #define HGA_DEVICE __device__ __forceinline__
 #define HGA_UNROLL _Pragma("unroll")
 // Not wholly: the compiler would load everything ahead and run out of registers.
@@ -32,34 +31,7 @@ HGA_DEVICE unsigned char* SharedMemory() {
   return shared_memory;
 }
 
-// Products of 16 x 16 tiles on tensor cores, by a whole warp. A: row-major, B: column-major, so that B's columns are
-// rows of weights or keys; or row-major, for values.
-using TileA = nvcuda::wmma::fragment<nvcuda::wmma::matrix_a, 16, 16, 16, __nv_bfloat16, nvcuda::wmma::row_major>;
-using TileBt = nvcuda::wmma::fragment<nvcuda::wmma::matrix_b, 16, 16, 16, __nv_bfloat16, nvcuda::wmma::col_major>;
-using TileB = nvcuda::wmma::fragment<nvcuda::wmma::matrix_b, 16, 16, 16, __nv_bfloat16, nvcuda::wmma::row_major>;
-using TileC = nvcuda::wmma::fragment<nvcuda::wmma::accumulator, 16, 16, 16, float>;
-
-// from: aligned to 32 bytes; stride: elements, a multiple of 8.
-template <typename Tile>
-HGA_DEVICE void LoadTile(Tile* tile, const bf16* from, uint32_t stride) {
-  nvcuda::wmma::load_matrix_sync(*tile, reinterpret_cast<const __nv_bfloat16*>(from), stride);
-}
-// stride: a multiple of 4.
-HGA_DEVICE void LoadTile(TileC* tile, const float* from, uint32_t stride) {
-  nvcuda::wmma::load_matrix_sync(*tile, from, stride, nvcuda::wmma::mem_row_major);
-}
-HGA_DEVICE void StoreTile(float* to, const TileC& tile, uint32_t stride) {
-  nvcuda::wmma::store_matrix_sync(to, tile, stride, nvcuda::wmma::mem_row_major);
-}
-HGA_DEVICE void ClearTile(TileC* tile) { nvcuda::wmma::fill_fragment(*tile, 0.0f); }
-// c += a b
-template <typename Right>
-HGA_DEVICE void MultiplyTiles(const TileA& a, const Right& b, TileC* c) {
-  nvcuda::wmma::mma_sync(*c, a, b, *c);
-}
-
-// Products by register, where sums are worked on between them: 16 rows x 8 columns over 16 of the inner dimension, by a
-// whole warp. Lane l has of the sums rows l / 4 (x[0], x[1]) and l / 4 + 8 (x[2], x[3]), columns 2 * (l % 4) and the
+// Products on tensor cores, by register: 16 rows x 8 columns over 16 of the inner dimension, by a whole warp. Lane l has of the sums rows l / 4 (x[0], x[1]) and l / 4 + 8 (x[2], x[3]), columns 2 * (l % 4) and the
 // next. Left: 16 rows of 16. Right: of 16 columns, two products side by side, x[0], x[1] for the first eight of them.
 struct LeftWords {
   uint32_t x[4];
@@ -125,6 +97,18 @@ HGA_DEVICE bf16 Narrow(float f) {
   if ((wide & 0x7fffffffu) > 0x7f800000u) return bf16{static_cast<uint16_t>((wide >> 16) | 0x40)};
   return bf16{static_cast<uint16_t>((wide + 0x7fffu + ((wide >> 16) & 1)) >> 16)};
 }
+// Both times 2^120.
+HGA_DEVICE uint32_t ScaleBf16Pair(uint32_t pair) {
+#if defined(__CUDACC__)
+  uint32_t scaled;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(scaled) : "r"(pair), "r"(0x7b807b80u), "r"(0x80008000u));
+  return scaled;
+#else
+  const float factor = 1.329227995784916e36f;
+  const float low = Widen(bf16{static_cast<uint16_t>(pair)}), high = Widen(bf16{static_cast<uint16_t>(pair >> 16)});
+  return static_cast<uint32_t>(Narrow(high * factor).bits) << 16 | Narrow(low * factor).bits;
+#endif
+}
 // Two side by side, `low` in the lower bits.
 HGA_DEVICE uint32_t NarrowPair(float low, float high) {
 #if defined(__CUDACC__)
@@ -140,6 +124,18 @@ HGA_DEVICE float WidenF8(uint32_t byte) {
   if ((byte & 0x7f) == 0x7f) return __uint_as_float(0x7fc00000u);
   const float magnitude = __uint_as_float((byte & 0x7f) << 20) * 1.329227995784916e36f;  // 2^120
   return (byte & 0x80) != 0 ? -magnitude : magnitude;
+}
+
+// Four FP8 E4M3 to bf16, two and two: their bits are put where bf16 has them, and the bias made up for. Exact; what is
+// not a number becomes 480.
+HGA_DEVICE void WidenF8Words(uint32_t bytes, uint32_t* low, uint32_t* high) {
+  *low = (bytes & 0xff) << 8 | (bytes & 0xff00) << 16;
+  *high = (bytes >> 16 & 0xff) << 8 | (bytes & 0xff000000u);
+  HGA_UNROLL
+  for (uint32_t i = 0; i < 2; ++i) {
+    uint32_t* pair = i == 0 ? low : high;
+    *pair = ScaleBf16Pair((*pair & 0x80008000u) | (*pair >> 4 & 0x07f007f0u));
+  }
 }
 
 // To FP8 E4M3, the nearest, of two the even one; beyond the largest: that. Not for what is not a number.

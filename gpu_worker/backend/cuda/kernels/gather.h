@@ -11,15 +11,28 @@ HGA_DEVICE bool Aligned16(const void* a, const void* b) {
   return ((reinterpret_cast<uintptr_t>(a) | reinterpret_cast<uintptr_t>(b)) & 15) == 0;
 }
 
-HGA_DEVICE void CopyRun(const bf16* from, bf16* to, uint32_t elements) {
-  uint32_t done = 0;
-  if (Aligned16(from, to)) {
-    done = elements / 8 * 8;
-    for (uint32_t i = Lane(); i < elements / 8; i += kWarp) {
-      reinterpret_cast<Bytes16*>(to)[i] = reinterpret_cast<const Bytes16*>(from)[i];
+// Sixteen bytes for each lane at a time, so many times before the first of them is written: an answer of the bus takes
+// longer than all that a lane asks for.
+inline constexpr uint32_t kGatherAhead = 4;
+
+HGA_DEVICE void CopyAligned(const GatherEntry& e, uint32_t words) {
+  const auto *k = reinterpret_cast<const Bytes16*>(e.k), *v = reinterpret_cast<const Bytes16*>(e.v);
+  auto *to_k = reinterpret_cast<Bytes16*>(e.to_k), *to_v = reinterpret_cast<Bytes16*>(e.to_v);
+  for (uint32_t first = Lane(); first < words; first += kGatherAhead * kWarp) {
+    Bytes16 keys[kGatherAhead], values[kGatherAhead];
+    HGA_UNROLL
+    for (uint32_t i = 0; i < kGatherAhead; ++i) {
+      if (first + i * kWarp >= words) break;
+      keys[i] = k[first + i * kWarp];
+      values[i] = v[first + i * kWarp];
+    }
+    HGA_UNROLL
+    for (uint32_t i = 0; i < kGatherAhead; ++i) {
+      if (first + i * kWarp >= words) break;
+      to_k[first + i * kWarp] = keys[i];
+      to_v[first + i * kWarp] = values[i];
     }
   }
-  for (uint32_t i = done + Lane(); i < elements; i += kWarp) to[i] = from[i];
 }
 
 // A warp for each entry.
@@ -27,8 +40,15 @@ HGA_DEVICE void Run(const GatherArgs& a) {
   const uint32_t at = blockIdx.x * (blockDim.x / kWarp) + Warp();
   if (at >= a.count) return;
   const GatherEntry entry = a.entries[at];
-  CopyRun(entry.k, entry.to_k, entry.elements);
-  CopyRun(entry.v, entry.to_v, entry.elements);
+  uint32_t done = 0;
+  if (Aligned16(entry.k, entry.to_k) && Aligned16(entry.v, entry.to_v)) {
+    done = entry.elements / 8 * 8;
+    CopyAligned(entry, done / 8);
+  }
+  for (uint32_t i = done + Lane(); i < entry.elements; i += kWarp) {
+    entry.to_k[i] = entry.k[i];
+    entry.to_v[i] = entry.v[i];
+  }
 }
 
 }  // namespace hga

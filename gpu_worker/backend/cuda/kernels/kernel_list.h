@@ -64,6 +64,8 @@ HGA_CUDA_KERNELS(HGA_KERNEL_OF)
 template <typename Args>
 inline constexpr uint32_t MostThreads = 256;
 template <>
+inline constexpr uint32_t MostThreads<GroupExpertsArgs> = kGroupThreads;
+template <>
 inline constexpr uint32_t MostThreads<RouteSoftmaxArgs> = kRouteSoftmaxThreads;
 template <>
 inline constexpr uint32_t MostThreads<RouteChooseArgs> = kRouteChooseThreads;

@@ -1,10 +1,9 @@
-// Products with weight matrices: GEMV for few rows, tensor-core tiles for many, and weights made bf16.
+// Products with weight matrices for few rows, and weights made bf16. For many rows: tile_gemm.h.
 #ifndef HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_MATRIX_H_
 #define HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_MATRIX_H_
 
 #include "gpu_worker/backend/cuda/kernels/args.h"
 #include "gpu_worker/backend/cuda/kernels/dialect.h"
-#include "gpu_worker/backend/cuda/kernels/shared_layout.h"
 
 namespace hga {
 
@@ -133,126 +132,6 @@ HGA_DEVICE void Run(const DequantizeArgs& a) {
   for (uint64_t i = uint64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += uint64_t{gridDim.x} * blockDim.x) {
     a.out[i] = Narrow(WeightAt(w, a.cols, static_cast<uint32_t>(i / a.cols), static_cast<uint32_t>(i % a.cols)));
   }
-}
-
-// What a block of TileGemm multiplies.
-struct GemmTile {
-  ExpertTile rows;
-  OneMatrix w;
-  uint32_t first_output, outputs;  // in the part
-  uint32_t y_offset;               // of the part's first output in a row of y
-};
-
-HGA_DEVICE uint32_t RowOfTile(const TileGemmArgs& a, const GemmTile& tile, uint32_t i) {
-  const uint32_t at = tile.rows.first + i;
-  return a.tiles == nullptr ? at : a.order[at];
-}
-
-HGA_DEVICE void LoadInputTile(const TileGemmArgs& a, const GemmTile& tile, uint32_t first_col, bf16* to) {
-  const uint32_t cols = a.w.cols;
-  for (uint32_t i = threadIdx.x; i < kGemmTileRows * kGemmTileCols / 8; i += kGemmThreads) {
-    const uint32_t row = i / (kGemmTileCols / 8), col = i % (kGemmTileCols / 8) * 8;
-    bf16* out = to + row * kGemmStride + col;
-    const bool there = row < tile.rows.rows;
-    const bf16* in = a.x + (there ? size_t{RowOfTile(a, tile, row) / a.share} * cols : 0);
-    if (there && cols % 8 == 0 && first_col + col < cols) {
-      *reinterpret_cast<Bytes16*>(out) = *reinterpret_cast<const Bytes16*>(in + first_col + col);
-      continue;
-    }
-    for (uint32_t j = 0; j < 8; ++j) {
-      const uint32_t c = first_col + col + j;
-      out[j] = there && c < cols ? in[c] : bf16{0};
-    }
-  }
-}
-
-HGA_DEVICE void LoadWeightTile(const GemmTile& tile, uint32_t cols, uint32_t first_col, bf16* to) {
-  for (uint32_t i = threadIdx.x; i < kGemmTileOutputs * kGemmTileCols / 16; i += kGemmThreads) {
-    const uint32_t row = i / (kGemmTileCols / 16), col = i % (kGemmTileCols / 16) * 16;
-    bf16* out = to + row * kGemmStride + col;
-    const uint32_t output = tile.first_output + row, c = first_col + col;
-    const bool whole = output < tile.outputs && cols % 16 == 0 && c < cols;
-    if (whole && tile.w.type == MatrixType::kBf16) {
-      const auto* in = reinterpret_cast<const Bytes16*>(tile.w.data + (size_t{output} * cols + c) * 2);
-      reinterpret_cast<Bytes16*>(out)[0] = in[0];
-      reinterpret_cast<Bytes16*>(out)[1] = in[1];
-    } else if (whole) {
-      const Bytes16 bytes = *reinterpret_cast<const Bytes16*>(tile.w.data + size_t{output} * cols + c);
-      const float scale = ScaleAt(tile.w, output, c);
-      HGA_UNROLL
-      for (uint32_t j = 0; j < 16; ++j) out[j] = Narrow(F8At(bytes, j) * scale);
-    } else {
-      for (uint32_t j = 0; j < 16; ++j) {
-        const bool there = output < tile.outputs && c + j < cols;
-        out[j] = there ? Narrow(WeightAt(tile.w, cols, output, c + j)) : bf16{0};
-      }
-    }
-  }
-}
-
-HGA_DEVICE void StoreOutputTile(const TileGemmArgs& a, const GemmTile& tile, const float* from) {
-  for (uint32_t i = threadIdx.x; i < kGemmTileRows * kGemmTileOutputs; i += kGemmThreads) {
-    const uint32_t row = i / kGemmTileOutputs, output = tile.first_output + i % kGemmTileOutputs;
-    if (row >= tile.rows.rows || output >= tile.outputs) continue;
-    a.y[size_t{RowOfTile(a, tile, row)} * a.w.outputs + tile.y_offset + output] = from[i];
-  }
-}
-
-// Which part, and which of its outputs, column `tile_x` of the grid is.
-HGA_DEVICE GemmTile OutputsOfTile(const TileGemmArgs& a, uint32_t tile_x, const ExpertTile& rows) {
-  GemmTile tile;
-  tile.rows = rows;
-  tile.y_offset = 0;
-  uint32_t p = 0;
-  for (;; ++p) {
-    const uint32_t tiles = (a.w.part[p].outputs + kGemmTileOutputs - 1) / kGemmTileOutputs;
-    if (tile_x < tiles) break;
-    tile_x -= tiles;
-    tile.y_offset += a.w.part[p].outputs;
-  }
-  tile.w = MatrixOf(a.w.part[p], a.w.cols, rows.expert);
-  tile.first_output = tile_x * kGemmTileOutputs;
-  tile.outputs = a.w.part[p].outputs;
-  return tile;
-}
-
-// Four warps, each 16 outputs wide and the tile's rows high. Shared memory: kTileGemmSharedBytes.
-HGA_DEVICE void Run(const TileGemmArgs& a) {
-  if (a.tiles != nullptr && blockIdx.y >= *a.tile_count) return;
-  const uint32_t first = blockIdx.y * kGemmTileRows;
-  const GemmTile tile = OutputsOfTile(
-      a, blockIdx.x,
-      a.tiles != nullptr ? a.tiles[blockIdx.y] : ExpertTile{0, first, Least(kGemmTileRows, a.rows - first)});
-  bf16* x = reinterpret_cast<bf16*>(SharedMemory());
-  bf16* w = x + kGemmTileRows * kGemmStride;
-  TileC sums[kGemmTileRows / 16];
-  HGA_UNROLL
-  for (uint32_t i = 0; i < kGemmTileRows / 16; ++i) ClearTile(&sums[i]);
-  for (uint32_t c = 0; c < a.w.cols; c += kGemmTileCols) {
-    __syncthreads();
-    LoadInputTile(a, tile, c, x);
-    LoadWeightTile(tile, a.w.cols, c, w);
-    __syncthreads();
-    HGA_UNROLL
-    for (uint32_t k = 0; k < kGemmTileCols; k += 16) {
-      TileBt right;
-      LoadTile(&right, w + Warp() * 16 * kGemmStride + k, kGemmStride);
-      HGA_UNROLL
-      for (uint32_t i = 0; i < kGemmTileRows / 16; ++i) {
-        TileA left;
-        LoadTile(&left, x + i * 16 * kGemmStride + k, kGemmStride);
-        MultiplyTiles(left, right, &sums[i]);
-      }
-    }
-  }
-  __syncthreads();
-  float* out = reinterpret_cast<float*>(SharedMemory());
-  HGA_UNROLL
-  for (uint32_t i = 0; i < kGemmTileRows / 16; ++i) {
-    StoreTile(out + i * 16 * kGemmTileOutputs + Warp() * 16, sums[i], kGemmTileOutputs);
-  }
-  __syncthreads();
-  StoreOutputTile(a, tile, out);
 }
 
 }  // namespace hga

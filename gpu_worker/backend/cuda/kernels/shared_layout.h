@@ -16,11 +16,9 @@
 namespace hga {
 
 // --- TileGemm ---
-// Elements from row to row of the tiles: eight more than needed, against bank conflicts.
+// Elements from row to row of the input: eight more than needed, against bank conflicts. Two steps take turns.
 inline constexpr uint32_t kGemmStride = kGemmTileCols + 8;
-inline constexpr uint32_t kGemmInBytes = (kGemmTileRows + kGemmTileOutputs) * kGemmStride * 2;
-inline constexpr uint32_t kGemmOutBytes = kGemmTileRows * kGemmTileOutputs * 4;
-inline constexpr uint32_t kTileGemmSharedBytes = kGemmInBytes > kGemmOutBytes ? kGemmInBytes : kGemmOutBytes;
+inline constexpr uint32_t kTileGemmSharedBytes = 2 * kGemmTileRows * kGemmStride * 2;
 
 // --- TopLogits ---
 inline constexpr uint32_t kTopSharedBytes = (kTopSlice + kTopThreads / 32) * sizeof(TokenLogit);
