@@ -7,8 +7,18 @@
 namespace hga {
 namespace {
 
+// What registers are shared out by: most threads of a block, least blocks of a multiprocessor.
 template <typename Args>
-__global__ void __launch_bounds__(256, 1) Kernel(const __grid_constant__ Args args) {
+struct Residence {
+  static constexpr int threads = 256, blocks = 1;
+};
+template <>
+struct Residence<AttendFewArgs> {
+  static constexpr int threads = kFewThreads, blocks = 4;
+};
+
+template <typename Args>
+__global__ void __launch_bounds__(Residence<Args>::threads, Residence<Args>::blocks) Kernel(const __grid_constant__ Args args) {
   Run(args);
 }
 

@@ -24,6 +24,11 @@ template <typename T>
 T __shfl_sync(uint32_t, T value, uint32_t lane) {
   return hga::emulator::Shuffle(value, lane);
 }
+inline int __any_sync(uint32_t, int here) {
+  int any = here != 0;
+  for (uint32_t lanes = 16; lanes > 0; lanes /= 2) any |= hga::emulator::Shuffle(any, threadIdx.x ^ lanes);
+  return any;
+}
 // Fibers do not interrupt each other.
 inline uint32_t atomicAdd(uint32_t* word, uint32_t more) {
   const uint32_t before = *word;

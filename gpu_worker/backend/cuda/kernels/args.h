@@ -16,8 +16,8 @@ inline constexpr uint32_t kGemvRows = 8;
 inline constexpr uint32_t kGemvOutputs = 4;
 // Tile of TileGemm, and threads of its block.
 inline constexpr uint32_t kGemmTileRows = 32, kGemmTileOutputs = 64, kGemmTileCols = 64, kGemmThreads = 128;
-// Queries and keys that a block of AttendFew takes at a time, and its threads.
-inline constexpr uint32_t kFewQueries = 8, kFewKeys = 32, kFewThreads = 128;
+// Queries of a block of AttendFew, its threads, the keys that they find at a time, and those that a warp has at hand.
+inline constexpr uint32_t kFewQueries = 8, kFewThreads = 128, kFewKeys = kFewThreads, kFewAtOnce = 4;
 // The same of AttendMany; heads must be a multiple of 16 elements and no longer than kManyHeadDim.
 inline constexpr uint32_t kManyQueries = 64, kManyKeys = 32, kManyThreads = 128, kManyHeadDim = 128;
 

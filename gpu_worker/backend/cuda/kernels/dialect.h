@@ -1,7 +1,7 @@
 // What kernels are written in: CUDA C++, or the same names from the emulator, so that the host runs the same code.
-// Kernels use threadIdx.x, blockIdx.x and .y, blockDim.x, gridDim.x, __syncthreads, __syncwarp, __shfl_xor_sync with
-// full masks, atomicAdd on words of shared memory, __dmul_rn (a product that is never fused with a sum), and the names
-// below; nothing else of CUDA. Shared memory is dynamic.
+// Kernels use threadIdx.x, blockIdx.x and .y, blockDim.x, gridDim.x, __syncthreads, __syncwarp, __shfl_xor_sync,
+// __shfl_sync and __any_sync with full masks, atomicAdd on words of shared memory, __dmul_rn (a product that is never
+// fused with a sum), and the names below; nothing else of CUDA. Shared memory is dynamic.
 #ifndef HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_DIALECT_H_
 #define HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_DIALECT_H_
 
@@ -59,6 +59,16 @@ HGA_DEVICE void MultiplyTiles(const TileA& a, const Right& b, TileC* c) {
 }
 #endif
 
+// The same pointer, which the compiler may take to be of device or mapped memory: it forgets where a pointer points to
+// that has been in shared memory.
+template <typename T>
+HGA_DEVICE const T* InGlobal(const T* pointer) {
+#if defined(__CUDACC__)
+  __builtin_assume(__isGlobal(pointer));
+#endif
+  return pointer;
+}
+
 inline constexpr uint32_t kWarp = 32;
 inline constexpr uint32_t kFullWarp = 0xffffffffu;
 
@@ -92,6 +102,21 @@ HGA_DEVICE uint8_t NarrowF8(float f) {
   return static_cast<uint8_t>(sign | Least((rounded >> 20) - (120u << 3), 0x7e));
 }
 
+// Some words or floats, a power of two, in one access or, beyond four, in accesses of sixteen bytes.
+template <uint32_t kCount>
+struct alignas(kCount < 4 ? 4 * kCount : 16) Words {
+  uint32_t word[kCount];
+};
+template <uint32_t kCount>
+struct alignas(kCount < 4 ? 4 * kCount : 16) Floats {
+  float at[kCount];
+};
+// Element i of two bf16 for each word.
+template <uint32_t kCount>
+HGA_DEVICE float Bf16At(const Words<kCount>& words, uint32_t i) {
+  const uint32_t word = words.word[i / 2];
+  return __uint_as_float(i % 2 == 0 ? word << 16 : word & 0xffff0000u);
+}
 // Sixteen bytes in one access.
 struct alignas(16) Bytes16 {
   uint32_t word[4];
@@ -113,6 +138,30 @@ HGA_DEVICE float WarpMax(float x) {
   HGA_UNROLL
   for (uint32_t step = kWarp / 2; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(kFullWarp, x, step));
   return x;
+}
+// The sums of kCount values, each over all of a group of kLanes lanes. Each step halves the values that a lane still
+// adds up, so that it takes fewer exchanges than one sum after the other. A lane is left with the sum of value
+// IndexOfSum.
+template <uint32_t kCount, uint32_t kLanes>
+HGA_DEVICE uint32_t IndexOfSum() {
+  return Lane() % kLanes / (kLanes / kCount);
+}
+template <uint32_t kCount, uint32_t kLanes>
+HGA_DEVICE float SumApart(float* values) {
+  HGA_UNROLL
+  for (uint32_t left = kCount / 2, step = kLanes / 2; left > 0; left /= 2, step /= 2) {
+    const bool upper = (Lane() & step) != 0;
+    HGA_UNROLL
+    for (uint32_t i = 0; i < left; ++i) {
+      const float keep = upper ? values[i + left] : values[i], give = upper ? values[i] : values[i + left];
+      values[i] = keep + __shfl_xor_sync(kFullWarp, give, step);
+    }
+  }
+  HGA_UNROLL
+  for (uint32_t step = kLanes / kCount / 2; step > 0; step /= 2) {
+    values[0] += __shfl_xor_sync(kFullWarp, values[0], step);
+  }
+  return values[0];
 }
 // Over the block, the same bits in every thread. shared: one float for each warp.
 HGA_DEVICE float BlockSum(float x, float* shared) {
