@@ -73,7 +73,10 @@ HGA_DEVICE void StartFewLane(const AttendFewArgs& a, const AttendItem& item, Few
   if (threadIdx.x < Shape::kQueries) {
     shared->states[threadIdx.x] = PlaceOfQuery(a, item, Least(threadIdx.x, last)).state;
   }
-  if (threadIdx.x == 0) shared->item = item;
+  if (threadIdx.x == 0) {
+    shared->item = item;
+    shared->run = 0;
+  }
   const QueryPlace place = PlaceOfQuery(a, item, Least(QueryOfLane<Shape>(), last));
   lane->position = a.positions[place.row];
   lane->row_in_block = place.row_in_block;
@@ -91,13 +94,12 @@ HGA_DEVICE void StartFewLane(const AttendFewArgs& a, const AttendItem& item, Few
   }
 }
 
-// A thread for each of the keys from `first`, of those before `end` (both counted as DeviceRun::first_key); `run`, of
-// the item, has the first one. Keys behind the last are the last again, where nobody sees it. Returns the next tile's
-// run.
-HGA_DEVICE uint32_t FindFewKeys(const AttendFewArgs& a, uint32_t first, uint32_t end, uint32_t run,
-                                FewShared* shared) {
+// A thread for each of the keys from `first`, of those before `end` (both counted as DeviceRun::first_key). Keys behind
+// the last are the last again, where nobody sees it.
+HGA_DEVICE void FindFewKeys(const AttendFewArgs& a, uint32_t first, uint32_t end, FewShared* shared) {
   FewTile& tile = shared->tile;
-  const uint32_t at = threadIdx.x, runs = Least(kFewKeys, shared->item.runs - run), key = Least(first + at, end - 1);
+  const uint32_t at = threadIdx.x, key = Least(first + at, end - 1);
+  const uint32_t run = shared->run, runs = Least(kFewKeys, shared->item.runs - run);
   if (at < runs) tile.runs[at] = a.runs[shared->item.first_run + run + at];
   __syncthreads();
   uint32_t low = 0, high = runs;  // the key is of a run in [low, high)
@@ -111,9 +113,8 @@ HGA_DEVICE uint32_t FindFewKeys(const AttendFewArgs& a, uint32_t first, uint32_t
   tile.list.values[at] = found.v + size_t{in_run} * a.head_dim;
   tile.list.position[at] = first + at < end ? found.position + in_run : UINT32_MAX;
   tile.list.first_row[at] = found.first_row;
-  if (at == kFewKeys - 1) shared->next_run = run + low + (in_run + 1 == found.tokens);
+  if (at == kFewKeys - 1) shared->run = run + low + (in_run + 1 == found.tokens);
   __syncthreads();
-  return shared->next_run;
 }
 
 // The product of one key with all queries, added up over lanes until each has its own query's left: SumApart, but what
@@ -291,10 +292,10 @@ template <typename Shape>
 HGA_DEVICE void AttendFewQueries(const AttendFewArgs& a, const AttendItem& item, FewShared* shared) {
   FewLane<Shape> lane;
   StartFewLane(a, item, shared, &lane);
-  uint32_t first = a.runs[item.first_run].first_key, run = 0;
+  uint32_t first = a.runs[item.first_run].first_key;
   const uint32_t end = first + KeysOfItem(item, a.runs);
   do {
-    run = FindFewKeys(a, first, end, run, shared);
+    FindFewKeys(a, first, end, shared);
     AttendFewTile(a, Least(kFewKeys, end - first), shared, &lane);
     __syncthreads();  // the tile has been used
     first += kFewKeys;
@@ -302,21 +303,23 @@ HGA_DEVICE void AttendFewQueries(const AttendFewArgs& a, const AttendItem& item,
   StoreFew(a, shared, lane);
 }
 
-// Long heads take so many registers that the queries are taken in two goes.
+// Long heads take so many registers that the queries are taken in two goes; so what the next one needs to know is kept
+// in shared memory.
 template <typename Shape>
 HGA_DEVICE void AttendFewItem(const AttendFewArgs& a) {
   FewShared* shared = reinterpret_cast<FewShared*>(SharedMemory());
   uint32_t done = 0;
-  do {
+  for (;;) {
     AttendItem item = a.items[blockIdx.x];
     item.first_query += done;
     item.queries = Least(item.queries - done, Shape::kQueries);
     if (item.part != kNoPart) item.part += done;
+    if (threadIdx.x == 0) shared->done = done + Shape::kQueries;
     AttendFewQueries<Shape>(a, item, shared);
-    done += Shape::kQueries;
-    if (Shape::kQueries == kFewQueries) return;
+    done = shared->done;
+    if (Shape::kQueries == kFewQueries || done >= a.items[blockIdx.x].queries) return;
     __syncthreads();  // the sums have been read
-  } while (done < a.items[blockIdx.x].queries);
+  }
 }
 
 // Shared memory: FewSharedBytes.

@@ -63,7 +63,8 @@ struct FewShared {
   uint32_t states[kFewQueries];  // of the queries: where they and their rows' states lie
   alignas(16) float weights[kFewWarps][kFewAtOnce * kFewQueries];
   float keep[kFewWarps][kFewQueries], m[kFewWarps][kFewQueries], l[kFewWarps][kFewQueries], other[kFewQueries];
-  uint32_t next_run;
+  uint32_t run;   // of the item, that has the next tile's first key
+  uint32_t done;  // queries of the block's item, those at hand included
   union {
     FewTile tile;
     float sums[kFewWarps][kFewSums];  // in the end
