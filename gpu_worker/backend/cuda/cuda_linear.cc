@@ -29,11 +29,22 @@ MatrixParts PartsOf(const std::vector<LoadedMatrix>& loaded, uint32_t cols) {
   return parts;
 }
 
+// Enough warps to fill a device, none of them with many more columns than it loads at once. It depends on the matrix
+// alone: a row's results are the same in any company.
+uint32_t GemvSplit(const MatrixParts& w) {
+  constexpr uint32_t kColsOfWarp = 1024, kEnoughWarps = 512;
+  const uint32_t groups = Blocks(w.outputs, kGemvOutputs);
+  uint32_t split = 1;
+  while (split < kGemvWarps && (groups * split < kEnoughWarps || w.cols > split * kColsOfWarp)) split *= 2;
+  return split;
+}
+
 absl::Status Gemv(Device* device, const MatrixParts& w, const float* x, const uint32_t* expert_of, uint32_t rows,
                   uint32_t share, float* y) {
-  const LaunchShape shape{Blocks(w.outputs, kGemvOutputs), expert_of == nullptr ? Blocks(rows, kGemvRows) : rows,
-                          kGemvOutputs * 32, 0};
-  return device->Launch(DeviceStream::kCompute, shape, GemvArgs{w, x, y, expert_of, rows, share});
+  const uint32_t split = GemvSplit(w);
+  const LaunchShape shape{Blocks(w.outputs, kGemvOutputs * kGemvWarps / split),
+                          expert_of == nullptr ? Blocks(rows, kGemvRows) : rows, kGemvThreads, kGemvSharedBytes};
+  return device->Launch(DeviceStream::kCompute, shape, GemvArgs{w, x, y, expert_of, rows, share, split});
 }
 
 // Scales of a row of tiles in whole 16 bytes, as the library wants them.

@@ -16,6 +16,10 @@ template <>
 struct Residence<AttendFewArgs> {
   static constexpr int threads = kFewThreads, blocks = 4;
 };
+template <>
+struct Residence<GemvArgs> {
+  static constexpr int threads = kGemvThreads, blocks = 4;
+};
 
 template <typename Args>
 __global__ void __launch_bounds__(Residence<Args>::threads, Residence<Args>::blocks) Kernel(const __grid_constant__ Args args) {

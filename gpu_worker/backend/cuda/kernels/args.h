@@ -12,8 +12,8 @@ namespace hga {
 
 // Rows that GEMV takes at a time.
 inline constexpr uint32_t kGemvRows = 8;
-// Outputs of a GEMV block: one for each of its warps.
-inline constexpr uint32_t kGemvOutputs = 4;
+// Outputs that a warp of the GEMV adds up at a time, and warps of its block.
+inline constexpr uint32_t kGemvOutputs = 4, kGemvWarps = 4, kGemvThreads = 32 * kGemvWarps;
 // Tile of TileGemm, and threads of its block.
 inline constexpr uint32_t kGemmTileRows = 32, kGemmTileOutputs = 64, kGemmTileCols = 64, kGemmThreads = 128;
 // Queries of a block of AttendFew, its threads, the keys that they find at a time, and those that a warp has at hand.
@@ -90,6 +90,7 @@ struct GemvArgs {
   const uint32_t* expert_of;  // [rows]; nullptr: there is one matrix. With it a block takes one row, else kGemvRows
   uint32_t rows;
   uint32_t share;  // consecutive rows that have the same x
+  uint32_t split;  // warps that share out the columns: 1, 2 or 4. A block has kGemvOutputs * kGemvWarps / split outputs
 };
 
 struct DequantizeArgs {

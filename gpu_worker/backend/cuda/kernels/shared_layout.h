@@ -13,6 +13,9 @@
 
 namespace hga {
 
+// --- Gemv ---
+inline constexpr uint32_t kGemvSharedBytes = kGemvWarps * kGemvOutputs * kGemvRows * 4;
+
 // --- TileGemm ---
 // Elements from row to row of the tiles: eight more than needed, against bank conflicts.
 inline constexpr uint32_t kGemmStride = kGemmTileCols + 8;
