@@ -58,14 +58,13 @@ HGA_DEVICE void Run(const ChooseExpertsArgs& a) {
   for (uint32_t j = Lane(); j < a.per_token; j += kWarp) a.weights[size_t{row} * a.per_token + j] /= norm;
 }
 
-// Shared memory: a number for each expert.
+// Pairs of one expert come in any order: no row's product depends on where it stands. Shared memory: a number for each
+// expert.
 HGA_DEVICE void Run(const GroupExpertsArgs& a) {
   uint32_t* first = reinterpret_cast<uint32_t*>(SharedMemory());
-  for (uint32_t e = threadIdx.x; e < a.experts; e += blockDim.x) {
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < a.pairs; ++i) count += a.chosen[i] == e;
-    first[e] = count;
-  }
+  for (uint32_t e = threadIdx.x; e < a.experts; e += blockDim.x) first[e] = 0;
+  __syncthreads();
+  for (uint32_t i = threadIdx.x; i < a.pairs; i += blockDim.x) atomicAdd(&first[a.chosen[i]], 1u);
   __syncthreads();
   if (threadIdx.x == 0) {
     uint32_t at = 0, tiles = 0;
@@ -80,12 +79,7 @@ HGA_DEVICE void Run(const GroupExpertsArgs& a) {
     *a.tile_count = tiles;
   }
   __syncthreads();
-  for (uint32_t e = threadIdx.x; e < a.experts; e += blockDim.x) {
-    uint32_t at = first[e];
-    for (uint32_t i = 0; i < a.pairs; ++i) {
-      if (a.chosen[i] == e) a.order[at++] = i;
-    }
-  }
+  for (uint32_t i = threadIdx.x; i < a.pairs; i += blockDim.x) a.order[atomicAdd(&first[a.chosen[i]], 1u)] = i;
 }
 
 HGA_DEVICE void Run(const CombineExpertsArgs& a) {
