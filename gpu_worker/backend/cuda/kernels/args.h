@@ -82,7 +82,7 @@ struct FinishHeadsArgs {
   float epsilon;
 };
 
-// y = x W^T in float, for few rows: W is read where it lies.
+// y = x W^T in float, or y + x W^T, for few rows: W is read where it lies.
 struct GemvArgs {
   MatrixParts w;
   const float* x;             // [rows / share][cols]
@@ -90,6 +90,7 @@ struct GemvArgs {
   const uint32_t* expert_of;  // [rows]; nullptr: there is one matrix. With it a block takes one row, else kGemvRows
   uint32_t rows;
   uint32_t share;  // consecutive rows that have the same x
+  uint32_t add;    // to y as it is
   uint32_t split;  // warps that share out the columns: 1, 2 or 4. A block has kGemvOutputs * kGemvWarps / split outputs
 };
 

@@ -144,7 +144,7 @@ HGA_DEVICE void MultiplyGemvAnyhow(const GemvArgs& a, const GemvWarp& b, uint32_
 
 // Adds up the sums of all lanes and, in shared memory, of the warps that share out the columns.
 template <uint32_t kRows>
-HGA_DEVICE void StoreGemv(const GemvWarp& b, float sums[kGemvOutputs * kRows], float* y, uint32_t y_stride) {
+HGA_DEVICE void StoreGemv(const GemvArgs& a, const GemvWarp& b, float sums[kGemvOutputs * kRows], float* y) {
   constexpr uint32_t kSums = kGemvOutputs * kRows, kOfSum = kWarp / kSums;
   float* of_warp = reinterpret_cast<float*>(SharedMemory()) + Warp() * kSums;
   const uint32_t index = IndexOfSum<kSums, kWarp>(), output = index / kRows, r = index % kRows;
@@ -155,7 +155,9 @@ HGA_DEVICE void StoreGemv(const GemvWarp& b, float sums[kGemvOutputs * kRows], f
     if (b.share != 0) return;
     for (uint32_t w = 1; w < b.split; ++w) sum += of_warp[w * kSums + index];
   }
-  if (Lane() % kOfSum == 0 && output < b.outputs && r < b.rows) y[size_t{r} * y_stride + output] = sum;
+  if (Lane() % kOfSum != 0 || output >= b.outputs || r >= b.rows) return;
+  float& to = y[size_t{r} * a.w.outputs + output];
+  to = a.add ? to + sum : sum;
 }
 
 template <uint32_t kRows>
@@ -188,7 +190,7 @@ HGA_DEVICE void RunGemv(const GemvArgs& a, uint32_t first_row, uint32_t rows) {
   } else {
     MultiplyGemv<1, kRows>(b, sums);
   }
-  StoreGemv<kRows>(b, sums, a.y + size_t{first_row} * a.w.outputs + first, a.w.outputs);
+  StoreGemv<kRows>(a, b, sums, a.y + size_t{first_row} * a.w.outputs + first);
 }
 
 // Shared memory: kGemvSharedBytes.
