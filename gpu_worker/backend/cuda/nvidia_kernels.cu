@@ -22,7 +22,8 @@ struct Residence<GemvArgs> {
 };
 
 template <typename Args>
-__global__ void __launch_bounds__(Residence<Args>::threads, Residence<Args>::blocks) Kernel(const __grid_constant__ Args args) {
+__global__ void __launch_bounds__(Residence<Args>::threads, Residence<Args>::blocks)
+    Kernel(const __grid_constant__ Args args) {
   Run(args);
 }
 
