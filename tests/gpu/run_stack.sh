@@ -18,7 +18,7 @@ with_stack() {
   shift
   HGA_GPU_WORKER_FLAGS="$flags ${WORKER_FLAGS:-}" "${stack[@]}" --state "$state/now" start >&2
   "$@"
-  grep -E 'msg="?(cuda backend|prompts are|no |the device)|level=(warning|error)' "$state/now/logs/gpu_worker.log" >&2 || true
+  grep -E 'msg="?(cuda backend|prompts are|no )|level=(warning|error)' "$state/now/logs/gpu_worker.log" >&2 || true
   "${stack[@]}" --state "$state/now" stop >&2
   rm -rf "$state/now"
 }

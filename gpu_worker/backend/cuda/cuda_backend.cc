@@ -375,8 +375,7 @@ absl::Status CudaBackend::EndLayer(uint32_t layer) {
                                       FinishAttentionArgs{ws.l, ws.o, few ? ws.attended : nullptr,
                                                           few ? nullptr : ws.attended_bf16, config_.head_dim}));
   HGA_RETURN_IF_ERROR(
-      w.attn_output.Apply(device_.get(), ws.scratch, {ws.attended, ws.attended_bf16}, n, ws.projected));
-  HGA_RETURN_IF_ERROR(AddTo(device_.get(), ws.x, ws.projected, uint64_t{n} * config_.hidden));
+      w.attn_output.AddTo(device_.get(), ws.scratch, {ws.attended, ws.attended_bf16}, n, ws.projected, ws.x));
   HGA_RETURN_IF_ERROR(Norm(w.ffn_norm, n, config_.experts > 0, nullptr));
   return w.mlp.Apply(device_.get(), config_, n, ws);
 }

@@ -33,7 +33,36 @@ TEST_P(RaggedTest, ListsOfAnyShapeMatchTheReference) {
 
 INSTANTIATE_TEST_SUITE_P(Heads, RaggedTest,
                          testing::Values(Heads{2, 2, 16}, Heads{4, 2, 64}, Heads{9, 3, 64}, Heads{4, 1, 24},
-                                         Heads{8, 1, 128}, Heads{16, 1, 32}, Heads{2, 1, 256}));
+                                         Heads{8, 1, 128}, Heads{16, 1, 32}, Heads{2, 1, 256}, Heads{12, 1, 136}));
+
+// Several tiles of kFewKeys keys, cut in the middle of runs and between them.
+TEST_P(RaggedTest, LongListsOfFewQueriesMatchTheReference) {
+  const auto model = Model(GetParam().query_heads, GetParam().kv_heads, GetParam().head_dim);
+  const KvGeometry g = model->weights.config.Geometry();
+  ReferenceBackend reference(model->weights, g, BackendOptions());
+  SimulatedDeviceOptions device;
+  device.seed = 5;
+  const auto cuda = Make(model->weights, SmallOptions(), device);
+  History history(g);
+  for (const uint32_t most : {1u, 3u, 16u}) {
+    QueryBlock block;
+    block.rows = 2;
+    block.finished = history.names();
+    block.runs.resize(g.kv_heads);
+    std::mt19937 random(most);
+    for (auto& runs : block.runs) {
+      for (uint32_t at = 0; at < kHistory; at += runs.back().tokens) {
+        const uint32_t tokens = std::min<uint32_t>(1 + random() % most, g.group_tokens - at % g.group_tokens);
+        runs.push_back(history.Run(&runs - block.runs.data(), at, tokens, random() % 2));
+      }
+    }
+    AttendPlan plan;
+    plan.blocks.push_back(block);
+    const Result expected = Step(&reference, g, &history, 2, {plan}), actual = Step(cuda.get(), g, &history, 2, {plan});
+    ExpectClose(actual.log_sum_exp, expected.log_sum_exp, 0.01);
+    ExpectClose(actual.logits, expected.logits, 0.012);
+  }
+}
 
 TEST_F(CudaBackendTest, TheTierKeepsWhatWasFetchedAndChangesNothing) {
   CudaBackendOptions without = SmallOptions();

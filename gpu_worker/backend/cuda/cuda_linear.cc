@@ -9,7 +9,7 @@
 namespace hga {
 namespace {
 
-constexpr uint32_t kDequantizeThreads = 256, kDequantizeBlocks = 1024;
+constexpr uint32_t kDequantizeThreads = 256, kDequantizeBlocks = 1024, kAddThreads = 256, kAddBlocks = 2048;
 
 uint32_t Blocks(uint64_t count, uint32_t of) { return static_cast<uint32_t>((count + of - 1) / of); }
 
@@ -29,11 +29,22 @@ MatrixParts PartsOf(const std::vector<LoadedMatrix>& loaded, uint32_t cols) {
   return parts;
 }
 
+// Enough warps to fill a device, none of them with many more columns than it loads at once. It depends on the matrix
+// alone: a row's results are the same in any company.
+uint32_t GemvSplit(const MatrixParts& w) {
+  constexpr uint32_t kColsOfWarp = 1024, kEnoughWarps = 512;
+  const uint32_t groups = Blocks(w.outputs, kGemvOutputs);
+  uint32_t split = 1;
+  while (split < kGemvWarps && (groups * split < kEnoughWarps || w.cols > split * kColsOfWarp)) split *= 2;
+  return split;
+}
+
 absl::Status Gemv(Device* device, const MatrixParts& w, const float* x, const uint32_t* expert_of, uint32_t rows,
-                  uint32_t share, float* y) {
-  const LaunchShape shape{Blocks(w.outputs, kGemvOutputs), expert_of == nullptr ? Blocks(rows, kGemvRows) : rows,
-                          kGemvOutputs * 32, 0};
-  return device->Launch(DeviceStream::kCompute, shape, GemvArgs{w, x, y, expert_of, rows, share});
+                  uint32_t share, bool add, float* y) {
+  const uint32_t split = GemvSplit(w);
+  const LaunchShape shape{Blocks(w.outputs, kGemvOutputs * kGemvWarps / split),
+                          expert_of == nullptr ? Blocks(rows, kGemvRows) : rows, kGemvThreads, kGemvSharedBytes};
+  return device->Launch(DeviceStream::kCompute, shape, GemvArgs{w, x, y, expert_of, rows, share, add, split});
 }
 
 // Scales of a row of tiles in whole 16 bytes, as the library wants them.
@@ -69,7 +80,16 @@ bool CudaLinear::GemmTakes() const {
 }
 
 absl::Status CudaLinear::ApplyExactly(Device* device, const float* x, uint32_t rows, float* y) const {
-  return Gemv(device, parts_, x, nullptr, rows, 1, y);
+  return Gemv(device, parts_, x, nullptr, rows, 1, false, y);
+}
+
+absl::Status CudaLinear::AddTo(Device* device, const GemmScratch& scratch, const Activations& x, uint32_t rows,
+                               float* product, float* sum) const {
+  if (IsFewRows(rows)) return Gemv(device, parts_, x.floats, nullptr, rows, 1, true, sum);
+  HGA_RETURN_IF_ERROR(Apply(device, scratch, x, rows, product));
+  const uint64_t count = uint64_t{rows} * parts_.outputs;
+  return device->Launch(DeviceStream::kCompute, {std::min(kAddBlocks, Blocks(count, kAddThreads)), 1, kAddThreads, 0},
+                        AddArgs{sum, product, count});
 }
 
 uint32_t CudaLinear::F8Cols(const std::vector<TensorView>& parts) {
@@ -149,7 +169,7 @@ absl::StatusOr<CudaExperts> CudaExperts::Create(WeightLoader* loader,
 
 absl::Status CudaExperts::ApplyFew(Device* device, const float* x, const uint32_t* expert_of, uint32_t rows,
                                    uint32_t share, float* y) const {
-  return Gemv(device, parts_, x, expert_of, rows, share, y);
+  return Gemv(device, parts_, x, expert_of, rows, share, false, y);
 }
 
 absl::Status CudaExperts::ApplyMany(Device* device, const bf16* x, const ExpertTile* tiles, const uint32_t* tile_count,

@@ -38,7 +38,10 @@ class CudaLinear {
   // x: [rows][cols], y: [rows][outputs]; with scratch.f8 rows of y up to a multiple of kF8Rows are overwritten, but no
   // more than f8_rows in all.
   absl::Status Apply(Device* device, const GemmScratch& scratch, const Activations& x, uint32_t rows, float* y) const;
-  // The same in float whatever the number of rows, without the bf16 input.
+  // sum += x W^T; for few rows in one launch, else by way of `product`, of the same size.
+  absl::Status AddTo(Device* device, const GemmScratch& scratch, const Activations& x, uint32_t rows, float* product,
+                     float* sum) const;
+  // As Apply, in float whatever the number of rows, without the bf16 input.
   absl::Status ApplyExactly(Device* device, const float* x, uint32_t rows, float* y) const;
 
   uint32_t outputs() const { return parts_.outputs; }

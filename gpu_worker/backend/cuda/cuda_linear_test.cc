@@ -102,6 +102,63 @@ TEST_F(CudaLinearTest, TheProbeTellsRightFromWrong) {
   }
 }
 
+struct GemvShape {
+  uint32_t first, second, cols;  // outputs of an FP8 and a bf16 matrix side by side
+};
+class GemvTest : public testing::TestWithParam<GemvShape> {};
+
+// Of all weights, scales and rows there is one sum, however warps share them out.
+TEST_P(GemvTest, IsTheSumOfProducts) {
+  const GemvShape shape = GetParam();
+  const uint32_t cols = shape.cols, outputs = shape.first + shape.second, scale_cols = (cols + 127) / 128;
+  std::mt19937 random(cols);
+  std::vector<uint8_t> f8(size_t{shape.first} * cols);
+  std::vector<float> scales((shape.first + 127) / 128 * scale_cols), x(size_t{kGemvRows} * cols);
+  std::vector<bf16> rounded(size_t{shape.second} * cols);
+  for (uint8_t& w : f8) w = static_cast<uint8_t>((random() & 0x80) | random() % 0x48);
+  for (float& scale : scales) scale = 0.1f + static_cast<float>(random() % 10) / 10;
+  for (bf16& w : rounded) w = ToBf16(static_cast<float>(random() % 1000) / 500 - 1);
+  for (float& value : x) value = static_cast<float>(random() % 1000) / 500 - 1;
+  const auto weight = [&](uint32_t output, uint32_t col) -> double {
+    if (output >= shape.first) return ToFloat(rounded[size_t{output - shape.first} * cols + col]);
+    return WidenF8(f8[size_t{output} * cols + col]) * scales[output / 128 * scale_cols + col / 128];
+  };
+
+  SimulatedDevice device{SimulatedDeviceOptions()};
+  DeviceMemory memory(&device, SimulatedDeviceOptions().bytes);
+  auto loader = WeightLoader::Create(&device, &memory);
+  ASSERT_TRUE(loader.ok());
+  const auto linear = CudaLinear::Create(
+      loader->get(), {{TensorType::kF8E4M3, shape.first, cols, f8.data(), scales.data()},
+                      {TensorType::kBF16, shape.second, cols, reinterpret_cast<const uint8_t*>(rounded.data())}});
+  ASSERT_TRUE(linear.ok()) << linear.status();
+  PinnedBuffer host = *PinnedBuffer::Allocate(&device, (x.size() + kGemvRows * outputs) * sizeof(float));
+  std::memcpy(host.as(), x.data(), x.size() * sizeof(float));
+  DeviceBuffer in = *memory.Allocate(DeviceUse::kWorkspace, x.size() * sizeof(float));
+  DeviceBuffer out = *memory.Allocate(DeviceUse::kWorkspace, kGemvRows * outputs * sizeof(float));
+  ASSERT_TRUE(device.CopyToDevice(DeviceStream::kCompute, in.as(), host.as(), x.size() * sizeof(float)).ok());
+  for (const uint32_t rows : {1u, 3u, kGemvRows}) {
+    ASSERT_TRUE(linear->Apply(&device, {}, {in.as<float>(), nullptr}, rows, out.as<float>()).ok());
+    const size_t bytes = rows * outputs * sizeof(float);
+    ASSERT_TRUE(device.CopyToHost(DeviceStream::kCompute, host.as(), out.as(), bytes).ok());
+    ASSERT_TRUE(device.Synchronize(DeviceStream::kCompute).ok());
+    for (uint32_t i = 0; i < rows * outputs; ++i) {
+      double sum = 0, size = 0;
+      for (uint32_t c = 0; c < cols; ++c) {
+        const double product = weight(i % outputs, c) * x[size_t{i / outputs} * cols + c];
+        sum += product;
+        size += std::abs(product);
+      }
+      ASSERT_NEAR(host.as<float>()[i], sum, 1e-6 * size) << i;
+    }
+  }
+}
+
+// One, two and four warps to an output; blocks that two matrices share; columns that are no whole chunks or words.
+INSTANTIATE_TEST_SUITE_P(Shapes, GemvTest,
+                         testing::Values(GemvShape{2044, 20, 96}, GemvShape{1028, 6, 260}, GemvShape{10, 7, 300},
+                                         GemvShape{130, 16, 130}, GemvShape{8, 8, 2308}, GemvShape{2, 3, 5}));
+
 // Every FP8 number comes back, and what lies between two of them goes to the nearer one.
 TEST(NarrowF8Test, RoundsToTheNearest) {
   for (uint32_t code = 0; code < 0x7f; ++code) {

@@ -24,10 +24,6 @@ absl::Status SwiGlu(Device* device, uint32_t rows, uint32_t width, bool few, con
 
 }  // namespace
 
-absl::Status AddTo(Device* device, float* x, const float* y, uint64_t count) {
-  return device->Launch(DeviceStream::kCompute, Over(count), AddArgs{x, y, count});
-}
-
 absl::StatusOr<CudaMlp> CudaMlp::Create(WeightLoader* loader, const ModelConfig& config, const LayerWeights& w) {
   CudaMlp mlp;
   if (config.experts == 0) {
@@ -48,8 +44,7 @@ absl::Status CudaMlp::Apply(Device* device, const ModelConfig& config, uint32_t 
 absl::Status CudaMlp::ApplyDense(Device* device, const ModelConfig& config, uint32_t rows, const Workspace& w) const {
   HGA_RETURN_IF_ERROR(gate_up_.Apply(device, w.scratch, {w.normed, w.normed_bf16}, rows, w.gate_up));
   HGA_RETURN_IF_ERROR(SwiGlu(device, rows, config.ffn, IsFewRows(rows), w));
-  HGA_RETURN_IF_ERROR(down_.Apply(device, w.scratch, {w.activated, w.activated_bf16}, rows, w.projected));
-  return AddTo(device, w.x, w.projected, uint64_t{rows} * config.hidden);
+  return down_.AddTo(device, w.scratch, {w.activated, w.activated_bf16}, rows, w.projected, w.x);
 }
 
 absl::Status CudaMlp::ApplyExperts(Device* device, const ModelConfig& c, uint32_t rows, const Workspace& w) const {
@@ -64,7 +59,7 @@ absl::Status CudaMlp::ApplyExperts(Device* device, const ModelConfig& c, uint32_
     HGA_RETURN_IF_ERROR(expert_down_.ApplyFew(device, w.activated, w.chosen, pairs, 1, w.expert_out));
   } else {
     const uint32_t max_tiles = MaxExpertTiles(pairs, c.experts);
-    HGA_RETURN_IF_ERROR(device->Launch(DeviceStream::kCompute, {1, 1, kGroupThreads, c.experts * 4},
+    HGA_RETURN_IF_ERROR(device->Launch(DeviceStream::kCompute, {1, 1, 256, c.experts * 4},
                                        GroupExpertsArgs{w.chosen, w.order, w.tiles, w.tile_count, pairs, c.experts}));
     HGA_RETURN_IF_ERROR(expert_gate_up_.ApplyMany(device, w.normed_bf16, w.tiles, w.tile_count, max_tiles, w.order,
                                                   pairs, per_token, w.gate_up));

@@ -24,9 +24,6 @@ class CudaMlp {
   CudaExperts expert_gate_up_, expert_down_;
 };
 
-// x += y, `count` elements.
-absl::Status AddTo(Device* device, float* x, const float* y, uint64_t count);
-
 }  // namespace hga
 
 #endif  // HGA_GPU_WORKER_BACKEND_CUDA_CUDA_MLP_H_

@@ -8,7 +8,8 @@ namespace hga {
 namespace {
 
 template <typename Args>
-__global__ void __launch_bounds__(MostThreads<Args>, 1) Kernel(const __grid_constant__ Args args) {
+__global__ void __launch_bounds__(Residence<Args>::threads, Residence<Args>::blocks)
+    Kernel(const __grid_constant__ Args args) {
   Run(args);
 }
 

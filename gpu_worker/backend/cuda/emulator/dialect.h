@@ -26,6 +26,7 @@ T __shfl_sync(uint32_t, T value, uint32_t lane) {
 }
 inline uint32_t __ballot_sync(uint32_t, bool vote) { return hga::emulator::Ballot(vote); }
 inline uint32_t __popc(uint32_t bits) { return static_cast<uint32_t>(__builtin_popcount(bits)); }
+inline int __any_sync(uint32_t, int here) { return hga::emulator::Ballot(here != 0) != 0; }
 // Fibers do not interrupt each other.
 inline uint32_t atomicAdd(uint32_t* word, uint32_t more) {
   const uint32_t before = *word;

@@ -12,12 +12,12 @@ namespace hga {
 
 // Rows that GEMV takes at a time.
 inline constexpr uint32_t kGemvRows = 8;
-// Outputs of a GEMV block: one for each of its warps.
-inline constexpr uint32_t kGemvOutputs = 4;
+// Outputs that a warp of the GEMV adds up at a time, and warps of its block.
+inline constexpr uint32_t kGemvOutputs = 4, kGemvWarps = 4, kGemvThreads = 32 * kGemvWarps;
 // Tile of TileGemm, and threads of its block.
 inline constexpr uint32_t kGemmTileRows = 32, kGemmTileOutputs = 64, kGemmTileCols = 128, kGemmThreads = 128;
-// Queries and keys that a block of AttendFew takes at a time, and its threads.
-inline constexpr uint32_t kFewQueries = 8, kFewKeys = 32, kFewThreads = 128;
+// Queries of a block of AttendFew, its threads, the keys that they find at a time, and those that a warp has at hand.
+inline constexpr uint32_t kFewQueries = 8, kFewThreads = 128, kFewKeys = kFewThreads, kFewAtOnce = 4;
 // The same of AttendMany; heads must be a multiple of 16 elements and no longer than kManyHeadDim.
 inline constexpr uint32_t kManyQueries = 64, kManyKeys = 64, kManyThreads = 128, kManyHeadDim = 128;
 
@@ -82,7 +82,7 @@ struct FinishHeadsArgs {
   float epsilon;
 };
 
-// y = x W^T in float, for few rows: W is read where it lies.
+// y = x W^T in float, or y + x W^T, for few rows: W is read where it lies.
 struct GemvArgs {
   MatrixParts w;
   const float* x;             // [rows / share][cols]
@@ -90,6 +90,8 @@ struct GemvArgs {
   const uint32_t* expert_of;  // [rows]; nullptr: there is one matrix. With it a block takes one row, else kGemvRows
   uint32_t rows;
   uint32_t share;  // consecutive rows that have the same x
+  uint32_t add;    // to y as it is
+  uint32_t split;  // warps that share out the columns: 1, 2 or 4. A block has kGemvOutputs * kGemvWarps / split outputs
 };
 
 struct DequantizeArgs {
@@ -133,8 +135,7 @@ struct ChooseExpertsArgs {
   uint32_t rows, experts, per_token, normalize;
 };
 
-// Sorts (token, choice) pairs by expert. One block, of kGroupThreads.
-inline constexpr uint32_t kGroupThreads = 1024;
+// Sorts (token, choice) pairs by expert. One block.
 struct GroupExpertsArgs {
   const uint32_t* chosen;  // [pairs]
   uint32_t* order;         // [pairs]

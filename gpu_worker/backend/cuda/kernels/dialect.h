@@ -1,7 +1,7 @@
 // What kernels are written in: CUDA C++, or the same names from the emulator, so that the host runs the same code.
 // Kernels use threadIdx.x, blockIdx.x and .y, blockDim.x, gridDim.x, __syncthreads, __syncwarp; __shfl_xor_sync,
-// __shfl_sync and __ballot_sync with full masks; atomicAdd on words, __popc, __dmul_rn (a product that is never fused
-// with a sum), and the names below; nothing else of CUDA. Shared memory is dynamic.
+// __shfl_sync, __ballot_sync and __any_sync with full masks; atomicAdd on words, __popc, __dmul_rn (a product that is
+// never fused with a sum), and the names below; nothing else of CUDA. Shared memory is dynamic.
 #ifndef HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_DIALECT_H_
 #define HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_DIALECT_H_
 
@@ -12,6 +12,7 @@
 
 #if defined(__CUDACC__)
 #include <cuda_bf16.h>
+#include <cuda_fp8.h>
 #define HGA_DEVICE __device__ __forceinline__
 #define HGA_UNROLL _Pragma("unroll")
 // Not wholly: the compiler would load everything ahead and run out of registers.
@@ -31,8 +32,9 @@ HGA_DEVICE unsigned char* SharedMemory() {
   return shared_memory;
 }
 
-// Products on tensor cores, by register: 16 rows x 8 columns over 16 of the inner dimension, by a whole warp. Lane l has of the sums rows l / 4 (x[0], x[1]) and l / 4 + 8 (x[2], x[3]), columns 2 * (l % 4) and the
-// next. Left: 16 rows of 16. Right: of 16 columns, two products side by side, x[0], x[1] for the first eight of them.
+// Products on tensor cores, by register: 16 rows x 8 columns over 16 of the inner dimension, by a whole warp. Lane l has
+// of the sums rows l / 4 (x[0], x[1]) and l / 4 + 8 (x[2], x[3]), columns 2 * (l % 4) and the next. Left: 16 rows of 16.
+// Right: of 16 columns, two products side by side, x[0], x[1] for the first eight of them.
 struct LeftWords {
   uint32_t x[4];
 };
@@ -82,6 +84,16 @@ HGA_DEVICE void CopyLater(void* to, const void* from) {
 }
 HGA_DEVICE void WaitForCopies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 #endif
+
+// The same pointer, which the compiler may take to be of device or mapped memory: it forgets where a pointer points to
+// that has been in shared memory.
+template <typename T>
+HGA_DEVICE const T* InGlobal(const T* pointer) {
+#if defined(__CUDACC__)
+  __builtin_assume(__isGlobal(pointer));
+#endif
+  return pointer;
+}
 
 inline constexpr uint32_t kWarp = 32;
 inline constexpr uint32_t kFullWarp = 0xffffffffu;
@@ -150,6 +162,21 @@ HGA_DEVICE uint8_t NarrowF8(float f) {
   return static_cast<uint8_t>(sign | Least((rounded >> 20) - (120u << 3), 0x7e));
 }
 
+// Some words or floats, a power of two, in one access or, beyond four, in accesses of sixteen bytes.
+template <uint32_t kCount>
+struct alignas(kCount < 4 ? 4 * kCount : 16) Words {
+  uint32_t word[kCount];
+};
+template <uint32_t kCount>
+struct alignas(kCount < 4 ? 4 * kCount : 16) Floats {
+  float at[kCount];
+};
+// Element i of two bf16 for each word.
+template <uint32_t kCount>
+HGA_DEVICE float Bf16At(const Words<kCount>& words, uint32_t i) {
+  const uint32_t word = words.word[i / 2];
+  return __uint_as_float(i % 2 == 0 ? word << 16 : word & 0xffff0000u);
+}
 // Sixteen bytes in one access.
 struct alignas(16) Bytes16 {
   uint32_t word[4];
@@ -159,6 +186,23 @@ HGA_DEVICE float FloatAt(const Bytes16& bytes, uint32_t i) { return __uint_as_fl
 HGA_DEVICE float Bf16At(const Bytes16& bytes, uint32_t i) {
   const uint32_t word = bytes.word[i / 2];
   return __uint_as_float(i % 2 == 0 ? word << 16 : word & 0xffff0000u);
+}
+// Four FP8, the first in the lowest byte: the same floats as by WidenF8, by an instruction that newer devices have.
+HGA_DEVICE Floats<4> WidenF8s(uint32_t word) {
+  Floats<4> four;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  HGA_UNROLL
+  for (uint32_t i = 0; i < 4; i += 2) {
+    const auto pair = static_cast<__nv_fp8x2_storage_t>(word >> (8 * i));
+    const float2 wide = __half22float2(__half2(__nv_cvt_fp8x2_to_halfraw2(pair, __NV_E4M3)));
+    four.at[i] = wide.x;
+    four.at[i + 1] = wide.y;
+  }
+#else
+  HGA_UNROLL
+  for (uint32_t i = 0; i < 4; ++i) four.at[i] = WidenF8(word >> (8 * i) & 0xff);
+#endif
+  return four;
 }
 // Element i of sixteen FP8.
 HGA_DEVICE float F8At(const Bytes16& bytes, uint32_t i) { return WidenF8(bytes.word[i / 4] >> (i % 4 * 8) & 0xff); }
@@ -172,6 +216,26 @@ HGA_DEVICE float WarpMax(float x) {
   HGA_UNROLL
   for (uint32_t step = kWarp / 2; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(kFullWarp, x, step));
   return x;
+}
+// The sums of kCount values, each over all of a group of kLanes lanes. Each step halves the values that a lane still
+// adds up, so that it takes fewer exchanges than one sum after the other. A lane is left with the sum of value
+// IndexOfSum.
+template <uint32_t kCount, uint32_t kLanes>
+HGA_DEVICE uint32_t IndexOfSum() {
+  return Lane() % kLanes / (kLanes / kCount);
+}
+template <uint32_t kCount, uint32_t kLanes>
+HGA_DEVICE float SumApart(float* values) {
+  constexpr uint32_t kLeft = kCount > 1 ? kCount / 2 : 1, kStep = kLanes / 2;
+  const bool upper = (Lane() & kStep) != 0;
+  HGA_UNROLL
+  for (uint32_t i = 0; i < kLeft; ++i) {
+    const uint32_t other = kCount > 1 ? i + kLeft : i;
+    const float keep = upper ? values[other] : values[i], give = upper ? values[i] : values[other];
+    values[i] = keep + __shfl_xor_sync(kFullWarp, give, kStep);
+  }
+  if constexpr (kStep > 1) return SumApart<kLeft, kStep>(values);
+  return values[0];
 }
 // Over the block, the same bits in every thread. shared: one float for each warp.
 HGA_DEVICE float BlockSum(float x, float* shared) {

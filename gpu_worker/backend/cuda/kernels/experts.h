@@ -58,24 +58,13 @@ HGA_DEVICE void Run(const ChooseExpertsArgs& a) {
   for (uint32_t j = Lane(); j < a.per_token; j += kWarp) a.weights[size_t{row} * a.per_token + j] /= norm;
 }
 
-// Calls add(bit, pair) for this lane's pair of every 32: bit: the lane's of those of `expert`, 0 if it is none.
-template <typename Add>
-HGA_DEVICE void ForEachPair(const GroupExpertsArgs& a, uint32_t expert, const Add& add) {
-  for (uint32_t first = 0; first < a.pairs; first += kWarp) {
-    const uint32_t pair = first + Lane();
-    add(__ballot_sync(kFullWarp, pair < a.pairs && a.chosen[pair] == expert), pair);
-  }
-}
-
-// A warp for each expert, in turn. Shared memory: a number for each expert.
+// Pairs of one expert come in any order: no row's product depends on where it stands. Shared memory: a number for each
+// expert.
 HGA_DEVICE void Run(const GroupExpertsArgs& a) {
   uint32_t* first = reinterpret_cast<uint32_t*>(SharedMemory());
-  const uint32_t warps = blockDim.x / kWarp;
-  for (uint32_t e = Warp(); e < a.experts; e += warps) {
-    uint32_t count = 0;
-    ForEachPair(a, e, [&](uint32_t of_expert, uint32_t) { count += __popc(of_expert); });
-    if (Lane() == 0) first[e] = count;
-  }
+  for (uint32_t e = threadIdx.x; e < a.experts; e += blockDim.x) first[e] = 0;
+  __syncthreads();
+  for (uint32_t i = threadIdx.x; i < a.pairs; i += blockDim.x) atomicAdd(&first[a.chosen[i]], 1u);
   __syncthreads();
   if (threadIdx.x == 0) {
     uint32_t at = 0, tiles = 0;
@@ -90,13 +79,7 @@ HGA_DEVICE void Run(const GroupExpertsArgs& a) {
     *a.tile_count = tiles;
   }
   __syncthreads();
-  for (uint32_t e = Warp(); e < a.experts; e += warps) {
-    uint32_t at = first[e];
-    ForEachPair(a, e, [&](uint32_t of_expert, uint32_t pair) {
-      if ((of_expert >> Lane() & 1) != 0) a.order[at + __popc(of_expert & ((1u << Lane()) - 1))] = pair;
-      at += __popc(of_expert);
-    });
-  }
+  for (uint32_t i = threadIdx.x; i < a.pairs; i += blockDim.x) a.order[atomicAdd(&first[a.chosen[i]], 1u)] = i;
 }
 
 HGA_DEVICE void Run(const CombineExpertsArgs& a) {

@@ -60,15 +60,36 @@ struct KernelOf;
 HGA_CUDA_KERNELS(HGA_KERNEL_OF)
 #undef HGA_KERNEL_OF
 
-// MostThreads<Args>: how many threads a block of the kernel may have. More leave each with fewer registers.
+// Residence<Args>: what registers are shared out by: the most threads that a block of the kernel has, and the least
+// blocks that a multiprocessor is to hold.
 template <typename Args>
-inline constexpr uint32_t MostThreads = 256;
+struct Residence {
+  static constexpr uint32_t threads = 256, blocks = 1;
+};
 template <>
-inline constexpr uint32_t MostThreads<GroupExpertsArgs> = kGroupThreads;
+struct Residence<GemvArgs> {
+  static constexpr uint32_t threads = kGemvThreads, blocks = 4;
+};
 template <>
-inline constexpr uint32_t MostThreads<RouteSoftmaxArgs> = kRouteSoftmaxThreads;
+struct Residence<TileGemmArgs> {
+  static constexpr uint32_t threads = kGemmThreads, blocks = 3;
+};
 template <>
-inline constexpr uint32_t MostThreads<RouteChooseArgs> = kRouteChooseThreads;
+struct Residence<AttendFewArgs> {
+  static constexpr uint32_t threads = kFewThreads, blocks = 4;
+};
+template <>
+struct Residence<AttendManyArgs> {
+  static constexpr uint32_t threads = kManyThreads, blocks = 2;
+};
+template <>
+struct Residence<RouteSoftmaxArgs> {
+  static constexpr uint32_t threads = kRouteSoftmaxThreads, blocks = 1;
+};
+template <>
+struct Residence<RouteChooseArgs> {
+  static constexpr uint32_t threads = kRouteChooseThreads, blocks = 1;
+};
 
 // How many threads run it. block: a multiple of 32.
 struct LaunchShape {

@@ -15,6 +15,9 @@
 
 namespace hga {
 
+// --- Gemv ---
+inline constexpr uint32_t kGemvSharedBytes = kGemvWarps * kGemvOutputs * kGemvRows * 4;
+
 // --- TileGemm ---
 // Elements from row to row of the input: eight more than needed, against bank conflicts. Two steps take turns.
 inline constexpr uint32_t kGemmStride = kGemmTileCols + 8;
@@ -65,24 +68,30 @@ struct KeyList {
   uint32_t position[kKeys], first_row[kKeys];
 };
 
-// Longest head of AttendFew: each thread owns this many of its elements, kFewThreads apart.
-inline constexpr uint32_t kFewOwned = 2, kFewHeadDim = kFewOwned * kFewThreads;
+inline constexpr uint32_t kFewHeadDim = 256, kFewWarps = kFewThreads / 32;
+// Floats that a warp leaves of its sums: elements of its queries' heads, and eight more for every 32 against bank
+// conflicts.
+inline constexpr uint32_t kFewSums = kFewQueries * (kFewHeadDim / 2) * 40 / 32;
 
-HGA_BOTH uint32_t FewPadded(uint32_t head_dim) { return (head_dim + 7) / 8 * 8; }
-// Rows are an odd number of 16 bytes long, so that threads that read a row each hit different banks.
-HGA_BOTH uint32_t FewStride(uint32_t head_dim) { return FewPadded(head_dim) + (FewPadded(head_dim) % 16 == 0 ? 8 : 0); }
-
-struct FewShared {
+// The keys at hand, and the runs that they are in.
+struct FewTile {
   KeyList<kFewKeys> list;
-  float weights[kFewQueries][kFewKeys];
-  float keep[kFewQueries], other[kFewQueries];
-  // Behind it: queries [kFewQueries][padded] float, keys and values [kFewKeys][stride] bf16.
+  DeviceRun runs[kFewKeys];
 };
-HGA_BOTH uint32_t FewSharedBytes(uint32_t head_dim) {
-  return static_cast<uint32_t>(sizeof(FewShared)) + kFewQueries * FewPadded(head_dim) * 4 +
-         2 * kFewKeys * FewStride(head_dim) * 2;
-}
-static_assert(FewSharedBytes(kFewHeadDim) <= 48 * 1024, "what a block may have without asking");
+struct FewShared {
+  AttendItem item;  // of the queries at hand
+  uint32_t states[kFewQueries];  // of the queries: where they and their rows' states lie
+  alignas(16) float weights[kFewWarps][kFewAtOnce * kFewQueries];
+  float keep[kFewWarps][kFewQueries], m[kFewWarps][kFewQueries], l[kFewWarps][kFewQueries], other[kFewQueries];
+  uint32_t run;   // of the item, that has the next tile's first key
+  uint32_t done;  // queries of the block's item, those at hand included
+  union {
+    FewTile tile;
+    float sums[kFewWarps][kFewSums];  // in the end
+  };
+};
+HGA_BOTH uint32_t FewSharedBytes(uint32_t /*head_dim*/) { return static_cast<uint32_t>(sizeof(FewShared)); }
+static_assert(sizeof(FewShared) <= 24 * 1024, "four blocks to a multiprocessor, on every architecture");
 
 HGA_BOTH bool ManyTakes(uint32_t head_dim) { return head_dim % 16 == 0 && head_dim <= kManyHeadDim; }
 // Elements from row to row: rows that eight lanes read together lie in different banks.
