@@ -142,6 +142,7 @@ absl::Status Serve(const GpuWorkerOptions& o) {
   backend_options.device_memory_limit = o.device_memory_limit;
   backend_options.device_summary_bytes = o.device_summaries;
   backend_options.summary_method = o.engine.summary_method;
+  backend_options.device_in_place = o.device_in_place;
   backend_options.device_graphs = o.device_graphs;
   backend_options.device_f8_gemm = o.device_f8_gemm;
   if (o.device_tier > 0) backend_options.device_tier_bytes = o.device_tier;

@@ -153,6 +153,9 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
          "cuda: device memory for the router's summaries, e.g. 512MiB: for what fits, an answer's tokens select on "
          "the device; 0: the router selects")
       ->transform(CLI::AsSizeValue(false));
+  app.add_option("--device_in_place", o->device_in_place,
+                 "cuda: answers' tokens read K/V in host memory, over the bus; false: by way of --device_tier")
+      ->capture_default_str();
   app.add_option("--device_graphs", o->device_graphs,
                  "cuda: work that is the same in each decode step is recorded once and launched as a whole");
   app.add_option("--device_f8_gemm", o->device_f8_gemm,

@@ -29,7 +29,7 @@ struct GpuWorkerOptions {
   uint64_t device_memory_limit = 0;  // bytes; 0: what is free but for a reserve
   uint64_t device_tier = 0;          // bytes; 0: what the rest leaves
   uint64_t device_summaries = 0;     // bytes; 0: the router selects
-  bool device_graphs = true, device_f8_gemm = true;
+  bool device_in_place = true, device_graphs = true, device_f8_gemm = true;
   int threads = 0;      // 0: one per core
   int router_spin_us = 0;
   std::string trace;                             // file that gets a Chrome trace of the steps; empty: none

@@ -29,6 +29,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCuda(const ModelWeights& weights,
   cuda.device_tier_bytes = options.device_tier_bytes;
   cuda.summary_bytes = options.device_summary_bytes;
   cuda.summary_method = options.summary_method;
+  cuda.in_place = options.device_in_place;
   cuda.graphs = options.device_graphs;
   cuda.f8_gemm = options.device_f8_gemm;
   HGA_ASSIGN_OR_RETURN(auto backend, CudaBackend::Create(*std::move(device), weights, geometry, cuda));

@@ -17,14 +17,15 @@ constexpr uint64_t kDeviceBytes = uint64_t{1} << 30;
 absl::StatusOr<std::unique_ptr<Backend>> CreateTestBackend(const std::string& kind, const ModelWeights& weights,
                                                            const KvGeometry& geometry, const BackendOptions& options) {
   const bool tight = kind == "emulated_tight";
-  if (!tight && kind != "emulated" && kind != "emulated_mapped") {
+  const bool mapped = kind == "emulated_mapped" || kind == "emulated_in_place";
+  if (!tight && !mapped && kind != "emulated") {
     BackendOptions limited = options;
     if (kind == "cuda" && limited.device_memory_limit == 0) limited.device_memory_limit = kDeviceBytes;
     return CreateBackend(kind, weights, geometry, limited);
   }
   SimulatedDeviceOptions device;
   device.bytes = kDeviceBytes;
-  device.maps_all_memory = kind == "emulated_mapped";
+  device.maps_all_memory = mapped;
   CudaBackendOptions cuda;
   cuda.max_rows = options.max_rows;
   cuda.gemm_bytes = 1 << 20;
@@ -33,6 +34,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateTestBackend(const std::string& ki
   cuda.summary_bytes = options.device_summary_bytes;
   cuda.summary_method = options.summary_method;
   cuda.window_bytes = 1 << 20;
+  cuda.in_place = kind == "emulated_in_place";
   if (tight) {
     device.seed = static_cast<uint64_t>(options.threads);
     device.early_copies = true;

@@ -11,7 +11,8 @@ namespace hga {
 
 // kind: as CreateBackend, or
 //   "emulated"        copies done as late as may be, GEMM by a library
-//   "emulated_mapped" the same, and K/V is read in place wherever it lies
+//   "emulated_mapped" the same, and all of the host's memory is as if it were registered
+//   "emulated_in_place" the same, and decoding rows read K/V there
 //   "emulated_tight"  copies done as early as may be, GEMM by the backend's own kernel, a window and a device tier so
 //                     small that a launch holds few keys, threads in an order drawn from options.threads
 absl::StatusOr<std::unique_ptr<Backend>> CreateTestBackend(const std::string& kind, const ModelWeights& weights,

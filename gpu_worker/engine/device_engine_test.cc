@@ -127,6 +127,12 @@ TEST_F(DeviceEngineTest, RoutedStepsFindWhatEarlierOnesBrought) {
     EXPECT_GT(early.hit_bytes, use.hit_bytes);
   }
   EXPECT_EQ(Answer(kTight, 0.1f, nullptr, true), Answer(kTight, 0.1f));
+  // Read where it lies, it is the same, and none of it is kept.
+  DeviceTierUse in_place;
+  EXPECT_EQ(Answer(kOnGpu ? "cuda" : "emulated_in_place", 0.1f, &in_place), roomy);
+  if (!kOnGpu) {
+    EXPECT_LT(in_place.hit_bytes, use.hit_bytes);
+  }
 }
 
 TEST_F(DeviceEngineTest, SelectionsOnTheDeviceChangeNoToken) {

@@ -25,6 +25,7 @@ ABSL_FLAG(bool, quick, false, "fewer contexts and repetitions");
 ABSL_FLAG(std::vector<std::string>, parts, std::vector<std::string>({"kernels", "selection", "decode", "prefill", "dense"}),
           "what is measured");
 ABSL_FLAG(std::vector<std::string>, contexts, {}, "of 1k, 32k, 64k, 256k, 1m; default: all, with --quick up to 64k");
+ABSL_FLAG(bool, in_place, true, "decoding rows read K/V in the host's memory; false: by way of the device tier");
 ABSL_FLAG(uint32_t, batch, 256, "tokens of a prefill step");
 ABSL_FLAG(uint64_t, device_memory_limit, 32000000000, "bytes of device memory");
 ABSL_FLAG(bool, simulated, false,
@@ -73,6 +74,7 @@ class CudaBench {
     if (!Measures("decode") && !Measures("prefill") && !Measures("dense")) return absl::OkStatus();
     CudaBackendOptions options;
     options.max_rows = batch_;
+    options.in_place = absl::GetFlag(FLAGS_in_place);
     options.device_memory_limit = simulated_ ? uint64_t{48} << 20 : absl::GetFlag(FLAGS_device_memory_limit);
     if (simulated_) options.gemm_bytes = 0;
     const uint64_t free_before = device->free_bytes();

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes a folder, and a .tar.gz of it, with all that a machine with an NVIDIA driver needs to test and measure the CUDA
+# Makes a folder, and a .tar.xz of it, with all that a machine with an NVIDIA driver needs to test and measure the CUDA
 # backend: binaries, and the shared libraries that they need. No compiler, no toolkit, no Bazel there; cuBLASLt is used
 # if it is installed.
 # usage: tests/gpu/bundle.sh [FOLDER]     default: .hga/gpu_bundle
@@ -18,7 +18,7 @@ programs=(//tests/bench:cuda_bench //gpu_worker //kv_store //router //client:hga
 
 bazel build -c opt --config=cuda "${tests[@]}" "${programs[@]}"
 
-rm -rf "$folder" "$folder.tar.gz"
+rm -rf "$folder" "$folder.tar.xz"
 mkdir -p "$folder/bin" "$folder/lib" "$folder/glibc"
 for label in "${tests[@]}" "${programs[@]}"; do
   path="${label#//}"
@@ -44,9 +44,10 @@ install -D -m 755 deploy/stack.sh "$folder/deploy/stack.sh"
 cp -r deploy/config "$folder/deploy/"
 cp deploy/documents/alice.txt tests/quality/tiny_model/tiny_qwen3.gguf "$folder/"
 
-tar -C "$(dirname "$folder")" -czf "$folder.tar.gz" "$(basename "$folder")"
-bytes="$(stat -c %s "$folder.tar.gz")"
-echo "$folder.tar.gz: $bytes bytes; unpacked $(du -sb "$folder" | cut -f1)"
+# The kernels are in every binary: a dictionary that reaches back to the last one has them once.
+tar -C "$(dirname "$folder")" -c "$(basename "$folder")" | xz --lzma2=preset=3,dict=64MiB > "$folder.tar.xz"
+bytes="$(stat -c %s "$folder.tar.xz")"
+echo "$folder.tar.xz: $bytes bytes; unpacked $(du -sb "$folder" | cut -f1)"
 if [ "$bytes" -gt "$most_bytes" ]; then
   echo "bundle.sh: more than $most_bytes bytes" >&2
   exit 1

@@ -224,9 +224,13 @@ void CudaAttention::PlaceRuns(uint32_t layer, const QueryBlock& block, uint32_t 
 
 absl::Status CudaAttention::AttendList(uint32_t layer, const QueryBlock& block, uint32_t kv_head, uint32_t first_run,
                                        bool sum_values, const Workspace& w) {
-  PlaceRuns(layer, block, kv_head, first_run);
   const std::vector<KvRun>& runs = block.runs[kv_head];
-  for (size_t i = first_run; i < runs.size(); ++i) {
+  const bool in_place = options_.in_place && block.rows == 1;
+  bool placed = false;
+  for (uint32_t i = first_run; i < runs.size(); ++i) {
+    if (in_place && AddInPlace(block, runs[i])) continue;
+    if (!placed) PlaceRuns(layer, block, kv_head, i);
+    placed = true;
     if (AddRun(layer, block, kv_head, runs[i], places_[i])) continue;
     list_.EndList(block, kv_head, sum_values);
     HGA_RETURN_IF_ERROR(Submit(w));
@@ -261,6 +265,16 @@ bool CudaAttention::AddRun(uint32_t layer, const QueryBlock& block, uint32_t kv_
     piece.k += size_t{piece.tokens} * geometry_.head_dim;
     piece.v += size_t{piece.tokens} * geometry_.head_dim;
   }
+  return true;
+}
+
+bool CudaAttention::AddInPlace(const QueryBlock& block, const KvRun& run) {
+  if (!list_.HasRoom(block, 1) || FindOwn(run.k) != nullptr) return false;
+  const size_t bytes = PieceBytes(run.tokens);
+  const void *k = Mapped(run.k, bytes), *v = Mapped(run.v, bytes);
+  if (k == nullptr || v == nullptr) return false;
+  list_.Add(static_cast<const bf16*>(k), static_cast<const bf16*>(v), run.position, run.tokens, run.first_row);
+  use_.fetched_bytes += 2 * bytes;
   return true;
 }
 

@@ -29,6 +29,9 @@ struct CudaAttentionOptions {
   // A power of two that divides group_tokens. Selections are single keys, so large units bring and keep mostly what
   // nobody asked for; the table costs the same for each unit, however small (docs/gpu.md).
   uint32_t tier_unit_tokens = 4;
+  // Decoding rows read K/V where it lies in the host's memory, if that is registered, and leave the tier alone: a
+  // look-up for each unit takes the host longer than the bus takes for the keys (docs/gpu.md).
+  bool in_place = true;
   AttendBatchLimits batch;
 };
 
@@ -120,6 +123,8 @@ class CudaAttention {
   // The piece, in unit `unit` of its block, of a chunk by its number in the tier.
   void AddToTier(uint32_t layer, uint32_t chunk, uint32_t unit, const Piece& piece);
   void AddToWindow(const Piece& piece);
+  // Of a decoding row, as it lies in the host's memory; false: a kernel cannot read it there, or has it nearer.
+  bool AddInPlace(const QueryBlock& block, const KvRun& run);
   // A piece that the tier does not keep: what is own, where it lies on the device, the rest in the window.
   void AddUnfinished(uint32_t kv_head, const Piece& piece);
   // An entry that brings the whole unit around `piece` into a slot.

@@ -38,7 +38,7 @@ class CudaBackend : public Backend {
   absl::Status Attend(const AttendPlan& plan) override;
   const bf16* GuessQueries(uint32_t layer) override;
   absl::Status Prefetch(uint32_t layer, const AttendPlan& plan) override;
-  bool can_prefetch() const override { return plan_.tier > 0; }
+  bool can_prefetch() const override { return plan_.tier > 0 && !options_.in_place; }
   const float* LogSumExp() override;
   absl::Status AddResidual(const float* missed) override;
   absl::Status PostAttention(uint32_t layer) override;

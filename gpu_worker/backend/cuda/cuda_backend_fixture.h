@@ -153,6 +153,7 @@ inline CudaBackendOptions SmallOptions() {
   options.window_bytes = 1 << 20;
   options.gemm_bytes = 0;
   options.tier_unit_tokens = 16;  // runs stay as they are
+  options.in_place = false;
   return options;
 }
 

@@ -179,13 +179,20 @@ TEST_F(CudaBackendTest, ASharedHistoryCountsForResiduals) {
 }
 
 TEST_F(CudaBackendTest, RegisteredMemoryIsReadInPlace) {
-  const auto copied = Make(weights(), SmallOptions()), in_place = Make(weights(), SmallOptions());
+  CudaBackendOptions options = SmallOptions();
+  const auto copied = Make(weights(), options), brought = Make(weights(), options);
+  options.in_place = true;
+  const auto in_place = Make(weights(), options);
+  RegisterHistory(brought.get());
   RegisterHistory(in_place.get());
   for (const uint32_t rows : {1u, 33u}) {
     const std::vector<AttendPlan> plans = {Ragged(g_, history_, rows, 5)};
-    EXPECT_EQ(Step(copied.get(), g_, &history_, rows, plans).logits,
-              Step(in_place.get(), g_, &history_, rows, plans).logits);
+    const std::vector<float> expected = Step(copied.get(), g_, &history_, rows, plans).logits;
+    EXPECT_EQ(Step(brought.get(), g_, &history_, rows, plans).logits, expected);
+    EXPECT_EQ(Step(in_place.get(), g_, &history_, rows, plans).logits, expected);
   }
+  EXPECT_FALSE(in_place->can_prefetch());
+  UnregisterHistory(brought.get());
   UnregisterHistory(in_place.get());
 }
 

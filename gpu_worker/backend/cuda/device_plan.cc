@@ -37,6 +37,7 @@ CudaAttentionOptions AttentionOptionsOf(const ModelConfig& config, const CudaBac
   attention.window_bytes = o.window_bytes;
   attention.tier_bytes = tier_bytes;
   attention.tier_unit_tokens = o.tier_unit_tokens;
+  attention.in_place = o.in_place;
   attention.batch.first_part_state = o.max_rows * config.query_heads;
   attention.batch.part_states = o.part_states;
   return attention;

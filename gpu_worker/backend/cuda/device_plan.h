@@ -19,6 +19,7 @@ struct CudaBackendOptions {
   uint64_t device_tier_bytes = UINT64_MAX;   // UINT64_MAX: what the rest leaves of the limit
   uint64_t window_bytes = uint64_t{16} << 20;  // see CudaAttentionOptions
   uint32_t tier_unit_tokens = 4;             // see CudaAttentionOptions
+  bool in_place = true;                      // see BackendOptions::device_in_place
   bool graphs = true;                        // see BackendOptions::device_graphs
   bool f8_gemm = true;                       // see BackendOptions::device_f8_gemm
   uint64_t summary_bytes = 0;                // see BackendOptions::device_summary_bytes
