@@ -13,6 +13,7 @@
 #include "common/rpc/daemon.h"
 #include "gpu_worker/backend/backend.h"
 #include "gpu_worker/backend/rounded_kv.h"
+#include "gpu_worker/device_defaults.h"
 #include "gpu_worker/engine/channel_energies.h"
 #include "gpu_worker/engine/engine.h"
 #include "gpu_worker/engine/step_trace.h"
@@ -138,9 +139,10 @@ absl::Status Serve(const GpuWorkerOptions& o) {
   HGA_RETURN_IF_ERROR(o.engine.Validate(geometry));
   BackendOptions backend_options;
   backend_options.threads = o.threads;
-  backend_options.max_rows = std::max(o.engine.prefill_batch_tokens, o.engine.max_sequences);
+  const EngineOptions planned = o.backend == "cuda" ? EngineOnDevice(o, geometry, 0) : o.engine;
+  backend_options.max_rows = std::max(planned.prefill_batch_tokens, o.engine.max_sequences);
   backend_options.device_memory_limit = o.device_memory_limit;
-  backend_options.device_summary_bytes = o.device_summaries;
+  backend_options.device_summary_bytes = SummariesOnDevice(o);
   backend_options.summary_method = o.engine.summary_method;
   backend_options.device_in_place = o.device_in_place;
   backend_options.device_graphs = o.device_graphs;
@@ -161,8 +163,14 @@ absl::Status Serve(const GpuWorkerOptions& o) {
     HGA_ASSIGN_OR_RETURN(trace, StepTrace::Open(o.trace, o.trace_bytes));
   }
   EngineOptions engine_options = o.engine;
-  // A GPU reads the arena alone, and has a tier of its own.
-  if (backend->name() == "cuda") engine_options.key_cache_bytes = 0;
+  if (backend->name() == "cuda") {
+    const auto stats = store->GetStats();
+    HGA_RETURN_IF_ERROR(stats.status());
+    engine_options = EngineOnDevice(o, geometry, stats->slots_total);
+    engine_options.key_cache_bytes = 0;  // a GPU reads the arena alone
+    HGA_RETURN_IF_ERROR(engine_options.Validate(geometry));
+    LogInfo("prompts attend everything", {{"up_to_tokens", engine_options.dense_prefill_tokens}});
+  }
   HGA_ASSIGN_OR_RETURN(auto engine, Engine::Start(Describe(*model, geometry, method), engine_options, backend.get(),
                                                   store.get(), &link, registry, trace.get()));
   const uint32_t threads = ThreadsOf(o.threads);

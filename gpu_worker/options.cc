@@ -17,11 +17,13 @@ constexpr uint64_t kMinTraceBytes = uint64_t{64} << 10;
 
 void AddEngineOptions(CLI::App* app, EngineOptions* e) {
   app->add_option("--window_tokens", e->window_tokens, "Newest tokens, attended always by an answer's tokens");
-  app->add_option("--prefill_window_tokens", e->prefill_window_tokens, "The same for a prompt's tokens");
+  app->add_option("--prefill_window_tokens", e->prefill_window_tokens,
+                  "The same for a prompt's tokens. cuda: default 512");
   app->add_option("--prefill_block_tokens", e->prefill_block_tokens,
                   "Tokens of a routed prompt that share what they select: 16, 32 or 64");
   app->add_option("--dense_prefill_tokens", e->dense_prefill_tokens,
-                  "A prompt's tokens up to here attend everything, those behind it by routing");
+                  "A prompt's tokens up to here attend everything, those behind it by routing. cuda: default: as many "
+                  "as half of the arena holds");
   app->add_option("--sink_tokens", e->sink_tokens, "First tokens, attended always");
   app->add_option("--budget_fraction", e->budget.fraction, "Fraction of its history a query may attend by routing");
   app->add_option("--budget_min_tokens", e->budget.min_tokens, "Floor of the budget");
@@ -45,7 +47,7 @@ void AddEngineOptions(CLI::App* app, EngineOptions* e) {
                   "Keys that are not read count by their chunk's mean key; false: not at all");
   app->add_option("--budget_top_p", e->budget.top_p,
                   "Share of the attention at which a layer's selection from a shared budget ends; 1: never");
-  app->add_option("--prefill_batch_tokens", e->prefill_batch_tokens, "Tokens of a prefill step");
+  app->add_option("--prefill_batch_tokens", e->prefill_batch_tokens, "Tokens of a prefill step. cuda: default 512");
   app->add_option("--max_sequences", e->max_sequences, "Requests computed at a time");
   app->add_option("--max_waiting", e->max_waiting, "Requests that may wait beyond those");
   app->add_option("--max_dense_tokens", e->max_dense_tokens,
@@ -151,11 +153,11 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
   app.add_option(
          "--device_summaries", o->device_summaries,
          "cuda: device memory for the router's summaries, e.g. 512MiB: for what fits, an answer's tokens select on "
-         "the device; 0: the router selects")
-      ->transform(CLI::AsSizeValue(false));
+         "the device; 0: the router selects. Default: up to 1 GiB of what the rest leaves")
+      ->transform(CLI::AsSizeValue(false))
+      ->default_str("");
   app.add_option("--device_in_place", o->device_in_place,
-                 "cuda: answers' tokens read K/V in host memory, over the bus; false: by way of --device_tier")
-      ->capture_default_str();
+                 "cuda: answers' tokens read K/V in host memory, over the bus; false: by way of --device_tier");
   app.add_option("--device_graphs", o->device_graphs,
                  "cuda: work that is the same in each decode step is recorded once and launched as a whole");
   app.add_option("--device_f8_gemm", o->device_f8_gemm,
@@ -172,6 +174,9 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
   try {
     app.parse(LastArgumentFirst(argc, argv));
     KeepBudgetAsGiven(app, &o->engine.budget);
+    for (const CLI::Option* option : app.get_options([](const CLI::Option* option) { return option->count() > 0; })) {
+      o->given.insert(option->get_name());
+    }
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "absl/status/status.h"
@@ -28,17 +29,19 @@ struct GpuWorkerOptions {
   std::string kv_dtype = "bf16";  // or fp8_e4m3, int8: K/V is rounded to it
   uint64_t device_memory_limit = 0;  // bytes; 0: what is free but for a reserve
   uint64_t device_tier = 0;          // bytes; 0: what the rest leaves
-  uint64_t device_summaries = 0;     // bytes; 0: the router selects
+  uint64_t device_summaries = 0;     // bytes, if the flag is given; 0: the router selects
   bool device_in_place = true, device_graphs = true, device_f8_gemm = true;
   int threads = 0;      // 0: one per core
   int router_spin_us = 0;
   std::string trace;                             // file that gets a Chrome trace of the steps; empty: none
   uint64_t trace_bytes = uint64_t{256} << 20;    // some ten thousand decode steps of 30 layers
+  std::set<std::string> given;  // flags that the command line or the configuration names
   WatchOptions watch;
   EngineOptions engine;
   bool sizes = false;      // show what known models need and exit
   InspectOptions inspect;  // with a path: show that model and exit
 
+  bool Gives(const std::string& flag) const { return given.count(flag) > 0; }
   // INVALID_ARGUMENT names the flag. What depends on the model is checked when it is loaded.
   absl::Status Validate() const;
 };

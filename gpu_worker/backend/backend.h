@@ -154,6 +154,8 @@ class Backend {
   virtual void UnregisterKv(const void* memory) {}
 };
 
+inline constexpr uint64_t kSummariesAsRoomAllows = UINT64_MAX;
+
 struct BackendOptions {
   // Worker threads; 0: one per core.
   int threads = 0;
@@ -163,7 +165,7 @@ struct BackendOptions {
   uint64_t device_memory_limit = 0;
   // cuda: of it, for copies of K/V; UINT64_MAX: what the rest leaves.
   uint64_t device_tier_bytes = UINT64_MAX;
-  // cuda: of it, for the router's summaries (MirrorRouter); 0: none.
+  // cuda: of it, for the router's summaries (MirrorRouter); 0: none; kSummariesAsRoomAllows: of what the rest leaves.
   uint64_t device_summary_bytes = 0;
   // How keys are summed up for the router (common/kv/summary.h): by name, enough to plan the memory of.
   std::string summary_method = "sketch";

@@ -22,8 +22,8 @@
 #endif
 
 ABSL_FLAG(bool, quick, false, "fewer contexts and repetitions");
-ABSL_FLAG(std::vector<std::string>, parts, std::vector<std::string>({"kernels", "selection", "decode", "prefill", "dense"}),
-          "what is measured");
+ABSL_FLAG(std::vector<std::string>, parts,
+          std::vector<std::string>({"kernels", "selection", "decode", "prefill", "dense"}), "what is measured");
 ABSL_FLAG(std::vector<std::string>, contexts, {}, "of 1k, 32k, 64k, 256k, 1m; default: all, with --quick up to 64k");
 ABSL_FLAG(bool, in_place, true, "decoding rows read K/V in the host's memory; false: by way of the device tier");
 ABSL_FLAG(uint32_t, batch, 256, "tokens of a prefill step");

@@ -174,7 +174,8 @@ absl::Status CudaAttention::Attend(uint32_t layer, const AttendPlan& plan, const
 
 uint32_t CudaAttention::SliceRuns(absl::Span<const QueryBlock> blocks, uint32_t most) const {
   const uint64_t heads = geometry_.kv_heads, bytes = MostBytes(geometry_, geometry_.group_tokens, 1);
-  const uint64_t runs = std::min<uint64_t>({options_.window_bytes / (heads * bytes), options_.batch.runs / heads, most});
+  const uint64_t room = std::min(options_.window_bytes / (heads * bytes), options_.batch.runs / heads);
+  const uint64_t runs = std::min<uint64_t>(room, most);
   return list_.HasRoomToShare(blocks, runs * heads) ? static_cast<uint32_t>(runs) : 0;
 }
 

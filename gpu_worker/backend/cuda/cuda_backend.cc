@@ -43,7 +43,7 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Create(std::unique_ptr
                            {"workspace_bytes", plan.workspace}, {"window_bytes", plan.window},
                            {"summary_bytes", plan.mirror.bytes}, {"summary_chunks", plan.mirror.chunks},
                            {"device_tier_bytes", plan.tier}});
-  if (options.summary_bytes > 0 && plan.mirror.chunks == 0) {
+  if (options.summary_bytes > 0 && options.summary_bytes != kSummariesAsRoomAllows && plan.mirror.chunks == 0) {
     LogWarning("no room for summaries on the device, or not token sketches of one bit: the router selects",
                {{"device_summaries", options.summary_bytes}, {"method", options.summary_method}});
   }

@@ -25,6 +25,9 @@ uint64_t LayerBytes(const LayerWeights& w) {
   return bytes + StackBytes(w.expert_gate) + StackBytes(w.expert_up) + StackBytes(w.expert_down);
 }
 
+// 280,000 tokens of Qwen3-30B-A3B.
+constexpr uint64_t kUsefulSummaries = uint64_t{1} << 30;
+
 std::string Line(const char* what, uint64_t bytes) {
   return absl::StrFormat("  %-12s %15d bytes  %8.3f GiB\n", what, bytes, static_cast<double>(bytes) / (1 << 30));
 }
@@ -66,7 +69,9 @@ DevicePlan PlanWithoutTier(const ModelWeights& weights, const KvGeometry& geomet
   plan.weights += VectorDeviceBytes(weights.output_norm) + MatrixDeviceBytes(weights.output);
   plan.workspace = WorkspaceBytes(WorkspaceShapeOf(weights, o, traits));
   plan.window = CudaAttention::WindowBytes(geometry, AttentionOptionsOf(weights.config, o, 0));
-  plan.mirror = RouteMirror::Plan(geometry, o.summary_method, o.summary_bytes);
+  if (o.summary_bytes != kSummariesAsRoomAllows) {
+    plan.mirror = RouteMirror::Plan(geometry, o.summary_method, o.summary_bytes);
+  }
   return plan;
 }
 
@@ -75,7 +80,11 @@ absl::StatusOr<DevicePlan> PlanDevice(const ModelWeights& weights, const KvGeome
   DevicePlan plan = PlanWithoutTier(weights, geometry, o, traits);
   plan.limit = o.device_memory_limit > 0 ? o.device_memory_limit
                                          : traits.free_bytes - std::min(traits.free_bytes, kDeviceReserve);
-  const uint64_t left = plan.limit - std::min(plan.limit, plan.total());
+  const auto room = [&plan] { return plan.limit - std::min(plan.limit, plan.total()); };
+  if (o.summary_bytes == kSummariesAsRoomAllows) {
+    plan.mirror = RouteMirror::Plan(geometry, o.summary_method, std::min(kUsefulSummaries, room() / 2));
+  }
+  const uint64_t left = room();
   // Whole slots and whole units of the allocator.
   const uint64_t tier = o.device_tier_bytes == UINT64_MAX ? left / 256 * 256 : o.device_tier_bytes;
   plan.tier = CudaAttention::TierBytes(geometry, AttentionOptionsOf(weights.config, o, tier));

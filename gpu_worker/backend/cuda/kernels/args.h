@@ -197,7 +197,7 @@ struct AttendFewArgs {
   float scale;
 };
 
-// As AttendFew, on tensor cores: queries and weights rounded to bf16; never parts. Runs' K and V are aligned to 16 bytes.
+// As AttendFew, on tensor cores: queries and weights rounded to bf16; never parts. K and V are aligned to 16 bytes.
 struct AttendManyArgs {
   const bf16* q;
   const uint32_t* positions;

@@ -32,9 +32,9 @@ HGA_DEVICE unsigned char* SharedMemory() {
   return shared_memory;
 }
 
-// Products on tensor cores, by register: 16 rows x 8 columns over 16 of the inner dimension, by a whole warp. Lane l has
-// of the sums rows l / 4 (x[0], x[1]) and l / 4 + 8 (x[2], x[3]), columns 2 * (l % 4) and the next. Left: 16 rows of 16.
-// Right: of 16 columns, two products side by side, x[0], x[1] for the first eight of them.
+// Products on tensor cores, by register: 16 rows x 8 columns over 16 of the inner dimension, by a whole warp. Of the
+// sums, lane l has rows l / 4 (x[0], x[1]) and l / 4 + 8 (x[2], x[3]), columns 2 * (l % 4) and the next. Left: 16 rows
+// of 16. Right: of 16 columns, two products side by side, x[0], x[1] for the first eight of them.
 struct LeftWords {
   uint32_t x[4];
 };

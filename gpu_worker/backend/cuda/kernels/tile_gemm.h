@@ -1,7 +1,8 @@
 // Products with weight matrices for many rows, on tensor cores: experts, and all where there is no library.
 //
-// An expert of a prompt's batch has few rows, so that its weights come and go at the speed of memory: they go from there
-// into the registers of the one warp that needs them, a step ahead, and are made bf16 just before they are multiplied.
+// An expert of a prompt's batch has few rows, so that its weights are used as fast as memory gives them: they go from
+// there into the registers of the one warp that needs them, a step ahead, and are made bf16 just before they are
+// multiplied.
 #ifndef HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_TILE_GEMM_H_
 #define HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_TILE_GEMM_H_
 
@@ -27,8 +28,8 @@ inline constexpr uint32_t kGemmLefts = kGemmTileRows / 16;  // products' rows in
 inline constexpr uint32_t kGemmRowsApart = kGemmThreads * 8 / kGemmTileCols;
 inline constexpr uint32_t kGemmLoads = kGemmTileRows / kGemmRowsApart;
 
-// How weights lie: 16 columns of a lane are 16 bytes of FP8, or 32 of bf16, or, in shapes that are neither, gone for one
-// by one.
+// How weights lie: 16 columns of a lane are 16 bytes of FP8, or 32 of bf16, or are, in shapes that are no whole units,
+// read one by one.
 enum class GemmWeights { kF8, kBf16, kAny };
 
 // A lane's weights of a step: of two outputs, 8 apart.
