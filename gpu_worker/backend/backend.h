@@ -169,8 +169,8 @@ struct BackendOptions {
   uint64_t device_summary_bytes = 0;
   // How keys are summed up for the router (common/kv/summary.h): by name, enough to plan the memory of.
   std::string summary_method = "sketch";
-  // cuda: answers' tokens read K/V where it lies in the host's memory, where that can be registered; false: by way of the
-  // device's copies.
+  // cuda: answers' tokens read K/V where it lies in the host's memory, where that can be registered; false: by way of
+  // the device's copies.
   bool device_in_place = true;
   // cuda: work of decode steps that is the same in each is recorded once and given to the device as a whole.
   bool device_graphs = true;

@@ -26,7 +26,9 @@ ABSL_FLAG(std::vector<std::string>, parts,
           std::vector<std::string>({"kernels", "selection", "decode", "prefill", "dense"}), "what is measured");
 ABSL_FLAG(std::vector<std::string>, contexts, {}, "of 1k, 32k, 64k, 256k, 1m; default: all, with --quick up to 64k");
 ABSL_FLAG(bool, in_place, true, "decoding rows read K/V in the host's memory; false: by way of the device tier");
-ABSL_FLAG(uint32_t, batch, 256, "tokens of a prefill step");
+ABSL_FLAG(uint32_t, held_tokens, 0,
+          "K/V of so many tokens is in memory, and stands for all of a longer context; 0: of all tokens");
+ABSL_FLAG(uint32_t, batch, 512, "tokens of a prefill step");
 ABSL_FLAG(uint64_t, device_memory_limit, 32000000000, "bytes of device memory");
 ABSL_FLAG(bool, simulated, false,
           "a tiny model on the simulated device: shows that the benchmark runs, measures nothing");
@@ -120,7 +122,8 @@ class CudaBench {
 
   absl::Status Measure(const Context& context, double* at_1k, Report* report) {
     BenchArena arena;
-    HGA_RETURN_IF_ERROR(arena.Make(geometry_, context.tokens));
+    const uint32_t held = absl::GetFlag(FLAGS_held_tokens);
+    HGA_RETURN_IF_ERROR(arena.Make(geometry_, held > 0 ? std::min(held, context.tokens) : context.tokens));
     const absl::Status registered = backend_->RegisterKv(arena.data(), arena.bytes());
     if (!registered.ok()) std::printf("  not registered: %s\n", std::string(registered.message()).c_str());
     absl::Status status;

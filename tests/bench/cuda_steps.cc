@@ -34,13 +34,14 @@ BenchArena::~BenchArena() {
   if (data_ != nullptr) munmap(data_, bytes_);
 }
 
-absl::Status BenchArena::Make(const KvGeometry& geometry, uint64_t tokens) {
+absl::Status BenchArena::Make(const KvGeometry& geometry, uint64_t held_tokens) {
   geometry_ = geometry;
-  const uint64_t blocks = (tokens / geometry.chunk_tokens + 8) * geometry.layers;
+  chunks_ = static_cast<uint32_t>(held_tokens / geometry.chunk_tokens + 8);
+  const uint64_t blocks = uint64_t{chunks_} * geometry.layers;
   bytes_ = blocks * geometry.block_bytes();
   if (bytes_ > AvailableBytes() / 10 * 9) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("K/V of ", tokens, " tokens takes ", bytes_, " bytes of host memory"));
+        absl::StrCat("K/V of ", held_tokens, " tokens takes ", bytes_, " bytes of host memory"));
   }
   data_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data_ == MAP_FAILED) {
@@ -58,7 +59,7 @@ absl::Status BenchArena::Make(const KvGeometry& geometry, uint64_t tokens) {
 }
 
 bf16* BenchArena::Block(uint32_t chunk, uint32_t layer) const {
-  return static_cast<bf16*>(data_) + (size_t{chunk} * geometry_.layers + layer) * geometry_.block_elements();
+  return static_cast<bf16*>(data_) + (size_t{chunk % chunks_} * geometry_.layers + layer) * geometry_.block_elements();
 }
 
 void StepTimes::Add(const StepTimes& o) {

@@ -21,8 +21,9 @@ class BenchArena {
   BenchArena(const BenchArena&) = delete;
   BenchArena& operator=(const BenchArena&) = delete;
 
-  // RESOURCE_EXHAUSTED: the host has not that much to spare.
-  absl::Status Make(const KvGeometry& geometry, uint64_t tokens);
+  // The context's chunks lie in memory for `held_tokens`, again and again where that is less. RESOURCE_EXHAUSTED: the
+  // host has not that much to spare.
+  absl::Status Make(const KvGeometry& geometry, uint64_t held_tokens);
   bf16* Block(uint32_t chunk, uint32_t layer) const;
   const void* data() const { return data_; }
   size_t bytes() const { return bytes_; }
@@ -31,6 +32,7 @@ class BenchArena {
   KvGeometry geometry_;
   void* data_ = nullptr;
   size_t bytes_ = 0;
+  uint32_t chunks_ = 0;
 };
 
 struct StepOptions {
