@@ -2,12 +2,16 @@
 
 #include <algorithm>
 
+#include "common/base/cores.h"
+
 namespace hga {
 namespace {
 
 // Weights are read once for so many tokens, and so is a prompt's history. Twice as many are a fifth faster, and whoever
 // is being answered meanwhile waits twice as long for a token.
 constexpr uint32_t kBatchTokens = 512;
+// A GPU makes K/V faster than one thread sums up its keys.
+constexpr uint32_t kMostSealThreads = 4;
 // The most that the flag takes.
 constexpr uint64_t kEverything = uint64_t{1} << 20;
 
@@ -15,6 +19,7 @@ constexpr uint64_t kEverything = uint64_t{1} << 20;
 
 EngineOptions EngineOnDevice(const GpuWorkerOptions& o, const KvGeometry& geometry, uint64_t arena_blocks) {
   EngineOptions engine = o.engine;
+  engine.seal_threads = std::clamp<uint32_t>(Cores() / 4, 1, kMostSealThreads);
   if (!o.Gives("--prefill_window_tokens")) {
     engine.prefill_window_tokens = std::max(engine.prefill_window_tokens, kBatchTokens);
   }

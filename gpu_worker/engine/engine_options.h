@@ -71,6 +71,8 @@ struct EngineOptions {
   // Memory for copies of single keys of blocks that find no room in the arena (key_cache.h); 0: none. It is taken when
   // that first happens. Never changes a token.
   uint64_t key_cache_bytes = uint64_t{160} << 20;
+  // Threads that sum up a finished chunk's keys, beside the step's. One keeps up with a CPU.
+  uint32_t seal_threads = 1;
   // How keys are summed up for the router (common/kv/summary.h).
   std::string summary_method = "dealt";
 

@@ -22,12 +22,13 @@ absl::Status StoreError(const absl::Status& status) {
       absl::StrCat("kv_store was restarted; send the request again (", std::string(status.message()), ")"));
 }
 
-std::string SummaryOf(const KvGeometry& g, const SummaryMethod& method, const std::vector<HeldBlock>& blocks) {
+std::string SummaryOf(const KvGeometry& g, const SummaryMethod& method, const std::vector<HeldBlock>& blocks,
+                      Helpers* helpers) {
   std::string data(method.chunk_bytes(g), '\0');
-  for (uint32_t layer = 0; layer < g.layers; ++layer) {
+  helpers->Run(g.layers, [&](uint32_t layer, uint32_t) {
     SummarizeBlock(g, method, layer, blocks[layer].data(),
                    reinterpret_cast<uint8_t*>(&data[layer * method.layer_bytes(g)]));
-  }
+  });
   return data;
 }
 
@@ -43,7 +44,7 @@ SealerEvent MakeEvent(SealerEvent::Kind kind, uint64_t id, absl::Status status =
 
 Sealer::Sealer(const SealerOptions& options, KvClient* store, RouterLink* link,
                std::function<void(SealerEvent)> deliver)
-    : options_(options), store_(store), link_(link), deliver_(std::move(deliver)) {}
+    : options_(options), store_(store), link_(link), deliver_(std::move(deliver)), helpers_(options.threads) {}
 
 void Sealer::Open(uint64_t id, std::shared_ptr<const EngineRequest> request) {
   executor_.Post([this, id, request] {
@@ -256,7 +257,7 @@ void Sealer::SealNow(SealTask task) {
     return;
   }
   CommitChunk commit;
-  commit.summary = SummaryOf(options_.shape.geometry, *options_.method, task.blocks);
+  commit.summary = SummaryOf(options_.shape.geometry, *options_.method, task.blocks, &helpers_);
   commit.summary_method = options_.method->name;
   record.hashes.push_back(task.hash);
   AppendSummary(task, commit.summary, &record);

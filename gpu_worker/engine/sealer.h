@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "common/base/helpers.h"
 #include "common/base/serial_executor.h"
 #include "common/kv/summary.h"
 #include "gpu_worker/engine/attend_plan.h"
@@ -66,6 +67,7 @@ struct SealerOptions {
   ModelFingerprint model;
   uint32_t context_tokens = 0;
   const SummaryMethod* method = nullptr;
+  uint32_t threads = 1;  // that sum up a chunk's keys
 };
 
 struct SealTask {
@@ -130,6 +132,7 @@ class Sealer {
 
   // Owned by the executor's thread.
   std::unordered_map<uint64_t, Record> records_;
+  Helpers helpers_;
 
   SerialExecutor executor_;  // last: ends first
 };

@@ -38,6 +38,7 @@ StepLoop::StepLoop(const EngineModel& model, const EngineOptions& options, Backe
   sealer.model = model.fingerprint;
   sealer.context_tokens = model.context_tokens;
   sealer.method = model.method;
+  sealer.threads = options.seal_threads;
   sealer_ = std::make_unique<Sealer>(sealer, store, link, [this](SealerEvent event) {
     std::lock_guard<std::mutex> lock(mu_);
     answers_.push_back(std::move(event));

@@ -183,17 +183,27 @@ TEST_F(CudaBackendTest, RegisteredMemoryIsReadInPlace) {
   const auto copied = Make(weights(), options), brought = Make(weights(), options);
   options.in_place = true;
   const auto in_place = Make(weights(), options);
-  RegisterHistory(brought.get());
-  RegisterHistory(in_place.get());
-  for (const uint32_t rows : {1u, 33u}) {
-    const std::vector<AttendPlan> plans = {Ragged(g_, history_, rows, 5)};
-    const std::vector<float> expected = Step(copied.get(), g_, &history_, rows, plans).logits;
-    EXPECT_EQ(Step(brought.get(), g_, &history_, rows, plans).logits, expected);
-    EXPECT_EQ(Step(in_place.get(), g_, &history_, rows, plans).logits, expected);
-  }
   EXPECT_FALSE(in_place->can_prefetch());
-  UnregisterHistory(brought.get());
-  UnregisterHistory(in_place.get());
+  for (CudaBackend* backend : {brought.get(), in_place.get()}) {
+    RegisterHistory(backend);
+    for (const uint32_t rows : {1u, 33u}) {
+      const std::vector<AttendPlan> plans = {Ragged(g_, history_, rows, 5)};
+      EXPECT_EQ(Step(backend, g_, &history_, rows, plans).logits, Step(copied.get(), g_, &history_, rows, plans).logits);
+    }
+    UnregisterHistory(backend);  // a device registers memory once
+  }
+}
+
+TEST_F(CudaBackendTest, WhatCannotBeRegisteredIsCopied) {
+  const auto registered = Make(weights(), SmallOptions()), refused = Make(weights(), SmallOptions());
+  RegisterHistory(registered.get());
+  auto& block = history_.blocks()[0];
+  if (kOnGpu) {  // the memory is another backend's
+    EXPECT_FALSE(refused->RegisterKv(block.data(), block.size() * sizeof(bf16)).ok());
+  }
+  const std::vector<AttendPlan> plans = {Ragged(g_, history_, 1, 5)};
+  EXPECT_EQ(Step(refused.get(), g_, &history_, 1, plans).logits, Step(registered.get(), g_, &history_, 1, plans).logits);
+  UnregisterHistory(registered.get());
 }
 
 TEST_F(CudaBackendTest, WhatIsAllocatedIsThePlanToTheByte) {

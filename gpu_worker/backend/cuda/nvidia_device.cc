@@ -19,6 +19,7 @@ namespace {
 
 absl::Status Check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return absl::OkStatus();
+  (void)cudaGetLastError();  // or the next launch would report it: what is refused here may be done in another way
   const std::string message = absl::StrCat("cuda: ", what, ": ", cudaGetErrorString(error));
   return error == cudaErrorMemoryAllocation ? absl::ResourceExhaustedError(message) : absl::InternalError(message);
 }
