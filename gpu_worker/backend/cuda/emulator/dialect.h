@@ -8,6 +8,7 @@
 
 #include "common/kv/bf16.h"
 #include "gpu_worker/backend/cuda/emulator/emulator.h"
+#include "gpu_worker/backend/cuda/kernels/tensor_words.h"
 
 #define threadIdx (::hga::emulator::Here().thread)
 #define blockIdx (::hga::emulator::Here().block)
@@ -49,16 +50,7 @@ namespace hga {
 
 inline unsigned char* SharedMemory() { return emulator::Shared(); }
 
-// Products by register (kernels/dialect.h).
-struct LeftWords {
-  uint32_t x[4];
-};
-struct RightWords {
-  uint32_t x[4];
-};
-struct Sums4 {
-  float x[4];
-};
+// Products on tensor cores.
 inline uint32_t PairAt(const bf16* first, const bf16* second) {
   return static_cast<uint32_t>(second->bits) << 16 | first->bits;
 }

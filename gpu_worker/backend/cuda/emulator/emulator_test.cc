@@ -106,6 +106,86 @@ TEST(EmulatorTest, BarriersThatNotAllReachAreErrors) {
   EXPECT_TRUE(emulator::RunGrid({1, 1, 32, 0}, 0, HalfWaits, nullptr).ok());
 }
 
+// Left [16][16], right [16 columns][16], the same transposed: small whole numbers, so that sums are exact.
+struct ProductArgs {
+  const bf16 *left, *right, *transposed;
+  float* out;  // [2][16][16]
+};
+
+void Products(const void* args) {
+  const ProductArgs a = *static_cast<const ProductArgs*>(args);
+  LeftWords left;
+  LoadLeft(&left, a.left, 16);
+  for (uint32_t kind = 0; kind < 2; ++kind) {
+    RightWords right;
+    if (kind == 0) {
+      LoadRight(&right, a.right, 16);
+    } else {
+      LoadRightTransposed(&right, a.transposed, 16);
+    }
+    for (uint32_t half = 0; half < 2; ++half) {
+      Sums4 sums = {{1, 1, 1, 1}};
+      MultiplyWords(left, right, half, &sums);
+      for (uint32_t i = 0; i < 4; ++i) {
+        const uint32_t row = Lane() / 4 + i / 2 * 8, column = half * 8 + Lane() % 4 * 2 + i % 2;
+        a.out[(kind * 16 + row) * 16 + column] = sums.x[i];
+      }
+    }
+  }
+}
+
+TEST(DialectTest, TensorCoresMultiply) {
+  alignas(16) bf16 left[16][16], right[16][16], transposed[16][16];
+  for (int i = 0; i < 16; ++i) {
+    for (int k = 0; k < 16; ++k) {
+      left[i][k] = ToBf16(static_cast<float>((i * 7 + k * 3) % 11 - 5));
+      right[i][k] = transposed[k][i] = ToBf16(static_cast<float>((i * 5 + k * 2) % 13 - 6));
+    }
+  }
+  for (const uint64_t seed : {0, 3}) {
+    std::vector<float> out(2 * 16 * 16, -1);
+    const ProductArgs args{left[0], right[0], transposed[0], out.data()};
+    ASSERT_TRUE(emulator::RunGrid({1, 1, 32, 0}, seed, Products, &args).ok());
+    for (int row = 0; row < 16; ++row) {
+      for (int column = 0; column < 16; ++column) {
+        float expected = 1;
+        for (int k = 0; k < 16; ++k) expected += ToFloat(left[row][k]) * ToFloat(right[column][k]);
+        EXPECT_EQ(out[row * 16 + column], expected) << row << " " << column;
+        EXPECT_EQ(out[(16 + row) * 16 + column], expected) << row << " " << column;
+      }
+    }
+  }
+}
+
+void CopiesLater(const void* args) {
+  auto* shared = reinterpret_cast<uint32_t*>(SharedMemory());
+  alignas(16) static const uint32_t from[4] = {1, 2, 3, 4};
+  CopyLater(shared + 4 * threadIdx.x, from);
+  Out(args)[2 * threadIdx.x] = shared[4 * threadIdx.x + 1];
+  WaitForCopies();
+  Out(args)[2 * threadIdx.x + 1] = shared[4 * threadIdx.x + 1];
+}
+
+TEST(DialectTest, CopiesAreThereOnceTheyAreWaitedFor) {
+  std::vector<uint32_t> out(64);
+  const Args args{&out};
+  ASSERT_TRUE(emulator::RunGrid({1, 1, 32, 32 * 16}, 0, CopiesLater, &args).ok());
+  EXPECT_NE(out[62], 2u);
+  EXPECT_EQ(out[63], 2u);
+}
+
+TEST(DialectTest, FourFp8AreTwoPairsOfBf16) {
+  for (uint32_t byte = 0; byte < 256; ++byte) {
+    if ((byte & 0x7f) == 0x7f) continue;
+    uint32_t low = 0, high = 0;
+    WidenF8Words(byte | 0x38 << 8 | byte << 16 | (byte ^ 0x80) << 24, &low, &high);
+    EXPECT_EQ(Widen(bf16{static_cast<uint16_t>(low)}), WidenF8(byte)) << byte;
+    EXPECT_EQ(Widen(bf16{static_cast<uint16_t>(low >> 16)}), 1.0f);
+    EXPECT_EQ(Widen(bf16{static_cast<uint16_t>(high)}), WidenF8(byte));
+    EXPECT_EQ(Widen(bf16{static_cast<uint16_t>(high >> 16)}), -WidenF8(byte));
+  }
+}
+
 TEST(DialectTest, EveryFp8NumberWidens) {
   for (uint32_t byte = 0; byte < 256; ++byte) {
     const uint32_t exponent = byte >> 3 & 15, mantissa = byte & 7;

@@ -102,18 +102,12 @@ HGA_DEVICE void FindFewKeys(const AttendFewArgs& a, uint32_t first, uint32_t end
   const uint32_t run = shared->run, runs = Least(kFewKeys, shared->item.runs - run);
   if (at < runs) tile.runs[at] = a.runs[shared->item.first_run + run + at];
   __syncthreads();
-  uint32_t low = 0, high = runs;  // the key is of a run in [low, high)
-  while (high - low > 1) {
-    const uint32_t middle = (low + high) / 2;
-    (tile.runs[middle].first_key <= key ? low : high) = middle;
-  }
-  const DeviceRun& found = tile.runs[low];
+  const uint32_t which = RunOfKey(tile.runs, runs, key);
+  const DeviceRun& found = tile.runs[which];
   const uint32_t in_run = key - found.first_key;
-  tile.list.keys[at] = found.k + size_t{in_run} * a.head_dim;
-  tile.list.values[at] = found.v + size_t{in_run} * a.head_dim;
-  tile.list.position[at] = first + at < end ? found.position + in_run : UINT32_MAX;
-  tile.list.first_row[at] = found.first_row;
-  if (at == kFewKeys - 1) shared->run = run + low + (in_run + 1 == found.tokens);
+  PlaceKey(found, in_run, a.head_dim, &tile.list, at);
+  if (first + at >= end) tile.list.position[at] = UINT32_MAX;
+  if (at == kFewKeys - 1) shared->run = run + which + (in_run + 1 == found.tokens);
   __syncthreads();
 }
 

@@ -84,22 +84,11 @@ HGA_DEVICE bool FindManyKey(const ManyBlock& b, const AttendItem& item, uint32_t
     list->keys[at] = list->values[at] = nullptr;
     return false;
   }
-  uint32_t low = 0, high = Least(kManyKeys, item.runs - first);  // the run is in [low, high)
-  while (high - low > 1) {
-    const uint32_t middle = (low + high) / 2;
-    if (s->runs[middle].first_key <= key) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  const DeviceRun& run = s->runs[low];
+  const uint32_t which = RunOfKey(s->runs, Least(kManyKeys, item.runs - first), key);
+  const DeviceRun& run = s->runs[which];
   const uint32_t in_run = key - run.first_key;
-  list->keys[at] = run.k + size_t{in_run} * b.head_dim;
-  list->values[at] = run.v + size_t{in_run} * b.head_dim;
-  list->position[at] = run.position + in_run;
-  list->first_row[at] = run.first_row;
-  if (at + 1 == kManyKeys) s->first_run[(tile + 1) % 2] = first + low + (in_run + 1 == run.tokens ? 1 : 0);
+  PlaceKey(run, in_run, b.head_dim, list, at);
+  if (at + 1 == kManyKeys) s->first_run[(tile + 1) % 2] = first + which + (in_run + 1 == run.tokens);
   return run.first_row == 0 && run.position + in_run <= b.first_position;
 }
 

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "common/kv/bf16.h"
+#include "gpu_worker/backend/cuda/kernels/tensor_words.h"
 
 #if defined(__CUDACC__)
 #include <cuda_bf16.h>
@@ -32,18 +33,7 @@ HGA_DEVICE unsigned char* SharedMemory() {
   return shared_memory;
 }
 
-// Products on tensor cores, by register: 16 rows x 8 columns over 16 of the inner dimension, by a whole warp. Of the
-// sums, lane l has rows l / 4 (x[0], x[1]) and l / 4 + 8 (x[2], x[3]), columns 2 * (l % 4) and the next. Left: 16 rows
-// of 16. Right: of 16 columns, two products side by side, x[0], x[1] for the first eight of them.
-struct LeftWords {
-  uint32_t x[4];
-};
-struct RightWords {
-  uint32_t x[4];
-};
-struct Sums4 {
-  float x[4];
-};
+// Products on tensor cores (tensor_words.h), by a whole warp.
 // Shared memory, rows aligned to 16 bytes; stride: elements.
 HGA_DEVICE void LoadMatrices(uint32_t* x, const bf16* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -204,8 +194,6 @@ HGA_DEVICE Floats<4> WidenF8s(uint32_t word) {
 #endif
   return four;
 }
-// Element i of sixteen FP8.
-HGA_DEVICE float F8At(const Bytes16& bytes, uint32_t i) { return WidenF8(bytes.word[i / 4] >> (i % 4 * 8) & 0xff); }
 
 HGA_DEVICE float WarpSum(float x) {
   HGA_UNROLL

@@ -62,34 +62,24 @@ HGA_CUDA_KERNELS(HGA_KERNEL_OF)
 
 // Residence<Args>: what registers are shared out by: the most threads that a block of the kernel has, and the least
 // blocks that a multiprocessor is to hold.
+template <uint32_t kThreads, uint32_t kBlocks>
+struct Resident {
+  static constexpr uint32_t threads = kThreads, blocks = kBlocks;
+};
 template <typename Args>
-struct Residence {
-  static constexpr uint32_t threads = 256, blocks = 1;
-};
+struct Residence : Resident<256, 1> {};
 template <>
-struct Residence<GemvArgs> {
-  static constexpr uint32_t threads = kGemvThreads, blocks = 4;
-};
+struct Residence<GemvArgs> : Resident<kGemvThreads, 4> {};
 template <>
-struct Residence<TileGemmArgs> {
-  static constexpr uint32_t threads = kGemmThreads, blocks = 3;
-};
+struct Residence<TileGemmArgs> : Resident<kGemmThreads, 3> {};
 template <>
-struct Residence<AttendFewArgs> {
-  static constexpr uint32_t threads = kFewThreads, blocks = 4;
-};
+struct Residence<AttendFewArgs> : Resident<kFewThreads, 4> {};
 template <>
-struct Residence<AttendManyArgs> {
-  static constexpr uint32_t threads = kManyThreads, blocks = 2;
-};
+struct Residence<AttendManyArgs> : Resident<kManyThreads, 2> {};
 template <>
-struct Residence<RouteSoftmaxArgs> {
-  static constexpr uint32_t threads = kRouteSoftmaxThreads, blocks = 1;
-};
+struct Residence<RouteSoftmaxArgs> : Resident<kRouteSoftmaxThreads, 1> {};
 template <>
-struct Residence<RouteChooseArgs> {
-  static constexpr uint32_t threads = kRouteChooseThreads, blocks = 1;
-};
+struct Residence<RouteChooseArgs> : Resident<kRouteChooseThreads, 1> {};
 
 // How many threads run it. block: a multiple of 32.
 struct LaunchShape {
