@@ -34,6 +34,10 @@ class AttendBatch {
   bool HasRoom(const QueryBlock& block, uint32_t runs) const {
     return run_count_ + runs <= limits_.runs && few_.size() + many_.size() + MostItems(block) <= limits_.items;
   }
+  // How many runs more a list of `block` may have.
+  uint32_t RoomOf(const QueryBlock& block) const {
+    return few_.size() + many_.size() + MostItems(block) <= limits_.items ? limits_.runs - run_count_ : 0;
+  }
   // A run of the list that is being made. There must be room for it. Called for each of some 100,000 units of a token,
   // so every field is written once, where it stays.
   void Add(const bf16* k, const bf16* v, uint32_t position, uint32_t tokens, uint16_t first_row) {

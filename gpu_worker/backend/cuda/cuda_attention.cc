@@ -1,7 +1,6 @@
 #include "gpu_worker/backend/cuda/cuda_attention.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -12,20 +11,8 @@
 namespace hga {
 namespace {
 
-constexpr uint32_t kGatherThreads = 128, kMergeThreads = 64, kSumThreads = 256;
 // Units that one Prefetch brings at most.
 constexpr uint32_t kPrefetchEntries = 4096;
-
-size_t RoundUp(size_t bytes) { return (bytes + 15) / 16 * 16; }
-
-// Behind what is there already, on 16 bytes; returns where.
-template <typename T>
-size_t Pack(absl::Span<const T> from, uint8_t* to, size_t* used) {
-  const size_t at = *used;
-  if (!from.empty()) std::memcpy(to + at, from.data(), from.size() * sizeof(T));
-  *used = RoundUp(at + from.size() * sizeof(T));
-  return at;
-}
 
 size_t BytesOfDescriptors(const AttendBatchLimits& b) {
   return b.runs * (sizeof(DeviceRun) + sizeof(GatherEntry)) + b.items * (3 * sizeof(AttendItem) + sizeof(MergeItem)) +
@@ -198,8 +185,8 @@ absl::StatusOr<bool> CudaAttention::AttendShared(absl::Span<const QueryBlock> bl
 void CudaAttention::AddShared(const KvRun& run) {
   const size_t bytes = PieceBytes(run.tokens);
   auto* k = reinterpret_cast<bf16*>(launches_[batch_ % 2].window.as() + window_used_);
-  auto* v = reinterpret_cast<bf16*>(reinterpret_cast<uint8_t*>(k) + RoundUp(bytes));
-  window_used_ += 2 * RoundUp(bytes);
+  auto* v = reinterpret_cast<bf16*>(reinterpret_cast<uint8_t*>(k) + RoundUp16(bytes));
+  window_used_ += 2 * RoundUp16(bytes);
   entries_.push_back({Source(run.k, bytes), Source(run.v, bytes), k, v, run.tokens * geometry_.head_dim, 0});
   use_.fetched_bytes += 2 * bytes;
   list_.Add(k, v, run.position, run.tokens, 0);
@@ -229,7 +216,8 @@ absl::Status CudaAttention::AttendList(uint32_t layer, const QueryBlock& block, 
   const bool in_place = options_.in_place && block.rows == 1;
   bool placed = false;
   for (uint32_t i = first_run; i < runs.size(); ++i) {
-    if (in_place && AddInPlace(block, runs[i])) continue;
+    if (in_place) i += AddInPlace(block, absl::MakeConstSpan(runs).subspan(i));
+    if (i == runs.size()) break;
     if (!placed) PlaceRuns(layer, block, kv_head, i);
     placed = true;
     if (AddRun(layer, block, kv_head, runs[i], places_[i])) continue;
@@ -269,28 +257,30 @@ bool CudaAttention::AddRun(uint32_t layer, const QueryBlock& block, uint32_t kv_
   return true;
 }
 
-bool CudaAttention::AddInPlace(const QueryBlock& block, const KvRun& run) {
-  if (!list_.HasRoom(block, 1) || FindOwn(run.k) != nullptr) return false;
-  const size_t bytes = PieceBytes(run.tokens);
-  const void *k = Mapped(run.k, bytes), *v = Mapped(run.v, bytes);
-  if (k == nullptr || v == nullptr) return false;
-  list_.Add(static_cast<const bf16*>(k), static_cast<const bf16*>(v), run.position, run.tokens, run.first_row);
-  use_.fetched_bytes += 2 * bytes;
-  return true;
-}
-
-// The arena is one piece of memory: it is looked for once.
-const void* CudaAttention::Mapped(const bf16* memory, size_t bytes) {
-  if (const void* found = mapped_.Find(memory, bytes); found != nullptr) return found;
-  mapped_ = device_->MappedAround(memory);
-  return mapped_.Find(memory, bytes);
+// What a step's rows write themselves lies in chunks that are not finished.
+uint32_t CudaAttention::AddInPlace(const QueryBlock& block, absl::Span<const KvRun> runs) {
+  const uint64_t finished = uint64_t{block.finished.size()} * geometry_.chunk_tokens;
+  const size_t most = std::min<size_t>(runs.size(), list_.RoomOf(block));
+  uint64_t tokens = 0;
+  size_t i = 0;
+  for (; i < most; ++i) {
+    const KvRun& run = runs[i];
+    const size_t bytes = PieceBytes(run.tokens);
+    if (run.position >= finished && FindOwn(run.k) != nullptr) break;
+    const void *k = Mapped(run.k, bytes), *v = Mapped(run.v, bytes);
+    if (k == nullptr || v == nullptr) break;
+    list_.Add(static_cast<const bf16*>(k), static_cast<const bf16*>(v), run.position, run.tokens, run.first_row);
+    tokens += run.tokens;
+  }
+  use_.fetched_bytes += 2 * tokens * geometry_.head_dim * sizeof(bf16);
+  return static_cast<uint32_t>(i);
 }
 
 const bf16* CudaAttention::Source(const bf16* memory, size_t bytes) {
   if (const void* mapped = Mapped(memory, bytes); mapped != nullptr) return static_cast<const bf16*>(mapped);
   uint8_t* to = launches_[batch_ % 2].staging.as() + staging_used_;
   std::memcpy(to, memory, bytes);
-  staging_used_ = RoundUp(staging_used_ + bytes);
+  staging_used_ = RoundUp16(staging_used_ + bytes);
   return static_cast<const bf16*>(device_->Mapped(to, bytes));
 }
 
@@ -333,45 +323,14 @@ void CudaAttention::AddToWindow(const Piece& piece) {
     const size_t bytes = PieceBytes(piece.tokens);
     uint8_t* to = launches_[batch_ % 2].window.as() + window_used_;
     there.k = reinterpret_cast<bf16*>(to);
-    there.v = reinterpret_cast<bf16*>(to + RoundUp(bytes));
+    there.v = reinterpret_cast<bf16*>(to + RoundUp16(bytes));
     there.tokens = piece.tokens;
-    window_used_ += 2 * RoundUp(bytes);
+    window_used_ += 2 * RoundUp16(bytes);
     entries_.push_back({Source(piece.k, bytes), Source(piece.v, bytes), there.k, there.v,
                         piece.tokens * geometry_.head_dim, 0});
     use_.fetched_bytes += 2 * bytes;
   }
   list_.Add(there.k, there.v, piece.position, piece.tokens, piece.first_row);
-}
-
-absl::Status CudaAttention::Submit(const Workspace& w) {
-  Launch& launch = launches_[batch_ % 2];
-  uint8_t* pinned = launch.descriptors.as();
-  size_t used = 0;
-  std::vector<size_t> offsets;
-  offsets.push_back(Pack(absl::MakeConstSpan(entries_), pinned, &used));
-  offsets.push_back(Pack(list_.runs(), pinned, &used));
-  offsets.push_back(Pack(absl::MakeConstSpan(list_.few()), pinned, &used));
-  offsets.push_back(Pack(absl::MakeConstSpan(list_.many()), pinned, &used));
-  offsets.push_back(Pack(absl::MakeConstSpan(list_.merges()), pinned, &used));
-  offsets.push_back(Pack(absl::MakeConstSpan(list_.sums()), pinned, &used));
-  const uint8_t* descriptors = launch.on_device.as();
-  if (used > 0) {
-    HGA_RETURN_IF_ERROR(device_->CopyToDevice(DeviceStream::kCopy, launch.on_device.as(), pinned, used));
-  }
-  HGA_RETURN_IF_ERROR(LaunchGather(descriptors + offsets[0], entries_.size()));
-  HGA_RETURN_IF_ERROR(device_->Record(launch.ready, DeviceStream::kCopy));
-  HGA_RETURN_IF_ERROR(device_->Wait(DeviceStream::kCompute, launch.ready));
-  HGA_RETURN_IF_ERROR(LaunchKernels(w, descriptors, offsets));
-  HGA_RETURN_IF_ERROR(device_->Record(launch.done, DeviceStream::kCompute));
-  ++batch_;
-  return BeginBatch();
-}
-
-absl::Status CudaAttention::LaunchGather(const uint8_t* entries, size_t entry_count) {
-  const auto count = static_cast<uint32_t>(entry_count), warps = kGatherThreads / 32;
-  if (count == 0) return absl::OkStatus();
-  return device_->Launch(DeviceStream::kCopy, {(count + warps - 1) / warps, 1, kGatherThreads, 0},
-                         GatherArgs{reinterpret_cast<const GatherEntry*>(entries), count});
 }
 
 // False: there is room for no more.
@@ -410,42 +369,6 @@ absl::Status CudaAttention::Prefetch(uint32_t layer, const AttendPlan& plan) {
   HGA_RETURN_IF_ERROR(LaunchGather(prefetch_.on_device.as(), entries_.size()));
   entries_.clear();
   return device_->Record(prefetch_.done, DeviceStream::kCopy);
-}
-
-absl::Status CudaAttention::LaunchKernels(const Workspace& w, const uint8_t* descriptors,
-                                          const std::vector<size_t>& offsets) {
-  const uint32_t d = geometry_.head_dim, heads = geometry_.query_heads, per_head = geometry_.queries_per_kv_head();
-  const float scale = 1 / std::sqrt(static_cast<float>(d));
-  const auto* runs = reinterpret_cast<const DeviceRun*>(descriptors + offsets[1]);
-  if (!list_.few().empty()) {
-    const auto* items = reinterpret_cast<const AttendItem*>(descriptors + offsets[2]);
-    HGA_RETURN_IF_ERROR(device_->Launch(
-        DeviceStream::kCompute, {static_cast<uint32_t>(list_.few().size()), 1, kFewThreads, FewSharedBytes(d)},
-        AttendFewArgs{w.q, w.positions, items, runs, w.m, w.l, w.o, heads, per_head, d, scale}));
-  }
-  if (!list_.many().empty()) {
-    const auto* items = reinterpret_cast<const AttendItem*>(descriptors + offsets[3]);
-    HGA_RETURN_IF_ERROR(device_->Launch(
-        DeviceStream::kCompute, {static_cast<uint32_t>(list_.many().size()), 1, kManyThreads, ManySharedBytes(d)},
-        AttendManyArgs{w.q_bf16, w.positions, items, runs, w.m, w.l, w.o, heads, per_head, d, scale}));
-  }
-  if (!list_.sums().empty()) {
-    HGA_RETURN_IF_ERROR(LaunchSums(w, runs, reinterpret_cast<const AttendItem*>(descriptors + offsets[5])));
-  }
-  if (list_.merges().empty()) return absl::OkStatus();
-  const auto* merges = reinterpret_cast<const MergeItem*>(descriptors + offsets[4]);
-  return device_->Launch(DeviceStream::kCompute,
-                         {per_head, static_cast<uint32_t>(list_.merges().size()), kMergeThreads, 0},
-                         MergePartsArgs{merges, w.m, w.l, w.o, d});
-}
-
-absl::Status CudaAttention::LaunchSums(const Workspace& w, const DeviceRun* runs, const AttendItem* items) {
-  uint32_t most_rows = 0;
-  for (const AttendItem& item : list_.sums()) most_rows = std::max(most_rows, item.queries);
-  const uint32_t d = geometry_.head_dim, shared = kSumThreads / 32 * (d + 1) * 4;
-  return device_->Launch(
-      DeviceStream::kCompute, {static_cast<uint32_t>(list_.sums().size()), most_rows, kSumThreads, shared},
-      SumValuesArgs{w.positions, items, runs, w.value_sums, w.value_counts, geometry_.kv_heads, d});
 }
 
 }  // namespace hga

@@ -19,6 +19,9 @@
 
 namespace hga {
 
+// Runs and descriptors begin on 16 bytes.
+inline size_t RoundUp16(size_t bytes) { return (bytes + 15) / 16 * 16; }
+
 struct CudaAttentionOptions {
   uint32_t max_rows = 0;
   // Most K/V of one launch: there is room for all of it, should the device tier keep nothing. Twice. Twice
@@ -123,15 +126,21 @@ class CudaAttention {
   // The piece, in unit `unit` of its block, of a chunk by its number in the tier.
   void AddToTier(uint32_t layer, uint32_t chunk, uint32_t unit, const Piece& piece);
   void AddToWindow(const Piece& piece);
-  // Of a decoding row, as it lies in the host's memory; false: a kernel cannot read it there, or has it nearer.
-  bool AddInPlace(const QueryBlock& block, const KvRun& run);
+  // Of a decoding row's runs the first ones, as they lie in the host's memory, up to one that a kernel cannot read
+  // there or has nearer, or for which there is no room. Returns how many.
+  uint32_t AddInPlace(const QueryBlock& block, absl::Span<const KvRun> runs);
   // A piece that the tier does not keep: what is own, where it lies on the device, the rest in the window.
   void AddUnfinished(uint32_t kv_head, const Piece& piece);
   // An entry that brings the whole unit around `piece` into a slot.
   GatherEntry UnitEntry(const bf16* k, const bf16* v, uint32_t slot) const;
   bool PrefetchRun(uint32_t layer, const QueryBlock& block, uint32_t kv_head, const KvRun& run);
   absl::Status LaunchGather(const uint8_t* entries, size_t count);
-  const void* Mapped(const bf16* memory, size_t bytes);
+  // The arena is one piece of memory: it is looked for once.
+  const void* Mapped(const bf16* memory, size_t bytes) {
+    if (const void* found = mapped_.Find(memory, bytes); found != nullptr) return found;
+    mapped_ = device_->MappedAround(memory);
+    return mapped_.Find(memory, bytes);
+  }
   // Where the device reads `bytes` of the host's: in place, or in the staging buffer.
   const bf16* Source(const bf16* memory, size_t bytes);
   absl::Status Submit(const Workspace& w);
