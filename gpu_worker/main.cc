@@ -194,9 +194,11 @@ int main(int argc, char** argv) {
   hga::GpuWorkerOptions options;
   if (const auto exit_code = hga::ParseOptions(argc, argv, &options); exit_code.has_value()) return *exit_code;
   hga::SetLogLevel(options.watch.log_level);
-  const absl::Status status = options.sizes ? hga::WriteSizes(options.engine, options.device_summaries, std::cout)
+  // What a GPU needs is planned with the options that it would have.
+  const hga::EngineOptions planned = hga::EngineOnDevice(options, hga::KvGeometry(), 0);
+  const absl::Status status = options.sizes ? hga::WriteSizes(planned, options.device_summaries, std::cout)
                               : options.inspect.path.empty() ? hga::Serve(options)
-                                                             : hga::Inspect(options.inspect, options.engine, std::cout);
+                                                             : hga::Inspect(options.inspect, planned, std::cout);
   if (status.ok()) return 0;
   hga::LogError(std::string(status.message()));
   return 1;
