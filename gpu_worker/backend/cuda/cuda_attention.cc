@@ -142,16 +142,13 @@ absl::Status CudaAttention::Attend(uint32_t layer, const AttendPlan& plan, const
   mapped_ = MappedMemory();
   absl::Span<const QueryBlock> left = plan.blocks;
   while (!left.empty()) {
-    SharedHistory shared = FindSharedHistory(geometry_, left);
+    const SharedHistory shared = FindSharedHistory(geometry_, left);
     const absl::Span<const QueryBlock> blocks = left.first(shared.blocks);
-    if (shared.runs > 0) {
-      HGA_ASSIGN_OR_RETURN(const bool done, AttendShared(blocks, shared.runs, plan.sum_values, w));
-      if (!done) shared.runs = 0;
-    }
+    HGA_ASSIGN_OR_RETURN(const uint32_t done, AttendShared(blocks, shared.runs, plan.sum_values, w));
     for (const QueryBlock& block : blocks) {
       HGA_RETURN_IF_ERROR(StartBlock(block, w));
       for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
-        HGA_RETURN_IF_ERROR(AttendList(layer, block, head, shared.runs, plan.sum_values, w));
+        HGA_RETURN_IF_ERROR(AttendList(layer, block, head, done, plan.sum_values, w));
       }
     }
     left.remove_prefix(shared.blocks);
@@ -159,19 +156,23 @@ absl::Status CudaAttention::Attend(uint32_t layer, const AttendPlan& plan, const
   return list_.empty() ? absl::OkStatus() : Submit(w);
 }
 
-uint32_t CudaAttention::SliceRuns(absl::Span<const QueryBlock> blocks, uint32_t most) const {
-  const uint64_t heads = geometry_.kv_heads, bytes = MostBytes(geometry_, geometry_.group_tokens, 1);
-  const uint64_t room = std::min(options_.window_bytes / (heads * bytes), options_.batch.runs / heads);
-  const uint64_t runs = std::min<uint64_t>(room, most);
-  return list_.HasRoomToShare(blocks, runs * heads) ? static_cast<uint32_t>(runs) : 0;
+uint32_t CudaAttention::SliceRuns(absl::Span<const QueryBlock> blocks, uint32_t first, uint32_t runs) const {
+  uint64_t bytes = 0;
+  uint32_t end = first;
+  for (; end < runs && list_.HasRoomToShare(blocks, uint64_t{end + 1 - first} * geometry_.kv_heads); ++end) {
+    for (const std::vector<KvRun>& of_head : blocks[0].runs) bytes += MostBytes(geometry_, of_head[end].tokens, 1);
+    if (bytes > options_.window_bytes) break;
+  }
+  return end - first;
 }
 
-absl::StatusOr<bool> CudaAttention::AttendShared(absl::Span<const QueryBlock> blocks, uint32_t runs, bool sum_values,
-                                                 const Workspace& w) {
-  if (!list_.empty()) HGA_RETURN_IF_ERROR(Submit(w));
-  for (uint32_t first = 0; first < runs;) {
-    const uint32_t count = SliceRuns(blocks, runs - first);
-    if (count == 0) return false;  // of the first slice, or of none: all slices have the same blocks
+absl::StatusOr<uint32_t> CudaAttention::AttendShared(absl::Span<const QueryBlock> blocks, uint32_t runs,
+                                                     bool sum_values, const Workspace& w) {
+  uint32_t first = 0;
+  while (first < runs) {
+    if (!list_.empty()) HGA_RETURN_IF_ERROR(Submit(w));
+    const uint32_t count = SliceRuns(blocks, first, runs);
+    if (count == 0) break;
     for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
       for (uint32_t i = first; i < first + count; ++i) AddShared(blocks[0].runs[head][i]);
       list_.EndSharedList(blocks, head, sum_values);
@@ -179,7 +180,7 @@ absl::StatusOr<bool> CudaAttention::AttendShared(absl::Span<const QueryBlock> bl
     HGA_RETURN_IF_ERROR(Submit(w));
     first += count;
   }
-  return true;
+  return first;
 }
 
 void CudaAttention::AddShared(const KvRun& run) {

@@ -111,11 +111,11 @@ class CudaAttention {
   absl::Status BeginBatch();
   absl::Status StartBlock(const QueryBlock& block, const Workspace& w);
   // The first `runs` runs of all lists of `blocks`, which are the same in all of them: brought slice by slice, once for
-  // all blocks, and not kept. False: a launch has no room even for one run of each KV head.
-  absl::StatusOr<bool> AttendShared(absl::Span<const QueryBlock> blocks, uint32_t runs, bool sum_values,
-                                    const Workspace& w);
-  // Runs of each KV head that a launch may bring for these blocks.
-  uint32_t SliceRuns(absl::Span<const QueryBlock> blocks, uint32_t most) const;
+  // all blocks, and not kept. Returns how many, fewer where a launch has no room for the next one of each KV head.
+  absl::StatusOr<uint32_t> AttendShared(absl::Span<const QueryBlock> blocks, uint32_t runs, bool sum_values,
+                                        const Workspace& w);
+  // How many of the runs [first, runs) of each KV head a launch may bring for these blocks.
+  uint32_t SliceRuns(absl::Span<const QueryBlock> blocks, uint32_t first, uint32_t runs) const;
   void AddShared(const KvRun& run);
   // The runs of a list from `first_run` on.
   absl::Status AttendList(uint32_t layer, const QueryBlock& block, uint32_t kv_head, uint32_t first_run,

@@ -152,6 +152,25 @@ TEST_F(CudaBackendTest, APromptsHistoryIsBroughtOnceForAllItsBlocks) {
   }
 }
 
+TEST_F(CudaBackendTest, WhatFindsNoRoomInASliceIsAttendedBlockByBlock) {
+  ReferenceBackend reference(weights(), g_, BackendOptions());
+  CudaBackendOptions options = SmallOptions();
+  options.window_bytes = 2048;  // a group of one KV head, or some keys of both
+  AttendPlan plan;
+  plan.blocks = {QueryBlock{0, 20, {}, history_.names()}};
+  plan.blocks[0].runs.resize(g_.kv_heads);
+  for (uint32_t head = 0; head < g_.kv_heads; ++head) {
+    for (uint32_t group = 0; group < kHistory / g_.group_tokens; ++group) {
+      const uint32_t tokens = group < 8 ? 1 : g_.group_tokens;
+      plan.blocks[0].runs[head].push_back(history_.Run(head, group * g_.group_tokens, tokens, 0));
+    }
+  }
+  const Result expected = Step(&reference, g_, &history_, 20, {plan});
+  const Result actual = Step(Make(weights(), options).get(), g_, &history_, 20, {plan});
+  ExpectClose(actual.log_sum_exp, expected.log_sum_exp, 0.03);
+  ExpectClose(actual.logits, expected.logits, 0.08);
+}
+
 TEST_F(CudaBackendTest, ASharedHistoryCountsForResiduals) {
   ReferenceBackend reference(weights(), g_, BackendOptions());
   const auto backend = Make(weights(), SmallOptions());

@@ -1,4 +1,5 @@
-// A prompt that attends everything: its query blocks' lists begin with the same runs, those of the chunks before it.
+// What a prompt's query blocks attend alike: where it attends everything, their lists begin with the same runs, those
+// of the chunks before it; where it is routed, each block has its own.
 #ifndef HGA_GPU_WORKER_BACKEND_CUDA_SHARED_HISTORY_H_
 #define HGA_GPU_WORKER_BACKEND_CUDA_SHARED_HISTORY_H_
 
@@ -15,8 +16,8 @@ inline constexpr uint32_t kLeastSharedRuns = 16;
 
 struct SharedHistory {
   uint32_t blocks = 1;  // the first ones of those given, consecutive
-  // Runs with which the list of every KV head of each of them begins: of finished chunks, seen by all rows. 0: none
-  // worth it; then there is one block.
+  // Runs with which the list of every KV head of each of them begins: of finished chunks, seen by all rows; of one
+  // block, or the same in several. 0: none worth it; then there is one block.
   uint32_t runs = 0;
 };
 
