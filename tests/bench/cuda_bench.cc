@@ -49,10 +49,11 @@ absl::StatusOr<std::unique_ptr<Device>> OpenDevice(bool simulated) {
 #endif
 }
 
-bool Measures(const char* part) {
-  const std::vector<std::string> parts = absl::GetFlag(FLAGS_parts);
-  return std::find(parts.begin(), parts.end(), part) != parts.end();
+bool Names(const std::vector<std::string>& list, const char* name) {
+  return std::find(list.begin(), list.end(), name) != list.end();
 }
+
+bool Measures(const char* part) { return Names(absl::GetFlag(FLAGS_parts), part); }
 
 struct Context {
   const char* name;
@@ -114,8 +115,7 @@ class CudaBench {
     std::vector<Context> contexts;
     for (const Context& c : {Context{"1k", 1024}, Context{"32k", 32768}, Context{"64k", 65536}, Context{"256k", 262144},
                              Context{"1m", 1 << 20}}) {
-      const bool named = std::find(wanted.begin(), wanted.end(), c.name) != wanted.end();
-      if (named || (wanted.empty() && !(quick_ && c.tokens > 65536))) contexts.push_back(c);
+      if (Names(wanted, c.name) || (wanted.empty() && !(quick_ && c.tokens > 65536))) contexts.push_back(c);
     }
     return contexts;
   }

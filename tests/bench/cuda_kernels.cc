@@ -114,7 +114,7 @@ absl::Status MeasureAttention(Device* device, const ModelConfig& c, const Buffer
   args.per_head = per_head;
   args.head_dim = c.head_dim;
   args.scale = 1 / std::sqrt(static_cast<float>(c.head_dim));
-  const LaunchShape shape{static_cast<uint32_t>(items.size()), 1, kFewThreads, FewSharedBytes(c.head_dim)};
+  const LaunchShape shape{static_cast<uint32_t>(items.size()), 1, kFewThreads, kFewSharedBytes};
   HGA_ASSIGN_OR_RETURN(const double seconds, Seconds(device, DeviceStream::kCompute, quick, [&] {
                          return device->Launch(DeviceStream::kCompute, shape, args);
                        }));

@@ -59,10 +59,10 @@ void AttendBatch::AddSums(const QueryBlock& block, uint32_t kv_head) {
   sums_.push_back({block.first_row, kv_head, 0, block.rows, list_begin_, run_count_ - list_begin_, kNoPart});
 }
 
-bool AttendBatch::HasRoomToShare(absl::Span<const QueryBlock> blocks, uint64_t runs) const {
-  uint64_t items = few_.size() + many_.size();
+uint32_t AttendBatch::RoomToShare(absl::Span<const QueryBlock> blocks) const {
+  uint64_t items = 0;
   for (const QueryBlock& block : blocks) items += uint64_t{MostItems(block)} * geometry_.kv_heads;
-  return run_count_ + runs <= limits_.runs && items <= limits_.items;
+  return RoomBeside(items);
 }
 
 void AttendBatch::EndSharedList(absl::Span<const QueryBlock> blocks, uint32_t kv_head, bool sum_values) {

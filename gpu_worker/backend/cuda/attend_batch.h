@@ -30,14 +30,10 @@ class AttendBatch {
 
   void Clear();
   bool empty() const { return few_.empty() && many_.empty(); }
-  // Whether a list of `block` may begin, or go on, with so many runs more.
-  bool HasRoom(const QueryBlock& block, uint32_t runs) const {
-    return run_count_ + runs <= limits_.runs && few_.size() + many_.size() + MostItems(block) <= limits_.items;
-  }
-  // How many runs more a list of `block` may have.
-  uint32_t RoomOf(const QueryBlock& block) const {
-    return few_.size() + many_.size() + MostItems(block) <= limits_.items ? limits_.runs - run_count_ : 0;
-  }
+  // How many runs more a list of `block` may have, one that begins or goes on.
+  uint32_t RoomOf(const QueryBlock& block) const { return RoomBeside(MostItems(block)); }
+  // The same of the lists that all of `blocks` share, one for each KV head: runs of all of them together.
+  uint32_t RoomToShare(absl::Span<const QueryBlock> blocks) const;
   // A run of the list that is being made. There must be room for it. Called for each of some 100,000 units of a token,
   // so every field is written once, where it stays.
   void Add(const bf16* k, const bf16* v, uint32_t position, uint32_t tokens, uint16_t first_row) {
@@ -55,8 +51,6 @@ class AttendBatch {
   void EndList(const QueryBlock& block, uint32_t kv_head, bool sum_values);
   // The same for several blocks, none of one row, that attend the same runs. There must be room for their items.
   void EndSharedList(absl::Span<const QueryBlock> blocks, uint32_t kv_head, bool sum_values);
-  // Whether lists of so many runs in all may begin that all of `blocks` share, one for each KV head.
-  bool HasRoomToShare(absl::Span<const QueryBlock> blocks, uint64_t runs) const;
 
   absl::Span<const DeviceRun> runs() const { return absl::MakeConstSpan(runs_).first(run_count_); }
   const std::vector<AttendItem>& few() const { return few_; }    // of AttendFew
@@ -67,6 +61,10 @@ class AttendBatch {
  private:
   uint32_t Queries(const QueryBlock& block) const { return block.rows * geometry_.queries_per_kv_head(); }
   uint32_t MostItems(const QueryBlock& block) const;
+  // Runs that are left where so many items more are to come.
+  uint32_t RoomBeside(uint64_t items) const {
+    return few_.size() + many_.size() + items <= limits_.items ? limits_.runs - run_count_ : 0;
+  }
   uint32_t PartsOf(const QueryBlock& block) const;
   void AddSums(const QueryBlock& block, uint32_t kv_head);
   void AddItems(const QueryBlock& block, uint32_t kv_head, uint32_t first_run, uint32_t runs, uint32_t part);

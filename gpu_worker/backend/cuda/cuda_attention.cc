@@ -157,9 +157,10 @@ absl::Status CudaAttention::Attend(uint32_t layer, const AttendPlan& plan, const
 }
 
 uint32_t CudaAttention::SliceRuns(absl::Span<const QueryBlock> blocks, uint32_t first, uint32_t runs) const {
+  const uint32_t most = std::min(runs - first, list_.RoomToShare(blocks) / geometry_.kv_heads);
   uint64_t bytes = 0;
   uint32_t end = first;
-  for (; end < runs && list_.HasRoomToShare(blocks, uint64_t{end + 1 - first} * geometry_.kv_heads); ++end) {
+  for (; end < first + most; ++end) {
     for (const std::vector<KvRun>& of_head : blocks[0].runs) bytes += MostBytes(geometry_, of_head[end].tokens, 1);
     if (bytes > options_.window_bytes) break;
   }
@@ -168,9 +169,9 @@ uint32_t CudaAttention::SliceRuns(absl::Span<const QueryBlock> blocks, uint32_t 
 
 absl::StatusOr<uint32_t> CudaAttention::AttendShared(absl::Span<const QueryBlock> blocks, uint32_t runs,
                                                      bool sum_values, const Workspace& w) {
+  if (runs > 0 && !list_.empty()) HGA_RETURN_IF_ERROR(Submit(w));
   uint32_t first = 0;
   while (first < runs) {
-    if (!list_.empty()) HGA_RETURN_IF_ERROR(Submit(w));
     const uint32_t count = SliceRuns(blocks, first, runs);
     if (count == 0) break;
     for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
@@ -184,13 +185,8 @@ absl::StatusOr<uint32_t> CudaAttention::AttendShared(absl::Span<const QueryBlock
 }
 
 void CudaAttention::AddShared(const KvRun& run) {
-  const size_t bytes = PieceBytes(run.tokens);
-  auto* k = reinterpret_cast<bf16*>(launches_[batch_ % 2].window.as() + window_used_);
-  auto* v = reinterpret_cast<bf16*>(reinterpret_cast<uint8_t*>(k) + RoundUp16(bytes));
-  window_used_ += 2 * RoundUp16(bytes);
-  entries_.push_back({Source(run.k, bytes), Source(run.v, bytes), k, v, run.tokens * geometry_.head_dim, 0});
-  use_.fetched_bytes += 2 * bytes;
-  list_.Add(k, v, run.position, run.tokens, 0);
+  const InWindow there = BringToWindow(run.k, run.v, run.tokens);
+  list_.Add(there.k, there.v, run.position, run.tokens, 0);
 }
 
 // A division for each run is all that is afforded: there are a hundred thousand of them in a token. All of a list's
@@ -239,7 +235,7 @@ bool CudaAttention::AddRun(uint32_t layer, const QueryBlock& block, uint32_t kv_
   const uint32_t units = ((end - 1) >> unit_shift_) - (place.first >> unit_shift_) + 1;
   const uint32_t pieces = place.kept ? units : 2;
   const size_t bytes = MostBytes(geometry_, run.tokens, pieces);
-  if (!list_.HasRoom(block, pieces) || room_used_ + bytes > options_.window_bytes) return false;
+  if (list_.RoomOf(block) < pieces || room_used_ + bytes > options_.window_bytes) return false;
   room_used_ += bytes;
   Piece piece{run.k, run.v, run.position, run.tokens, run.first_row};
   if (!place.kept) {
@@ -318,19 +314,19 @@ void CudaAttention::AddUnfinished(uint32_t kv_head, const Piece& piece) {
             piece.tokens - before.tokens, piece.first_row);
 }
 
+CudaAttention::InWindow CudaAttention::BringToWindow(const bf16* k, const bf16* v, uint32_t tokens) {
+  const size_t bytes = PieceBytes(tokens);
+  uint8_t* to = launches_[batch_ % 2].window.as() + window_used_;
+  const InWindow there = {reinterpret_cast<bf16*>(to), reinterpret_cast<bf16*>(to + RoundUp16(bytes)), tokens};
+  window_used_ += 2 * RoundUp16(bytes);
+  entries_.push_back({Source(k, bytes), Source(v, bytes), there.k, there.v, tokens * geometry_.head_dim, 0});
+  use_.fetched_bytes += 2 * bytes;
+  return there;
+}
+
 void CudaAttention::AddToWindow(const Piece& piece) {
   InWindow& there = in_window_[piece.k];
-  if (there.tokens < piece.tokens) {  // not there, or too little of it
-    const size_t bytes = PieceBytes(piece.tokens);
-    uint8_t* to = launches_[batch_ % 2].window.as() + window_used_;
-    there.k = reinterpret_cast<bf16*>(to);
-    there.v = reinterpret_cast<bf16*>(to + RoundUp16(bytes));
-    there.tokens = piece.tokens;
-    window_used_ += 2 * RoundUp16(bytes);
-    entries_.push_back({Source(piece.k, bytes), Source(piece.v, bytes), there.k, there.v,
-                        piece.tokens * geometry_.head_dim, 0});
-    use_.fetched_bytes += 2 * bytes;
-  }
+  if (there.tokens < piece.tokens) there = BringToWindow(piece.k, piece.v, piece.tokens);  // not there, or too little
   list_.Add(there.k, there.v, piece.position, piece.tokens, piece.first_row);
 }
 

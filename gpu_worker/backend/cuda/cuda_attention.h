@@ -126,6 +126,8 @@ class CudaAttention {
   // The piece, in unit `unit` of its block, of a chunk by its number in the tier.
   void AddToTier(uint32_t layer, uint32_t chunk, uint32_t unit, const Piece& piece);
   void AddToWindow(const Piece& piece);
+  // Has the gather bring so many tokens of a run to the window of this launch.
+  InWindow BringToWindow(const bf16* k, const bf16* v, uint32_t tokens);
   // Of a decoding row's runs the first ones, as they lie in the host's memory, up to one that a kernel cannot read
   // there or has nearer, or for which there is no room. Returns how many.
   uint32_t AddInPlace(const QueryBlock& block, absl::Span<const KvRun> runs);

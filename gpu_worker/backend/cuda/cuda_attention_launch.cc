@@ -62,7 +62,7 @@ absl::Status CudaAttention::LaunchKernels(const Workspace& w, const uint8_t* des
   if (!list_.few().empty()) {
     const auto* items = reinterpret_cast<const AttendItem*>(descriptors + offsets[2]);
     HGA_RETURN_IF_ERROR(device_->Launch(
-        DeviceStream::kCompute, {static_cast<uint32_t>(list_.few().size()), 1, kFewThreads, FewSharedBytes(d)},
+        DeviceStream::kCompute, {static_cast<uint32_t>(list_.few().size()), 1, kFewThreads, kFewSharedBytes},
         AttendFewArgs{w.q, w.positions, items, runs, w.m, w.l, w.o, heads, per_head, d, scale}));
   }
   if (!list_.many().empty()) {

@@ -227,6 +227,18 @@ TEST_F(CudaBackendTest, WhatCannotBeRegisteredIsCopied) {
   UnregisterHistory(registered.get());
 }
 
+TEST_F(CudaBackendTest, SummariesTakeAsMuchAsRoomAllows) {
+  CudaBackendOptions options = SmallOptions();
+  options.device_tier_bytes = UINT64_MAX;
+  const DevicePlan without = Make(weights(), options)->plan();
+  options.summary_bytes = kSummariesAsRoomAllows;
+  const DevicePlan with = Make(weights(), options)->plan();
+  EXPECT_GT(with.mirror.chunks, 0u);
+  EXPECT_LE(with.mirror.bytes, (without.limit - (without.total() - without.tier)) / 2);
+  EXPECT_LE(with.total(), with.limit);
+  EXPECT_GT(with.tier, 0u);
+}
+
 TEST_F(CudaBackendTest, WhatIsAllocatedIsThePlanToTheByte) {
   for (const bool fp8_moe : {false, true}) {
     const TemporaryFolder folder;

@@ -316,7 +316,7 @@ HGA_DEVICE void AttendFewItem(const AttendFewArgs& a) {
   }
 }
 
-// Shared memory: FewSharedBytes.
+// Shared memory: kFewSharedBytes.
 HGA_DEVICE void Run(const AttendFewArgs& a) {
   if (a.head_dim <= 64) {
     AttendFewItem<FewShape<1, 8>>(a);

@@ -90,8 +90,8 @@ struct FewShared {
     float sums[kFewWarps][kFewSums];  // in the end
   };
 };
-HGA_BOTH uint32_t FewSharedBytes(uint32_t /*head_dim*/) { return static_cast<uint32_t>(sizeof(FewShared)); }
-static_assert(sizeof(FewShared) <= 24 * 1024, "four blocks to a multiprocessor, on every architecture");
+inline constexpr uint32_t kFewSharedBytes = sizeof(FewShared);
+static_assert(kFewSharedBytes <= 24 * 1024, "four blocks to a multiprocessor, on every architecture");
 
 HGA_BOTH bool ManyTakes(uint32_t head_dim) { return head_dim % 16 == 0 && head_dim <= kManyHeadDim; }
 // Elements from row to row: rows that eight lanes read together lie in different banks.
