@@ -168,15 +168,8 @@ HGA_DEVICE float Bf16At(const Words<kCount>& words, uint32_t i) {
   return __uint_as_float(i % 2 == 0 ? word << 16 : word & 0xffff0000u);
 }
 // Sixteen bytes in one access.
-struct alignas(16) Bytes16 {
-  uint32_t word[4];
-};
+using Bytes16 = Words<4>;
 HGA_DEVICE float FloatAt(const Bytes16& bytes, uint32_t i) { return __uint_as_float(bytes.word[i]); }
-// Element i of eight bf16.
-HGA_DEVICE float Bf16At(const Bytes16& bytes, uint32_t i) {
-  const uint32_t word = bytes.word[i / 2];
-  return __uint_as_float(i % 2 == 0 ? word << 16 : word & 0xffff0000u);
-}
 // Four FP8, the first in the lowest byte: the same floats as by WidenF8, by an instruction that newer devices have.
 HGA_DEVICE Floats<4> WidenF8s(uint32_t word) {
   Floats<4> four;
