@@ -215,6 +215,12 @@ void AddGenerationFlags(CLI::App* app, Options* o) {
                   "Answers' tokens up to here read all of the history; default: the worker's, 0 if a budget is given")
       ->group("Attention")
       ->type_name("N");
+  app->add_option("--budget-linear-tokens", o->budget_linear_tokens,
+                  "From so many tokens of history on, what is read grows by the square root only; default: the "
+                  "worker's, never if a budget is given")
+      ->check(CLI::Range(1u, 1u << 30))
+      ->group("Attention")
+      ->type_name("N");
   app->add_option("--residual", o->residual,
                   "on: what is not read counts by its chunk's mean key; off: only exact keys count")
       ->check(CLI::IsMember({"on", "off"}))
@@ -300,6 +306,7 @@ void FillAttention(const Options& options, gpu_worker::v1::Attention* out) {
   if (options.budget_layer_floor) out->set_budget_layer_floor(*options.budget_layer_floor);
   if (options.budget_least_share) out->set_budget_least_share(*options.budget_least_share);
   if (options.dense_decode_tokens) out->set_dense_decode_tokens(*options.dense_decode_tokens);
+  if (options.budget_linear_tokens) out->set_budget_linear_tokens(*options.budget_linear_tokens);
 }
 
 }  // namespace

@@ -51,7 +51,7 @@ struct Options {
   float budget_layer_cap = 0, budget_step_cap = 0, budget_top_p = 0;
   std::optional<float> budget_layer_floor, budget_least_share;
   std::string residual;  // "on", "off"; empty: the worker's default
-  std::optional<uint32_t> dense_decode_tokens;
+  std::optional<uint32_t> dense_decode_tokens, budget_linear_tokens;
 
   // Health.
   std::string health_address;  // empty: the worker's

@@ -234,7 +234,8 @@ TEST_F(OptionsTest, BudgetInTokensIsFloorAndCap) {
 
 TEST_F(OptionsTest, SharingOfTheBudget) {
   ASSERT_EQ(Parse({"generate", "p", "--budget-sharing", "fixed", "--budget-layer-cap", "3", "--budget-least-share", "0",
-                   "--budget-top-p", "0.9", "--residual", "off", "--dense-decode-tokens", "0"}),
+                   "--budget-top-p", "0.9", "--residual", "off", "--dense-decode-tokens", "0",
+                   "--budget-linear-tokens", "4096"}),
             std::nullopt)
       << err_.str();
   const auto request = RequestFrom(options_);
@@ -245,6 +246,7 @@ TEST_F(OptionsTest, SharingOfTheBudget) {
   EXPECT_TRUE(request.attention().has_budget_least_share());
   EXPECT_FLOAT_EQ(request.attention().budget_top_p(), 0.9);
   EXPECT_TRUE(request.attention().has_dense_decode_tokens());
+  EXPECT_EQ(request.attention().budget_linear_tokens(), 4096u);
 }
 
 TEST_F(OptionsTest, DefaultsAreLeftToTheWorker) {
@@ -254,6 +256,7 @@ TEST_F(OptionsTest, DefaultsAreLeftToTheWorker) {
   EXPECT_FALSE(request.attention().has_budget_least_share());
   EXPECT_FALSE(request.attention().has_residual());
   EXPECT_FALSE(request.attention().has_dense_decode_tokens());
+  EXPECT_FALSE(request.attention().has_budget_linear_tokens());
   EXPECT_FALSE(request.has_max_tokens());
   EXPECT_FALSE(request.sampling().has_seed());
   EXPECT_EQ(request.attention().mode(), gpu_worker::v1::Attention::MODE_UNSPECIFIED);

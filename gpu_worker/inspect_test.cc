@@ -49,7 +49,7 @@ TEST_F(InspectTest, PublishedQwen3MoeFp8) {
   EXPECT_NEAR(device["weights"].get<double>(), 28.5 * kGiB, 0.1 * kGiB);  // the embedding is on the host
   EXPECT_EQ(required, device["weights"].get<uint64_t>() + device["runtime"].get<uint64_t>() +
                           device["workspace"].get<uint64_t>() + device["window"].get<uint64_t>());
-  EXPECT_EQ(device["step_kv"], uint64_t{4} * (4 + 64 + 64 + 4096) * (96 << 10));
+  EXPECT_EQ(device["step_kv"], uint64_t{4} * (4 + 64 + 64 + 2318) * (96 << 10));
   EXPECT_EQ(json["fits"], true);
   EXPECT_EQ(RunJson({folder_.path(), 65536, required})["fits"], true);
   EXPECT_EQ(RunJson({folder_.path(), 65536, required - 1})["fits"], false);

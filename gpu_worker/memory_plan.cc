@@ -8,9 +8,7 @@ namespace hga {
 namespace {
 
 uint64_t RoutedTokens(const BudgetOptions& budget, uint64_t context) {
-  const double share = std::min<double>(budget.fraction, 1) * static_cast<double>(context);
-  const auto routed = std::clamp<uint64_t>(static_cast<uint64_t>(share), budget.min_tokens, budget.max_tokens);
-  return std::max<uint64_t>(routed, budget.dense_decode_tokens);
+  return std::max(budget.Keys(context), budget.dense_decode_tokens);
 }
 
 }  // namespace

@@ -26,6 +26,9 @@ void AddEngineOptions(CLI::App* app, EngineOptions* e) {
                   "as half of the arena holds");
   app->add_option("--sink_tokens", e->sink_tokens, "First tokens, attended always");
   app->add_option("--budget_fraction", e->budget.fraction, "Fraction of its history a query may attend by routing");
+  app->add_option("--budget_linear_tokens", e->budget.linear_tokens,
+                  "The fraction is of so many tokens of the history; beyond, the budget grows by the square root. Not "
+                  "where a budget is given");
   app->add_option("--budget_min_tokens", e->budget.min_tokens, "Floor of the budget");
   app->add_option("--budget_max_tokens", e->budget.max_tokens, "Cap of the budget");
   app->add_option("--dense_decode_tokens", e->budget.dense_decode_tokens,
@@ -65,13 +68,13 @@ void AddEngineOptions(CLI::App* app, EngineOptions* e) {
                   "cuboid8-int8");
 }
 
-// Who says how much is to be read does not mean more where the history is short.
 void KeepBudgetAsGiven(const CLI::App& app, BudgetOptions* budget) {
   const auto given = [&app](const char* flag) { return app.count(flag) > 0; };
-  if (given("--dense_decode_tokens")) return;
-  if (given("--budget_fraction") || given("--budget_min_tokens") || given("--budget_max_tokens")) {
-    budget->dense_decode_tokens = 0;
-  }
+  if (!given("--budget_fraction") && !given("--budget_min_tokens") && !given("--budget_max_tokens")) return;
+  const BudgetOptions as_read = *budget;
+  budget->KeepAsNamed();
+  if (given("--dense_decode_tokens")) budget->dense_decode_tokens = as_read.dense_decode_tokens;
+  if (given("--budget_linear_tokens")) budget->linear_tokens = as_read.linear_tokens;
 }
 
 void AddInspectOptions(CLI::App* app, InspectOptions* i) {

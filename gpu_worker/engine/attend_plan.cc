@@ -1,7 +1,6 @@
 #include "gpu_worker/engine/attend_plan.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "absl/numeric/bits.h"
 
@@ -95,10 +94,8 @@ uint32_t BudgetKeys(const AttendShape& shape, const BudgetOptions& budget, uint3
   if (routed.empty()) return 0;
   const uint32_t all = routed.end * g.chunk_tokens - shape.sink_tokens;
   if (budget.fraction >= 1) return all;
-  const double wanted = std::ceil(double{budget.fraction} * position);
-  const double tokens = std::min<double>(std::max<double>(wanted, budget.min_tokens), budget.max_tokens);
   // One group at least: some methods select no less.
-  return std::min(std::max(static_cast<uint32_t>(tokens), g.group_tokens), all);
+  return std::min(std::max(budget.Keys(position), g.group_tokens), all);
 }
 
 uint32_t PrefillBudgetKeys(const AttendShape& shape, const BudgetOptions& budget, uint32_t position) {

@@ -134,6 +134,18 @@ TEST(AttendPlanTest, BudgetHasFloorAndCapAndNeverExceedsTheRange) {
   EXPECT_EQ(BudgetKeys(shape, budget, 6400), (100u - 4 - 1) * 64);  // a full budget knows no cap
 }
 
+TEST(AttendPlanTest, BudgetGrowsByTheRootBeyondItsLinearTokens) {
+  const AttendShape shape = Shape();
+  const BudgetOptions budget{0.1f, 32, 4096, 8192};
+  EXPECT_EQ(BudgetKeys(shape, budget, 8192), 820u);
+  EXPECT_EQ(BudgetKeys(shape, budget, 4 * 8192), 1639u);
+  EXPECT_EQ(BudgetKeys(shape, budget, 16 * 8192), 3277u);
+  EXPECT_EQ(BudgetKeys(shape, budget, 1 << 20), 4096u);  // the cap
+  BudgetOptions named = budget;
+  named.KeepAsNamed();
+  EXPECT_EQ(BudgetKeys(shape, named, 4 * 8192), 3277u);
+}
+
 TEST(AttendPlanTest, PrefillBudgetGrowsFromHalfToAllOverABlock) {
   AttendShape shape = Shape();
   const BudgetOptions budget{0.01f, 640, 640};

@@ -1,5 +1,6 @@
 #include "gpu_worker/engine/engine_options.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
@@ -9,10 +10,23 @@
 
 namespace hga {
 
+uint32_t BudgetOptions::Keys(uint64_t history_tokens) const {
+  double history = static_cast<double>(history_tokens);
+  if (history > linear_tokens) history = std::sqrt(history * linear_tokens);
+  const double wanted = std::ceil(std::min(double{fraction}, 1.0) * history);
+  return static_cast<uint32_t>(std::clamp<double>(wanted, min_tokens, max_tokens));
+}
+
+void BudgetOptions::KeepAsNamed() {
+  dense_decode_tokens = 0;
+  linear_tokens = kAlwaysLinear;
+}
+
 absl::Status ValidateBudget(const BudgetOptions& b) {
   if (!std::isfinite(b.fraction) || b.fraction <= 0) {
     return absl::InvalidArgumentError(absl::StrCat("budget_fraction ", b.fraction, ": must be above 0"));
   }
+  if (b.linear_tokens == 0) return absl::InvalidArgumentError("budget_linear_tokens 0: must be at least 1");
   if (b.max_tokens == 0 || b.min_tokens > b.max_tokens) {
     return absl::InvalidArgumentError(absl::StrCat("budget_min_tokens ", b.min_tokens, " and budget_max_tokens ",
                                                    b.max_tokens, ": the cap must be at least 1 and the floor"));

@@ -10,6 +10,9 @@
 
 namespace hga {
 
+// The history that a budget's fraction is of, however long it is.
+inline constexpr uint32_t kAlwaysLinear = UINT32_MAX;
+
 // Historical tokens a query may attend by routing: fraction of its history, not below the floor, not above the cap. And
 // how they are shared out (docs/quality.md has what each costs and gains).
 struct BudgetOptions {
@@ -19,6 +22,9 @@ struct BudgetOptions {
   uint32_t min_tokens = 512;
   // Bounds what one query reads, however long the context.
   uint32_t max_tokens = 4096;
+  // The fraction is of this much of the history; beyond, the budget grows by the square root: twice the keys for four
+  // times the history lose no more (decision 38).
+  uint32_t linear_tokens = 8192;
   // The KV heads of a layer and the layers of a step share the budget: keys go to where the attention is. Else each KV
   // head of each layer has the same number.
   bool shared = true;
@@ -42,6 +48,11 @@ struct BudgetOptions {
   // An answer's tokens below this position attend everything and ask no router: so little is read faster than chosen
   // from (docs/performance.md), and nothing is left out. 0: none do.
   uint32_t dense_decode_tokens = 1024;
+
+  // Keys for a history of so many tokens, not bounded by what there is of it.
+  uint32_t Keys(uint64_t history_tokens) const;
+  // For whoever names a fraction, floor or cap: what is named is meant of all of the history, short or long.
+  void KeepAsNamed();
 };
 
 struct EngineOptions {

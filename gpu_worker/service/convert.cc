@@ -74,10 +74,10 @@ absl::Status ConvertInput(const LoadedModel& model, const GenerateRequest& in, E
 
 void ConvertAttention(const Attention& in, EngineRequest* out) {
   out->routed = in.mode() != Attention::MODE_DENSE;
-  // A budget that is asked for is kept to where the history is short, too.
-  const bool asks = in.budget_fraction() != 0 || in.budget_min_tokens() != 0 || in.budget_max_tokens() != 0;
-  if (asks) out->budget.dense_decode_tokens = 0;
+  const bool named = in.budget_fraction() != 0 || in.budget_min_tokens() != 0 || in.budget_max_tokens() != 0;
+  if (named) out->budget.KeepAsNamed();
   if (in.has_dense_decode_tokens()) out->budget.dense_decode_tokens = in.dense_decode_tokens();
+  if (in.has_budget_linear_tokens()) out->budget.linear_tokens = in.budget_linear_tokens();
   if (in.budget_fraction() != 0) out->budget.fraction = in.budget_fraction();
   // A floor or cap given alone moves the other with it.
   if (in.budget_min_tokens() != 0) {

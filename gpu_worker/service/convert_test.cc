@@ -70,15 +70,19 @@ TEST_F(ConvertTest, SharingOfTheBudgetIsTheWorkersUnlessItIsAskedFor) {
   EXPECT_EQ(asked.residual, !plain.residual);
 }
 
-TEST_F(ConvertTest, AnAskedBudgetIsKeptToWhereTheHistoryIsShort) {
+TEST_F(ConvertTest, ANamedBudgetIsKeptToWhereTheHistoryIsShortOrLong) {
   GenerateRequest request;
   request.set_text("a");
   EXPECT_EQ(Convert(request).budget.dense_decode_tokens, BudgetOptions().dense_decode_tokens);
+  EXPECT_EQ(Convert(request).budget.linear_tokens, BudgetOptions().linear_tokens);
   auto* attention = request.mutable_attention();
   attention->set_budget_max_tokens(256);
   EXPECT_EQ(Convert(request).budget.dense_decode_tokens, 0u);
+  EXPECT_EQ(Convert(request).budget.linear_tokens, kAlwaysLinear);
   attention->set_dense_decode_tokens(300);
+  attention->set_budget_linear_tokens(700);
   EXPECT_EQ(Convert(request).budget.dense_decode_tokens, 300u);
+  EXPECT_EQ(Convert(request).budget.linear_tokens, 700u);
   attention->clear_budget_max_tokens();
   attention->set_dense_decode_tokens(0);
   EXPECT_EQ(Convert(request).budget.dense_decode_tokens, 0u);
