@@ -11,7 +11,7 @@
 namespace hga {
 namespace {
 
-// Chunks whose keys are scored, at most: twice what the largest budget of the default settings keeps.
+// Chunks whose keys are scored, at most: as many as the default settings keep. With more the router selects.
 constexpr uint32_t kMostKept = 1024;
 
 uint64_t Stride(uint64_t count) { return (count + 63) / 64 * 64; }
