@@ -40,6 +40,19 @@ def git_directory(sources, repository):
     raise SystemExit(f"{base}: no git directory of {repository}")
 
 
+def read_rows():
+    """The rows of sources.tsv: kind, name, title, author, year, origin, path."""
+    with open(os.path.join(HERE, "sources.tsv"), encoding="utf-8") as f:
+        return [line.rstrip("\n").split("\t") for line in f if line.strip()]
+
+
+def read_body(sources, kind, origin, path):
+    """A source's text without what is not the author's, and a line that says where it comes from."""
+    data, source = read_source(sources, origin, path)
+    text = decode(data)
+    return (body_of_book(text) if kind == "text" else text), source
+
+
 def read_source(sources, origin, path):
     """The bytes of one file, and a line that says where they come from."""
     if "/" not in origin:
@@ -114,13 +127,10 @@ def main():
     options = parser.parse_args()
     encode = load_tokenizer(options.model)
     documents = []
-    with open(os.path.join(HERE, "sources.tsv"), encoding="utf-8") as f:
-        rows = [line.rstrip("\n").split("\t") for line in f if line.strip()]
-    for kind, name, title, author, year, origin, path in rows:
-        data, source = read_source(options.sources, origin, path)
-        text = decode(data)
+    for kind, name, title, author, year, origin, path in read_rows():
         try:
-            text = cut(body_of_book(text) if kind == "text" else text, encode)
+            text, source = read_body(options.sources, kind, origin, path)
+            text = cut(text, encode)
         except ValueError as error:
             raise SystemExit(f"{name}: {error}")
         file = f"{name}.txt"

@@ -22,15 +22,12 @@ def main():
     options = parser.parse_args()
     with open(os.path.join(make_corpus.HERE, "corpus.json"), encoding="utf-8") as f:
         known = {d["name"]: d for d in json.load(f)["documents"]}
-    with open(os.path.join(make_corpus.HERE, "sources.tsv"), encoding="utf-8") as f:
-        sources = {row[1]: row for row in (line.rstrip("\n").split("\t") for line in f if line.strip())}
+    sources = {row[1]: row for row in make_corpus.read_rows()}
     os.makedirs(options.out, exist_ok=True)
     documents = []
     for name in options.names:
         kind, _, _, _, _, origin, path = sources[name]
-        data, source = make_corpus.read_source(options.sources, origin, path)
-        text = make_corpus.decode(data)
-        text = make_corpus.body_of_book(text) if kind == "text" else text
+        text, source = make_corpus.read_body(options.sources, kind, origin, path)
         begin = text.find("\n\n", int(make_corpus.START * len(text)))
         text = text[begin:begin + options.bytes].lstrip("\n")
         if len(text) < options.bytes - 100:
