@@ -135,7 +135,9 @@ absl::Status Serve(const GpuWorkerOptions& o) {
     return absl::OkStatus();
   }
   HGA_ASSIGN_OR_RETURN(auto model, Load(o));
-  const KvGeometry geometry = model->weights.config.Geometry();
+  HGA_ASSIGN_OR_RETURN(const KvDtype kv_dtype, ParseKvDtype(o.kv_dtype));
+  KvGeometry geometry = model->weights.config.Geometry();
+  if (kv_dtype == KvDtype::kInt8 && AttendsInt8(o.backend)) geometry.dtype = kv_dtype;
   HGA_RETURN_IF_ERROR(o.engine.Validate(geometry));
   BackendOptions backend_options;
   backend_options.threads = o.threads;
@@ -149,11 +151,10 @@ absl::Status Serve(const GpuWorkerOptions& o) {
   backend_options.device_f8_gemm = o.device_f8_gemm;
   if (o.device_tier > 0) backend_options.device_tier_bytes = o.device_tier;
   HGA_ASSIGN_OR_RETURN(auto backend, CreateBackend(o.backend, model->weights, geometry, backend_options));
-  HGA_ASSIGN_OR_RETURN(const KvDtype kv_dtype, ParseKvDtype(o.kv_dtype));
   backend = RoundKv(std::move(backend), geometry, kv_dtype);
   model->fingerprint = FingerprintWith(model->fingerprint, kv_dtype);
   HGA_ASSIGN_OR_RETURN(const SummaryMethod* method,
-                       PrepareSummaryMethod(o.engine.summary_method, *model, backend.get()));
+                       PrepareSummaryMethod(o.engine.summary_method, *model, geometry, backend.get()));
   HGA_ASSIGN_OR_RETURN(auto store, AttachStore(o, geometry, backend.get()));
   RouterLink link(RouterFactory(o, geometry, *method, backend.get(), store.get()));
   if (!link.configured()) LogWarning("no --router: all attention is dense");
@@ -174,7 +175,8 @@ absl::Status Serve(const GpuWorkerOptions& o) {
   HGA_ASSIGN_OR_RETURN(auto engine, Engine::Start(Describe(*model, geometry, method), engine_options, backend.get(),
                                                   store.get(), &link, registry, trace.get()));
   const uint32_t threads = ThreadsOf(o.threads);
-  WorkerService service(model.get(), engine.get(), store.get(), &link, {backend->name(), threads});
+  WorkerService service(model.get(), engine.get(), store.get(), &link,
+                        {backend->name(), threads, geometry.bytes_per_token()});
   DaemonOptions daemon_options;
   daemon_options.name = "gpu_worker";
   daemon_options.listen = o.listen;

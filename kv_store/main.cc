@@ -30,8 +30,7 @@ StoreLoopOptions LoopOptions(const KvStoreOptions& o) {
   loop.store.disk_bytes = o.disk_bytes;
   loop.store.pin_bytes = o.pin_bytes;
   loop.store.pinned_sessions.insert(o.pin.begin(), o.pin.end());
-  // Packed blocks take a byte and a 32nd per value instead of two.
-  if (o.kv_dtype != "bf16") loop.store.disk_bytes = o.disk_bytes / 33 * 64;
+  loop.store.packs_bf16 = o.kv_dtype != "bf16";
   return loop;
 }
 

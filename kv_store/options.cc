@@ -113,7 +113,8 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, KvStoreOption
   app.add_option("--writeback_queue_chunks", o->writeback_queue_chunks,
                  "Reserve is refused while more chunks than this wait for the disk");
   app.add_option("--kv_dtype", o->kv_dtype,
-                 "How blocks are packed on disk: bf16 (not at all), or fp8_e4m3 or int8 where the worker rounds to it");
+                 "How blocks of bf16 are packed on disk: bf16 (not at all), or fp8_e4m3 or int8 where the worker "
+                 "rounds to it");
   AddBytes(&app, "--packed_ram_bytes", &o->packed_ram_bytes,
            "RAM for blocks packed as on disk, beside the arena; needs --kv_dtype fp8_e4m3 or int8. 0: none");
   app.add_option("--pin", o->pin,

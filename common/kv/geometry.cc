@@ -23,6 +23,10 @@ absl::Status KvGeometry::Validate() const {
   if (!status.ok()) return status;
   if (head_dim % 8 != 0)
     return absl::InvalidArgumentError(absl::StrCat("K/V geometry: head_dim ", head_dim, " is not a multiple of 8"));
+  if (dtype != KvDtype::kBf16 && dtype != KvDtype::kInt8) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("K/V geometry: blocks hold bf16 or int8, not type ", static_cast<int>(dtype)));
+  }
   if (query_heads % kv_heads != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("K/V geometry: query_heads ", query_heads, " is not a multiple of kv_heads ", kv_heads));

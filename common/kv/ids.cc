@@ -11,7 +11,7 @@ namespace hga {
 namespace {
 
 // Part of every seed: a change of the block layout or of the hash's recipe must change every name.
-constexpr char kLayoutVersion[] = "hga-kv-1-bf16";
+const char* LayoutVersion(KvDtype dtype) { return dtype == KvDtype::kBf16 ? "hga-kv-1-bf16" : "hga-kv-1-int8"; }
 
 }  // namespace
 
@@ -39,8 +39,8 @@ Hash128 HashBytes(absl::string_view data) {
 uint64_t BlockChecksum(const void* data, size_t bytes) { return XXH3_64bits(data, bytes); }
 
 ChunkHash SeedHash(const ModelFingerprint& model, const KvGeometry& g) {
-  return HashBytes(absl::StrCat(kLayoutVersion, ":", model.ToHex(), ":", g.layers, ":", g.query_heads, ":", g.kv_heads,
-                                ":", g.head_dim, ":", g.chunk_tokens, ":", g.group_tokens));
+  return HashBytes(absl::StrCat(LayoutVersion(g.dtype), ":", model.ToHex(), ":", g.layers, ":", g.query_heads, ":",
+                                g.kv_heads, ":", g.head_dim, ":", g.chunk_tokens, ":", g.group_tokens));
 }
 
 ChunkHash NextChunkHash(const ChunkHash& previous, absl::Span<const uint32_t> token_ids) {

@@ -34,6 +34,33 @@ TEST(GeometryTest, SizesOfTheReferenceModel) {
   EXPECT_EQ(uses, std::vector<int>(uses.size(), 1));
 }
 
+TEST(GeometryTest, Int8TakesHalfAndGivesEachByteOneUse) {
+  KvGeometry g = Geometry();
+  g.dtype = KvDtype::kInt8;
+  EXPECT_TRUE(g.Validate().ok());
+  EXPECT_EQ(g.block_bytes(), 49152u * 33 / 64);
+  EXPECT_EQ(g.bytes_per_token(), 23040u * 33 / 64);
+  std::vector<int> uses(g.block_bytes());
+  for (uint32_t h = 0; h < g.kv_heads; ++h) {
+    for (uint32_t t = 0; t < g.chunk_tokens; ++t) {
+      for (uint32_t i = 0; i < g.head_dim; ++i) {
+        ++uses[g.k_row(h, t) + i];
+        ++uses[g.v_row(h, t) + i];
+      }
+      for (size_t i = 0; i < g.scale_bytes(); ++i) ++uses[g.scales_of(h, t) + i];
+    }
+  }
+  EXPECT_EQ(uses, std::vector<int>(uses.size(), 1));
+}
+
+TEST(GeometryTest, BlocksHoldBf16OrInt8) {
+  KvGeometry g = Geometry();
+  for (uint8_t type : {1, 3, 255}) {
+    g.dtype = static_cast<KvDtype>(type);
+    EXPECT_EQ(g.Validate().code(), absl::StatusCode::kInvalidArgument);
+  }
+}
+
 TEST(GeometryTest, AbsurdValuesAreRefused) {
   for (auto field : {&KvGeometry::layers, &KvGeometry::query_heads, &KvGeometry::kv_heads, &KvGeometry::head_dim,
                      &KvGeometry::chunk_tokens, &KvGeometry::group_tokens}) {
@@ -44,6 +71,13 @@ TEST(GeometryTest, AbsurdValuesAreRefused) {
       EXPECT_EQ(g.Validate().code(), absl::StatusCode::kInvalidArgument) << value;
     }
   }
+}
+
+TEST(ChunkHashTest, BlocksOfAnotherTypeHaveOtherNames) {
+  KvGeometry g = Geometry(), int8 = g;
+  int8.dtype = KvDtype::kInt8;
+  EXPECT_FALSE(g == int8);
+  EXPECT_NE(SeedHash(HashBytes("model"), g), SeedHash(HashBytes("model"), int8));
 }
 
 TEST(ChunkHashTest, NamesDependOnEverythingBefore) {

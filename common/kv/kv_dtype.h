@@ -1,4 +1,4 @@
-// Element types that K/V may be rounded to, and their packed form.
+// Element types of K/V, and of the 8-bit ones their scales.
 //
 // Both 8-bit types are microscaling formats: 32 channels of one token of one KV head share a power of two. So a rounded
 // value is exact in bf16, rounding twice changes nothing, and packing what was rounded loses nothing: K/V is rounded
@@ -8,11 +8,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "common/kv/bf16.h"
 
 namespace hga {
 
@@ -23,17 +21,8 @@ const char* KvDtypeName(KvDtype dtype);
 absl::StatusOr<KvDtype> ParseKvDtype(absl::string_view name);
 
 inline constexpr size_t kScaledChannels = 32;
-
-// Rounds one row (K or V of one token of one KV head) in place. What is no number becomes zero.
-void RoundKvRow(KvDtype dtype, bf16* row, size_t head_dim);
-
-// Bytes of a packed row: a scale for each 32 channels, then a byte for each channel. Not for bf16.
-inline size_t PackedRowBytes(size_t head_dim) {
-  return (head_dim + kScaledChannels - 1) / kScaledChannels + head_dim;
-}
-// Packs one row. False: the row was not rounded to `dtype`, the result is of no use.
-bool PackKvRow(KvDtype dtype, const bf16* row, size_t head_dim, uint8_t* packed);
-void UnpackKvRow(KvDtype dtype, const uint8_t* packed, size_t head_dim, bf16* row);
+// Scales, a byte each, of a row of an 8-bit type.
+inline size_t ScalesOfRow(size_t head_dim) { return (head_dim + kScaledChannels - 1) / kScaledChannels; }
 
 }  // namespace hga
 

@@ -14,6 +14,7 @@ inline void GeometryToProto(const KvGeometry& g, types::v1::KvGeometry* out) {
   out->set_head_dim(g.head_dim);
   out->set_chunk_tokens(g.chunk_tokens);
   out->set_group_tokens(g.group_tokens);
+  out->set_dtype(static_cast<uint32_t>(g.dtype));
 }
 
 // Not validated.
@@ -25,6 +26,7 @@ inline KvGeometry GeometryFromProto(const types::v1::KvGeometry& in) {
   g.head_dim = in.head_dim();
   g.chunk_tokens = in.chunk_tokens();
   g.group_tokens = in.group_tokens();
+  g.dtype = in.dtype() <= UINT8_MAX ? static_cast<KvDtype>(in.dtype()) : KvDtype::kFp8E4m3;  // no block has that
   return g;
 }
 

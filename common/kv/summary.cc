@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/base/status.h"
+#include "common/kv/kv_rows.h"
 #include "common/kv/sketch.h"
 
 namespace hga {
@@ -119,11 +120,16 @@ absl::StatusOr<const SummaryMethod*> FindSummaryMethod(absl::string_view name, c
   return methods->emplace(key, std::make_unique<const SummaryMethod>(std::move(method))).first->second.get();
 }
 
-void SummarizeBlock(const KvGeometry& g, const SummaryMethod& m, uint32_t layer, const bf16* block, uint8_t* out) {
+void SummarizeBlock(const KvGeometry& g, const SummaryMethod& m, uint32_t layer, const void* block, uint8_t* out) {
   std::vector<const bf16*> rows(g.chunk_tokens);
+  std::vector<bf16> unpacked(g.dtype == KvDtype::kBf16 ? 0 : size_t{g.chunk_tokens} * g.head_dim);
   std::vector<float> keys(size_t{g.chunk_tokens} * g.head_dim);
   for (uint32_t head = 0; head < g.kv_heads; ++head, out += m.record_bytes(g)) {
-    for (uint32_t t = 0; t < g.chunk_tokens; ++t) rows[t] = block + g.k_row(head, t);
+    for (uint32_t t = 0; t < g.chunk_tokens; ++t) {
+      const KvPlace place = PlaceInBlock(g, block, head, t);
+      rows[t] = unpacked.empty() ? static_cast<const bf16*>(place.k) : &unpacked[size_t{t} * g.head_dim];
+      if (!unpacked.empty()) ReadKey(g, place, &unpacked[size_t{t} * g.head_dim]);
+    }
     if (m.form == SummaryForm::kSketch) {
       MakeSketch(rows.data(), g.chunk_tokens, g.head_dim, m.deal(layer, head), out, out + m.coarse_bytes(g));
       continue;

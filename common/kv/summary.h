@@ -65,9 +65,9 @@ absl::StatusOr<const SummaryMethod*> FindSummaryMethod(absl::string_view name, c
                                                        absl::string_view energies);
 std::vector<std::string> SummaryMethodNames();
 
-// Summary of a layer of a finished chunk. block: [block_elements]; out: [layer_bytes], at any address. Keys that are
+// Summary of a layer of a finished chunk. block: [block_bytes]; out: [layer_bytes], at any address. Keys that are
 // not finite count as 0.
-void SummarizeBlock(const KvGeometry& g, const SummaryMethod& m, uint32_t layer, const bf16* block, uint8_t* out);
+void SummarizeBlock(const KvGeometry& g, const SummaryMethod& m, uint32_t layer, const void* block, uint8_t* out);
 
 // Extents of a chunk's summary data, which has the right size: [layers][kv_heads][kExtents], zeros without a plan.
 // Empty: the method has none.

@@ -1,9 +1,11 @@
 #include "common/kv/summary.h"
 
 #include <cmath>
+#include <random>
 #include <string>
 #include <vector>
 
+#include "common/kv/kv_rows.h"
 #include "gtest/gtest.h"
 
 namespace hga {
@@ -50,6 +52,30 @@ TEST(SummaryTest, CuboidIsCentreAndMeanHalfWidth) {
   ASSERT_EQ(out.size(), 32u);  // chunk and one group, centre and half-width
   EXPECT_EQ(ToFloat(out[0]), 1.0f);
   EXPECT_NEAR(ToFloat(out[8]), 4.0f / 3, 0.01);
+}
+
+TEST(SummaryTest, OfInt8IsThatOfTheRoundedKeys) {
+  KvGeometry g = Geometry(), int8 = g;
+  int8.dtype = KvDtype::kInt8;
+  std::vector<bf16> block(g.block_elements()), row(g.head_dim);
+  std::vector<uint8_t> packed(int8.block_bytes());
+  std::mt19937 random(4);
+  std::normal_distribution<float> normal;
+  for (uint32_t h = 0; h < g.kv_heads; ++h) {
+    for (uint32_t t = 0; t < g.chunk_tokens; ++t) {
+      for (bf16& x : row) x = ToBf16(normal(random));
+      WriteKv(int8, row.data(), row.data(), packed.data(), h, t);
+      RoundKvRow(KvDtype::kInt8, row.data(), g.head_dim);
+      WriteKv(g, row.data(), row.data(), block.data(), h, t);
+    }
+  }
+  for (const char* name : {"mean", "sketch"}) {
+    const SummaryMethod* method = *FindSummaryMethod(name);
+    std::vector<uint8_t> expected(method->layer_bytes(g)), actual(expected.size());
+    SummarizeBlock(g, *method, 0, block.data(), expected.data());
+    SummarizeBlock(int8, *method, 0, packed.data(), actual.data());
+    EXPECT_EQ(actual, expected) << name;
+  }
 }
 
 TEST(SummaryTest, SketchTakesLessThanFourPercentOfTheKeysAndValues) {

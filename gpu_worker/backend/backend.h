@@ -32,17 +32,19 @@ struct BatchRow {
 
 // Where a row's K and V go in one layer: a block (reserved slot) and the token's place in its chunk.
 struct KvRow {
-  bf16* block = nullptr;  // [KvGeometry::block_elements]
+  void* block = nullptr;  // [KvGeometry::block_bytes]
   uint32_t token_in_chunk = 0;
 };
 
 // Some consecutive tokens of one KV head, K and V contiguous: at most one group.
 struct KvRun {
-  const bf16* k = nullptr;  // [tokens][head_dim]
-  const bf16* v = nullptr;  // [tokens][head_dim]
+  // [tokens] rows of head_dim elements of the geometry's type, KvGeometry::row_stride apart.
+  const void* k = nullptr;
+  const void* v = nullptr;
   uint32_t position = 0;    // of the first token
   uint16_t tokens = 0;      // 1 to group_tokens
   uint16_t first_row = 0;   // rows of the query block before this one do not see the run
+  const uint8_t* scales = nullptr;  // of int8: row_stride apart as well, of K, then of V
 };
 
 // Rows [first_row, first_row + rows) of the batch attend `runs[kv_head]`. Row r sees key j of a run if
@@ -102,7 +104,7 @@ class Backend {
 
   // Embeds the rows. INVALID_ARGUMENT for a token id outside the vocabulary or too many rows.
   virtual absl::Status Begin(absl::Span<const BatchRow> rows) = 0;
-  // Norm, QKV, RoPE. Writes each row's K and V (bf16) to kv_rows[row]; starts empty partials for the layer. K and V may
+  // Norm, QKV, RoPE. Writes each row's K and V to kv_rows[row]; starts empty partials for the layer. K and V may
   // get there as late as PostAttention returns; attention sees them before.
   virtual absl::Status PreAttention(uint32_t layer, absl::Span<const KvRow> kv_rows) = 0;
   // Queries of this layer after RoPE as bf16 for the router, [rows][query_heads][head_dim]; valid until PostAttention.
@@ -178,6 +180,9 @@ struct BackendOptions {
   // device has it; else such weights are made bf16.
   bool device_f8_gemm = true;
 };
+
+// Whether a backend of that kind attends blocks of int8; else they hold bf16.
+bool AttendsInt8(const std::string& kind);
 
 // kind: "reference", "cpu" or "cuda". The weights must outlive the backend. "cuda" falls back to "cpu", with a warning,
 // where there is no device; FAILED_PRECONDITION: built without it. RESOURCE_EXHAUSTED: the device has too little

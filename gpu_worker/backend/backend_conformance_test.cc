@@ -64,6 +64,8 @@ class ConformanceTest : public testing::TestWithParam<std::tuple<const char*, Sh
  protected:
   void SetUp() override { HGA_SKIP_WITHOUT_DEVICE(); }
   const char* kind() const { return std::get<0>(GetParam()); }
+  bool int8() const { return kind() == std::string("cpu_int8"); }
+  const char* reference_kind() const { return int8() ? "reference_int8" : "reference"; }
   // The cpu backend multiplies few rows by the weights as they are; on the device they are bf16.
   // Each emulated thread costs as much as a loop over many rows elsewhere.
   bool emulated() const { return std::string(kind()).rfind("emulated", 0) == 0; }
@@ -87,7 +89,7 @@ TEST_P(ConformanceTest, MatchesTheReferenceOnOddSizes) {
   const std::vector<uint32_t> sizes = emulated() ? std::vector<uint32_t>{1, 17, 65}
                                                  : std::vector<uint32_t>{1, 15, 16, 17, 63, 64, 65};
   for (const uint32_t rows : sizes) {
-    SequenceRunner reference("reference", model->weights), tested(kind(), model->weights);
+    SequenceRunner reference(reference_kind(), model->weights), tested(kind(), model->weights);
     const auto tokens = Tokens(rows, rows);
     const float tolerance = rows <= 8 ? few_tolerance() : kGemmTolerance;
     ExpectClose(tested.Step(tokens), reference.Step(tokens), tolerance, "logits of a prompt");
@@ -100,7 +102,7 @@ TEST_P(ConformanceTest, MatchesTheReferenceOnOddSizes) {
 
 TEST_P(ConformanceTest, DecodeMatchesTheReferenceClosely) {
   const auto model = Model();
-  SequenceRunner reference("reference", model->weights), tested(kind(), model->weights);
+  SequenceRunner reference(reference_kind(), model->weights), tested(kind(), model->weights);
   for (uint32_t token : Tokens(emulated() ? 6 : 20, 3)) {
     ExpectClose(tested.Step({token}), reference.Step({token}), 0.02f, "logits");  // K/V are bf16 on both sides
   }
@@ -116,7 +118,8 @@ TEST_P(ConformanceTest, AnyPartitionOfTheRunsMergesToTheSame) {
 
 TEST_P(ConformanceTest, HiddenRunsAreNotSeen) {
   const auto model = Model();
-  SequenceRunner reference("reference", model->weights), tested(kind(), model->weights), open(kind(), model->weights);
+  SequenceRunner reference(reference_kind(), model->weights), tested(kind(), model->weights),
+      open(kind(), model->weights);
   const auto tokens = Tokens(40, 6);
   const auto hidden = tested.Step(tokens, 1, /*hide_run=*/0, /*hide_before_row=*/25);
   ExpectClose(hidden, reference.Step(tokens, 1, 0, 25), kGemmTolerance, "logits");
@@ -131,7 +134,7 @@ TEST_P(ConformanceTest, AResidualIsOneKeyMore) {
   const auto tokens = Tokens(emulated() ? 66 : 80, 7);
   for (const int parts : {1, 3}) {
     if (emulated() && parts == 1) continue;
-    SequenceRunner reference("reference", model->weights), tested(kind(), model->weights),
+    SequenceRunner reference(reference_kind(), model->weights), tested(kind(), model->weights),
         plain(kind(), model->weights);
     reference.AddResidual(1.5f);
     tested.AddResidual(1.5f);
@@ -206,8 +209,8 @@ std::string NameOf(const testing::TestParamInfo<ConformanceTest::ParamType>& inf
 }
 
 #ifndef HGA_TEST_ON_GPU
-INSTANTIATE_TEST_SUITE_P(Cpu, ConformanceTest, testing::Combine(testing::Values("cpu"), testing::ValuesIn(kShapes)),
-                         NameOf);
+INSTANTIATE_TEST_SUITE_P(Cpu, ConformanceTest,
+                         testing::Combine(testing::Values("cpu", "cpu_int8"), testing::ValuesIn(kShapes)), NameOf);
 #endif
 INSTANTIATE_TEST_SUITE_P(Device, ConformanceTest,
                          testing::Combine(testing::ValuesIn(kDeviceKinds), testing::ValuesIn(kDeviceShapes)), NameOf);

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "common/kv/kv_rows.h"
 #include "router/client/route_client.h"
 
 namespace hga {
@@ -24,8 +25,9 @@ class RoundedKvBackend : public Backend {
     HGA_RETURN_IF_ERROR(inner_->PreAttention(layer, kv_rows));
     for (const KvRow& row : kv_rows) {
       for (uint32_t h = 0; h < geometry_.kv_heads; ++h) {
-        RoundKvRow(dtype_, row.block + geometry_.k_row(h, row.token_in_chunk), geometry_.head_dim);
-        RoundKvRow(dtype_, row.block + geometry_.v_row(h, row.token_in_chunk), geometry_.head_dim);
+        bf16* const block = static_cast<bf16*>(row.block);
+        RoundKvRow(dtype_, block + geometry_.k_row(h, row.token_in_chunk), geometry_.head_dim);
+        RoundKvRow(dtype_, block + geometry_.v_row(h, row.token_in_chunk), geometry_.head_dim);
       }
     }
     return absl::OkStatus();
@@ -61,7 +63,7 @@ class RoundedKvBackend : public Backend {
 }  // namespace
 
 std::unique_ptr<Backend> RoundKv(std::unique_ptr<Backend> inner, const KvGeometry& geometry, KvDtype dtype) {
-  if (dtype == KvDtype::kBf16) return inner;
+  if (dtype == KvDtype::kBf16 || dtype == geometry.dtype) return inner;
   return std::make_unique<RoundedKvBackend>(std::move(inner), geometry, dtype);
 }
 

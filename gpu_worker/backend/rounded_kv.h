@@ -10,8 +10,8 @@
 
 namespace hga {
 
-// `inner` itself for bf16. K/V stays bf16 in memory and is attended in place; what is rounded is its values, before
-// anything reads them, so that a store may pack it without loss.
+// `inner` itself for bf16, and where blocks hold that type anyway. Else K/V stays bf16 in memory and is attended in
+// place; what is rounded is its values, before anything reads them, so that a store may pack it without loss.
 std::unique_ptr<Backend> RoundKv(std::unique_ptr<Backend> inner, const KvGeometry& geometry, KvDtype dtype);
 
 // Names of chunks hang on this: K/V of another type is another model's.

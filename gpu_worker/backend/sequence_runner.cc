@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "absl/strings/strip.h"
+#include "common/kv/kv_rows.h"
 #include "gpu_worker/backend/testing_backend.h"
 #include "gtest/gtest.h"
 
@@ -11,7 +13,9 @@ SequenceRunner::SequenceRunner(const std::string& kind, const ModelWeights& weig
     : g_(weights.config.Geometry()) {
   BackendOptions options;
   options.threads = threads;
-  auto created = CreateTestBackend(kind, weights, g_, options);
+  absl::string_view plain = kind;
+  if (absl::ConsumeSuffix(&plain, "_int8")) g_.dtype = KvDtype::kInt8;
+  auto created = CreateTestBackend(std::string(plain), weights, g_, options);
   EXPECT_TRUE(created.ok()) << created.status();
   backend_ = *std::move(created);
 }
@@ -30,7 +34,7 @@ std::vector<float> SequenceRunner::Step(const std::vector<uint32_t>& tokens, int
   for (uint32_t token : tokens) rows.push_back({token, length_++, true});
   while (blocks_.size() * g_.chunk_tokens < length_) {
     names_.push_back(NextChunkHash(names_.empty() ? ChunkHash() : names_.back(), {restarts_}));
-    blocks_.emplace_back(g_.layers, std::vector<bf16>(g_.block_elements(), ToBf16(1e9f)));  // garbage must not show
+    blocks_.emplace_back(g_.layers, std::vector<uint8_t>(g_.block_bytes(), 0x6e));  // garbage must not show
   }
   EXPECT_TRUE(backend_->Begin(rows).ok());
   queries_.clear();
@@ -64,10 +68,13 @@ std::vector<float> SequenceRunner::KvRows() const {
   for (uint32_t t = 0; t < length_; ++t) {
     for (uint32_t layer = 0; layer < g_.layers; ++layer) {
       for (uint32_t h = 0; h < g_.kv_heads; ++h) {
-        const bf16* block = blocks_[t / g_.chunk_tokens][layer].data();
+        const KvPlace place = PlaceInBlock(g_, blocks_[t / g_.chunk_tokens][layer].data(), h, t % g_.chunk_tokens);
+        std::vector<bf16> k(g_.head_dim), v(g_.head_dim);
+        ReadKey(g_, place, k.data());
+        ReadValue(g_, place, v.data());
         for (uint32_t i = 0; i < g_.head_dim; ++i) {
-          rows.push_back(ToFloat(block[g_.k_row(h, t % g_.chunk_tokens) + i]));
-          rows.push_back(ToFloat(block[g_.v_row(h, t % g_.chunk_tokens) + i]));
+          rows.push_back(ToFloat(k[i]));
+          rows.push_back(ToFloat(v[i]));
         }
       }
     }
@@ -100,10 +107,12 @@ AttendPlan SequenceRunner::Plan(uint32_t layer, uint32_t first, size_t rows, int
 
 KvRun SequenceRunner::Run(uint32_t layer, uint32_t head, uint32_t group, uint32_t end) const {
   const uint32_t in_chunk = group % g_.groups_per_chunk();
-  const bf16* block = blocks_[group / g_.groups_per_chunk()][layer].data();
+  const void* block = blocks_[group / g_.groups_per_chunk()][layer].data();
+  const KvPlace place = PlaceInBlock(g_, block, head, in_chunk * g_.group_tokens);
   KvRun run;
-  run.k = block + g_.k_run(head, in_chunk);
-  run.v = block + g_.v_run(head, in_chunk);
+  run.k = place.k;
+  run.v = place.v;
+  run.scales = place.scales;
   run.position = group * g_.group_tokens;
   run.tokens = static_cast<uint16_t>(std::min(g_.group_tokens, end - run.position));
   return run;

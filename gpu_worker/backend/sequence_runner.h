@@ -15,7 +15,7 @@ namespace hga {
 // Owns the backend and the sequence's K/V; a step that fails is a failure of the test. One thread.
 class SequenceRunner {
  public:
-  // kind: as CreateTestBackend. The weights must outlive the runner.
+  // kind: as CreateTestBackend; "_int8" behind it: with blocks of int8. The weights must outlive the runner.
   SequenceRunner(const std::string& kind, const ModelWeights& weights, int threads = 2);
 
   // Forgets the sequence; the next step begins another.
@@ -41,9 +41,9 @@ class SequenceRunner {
                   uint32_t hide_before_row) const;
   KvRun Run(uint32_t layer, uint32_t head, uint32_t group, uint32_t end) const;
 
-  const KvGeometry g_;
+  KvGeometry g_;
   std::unique_ptr<Backend> backend_;
-  std::vector<std::vector<std::vector<bf16>>> blocks_;  // [chunk][layer]
+  std::vector<std::vector<std::vector<uint8_t>>> blocks_;  // [chunk][layer]
   std::vector<ChunkHash> names_;                        // [chunk], made up, others after each restart
   uint32_t restarts_ = 0;
   std::vector<float> queries_, log_sum_exp_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/numeric/bits.h"
+#include "common/kv/kv_rows.h"
 
 namespace hga {
 namespace {
@@ -24,12 +25,14 @@ void Clear(const AttendShape& shape, uint32_t first_row, uint32_t rows, QueryBlo
 }
 
 // Adds the chunk's first `tokens` tokens for every KV head.
-void AddChunk(const KvGeometry& g, uint32_t chunk, uint32_t tokens, const bf16* block, QueryBlock* out) {
+void AddChunk(const KvGeometry& g, uint32_t chunk, uint32_t tokens, const void* block, QueryBlock* out) {
   for (uint32_t head = 0; head < g.kv_heads; ++head) {
     for (uint32_t group = 0; group * g.group_tokens < tokens; ++group) {
+      const KvPlace place = PlaceInBlock(g, block, head, group * g.group_tokens);
       KvRun run;
-      run.k = block + g.k_run(head, group);
-      run.v = block + g.v_run(head, group);
+      run.k = place.k;
+      run.v = place.v;
+      run.scales = place.scales;
       run.position = chunk * g.chunk_tokens + group * g.group_tokens;
       run.tokens = static_cast<uint16_t>(std::min(g.group_tokens, tokens - group * g.group_tokens));
       out->runs[head].push_back(run);
@@ -127,22 +130,26 @@ void PlanRouted(const AttendShape& shape, uint32_t first_row, uint32_t rows,
                 const std::vector<HeadSelection>& selection, const BlockOfChunk& block, QueryBlock* out) {
   Clear(shape, first_row, rows, out);
   const KvGeometry& g = shape.geometry;
-  // As KvGeometry::k_row and v_row, whose divisions would be most of the time: there are thousands of runs.
-  const uint32_t group_tokens = g.group_tokens, head_dim = g.head_dim;
-  const size_t group_elements = 2 * g.run_elements(), k_to_v = g.run_elements();
+  // As PlaceInBlock, whose divisions would be most of the time: there are thousands of runs. In bytes.
+  const uint32_t group_tokens = g.group_tokens;
+  const size_t row = g.row_stride() * g.element_bytes(), k_to_v = g.k_to_v() * g.element_bytes();
+  const size_t group_bytes = g.group_elements() * g.element_bytes();
+  const bool scaled = g.scale_bytes() > 0;
   const uint64_t group_starts = GroupStarts(g);
   for (uint32_t head = 0; head < g.kv_heads; ++head) {
     uint32_t chunk = UINT32_MAX;
-    const bf16* data = nullptr;
-    const size_t first = g.k_run(head, 0);
+    const uint8_t* data = nullptr;
+    const size_t first = g.k_run(head, 0) * g.element_bytes();
     const auto place = [&](uint32_t token, KvRun* run) {
       const uint32_t group = token / group_tokens, in_group = token - group * group_tokens;
-      run->k = data + first + group * group_elements + size_t{in_group} * head_dim;
-      run->v = run->k + k_to_v;
+      const uint8_t* const k = data + first + group * group_bytes + in_group * row;
+      run->k = k;
+      run->v = k + k_to_v;
+      run->scales = scaled ? k + 2 * k_to_v : nullptr;
     };
     for (const SelectedChunk& selected : selection[head]) {
       if (selected.first_token >= rows) continue;
-      if (selected.chunk != chunk) data = block(chunk = selected.chunk);
+      if (selected.chunk != chunk) data = static_cast<const uint8_t*>(block(chunk = selected.chunk));
       AddMask(g, group_starts, selected, place, &out->runs[head]);
     }
     SortByRow(rows, &out->runs[head]);

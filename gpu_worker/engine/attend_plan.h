@@ -39,7 +39,7 @@ struct ChunkRange {
 };
 
 // Block of a chunk in the layer at hand; never nullptr for a chunk of the plan.
-using BlockOfChunk = std::function<const bf16*(uint32_t chunk)>;
+using BlockOfChunk = std::function<const void*(uint32_t chunk)>;
 
 // Chunks that queries of `chunk` reach by routing; of the first, the keys from sink_tokens on.
 ChunkRange RoutedChunks(const AttendShape& shape, uint32_t chunk);
@@ -66,7 +66,7 @@ void PlanMandatory(const AttendShape& shape, uint32_t first_row, uint32_t rows, 
 void PlanRouted(const AttendShape& shape, uint32_t first_row, uint32_t rows,
                 const std::vector<HeadSelection>& selection, const BlockOfChunk& block, QueryBlock* out);
 
-// Says where a run lies, which begins with that token of the chunk: sets its `k` and `v`.
+// Says where a run lies, which begins with that token of the chunk: sets its `k`, `v` and `scales`.
 using PlaceRun = std::function<void(uint32_t kv_head, uint32_t chunk, uint32_t token, KvRun* run)>;
 // The same runs as PlanRouted, each where `place` says; asked in the selection's order.
 void PlanPlaced(const AttendShape& shape, uint32_t first_row, uint32_t rows,

@@ -3,6 +3,7 @@
 #include <map>
 #include <set>
 
+#include "common/kv/kv_rows.h"
 #include "gtest/gtest.h"
 
 namespace hga {
@@ -22,7 +23,7 @@ AttendShape Shape() {
 // Blocks of as many chunks as are asked for.
 class Blocks {
  public:
-  const bf16* operator()(uint32_t chunk) {
+  bf16* operator()(uint32_t chunk) {
     auto& data = chunks_[chunk];
     data.resize(Shape().geometry.block_elements());
     return data.data();
@@ -172,6 +173,31 @@ TEST(KeysInCommonTest, CountsWhatBothSelect) {
   EXPECT_EQ(KeysInCommon(b, a), 1u + 8u);
   EXPECT_EQ(KeysInCommon(a, a), 3u + 1u + 64u);
   EXPECT_EQ(KeysInCommon(a, {}), 0u);
+}
+
+TEST(AttendPlanTest, RunsOfInt8BeginWhereTheirFirstTokenLies) {
+  AttendShape shape = Shape();
+  shape.geometry.dtype = KvDtype::kInt8;
+  const KvGeometry& g = shape.geometry;
+  const std::vector<uint8_t> block(g.block_bytes());
+  const auto block_of = [&](uint32_t) { return block.data(); };
+  const auto expect_placed = [&](const QueryBlock& plan) {
+    for (uint32_t head = 0; head < g.kv_heads; ++head) {
+      for (const KvRun& run : plan.runs[head]) {
+        const KvPlace place = PlaceInBlock(g, block.data(), head, run.position % g.chunk_tokens);
+        EXPECT_EQ(run.k, place.k);
+        EXPECT_EQ(run.v, place.v);
+        EXPECT_EQ(run.scales, place.scales);
+      }
+    }
+  };
+  QueryBlock plan;
+  PlanRouted(shape, 0, 1, {{{2, 0, 0xFFFF0000}, {3, 0, 0x8001A000}}, {{5, 0, 0x40}}}, block_of, &plan);
+  EXPECT_EQ(plan.runs[0].size() + plan.runs[1].size(), 6u);
+  expect_placed(plan);
+  PlanMandatory(shape, 0, 1, 700, block_of, &plan);
+  EXPECT_GT(plan.runs[1].size(), 4u);
+  expect_placed(plan);
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ BlockSet::Block* BlockSet::Grow(uint32_t chunk, uint32_t layer) {
   return &blocks_[size_t{chunk} * layers_ + layer];
 }
 
-bf16* BlockSet::Find(uint32_t chunk, uint32_t layer) const {
+void* BlockSet::Find(uint32_t chunk, uint32_t layer) const {
   const Block* block = At(chunk, layer);
   return block == nullptr ? nullptr : block->data;
 }

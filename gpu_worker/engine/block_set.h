@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "common/kv/bf16.h"
 #include "kv_store/client/kv_client.h"
 
 namespace hga {
@@ -17,7 +16,7 @@ class BlockSet {
   explicit BlockSet(uint32_t layers) : layers_(layers) {}
 
   // nullptr: absent.
-  bf16* Find(uint32_t chunk, uint32_t layer) const;
+  void* Find(uint32_t chunk, uint32_t layer) const;
   bool HasChunk(uint32_t chunk) const;
   void Put(uint32_t chunk, uint32_t layer, HeldBlock block, uint64_t step);
   // blocks: [layers].
@@ -41,7 +40,7 @@ class BlockSet {
  private:
   struct Block {
     HeldBlock hold;
-    bf16* data = nullptr;
+    void* data = nullptr;
     uint64_t last_step = 0;
   };
   const Block* At(uint32_t chunk, uint32_t layer) const;

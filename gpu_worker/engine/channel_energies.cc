@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
+#include "common/kv/kv_rows.h"
 #include "gpu_worker/engine/attend_plan.h"
 
 namespace hga {
@@ -38,8 +39,8 @@ constexpr char kText[] =
 // Reads the text chunk by chunk and sums up squares.
 class EnergyMeter {
  public:
-  EnergyMeter(const ModelConfig& config, Backend* backend)
-      : config_(config), g_(config.Geometry()), backend_(backend), shape_{g_, 0, UINT32_MAX},
+  EnergyMeter(const ModelConfig& config, const KvGeometry& geometry, Backend* backend)
+      : config_(config), g_(geometry), backend_(backend), shape_{g_, 0, UINT32_MAX},
         queries_(size_t{g_.layers} * g_.kv_heads * g_.head_dim), keys_(queries_.size()) {}
 
   absl::Status Read(const std::vector<uint32_t>& tokens) {
@@ -68,7 +69,7 @@ class EnergyMeter {
     std::vector<BatchRow> rows;
     for (uint32_t i = 0; i < g_.chunk_tokens; ++i) rows.push_back({tokens[first + i], first + i, false});
     rows.back().want_logits = true;  // that they are there means that a device has done all before
-    for (uint32_t layer = 0; layer < g_.layers; ++layer) blocks_.emplace_back(g_.block_elements());
+    for (uint32_t layer = 0; layer < g_.layers; ++layer) blocks_.emplace_back(g_.block_bytes());
     HGA_RETURN_IF_ERROR(backend_->Begin(rows));
     const uint32_t chunk = first / g_.chunk_tokens;
     for (uint32_t layer = 0; layer < g_.layers; ++layer) {
@@ -100,14 +101,18 @@ class EnergyMeter {
     }
   }
 
-  void AddKeys(uint32_t layer, uint32_t skip, const bf16* block) {
+  void AddKeys(uint32_t layer, uint32_t skip, const void* block) {
+    std::vector<bf16> keys(size_t{g_.chunk_tokens} * g_.head_dim);
     for (uint32_t h = 0; h < g_.kv_heads; ++h) {
+      for (uint32_t t = 0; t < g_.chunk_tokens; ++t) {
+        ReadKey(g_, PlaceInBlock(g_, block, h, t), &keys[size_t{t} * g_.head_dim]);
+      }
       double* sums = &keys_[SumsOf(layer, h)];
       for (uint32_t c = 0; c < g_.head_dim; ++c) {
         double mean = 0;
-        for (uint32_t t = 0; t < g_.chunk_tokens; ++t) mean += ToFloat(block[g_.k_row(h, t) + c]) / g_.chunk_tokens;
+        for (uint32_t t = 0; t < g_.chunk_tokens; ++t) mean += ToFloat(keys[t * g_.head_dim + c]) / g_.chunk_tokens;
         for (uint32_t t = skip; t < g_.chunk_tokens; ++t) {
-          const double difference = ToFloat(block[g_.k_row(h, t) + c]) - mean;
+          const double difference = ToFloat(keys[t * g_.head_dim + c]) - mean;
           sums[c] += difference * difference;
         }
       }
@@ -130,21 +135,22 @@ class EnergyMeter {
   const KvGeometry g_;
   Backend* const backend_;
   const AttendShape shape_;
-  std::vector<std::vector<bf16>> blocks_;  // [chunks][layers]
+  std::vector<std::vector<uint8_t>> blocks_;  // [chunks][layers]
   std::vector<double> queries_, keys_;     // [layers][kv_heads][head_dim] sums of squares
   double read_queries_ = 0, read_keys_ = 0;
 };
 
 }  // namespace
 
-absl::StatusOr<std::string> MeasureChannelEnergies(const LoadedModel& model, Backend* backend) {
+absl::StatusOr<std::string> MeasureChannelEnergies(const LoadedModel& model, const KvGeometry& geometry,
+                                                   Backend* backend) {
   const auto begin = std::chrono::steady_clock::now();
   HGA_ASSIGN_OR_RETURN(const std::vector<uint32_t> text, model.tokenizer->Encode(kText, false));
   if (text.empty()) return absl::InternalError("the tokenizer makes nothing of a text");
   std::vector<uint32_t> tokens(kTokens);
   for (uint32_t i = 0; i < kTokens; ++i) tokens[i] = text[i % text.size()];
   LogInfo("measuring channel energies", {{"tokens", kTokens}});
-  EnergyMeter meter(model.weights.config, backend);
+  EnergyMeter meter(model.weights.config, geometry, backend);
   const absl::Status read = meter.Read(tokens);
   if (!read.ok()) return absl::Status(read.code(), absl::StrCat("measuring channel energies: ", read.message()));
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
@@ -153,11 +159,11 @@ absl::StatusOr<std::string> MeasureChannelEnergies(const LoadedModel& model, Bac
 }
 
 absl::StatusOr<const SummaryMethod*> PrepareSummaryMethod(const std::string& name, const LoadedModel& model,
-                                                          Backend* backend) {
+                                                          const KvGeometry& geometry, Backend* backend) {
   HGA_ASSIGN_OR_RETURN(const SummaryMethod* method, FindSummaryMethod(name));
   if (!method->dealt) return method;
-  HGA_ASSIGN_OR_RETURN(const std::string energies, MeasureChannelEnergies(model, backend));
-  return FindSummaryMethod(name, model.weights.config.Geometry(), energies);
+  HGA_ASSIGN_OR_RETURN(const std::string energies, MeasureChannelEnergies(model, geometry, backend));
+  return FindSummaryMethod(name, geometry, energies);
 }
 
 }  // namespace hga

@@ -15,12 +15,13 @@ namespace hga {
 // over some 250 tokens of a text of the program's own, which the model reads densely: as long as a prompt of that
 // length takes. The channels that RoPE turns together have the same, so that no position matters. The same bytes run to
 // run.
-// The backend must be between steps, its rows at least a chunk.
-absl::StatusOr<std::string> MeasureChannelEnergies(const LoadedModel& model, Backend* backend);
+// geometry: the backend's, which must be between steps, its rows at least a chunk.
+absl::StatusOr<std::string> MeasureChannelEnergies(const LoadedModel& model, const KvGeometry& geometry,
+                                                   Backend* backend);
 
 // The method of that name, ready for use with the model: measures if it needs to.
 absl::StatusOr<const SummaryMethod*> PrepareSummaryMethod(const std::string& name, const LoadedModel& model,
-                                                          Backend* backend);
+                                                          const KvGeometry& geometry, Backend* backend);
 
 }  // namespace hga
 

@@ -23,7 +23,7 @@ class ChannelEnergiesTest : public testing::Test {
     options.max_rows = rows;
     auto created = CreateBackend(backend, model_->weights, geometry_, options);
     EXPECT_TRUE(created.ok()) << created.status();
-    auto energies = MeasureChannelEnergies(*model_, created->get());
+    auto energies = MeasureChannelEnergies(*model_, model_->weights.config.Geometry(), created->get());
     EXPECT_TRUE(energies.ok()) << energies.status();
     return *energies;
   }
@@ -61,8 +61,9 @@ TEST_F(ChannelEnergiesTest, ChannelsThatTurnTogetherHaveTheSame) {
 }
 
 TEST_F(ChannelEnergiesTest, OnlyMethodsThatDealOutBitsAreMeasuredFor) {
-  EXPECT_EQ(*PrepareSummaryMethod("sketch", *model_, nullptr), *FindSummaryMethod("sketch"));
-  EXPECT_EQ(PrepareSummaryMethod("none", *model_, nullptr).status().code(), absl::StatusCode::kNotFound);
+  const KvGeometry g = model_->weights.config.Geometry();
+  EXPECT_EQ(*PrepareSummaryMethod("sketch", *model_, g, nullptr), *FindSummaryMethod("sketch"));
+  EXPECT_EQ(PrepareSummaryMethod("none", *model_, g, nullptr).status().code(), absl::StatusCode::kNotFound);
 }
 
 }  // namespace

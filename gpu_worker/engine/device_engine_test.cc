@@ -48,7 +48,7 @@ class DeviceEngineTest : public testing::Test {
     described_.token_bytes = [](uint32_t) { return std::string(); };
     auto cpu = CreateTestBackend("cpu", model_->weights, described_.geometry, BackendOptions());
     HGA_CHECK(cpu.ok());
-    const auto method = PrepareSummaryMethod(kMethod, *model_, cpu->get());
+    const auto method = PrepareSummaryMethod(kMethod, *model_, model_->weights.config.Geometry(), cpu->get());
     HGA_CHECK(method.ok());
     described_.method = *method;
   }

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "absl/numeric/bits.h"
+#include "common/kv/kv_rows.h"
 
 namespace hga {
 namespace {
@@ -77,8 +78,9 @@ class HeadExplainer {
   double AddExact(const std::vector<float>& query, const BlockOfChunk& block) {
     std::vector<double> scores(q_.position + 1);
     double top = kLowest, always = 0, all = 0;
+    std::vector<bf16> k(g_.head_dim);
     for (uint32_t key = 0; key <= q_.position; ++key) {
-      const bf16* k = block(key / g_.chunk_tokens) + g_.k_row(kv_head_, key % g_.chunk_tokens);
+      ReadKey(g_, PlaceInBlock(g_, block(key / g_.chunk_tokens), kv_head_, key % g_.chunk_tokens), k.data());
       for (uint32_t d = 0; d < g_.head_dim; ++d) scores[key] += double{query[d]} * ToFloat(k[d]);
       top = std::max(top, scores[key]);
       ExplainedChunk* chunk = ChunkOf(key);

@@ -8,12 +8,12 @@
 namespace hga {
 namespace {
 
-constexpr size_t kPageElements = size_t{1} << 19;  // 1 MiB
+constexpr size_t kPageBytes = size_t{1} << 20;
 
 uint32_t SlotsFor(uint64_t bytes, const KvGeometry& g) {
   // Of a slot: its owner, its step, and up to 16/7 entries of the table, which grows by doubling.
   constexpr uint64_t kBookkeeping = 20 + 4 + 25 * 16 / 7;
-  const uint64_t slots = bytes / (uint64_t{g.head_dim} * 2 * sizeof(bf16) + kBookkeeping);
+  const uint64_t slots = bytes / (uint64_t{g.head_dim} * 2 * g.element_bytes() + g.scale_bytes() + kBookkeeping);
   return static_cast<uint32_t>(std::min<uint64_t>(slots, FoundKeys::kInBlock - 1));
 }
 
@@ -31,6 +31,12 @@ void ForEachToken(uint64_t mask, const Each& each) {
   for (; mask != 0; mask &= mask - 1) each(static_cast<uint32_t>(absl::countr_zero(mask)));
 }
 
+void SetPlace(const KvPlace& place, KvRun* run) {
+  run->k = place.k;
+  run->v = place.v;
+  run->scales = place.scales;
+}
+
 }  // namespace
 
 size_t KeyCache::HashOfKey::operator()(const Key& key) const {
@@ -41,7 +47,8 @@ size_t KeyCache::HashOfKey::operator()(const Key& key) const {
 }
 
 KeyCache::KeyCache(const KvGeometry& geometry, uint64_t bytes)
-    : geometry_(geometry), slots_(SlotsFor(bytes, geometry)) {}
+    : geometry_(geometry), row_bytes_(geometry.row_stride() * geometry.element_bytes()),
+      value_bytes_(geometry.scale_bytes() > 0 ? 0 : row_bytes_), slots_(SlotsFor(bytes, geometry)) {}
 
 void KeyCache::BeginStep() {
   ++step_;
@@ -102,12 +109,12 @@ void KeyCache::Fill(uint32_t layer, absl::Span<const ChunkHash> names, const std
     ForEachSelected(selection[head], &at, [&](const SelectedChunk& selected, size_t first) {
       if (selected.chunk >= names.size()) return;
       if (!std::binary_search(found->chunks.begin(), found->chunks.end(), selected.chunk)) return;
-      const bf16* const data = block(selected.chunk);
+      const void* const data = block(selected.chunk);
       uint32_t* slot = &found->slots[first];
       ForEachToken(selected.mask, [&](uint32_t token) {
         if (*slot == FoundKeys::kInBlock) {
-          *slot = Keep({names[selected.chunk], PlaceOf(layer, head, token)}, data + geometry_.k_row(head, token),
-                       data + geometry_.v_row(head, token));
+          *slot = Keep({names[selected.chunk], PlaceOf(layer, head, token)},
+                       PlaceInBlock(geometry_, data, head, token));
           found->copied += *slot != FoundKeys::kInBlock;
         }
         ++slot;
@@ -116,7 +123,18 @@ void KeyCache::Fill(uint32_t layer, absl::Span<const ChunkHash> names, const std
   }
 }
 
-uint32_t KeyCache::Keep(const Key& key, const bf16* k, const bf16* v) {
+KvPlace KeyCache::RowAt(uint8_t* k, uint8_t* v, size_t row) const {
+  k += row * row_bytes_;
+  if (value_bytes_ > 0) return {k, v + row * value_bytes_, nullptr};
+  return {k, k + geometry_.head_dim, k + 2 * size_t{geometry_.head_dim}};
+}
+
+void KeyCache::CopyRow(const KvPlace& from, const KvPlace& to) const {
+  std::memcpy(const_cast<void*>(to.k), from.k, row_bytes_);
+  if (value_bytes_ > 0) std::memcpy(const_cast<void*>(to.v), from.v, value_bytes_);
+}
+
+uint32_t KeyCache::Keep(const Key& key, const KvPlace& from) {
   if (const auto at = slot_of_.find(key); at != slot_of_.end()) {  // another selection of this step has brought it
     last_used_[at->second] = step_;
     return at->second;
@@ -126,8 +144,7 @@ uint32_t KeyCache::Keep(const Key& key, const bf16* k, const bf16* v) {
   slot_of_.emplace(key, slot);
   owners_[slot] = key;
   last_used_[slot] = step_;
-  std::copy_n(k, geometry_.head_dim, k_of(slot));
-  std::copy_n(v, geometry_.head_dim, v_of(slot));
+  CopyRow(from, PlaceOfSlot(slot));
   return slot;
 }
 
@@ -135,9 +152,8 @@ uint32_t KeyCache::Keep(const Key& key, const bf16* k, const bf16* v) {
 uint32_t KeyCache::FreeSlot() {
   if (owners_.size() < slots_) {
     if (k_ == nullptr) {
-      const size_t elements = size_t{slots_} * geometry_.head_dim;
-      k_.reset(new bf16[elements]);  // not written here: pages are taken as they are used
-      v_.reset(new bf16[elements]);
+      k_.reset(new uint8_t[slots_ * row_bytes_]);  // not written here: pages are taken as they are used
+      v_.reset(new uint8_t[slots_ * value_bytes_]);
       owners_.reserve(slots_);
       last_used_.reserve(slots_);
       slot_of_.reserve(slots_);
@@ -168,39 +184,34 @@ void KeyCache::Plan(const AttendShape& shape, uint32_t first_row, uint32_t rows,
   PlanPlaced(shape, first_row, rows, selection, place, out);
 }
 
-void KeyCache::PlaceRun(const uint32_t* slots, const bf16* block, uint32_t kv_head, uint32_t token, KvRun* run) {
-  const uint32_t d = geometry_.head_dim;
+void KeyCache::PlaceRun(const uint32_t* slots, const void* block, uint32_t kv_head, uint32_t token, KvRun* run) {
   uint32_t in_block = 0, side_by_side = 1;
   for (uint32_t i = 0; i < run->tokens; ++i) {
     in_block += slots[i] == FoundKeys::kInBlock;
     side_by_side += i > 0 && slots[i] == slots[0] + i;
   }
   if (in_block == run->tokens) {
-    run->k = block + geometry_.k_row(kv_head, token);
-    run->v = block + geometry_.v_row(kv_head, token);
+    SetPlace(PlaceInBlock(geometry_, block, kv_head, token), run);
   } else if (in_block == 0 && side_by_side == run->tokens) {
-    run->k = k_of(slots[0]);
-    run->v = v_of(slots[0]);
+    SetPlace(PlaceOfSlot(slots[0]), run);
   } else {
-    bf16* const k = Gather(size_t{run->tokens} * 2 * d);
-    bf16* const v = k + size_t{run->tokens} * d;
+    uint8_t* const k = Gather(run->tokens * (row_bytes_ + value_bytes_));
+    uint8_t* const v = k + run->tokens * row_bytes_;
     for (uint32_t i = 0; i < run->tokens; ++i) {
       const bool here = slots[i] != FoundKeys::kInBlock;
-      std::copy_n(here ? k_of(slots[i]) : block + geometry_.k_row(kv_head, token + i), d, k + size_t{i} * d);
-      std::copy_n(here ? v_of(slots[i]) : block + geometry_.v_row(kv_head, token + i), d, v + size_t{i} * d);
+      CopyRow(here ? PlaceOfSlot(slots[i]) : PlaceInBlock(geometry_, block, kv_head, token + i), RowAt(k, v, i));
     }
-    run->k = k;
-    run->v = v;
+    SetPlace(RowAt(k, v, 0), run);
   }
 }
 
 // A run has a group's keys at most, so it fits a page.
-bf16* KeyCache::Gather(size_t elements) {
-  if (page_ < pages_.size() && pages_[page_].used + elements > kPageElements) ++page_;
-  if (page_ == pages_.size()) pages_.push_back({std::unique_ptr<bf16[]>(new bf16[kPageElements]), 0});
+uint8_t* KeyCache::Gather(size_t bytes) {
+  if (page_ < pages_.size() && pages_[page_].used + bytes > kPageBytes) ++page_;
+  if (page_ == pages_.size()) pages_.push_back({std::unique_ptr<uint8_t[]>(new uint8_t[kPageBytes]), 0});
   Page& page = pages_[page_];
-  bf16* const data = page.data.get() + page.used;
-  page.used += elements;
+  uint8_t* const data = page.data.get() + page.used;
+  page.used += bytes;
   return data;
 }
 

@@ -13,9 +13,9 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/types/span.h"
-#include "common/kv/bf16.h"
 #include "common/kv/geometry.h"
 #include "common/kv/ids.h"
+#include "common/kv/kv_rows.h"
 #include "common/kv/route_message.h"
 #include "gpu_worker/backend/backend.h"
 #include "gpu_worker/engine/attend_plan.h"
@@ -69,17 +69,21 @@ class KeyCache {
   uint32_t PlaceOf(uint32_t layer, uint32_t kv_head, uint32_t token) const {
     return (layer * geometry_.kv_heads + kv_head) * geometry_.chunk_tokens + token;
   }
-  bf16* k_of(uint32_t slot) const { return k_.get() + size_t{slot} * geometry_.head_dim; }
-  bf16* v_of(uint32_t slot) const { return v_.get() + size_t{slot} * geometry_.head_dim; }
+  // Of a row among others of one run or one cache, which keep the distances of a block: bf16 has its values apart.
+  KvPlace RowAt(uint8_t* k, uint8_t* v, size_t row) const;
+  KvPlace PlaceOfSlot(uint32_t slot) const { return RowAt(k_.get(), v_.get(), slot); }
+  void CopyRow(const KvPlace& from, const KvPlace& to) const;
   // FoundKeys::kInBlock: there is no room.
   uint32_t FreeSlot();
-  uint32_t Keep(const Key& key, const bf16* k, const bf16* v);
-  void PlaceRun(const uint32_t* slots, const bf16* block, uint32_t kv_head, uint32_t token, KvRun* run);
-  bf16* Gather(size_t elements);
+  uint32_t Keep(const Key& key, const KvPlace& from);
+  void PlaceRun(const uint32_t* slots, const void* block, uint32_t kv_head, uint32_t token, KvRun* run);
+  uint8_t* Gather(size_t bytes);
 
   const KvGeometry geometry_;
+  const size_t row_bytes_;    // from one row to the next
+  const size_t value_bytes_;  // of values that lie apart
   const uint32_t slots_;
-  std::unique_ptr<bf16[]> k_, v_;  // [slots][head_dim]
+  std::unique_ptr<uint8_t[]> k_, v_;  // [slots][row_bytes], [slots][value_bytes]
   absl::flat_hash_map<Key, uint32_t, HashOfKey> slot_of_;
   std::vector<Key> owners_;          // [filled]
   std::vector<uint32_t> last_used_;  // [filled]: the step
@@ -89,8 +93,8 @@ class KeyCache {
 
   // Keys of a run that do not lie side by side are put together here.
   struct Page {
-    std::unique_ptr<bf16[]> data;
-    size_t used = 0;  // elements
+    std::unique_ptr<uint8_t[]> data;
+    size_t used = 0;
   };
   std::vector<Page> pages_;
   size_t page_ = 0;  // that is being filled

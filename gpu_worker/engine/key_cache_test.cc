@@ -11,8 +11,19 @@ namespace {
 
 constexpr uint64_t kPlenty = 64 << 20;
 
+// Runs with blocks of each type.
+class KeyCacheTest : public testing::TestWithParam<KvDtype> {
+ protected:
+  void SetUp() override { dtype = GetParam(); }
+
+ public:
+  static KvDtype dtype;
+};
+KvDtype KeyCacheTest::dtype = KvDtype::kBf16;
+
 KvGeometry Geometry() {
   KvGeometry g;
+  g.dtype = KeyCacheTest::dtype;
   g.layers = 3;
   g.query_heads = 4;
   g.kv_heads = 2;
@@ -38,15 +49,15 @@ class Blocks {
 
   void Hold(const std::vector<uint32_t>& chunks) {
     for (uint32_t chunk : chunks) {
-      std::vector<bf16>& block = held_[chunk];
-      block.resize(Geometry().block_elements());
+      std::vector<uint8_t>& block = held_[chunk];
+      block.resize(Geometry().block_bytes());
       std::mt19937 random(document_ * 100000 + layer_ * 1000 + chunk);
-      for (bf16& x : block) x.bits = static_cast<uint16_t>(random());
+      for (uint8_t& x : block) x = static_cast<uint8_t>(random());
     }
   }
   void GiveBack() { held_.clear(); }
   BlockOfChunk of() const {
-    return [this](uint32_t chunk) -> const bf16* {
+    return [this](uint32_t chunk) -> const void* {
       const auto at = held_.find(chunk);
       return at == held_.end() ? nullptr : at->second.data();
     };
@@ -54,7 +65,7 @@ class Blocks {
 
  private:
   const uint32_t document_, layer_;
-  std::map<uint32_t, std::vector<bf16>> held_;
+  std::map<uint32_t, std::vector<uint8_t>> held_;
 };
 
 std::vector<HeadSelection> RandomSelection(uint32_t chunks, uint32_t seed, uint32_t tokens = 1) {
@@ -81,9 +92,15 @@ std::vector<std::vector<uint32_t>> Contents(const QueryBlock& block) {
     for (const KvRun& run : runs) {
       std::vector<uint32_t>& c = contents.emplace_back();
       c = {run.position, run.tokens, run.first_row};
-      const size_t elements = size_t{run.tokens} * Geometry().head_dim;
-      for (const bf16* x : {run.k, run.v}) {
-        for (size_t i = 0; i < elements; ++i) c.push_back(x[i].bits);
+      const KvGeometry g = Geometry();
+      std::vector<bf16> k(g.head_dim), v(g.head_dim);
+      for (uint32_t t = 0; t < run.tokens; ++t) {
+        const size_t at = t * g.row_stride() * g.element_bytes();
+        const KvPlace place = {static_cast<const uint8_t*>(run.k) + at, static_cast<const uint8_t*>(run.v) + at,
+                               run.scales == nullptr ? nullptr : run.scales + at};
+        ReadKey(g, place, k.data());
+        ReadValue(g, place, v.data());
+        for (uint32_t d = 0; d < g.head_dim; ++d) c.insert(c.end(), {k[d].bits, v[d].bits});
       }
     }
   }
@@ -123,7 +140,7 @@ std::vector<std::vector<uint32_t>> InPlace(uint32_t document, uint32_t layer,
   return Contents(plan);
 }
 
-TEST(KeyCacheTest, AKeyThatWasCopiedNeedsNoBlock) {
+TEST_P(KeyCacheTest, AKeyThatWasCopiedNeedsNoBlock) {
   KeyCache cache(Geometry(), kPlenty);
   const auto selection = RandomSelection(20, 1);
   cache.BeginStep();
@@ -139,7 +156,7 @@ TEST(KeyCacheTest, AKeyThatWasCopiedNeedsNoBlock) {
   for (const Use& use : {first, second}) EXPECT_EQ(use.contents, InPlace(1, 2, selection));
 }
 
-TEST(KeyCacheTest, OneKeyMoreBringsItsBlockAlone) {
+TEST_P(KeyCacheTest, OneKeyMoreBringsItsBlockAlone) {
   KeyCache cache(Geometry(), kPlenty);
   auto selection = RandomSelection(20, 1);
   cache.BeginStep();
@@ -154,7 +171,7 @@ TEST(KeyCacheTest, OneKeyMoreBringsItsBlockAlone) {
   EXPECT_EQ(use.contents, InPlace(1, 0, selection));
 }
 
-TEST(KeyCacheTest, WhatIsHeldIsReadInPlaceAndNotCopied) {
+TEST_P(KeyCacheTest, WhatIsHeldIsReadInPlaceAndNotCopied) {
   KeyCache cache(Geometry(), kPlenty);
   const auto selection = RandomSelection(20, 1);
   const std::vector<uint32_t> chunks = SelectedChunks(selection),
@@ -171,7 +188,7 @@ TEST(KeyCacheTest, WhatIsHeldIsReadInPlaceAndNotCopied) {
   EXPECT_EQ(UseLayer(&cache, 1, 0, selection).fetched, held);
 }
 
-TEST(KeyCacheTest, LayersAndDocumentsDoNotMix) {
+TEST_P(KeyCacheTest, LayersAndDocumentsDoNotMix) {
   KeyCache cache(Geometry(), kPlenty);
   const auto selection = RandomSelection(20, 1);
   for (int step = 0; step < 2; ++step) {
@@ -186,7 +203,7 @@ TEST(KeyCacheTest, LayersAndDocumentsDoNotMix) {
   }
 }
 
-TEST(KeyCacheTest, UnfinishedChunksAreNotKept) {
+TEST_P(KeyCacheTest, UnfinishedChunksAreNotKept) {
   KeyCache cache(Geometry(), kPlenty);
   std::vector<HeadSelection> selection(2);
   selection[0] = {{2, 0, 5}};
@@ -204,7 +221,7 @@ TEST(KeyCacheTest, UnfinishedChunksAreNotKept) {
 }
 
 // Of any size, with keys that come and go: the same runs, the same bytes.
-TEST(KeyCacheTest, AnySizeAndContentPlansTheSame) {
+TEST_P(KeyCacheTest, AnySizeAndContentPlansTheSame) {
   for (const uint64_t bytes : {uint64_t{1}, uint64_t{3000}, uint64_t{40000}, uint64_t{200000}, kPlenty}) {
     KeyCache cache(Geometry(), bytes);
     uint64_t cached = 0, copied = 0;
@@ -229,7 +246,7 @@ TEST(KeyCacheTest, AnySizeAndContentPlansTheSame) {
 
 // The last step's keys stay: a step that does not fit keeps a part, instead of losing each just before it is used
 // again.
-TEST(KeyCacheTest, AStepThatDoesNotFitKeepsAPart) {
+TEST_P(KeyCacheTest, AStepThatDoesNotFitKeepsAPart) {
   KeyCache whole(Geometry(), kPlenty);
   const auto selection = RandomSelection(20, 1);
   const uint64_t keys = SelectedKeys(1, selection);
@@ -250,6 +267,8 @@ TEST(KeyCacheTest, AStepThatDoesNotFitKeepsAPart) {
   half.BeginStep();
   EXPECT_EQ(UseLayer(&half, 1, 0, other).found.cached, half.slots());
 }
+
+INSTANTIATE_TEST_SUITE_P(Types, KeyCacheTest, testing::Values(KvDtype::kBf16, KvDtype::kInt8));
 
 }  // namespace
 }  // namespace hga

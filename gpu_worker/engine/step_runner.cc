@@ -120,7 +120,7 @@ absl::Status StepRunner::RunLayer(uint32_t layer) {
   ++tick_;
   kv_rows_.clear();
   for (const Block& block : blocks_) {
-    bf16* data = block.part->sequence->blocks.Find(block.chunk, layer);
+    void* data = block.part->sequence->blocks.Find(block.chunk, layer);
     HGA_CHECK(data != nullptr);
     for (uint32_t i = 0; i < block.rows; ++i) {
       kv_rows_.push_back({data, (block.first_position + i) % geometry_.chunk_tokens});
@@ -163,8 +163,8 @@ absl::Status StepRunner::AttendAlways(uint32_t layer) {
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Block& b = blocks_[i];
     BlockSet& held = b.part->sequence->blocks;
-    PlanMandatory(*b.shape, b.first_row, b.rows, b.first_position, [&](uint32_t chunk) -> const bf16* {
-      const bf16* data = held.Find(chunk, layer);
+    PlanMandatory(*b.shape, b.first_row, b.rows, b.first_position, [&](uint32_t chunk) -> const void* {
+      const void* data = held.Find(chunk, layer);
       HGA_CHECK(data != nullptr);
       return data;
     }, &plan_.blocks[i]);
@@ -251,7 +251,7 @@ void StepRunner::AnswerProbes(uint32_t layer) {
     q.selection = b.selection;
     bool by_router = false;
     q.route = AskedFor(b, &by_router);
-    probe->result = Explain(q, [&](uint32_t chunk) -> const bf16* { return s.blocks.Find(chunk, layer); });
+    probe->result = Explain(q, [&](uint32_t chunk) -> const void* { return s.blocks.Find(chunk, layer); });
     probe->result->by_router = by_router;
     probe->result->mean_budget_keys = BudgetKeys(*b.shape, s.request->budget, b.first_position);
   }

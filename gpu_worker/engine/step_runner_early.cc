@@ -101,7 +101,7 @@ absl::Status StepRunner::PrefetchForGuess(uint32_t layer) {
     }
     QueryBlock& block = plan.blocks.emplace_back();
     PlanRouted(*b.shape, b.first_row, b.rows, readable,
-               [&](uint32_t chunk) -> const bf16* { return held.Find(chunk, layer); }, &block);
+               [&](uint32_t chunk) -> const void* { return held.Find(chunk, layer); }, &block);
     block.finished = Finished(b);
   }
   return backend_->Prefetch(layer, plan);

@@ -13,7 +13,7 @@ constexpr uint64_t kFewShare = 4;
 
 BlockOfChunk StepRunner::HeldBlocks(const Block& block, uint32_t layer) {
   const BlockSet* const held = &block.part->sequence->blocks;
-  return [held, layer](uint32_t chunk) -> const bf16* { return held->Find(chunk, layer); };
+  return [held, layer](uint32_t chunk) -> const void* { return held->Find(chunk, layer); };
 }
 
 bool StepRunner::SelectsFew(const Block& block, uint32_t layer) const {

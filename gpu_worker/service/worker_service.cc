@@ -107,7 +107,7 @@ grpc::Status WorkerService::GetModel(grpc::ServerContext*, const gpu_worker::v1:
   response->set_context_tokens(config.context_tokens);
   response->set_vocab_size(config.vocab_size);
   response->set_parameters(model_->parameters);
-  response->set_kv_bytes_per_token(config.Geometry().bytes_per_token());
+  response->set_kv_bytes_per_token(info_.kv_bytes_per_token);
   response->set_backend(info_.backend);
   response->set_threads(info_.threads);
   response->set_layers(config.layers);

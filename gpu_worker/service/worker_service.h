@@ -16,6 +16,7 @@ namespace hga {
 struct WorkerInfo {
   std::string backend;
   uint32_t threads = 0;
+  uint64_t kv_bytes_per_token = 0;
 };
 
 // Thread-safe: gRPC's threads call it. What is given to it outlives it.

@@ -48,9 +48,9 @@ absl::Status BadHeader(const std::string& path, const char* field, uint64_t foun
 }  // namespace
 
 absl::Status ValidateShape(const ArenaShape& shape) {
-  if (shape.slot_bytes == 0 || shape.slot_bytes > kMaxSlotBytes || shape.slot_bytes % kArenaPage != 0) {
+  if (shape.slot_bytes == 0 || shape.slot_bytes > kMaxSlotBytes || shape.slot_bytes % kSlotAlignment != 0) {
     return absl::InvalidArgumentError(absl::StrCat("arena: slot_bytes ", shape.slot_bytes,
-                                                   " is not a multiple of 4096 up to ", kMaxSlotBytes));
+                                                   " is not a multiple of 64 up to ", kMaxSlotBytes));
   }
   if (shape.slot_count == 0 || shape.slot_count > kMaxSlots) {
     return absl::InvalidArgumentError(

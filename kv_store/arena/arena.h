@@ -27,6 +27,7 @@ inline constexpr size_t kArenaPage = 4096;
 inline constexpr size_t kLockBytesOffset = kArenaPage;
 inline constexpr uint32_t kMaxArenaClients = kArenaPage;
 inline constexpr size_t kSlotsOffset = kLockBytesOffset + kMaxArenaClients;
+inline constexpr size_t kSlotAlignment = 64;  // a cache line
 inline constexpr uint64_t kMaxSlotBytes = uint64_t{1} << 30;
 inline constexpr uint32_t kMaxSlots = 1u << 30;
 

@@ -60,7 +60,7 @@ absl::StatusOr<HeldBlock> GrpcKvClient::Take(const Attachment& attachment, uint3
   uint8_t* data = attachment.arena->Slot(slot);
   if (data == nullptr)
     return absl::InternalError(absl::StrCat("kv_store named slot ", slot, ", which is no slot"));
-  return HeldBlock(reinterpret_cast<bf16*>(data), slot, attachment.releaser);
+  return HeldBlock(data, slot, attachment.releaser);
 }
 
 absl::StatusOr<std::vector<HeldBlock>> GrpcKvClient::ReserveOnce(uint32_t count) {

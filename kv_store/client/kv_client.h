@@ -26,7 +26,7 @@ class HeldBlock {
 
   HeldBlock() = default;
   // `releaser` is shared by all holds of one mapping and keeps it alive.
-  HeldBlock(bf16* data, uint32_t slot, std::shared_ptr<const Releaser> releaser)
+  HeldBlock(void* data, uint32_t slot, std::shared_ptr<const Releaser> releaser)
       : data_(data), slot_(slot), releaser_(std::move(releaser)) {}
   ~HeldBlock() { Reset(); }
   HeldBlock(HeldBlock&& other) noexcept { *this = std::move(other); }
@@ -41,7 +41,7 @@ class HeldBlock {
   }
 
   explicit operator bool() const { return data_ != nullptr; }
-  bf16* data() const { return data_; }  // [KvGeometry::block_elements]
+  void* data() const { return data_; }  // [KvGeometry::block_bytes]
   uint32_t slot() const { return slot_; }
 
   void Reset() {
@@ -57,7 +57,7 @@ class HeldBlock {
   }
 
  private:
-  bf16* data_ = nullptr;
+  void* data_ = nullptr;
   uint32_t slot_ = 0;
   std::shared_ptr<const Releaser> releaser_;
 };

@@ -28,7 +28,7 @@ absl::StatusOr<std::vector<HeldBlock>> MemoryKvClient::Reserve(uint32_t count) {
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t number = state_->next_slot++;
     State::Slot& slot = state_->slots[number];
-    slot.data.resize(state_->geometry.block_elements());
+    slot.data.resize(state_->geometry.block_bytes());
     slot.reserved = true;
     state_->Hold(number);
     blocks.emplace_back(slot.data.data(), number, releaser_);
@@ -155,7 +155,7 @@ void MemoryKvClient::DropRam() {
   std::lock_guard<std::mutex> lock(state_->mu);
   for (auto& [number, slot] : state_->slots) {
     if (slot.holds > 0) continue;
-    std::vector<bf16> elsewhere(slot.data);
+    std::vector<uint8_t> elsewhere(slot.data);
     slot.data.swap(elsewhere);
     slot.dropped = true;
   }

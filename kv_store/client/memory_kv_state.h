@@ -21,7 +21,7 @@ namespace hga {
 // Methods are called with `mu` held, but Release, which takes it.
 struct MemoryKvClient::State {
   struct Slot {
-    std::vector<bf16> data;
+    std::vector<uint8_t> data;
     uint32_t holds = 0;
     bool reserved = false;  // not committed yet
     bool orphan = false;    // its chunk is gone

@@ -25,11 +25,11 @@ void Prepare(grpc::ClientContext* context) {
 
 // Memory of one block, counted while it lives.
 struct Lease {
-  explicit Lease(std::shared_ptr<std::atomic<uint64_t>> in_use, size_t elements)
-      : counter(std::move(in_use)), data(new bf16[elements]) {}
+  explicit Lease(std::shared_ptr<std::atomic<uint64_t>> in_use, size_t bytes)
+      : counter(std::move(in_use)), data(new uint8_t[bytes]) {}
   ~Lease() { --*counter; }
   const std::shared_ptr<std::atomic<uint64_t>> counter;
-  const std::unique_ptr<bf16[]> data;
+  const std::unique_ptr<uint8_t[]> data;
 };
 
 }  // namespace
@@ -57,8 +57,8 @@ absl::StatusOr<HeldBlock> RemoteBlocks::Make() {
     return absl::ResourceExhaustedError(
         absl::StrCat("all room for K/V from another host, ", limit_, " blocks, is held; retry in 20 ms"));
   }
-  auto lease = std::make_shared<Lease>(in_use_, geometry_.block_elements());
-  bf16* data = lease->data.get();
+  auto lease = std::make_shared<Lease>(in_use_, geometry_.block_bytes());
+  void* data = lease->data.get();
   // The memory goes with the hold's share of the releaser; nobody is told.
   return HeldBlock(data, 0, std::make_shared<const HeldBlock::Releaser>([lease](uint32_t) {}));
 }

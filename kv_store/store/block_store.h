@@ -165,10 +165,11 @@ struct StoreStats {
 struct BlockStoreOptions {
   uint32_t writeback_queue_chunks = 256;  // Reserve refuses while more are waiting for the disk
   uint64_t write_step_bytes = 64ull << 20;
-  // Budget of the disk, counted in bytes of blocks as they are in RAM; 0: none. Seven tenths are for blocks, the rest
-  // for dead blocks not collected yet, the index and the log.
+  // Budget of the disk; 0: none. Seven tenths are for blocks, the rest for dead blocks not collected yet, the index and
+  // the log.
   uint64_t disk_bytes = 0;
-  // K/V, counted in the same way, that sessions pinned by requests may keep from the disk budget, those of
+  bool packs_bf16 = false;  // the tier stores bf16 in a byte and a 32nd per value instead of two
+  // K/V, counted as it is in RAM, that sessions pinned by requests may keep from the disk budget, those of
   // `pinned_sessions` counted in; 0: half of what the budget has for blocks, without a budget no bound.
   uint64_t pin_bytes = 0;
   // Sessions, system prompts for one, whose blocks are evicted last and whose K/V is never given up for the budget.
@@ -319,7 +320,8 @@ class BlockStore {
   // refers to it; their token ids stay. True if something went.
   bool KeepDiskBudget();
   uint64_t GiveUpBlocks(const std::string& name, Session* session);
-  uint64_t PinQuota() const;  // chunks
+  uint64_t DiskBudget() const;  // in bytes of blocks as they are in RAM
+  uint64_t PinQuota() const;    // chunks
   absl::Status CheckPinQuota(const std::string& name, const Session& session) const;
 
   // block_store.cc, block_store_fetch.cc

@@ -14,7 +14,7 @@ namespace hga {
 bool BlockStore::KeepDiskBudget() {
   const uint64_t chunk_bytes = geometry_.block_bytes() * geometry_.layers;
   if (options_.disk_bytes == 0 || chunk_bytes == 0 || dirty_.empty()) return false;
-  const uint64_t allowed = options_.disk_bytes / 10 * 7 / chunk_bytes;
+  const uint64_t allowed = DiskBudget() / 10 * 7 / chunk_bytes;
   if (chunks_.size() - chunks_lost_ <= allowed) return false;
   // Those pinned by requests last, and only while they have more than their quota: they may have grown since.
   std::vector<std::tuple<bool, int64_t, std::string, Session*>> by_last_use;
@@ -38,9 +38,14 @@ bool BlockStore::KeepDiskBudget() {
   return freed > 0;
 }
 
+uint64_t BlockStore::DiskBudget() const {
+  const bool packed = options_.packs_bf16 && geometry_.dtype == KvDtype::kBf16;
+  return packed ? options_.disk_bytes / 33 * 64 : options_.disk_bytes;
+}
+
 uint64_t BlockStore::PinQuota() const {
   const uint64_t chunk_bytes = geometry_.block_bytes() * geometry_.layers;
-  const uint64_t bytes = options_.pin_bytes != 0 ? options_.pin_bytes : options_.disk_bytes / 20 * 7;
+  const uint64_t bytes = options_.pin_bytes != 0 ? options_.pin_bytes : DiskBudget() / 20 * 7;
   return bytes == 0 || chunk_bytes == 0 ? ~uint64_t{0} : bytes / chunk_bytes;
 }
 

@@ -9,6 +9,18 @@ namespace {
 
 using absl::StatusCode;
 
+TEST_F(BlockStoreTest, DiskBudgetHoldsTwiceOfWhatIsPacked) {
+  options_.disk_bytes = 5 * g_.block_bytes() * g_.layers * 10 / 7 + 100;  // five chunks, nine that are packed
+  for (const bool packed : {false, true}) {
+    options_.packs_bf16 = packed;
+    Restart();
+    MakeSession(packed ? "b" : "a", 4);
+    OpenOutcome other;
+    CommitOther("other", 4, &other);
+    EXPECT_EQ(store_->stats().budget_evicted_chunks > 0, !packed);
+  }
+}
+
 TEST_F(BlockStoreTest, DiskBudgetTakesBlocksOfSessionsNotUsedForLongest) {
   const uint64_t chunk_bytes = g_.block_bytes() * g_.layers;
   options_.disk_bytes = 5 * chunk_bytes * 10 / 7 + 10;  // five chunks

@@ -22,14 +22,15 @@ absl::Status StoreLoop::PrepareArena(const KvGeometry& geometry) {
   if (geometry_.has_value() && !(*geometry_ == geometry) && !replaceable) {
     return absl::FailedPreconditionError(absl::StrCat(
         "this store holds K/V of another shape (", geometry_->layers, " layers, ", geometry_->kv_heads,
-        " KV heads of ", geometry_->head_dim, ", chunks of ", geometry_->chunk_tokens, "; the client has ",
-        geometry.layers, ", ", geometry.kv_heads, ", ", geometry.head_dim, ", ", geometry.chunk_tokens,
+        " KV heads of ", geometry_->head_dim, ", chunks of ", geometry_->chunk_tokens, ", ",
+        KvDtypeName(geometry_->dtype), "; the client has ", geometry.layers, ", ", geometry.kv_heads, ", ",
+        geometry.head_dim, ", ", geometry.chunk_tokens, ", ", KvDtypeName(geometry.dtype),
         "); start a kv_store with another --data_dir for this model"));
   }
   if (arena_.has_value()) return absl::OkStatus();
   ArenaShape shape;
   shape.generation = generation_;
-  shape.slot_bytes = (geometry.block_bytes() + kArenaPage - 1) / kArenaPage * kArenaPage;
+  shape.slot_bytes = (geometry.block_bytes() + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
   const uint64_t count = options_.arena_bytes / shape.slot_bytes;
   if (count < geometry.layers) {
     return absl::FailedPreconditionError(absl::StrCat("--arena_bytes ", options_.arena_bytes,

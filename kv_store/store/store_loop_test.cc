@@ -69,7 +69,7 @@ class StoreLoopTest : public ::testing::Test {
   void StartWith(std::unique_ptr<KvTier> tier, bool commit_waits_for_disk = false) {
     StoreLoopOptions options;
     options.arena_path = folder_.File("arena");
-    options.arena_bytes = kSlots * 4096;
+    options.arena_bytes = kSlots * SmallGeometry().block_bytes();
     options.commit_waits_for_disk = commit_waits_for_disk;
     options.store.writeback_queue_chunks = 8;
     auto loop = StoreLoop::Start(options, std::move(tier), std::make_shared<prometheus::Registry>());
@@ -232,6 +232,19 @@ TEST_F(StoreLoopTest, BlocksLargerThanTheArena) {
   EXPECT_EQ(refused.status().code(), StatusCode::kFailedPrecondition) << refused.status();
   EXPECT_TRUE(absl::StrContains(refused.status().message(), "--arena_bytes")) << refused.status();
   EXPECT_TRUE((*loop)->Attach("small", g_).ok());
+}
+
+TEST_F(StoreLoopTest, BlocksOfAnotherTypeAreRefusedByName) {
+  Start();
+  const auto session = loop_->OpenSession(client_.id, "s", model_, {});
+  ASSERT_TRUE(CommitNext(*session).ok());
+  KvGeometry other = g_;
+  other.dtype = KvDtype::kInt8;
+  const auto refused = loop_->Attach("other", other);
+  EXPECT_EQ(refused.status().code(), StatusCode::kFailedPrecondition) << refused.status();
+  for (const char* part : {"bf16", "int8", "--data_dir"}) {
+    EXPECT_TRUE(absl::StrContains(refused.status().message(), part)) << refused.status();
+  }
 }
 
 TEST_F(StoreLoopTest, ThousandsOfSessions) {

@@ -108,7 +108,7 @@ std::vector<absl::StatusOr<ChunkRecord>> MemoryTier::ReadChunks(absl::Span<const
 
 std::string MemoryTier::Encode(const uint8_t* block, uint64_t checksum) const {
   std::string value;
-  if (dtype_ != KvDtype::kBf16) {
+  if (dtype_ != KvDtype::kBf16 && geometry_->dtype == KvDtype::kBf16) {
     value = EncodePackedHeader(checksum, dtype_, geometry_->head_dim);
     if (PackBlock(dtype_, geometry_->head_dim, block, geometry_->block_bytes(), &value)) return value;
   }

@@ -23,6 +23,10 @@ absl::StatusOr<KvGeometry> PackedTier::GetGeometry() {
 }
 
 void PackedTier::UseGeometry(const KvGeometry& geometry) {
+  if (geometry.dtype != KvDtype::kBf16) {
+    LogWarning("--packed_ram_bytes holds nothing: blocks are 8 bits wide in the arena already; give --arena_bytes the "
+               "RAM");
+  }
   layers_ = geometry.layers;
   block_bytes_ = geometry.block_bytes();
 }

@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "common/base/temporary_folder.h"
+#include "common/kv/kv_rows.h"
 #include "gtest/gtest.h"
 #include "kv_store/tier/memory_tier.h"
 #include "kv_store/tier/rocks_tier.h"

@@ -1,16 +1,19 @@
 #include "kv_store/tier/record_codec.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "common/kv/kv_rows.h"
 
 namespace hga {
 namespace {
 
 constexpr char kRecordVersion = 1;
 constexpr char kPinnedSessionVersion = 2;  // as version 1, of a session that is pinned
+constexpr char kTypedGeometryVersion = 2;  // as version 1, and the type of the elements, which is not bf16
 constexpr char kBlockVersion = 1;
 constexpr char kPackedBlockVersion = 2;
 
@@ -185,9 +188,10 @@ absl::StatusOr<SessionRecord> DecodeSession(absl::string_view bytes) {
 }
 
 std::string EncodeGeometry(const KvGeometry& g) {
-  Writer w;
+  Writer w(g.dtype == KvDtype::kBf16 ? kRecordVersion : kTypedGeometryVersion);
   for (uint32_t v : {g.layers, g.query_heads, g.kv_heads, g.head_dim, g.chunk_tokens, g.group_tokens})
     w.Pod(v);
+  if (g.dtype != KvDtype::kBf16) w.Pod(static_cast<uint32_t>(g.dtype));
   return w.Finish();
 }
 
@@ -198,7 +202,8 @@ absl::StatusOr<KvGeometry> DecodeGeometry(absl::string_view bytes) {
        {&g.layers, &g.query_heads, &g.kv_heads, &g.head_dim, &g.chunk_tokens, &g.group_tokens}) {
     *v = in.Pod<uint32_t>();
   }
-  HGA_RETURN_IF_ERROR(in.Done("geometry"));
+  if (in.version() == kTypedGeometryVersion) g.dtype = static_cast<KvDtype>(std::min(in.Pod<uint32_t>(), 255u));
+  HGA_RETURN_IF_ERROR(in.Done("geometry", kTypedGeometryVersion));
   HGA_RETURN_IF_ERROR(g.Validate());
   return g;
 }
@@ -239,7 +244,7 @@ bool PackBlock(KvDtype dtype, uint32_t head_dim, const uint8_t* block, size_t bl
   const bf16* row = reinterpret_cast<const bf16*>(block);
   uint8_t* out = reinterpret_cast<uint8_t*>(&(*packed)[start]);
   for (size_t r = 0; r < rows; ++r, row += head_dim, out += row_bytes) {
-    if (PackKvRow(dtype, row, head_dim, out)) continue;
+    if (PackKvRow(dtype, row, head_dim, PackedRowAt(out, head_dim))) continue;
     packed->resize(start);
     return false;
   }
@@ -263,7 +268,8 @@ absl::Status Unpack(absl::string_view value, size_t block_bytes, uint8_t* out) {
   }
   const uint8_t* in = reinterpret_cast<const uint8_t*>(value.data()) + kBlockHeaderBytes;
   for (size_t r = 0; r < rows; ++r)
-    UnpackKvRow(dtype, in + r * row_bytes, head_dim, reinterpret_cast<bf16*>(out) + r * head_dim);
+    UnpackKvRow(dtype, PackedRowViewAt(in + r * row_bytes, head_dim), head_dim,
+                reinterpret_cast<bf16*>(out) + r * head_dim);
   return absl::OkStatus();
 }
 

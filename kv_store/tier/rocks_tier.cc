@@ -259,6 +259,7 @@ class RocksTier : public KvTier {
   void UseGeometry(const KvGeometry& geometry) {
     layers_ = geometry.layers;
     head_dim_ = geometry.head_dim;
+    holds_bf16_ = geometry.dtype == KvDtype::kBf16;
     block_bytes_ = geometry.block_bytes();
   }
 
@@ -294,7 +295,7 @@ class RocksTier : public KvTier {
       packed_.clear();
       std::string header = EncodeBlockHeader(checksum);
       rocksdb::Slice data(reinterpret_cast<const char*>(chunk.blocks[layer]), block_bytes_.load());
-      if (options_.kv_dtype != KvDtype::kBf16 &&
+      if (options_.kv_dtype != KvDtype::kBf16 && holds_bf16_ &&
           PackBlock(options_.kv_dtype, head_dim_, chunk.blocks[layer], block_bytes_, &packed_)) {
         header = EncodePackedHeader(checksum, options_.kv_dtype, head_dim_);
         data = packed_;
@@ -357,6 +358,7 @@ class RocksTier : public KvTier {
   std::set<ChunkHash> unfinished_;  // of Write's thread: blocks that may be there without a record
   std::string packed_;              // of Write's thread
   std::atomic<uint32_t> layers_{0}, head_dim_{0};
+  std::atomic<bool> holds_bf16_ = true;
   std::atomic<size_t> block_bytes_{0};
 };
 

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 
+#include "common/kv/kv_rows.h"
 #include "gtest/gtest.h"
 #include "kv_store/tier/record_codec.h"
 #include "kv_store/tier/testing_rocks_tier.h"
@@ -227,6 +228,33 @@ TEST_F(RocksTierTest, KeepsItsDiskBudgetWhileOldChunksAreDeleted) {
     tier_->ReadBlocks(absl::MakeSpan(&read, 1));
     EXPECT_TRUE(read.status.ok()) << read.status;
   }
+}
+
+TEST_F(RocksTierTest, KeepsInt8AsItIs) {
+  options_.kv_dtype = KvDtype::kInt8;  // for blocks of bf16
+  Reopen();
+  KvGeometry g = SampleGeometry();
+  g.dtype = KvDtype::kInt8;
+  ASSERT_TRUE(tier_->SetGeometry(g).ok());
+  SampleChunk a("a");
+  ChunkRecord record = *a.write.record;
+  for (uint32_t layer = 0; layer < g.layers; ++layer) {
+    ASSERT_GE(a.bytes[layer].size(), g.block_bytes());
+    a.bytes[layer].resize(g.block_bytes());
+    record.checksums[layer] = BlockChecksum(a.bytes[layer].data(), g.block_bytes());
+  }
+  a.write.record = std::make_shared<ChunkRecord>(record);
+  Put(a);
+  Reopen();
+  ASSERT_TRUE(tier_->GetGeometry().ok());
+  EXPECT_TRUE(*tier_->GetGeometry() == g);
+  std::string out(g.block_bytes(), '\0');
+  BlockRead read;
+  read.name = a.block(0);
+  read.out = reinterpret_cast<uint8_t*>(&out[0]);
+  tier_->ReadBlocks(absl::MakeSpan(&read, 1));
+  EXPECT_TRUE(read.status.ok()) << read.status;
+  EXPECT_EQ(out, a.bytes[0]);
 }
 
 TEST_F(RocksTierTest, PacksWhatWasRoundedAndKeepsTheRest) {

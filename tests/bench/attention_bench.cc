@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/machine_limits.h"
+#include "common/kv/kv_rows.h"
 #include "gpu_worker/backend/cpu/attention.h"
 #include "gpu_worker/engine/attend_plan.h"
 #include "tests/bench/bench_main.h"
@@ -35,13 +36,19 @@ constexpr uint32_t kBlockRows = 32, kBlocks = 8;
 
 double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-KvGeometry Shape() {
+KvGeometry Shape(KvDtype dtype) {
   KvGeometry g;
   g.layers = kLayers;
   g.kv_heads = 8;
   g.query_heads = 16;
   g.head_dim = 128;
+  g.dtype = dtype;
   return g;
+}
+
+// Of the names of numbers.
+std::string Suffix(const KvGeometry& g, bool huge) {
+  return absl::StrCat(huge ? "_huge" : "", g.dtype == KvDtype::kInt8 ? "_int8" : "");
 }
 
 // K/V of all layers, in the blocks of an arena, on pages of one kind.
@@ -55,13 +62,20 @@ class History {
     ::madvise(data_.get(), bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
-    std::vector<bf16> block(g.block_elements());
-    for (bf16& x : block) x = ToBf16(normal(random));
+    std::vector<uint8_t> block(g.block_bytes());
+    std::vector<bf16> k(g.head_dim), v(g.head_dim);
+    for (uint32_t head = 0; head < g.kv_heads; ++head) {
+      for (uint32_t token = 0; token < g.chunk_tokens; ++token) {
+        for (bf16& x : k) x = ToBf16(normal(random));
+        for (bf16& x : v) x = ToBf16(normal(random));
+        WriteKv(g, k.data(), v.data(), block.data(), head, token);
+      }
+    }
     for (size_t at = 0; at < bytes; at += g.block_bytes()) std::memcpy(data_.get() + at, block.data(), g.block_bytes());
   }
 
-  const bf16* Block(uint32_t chunk, uint32_t layer) const {
-    return reinterpret_cast<const bf16*>(data_.get() + (size_t{chunk} * kLayers + layer) * g_.block_bytes());
+  const void* Block(uint32_t chunk, uint32_t layer) const {
+    return data_.get() + (size_t{chunk} * kLayers + layer) * g_.block_bytes();
   }
 
  private:
@@ -89,6 +103,16 @@ std::vector<HeadSelection> Draw(const KvGeometry& g, uint32_t tokens, uint32_t k
   return selection;
 }
 
+template <typename Use>
+void ForEachLine(const KvGeometry& g, const KvRun& run, const Use& use) {
+  const size_t bytes = run.tokens * g.row_stride() * g.element_bytes();
+  const auto go = [&](const void* from) {
+    for (size_t at = 0; at < bytes; at += 64) use(static_cast<const uint8_t*>(from) + at);
+  };
+  go(run.k);  // of int8 the values lie among the keys
+  if (g.dtype == KvDtype::kBf16) go(run.v);
+}
+
 // A loop that does nothing but read the rows of the plan's runs, as fast as it can: what memory gives for them.
 double ReadSeconds(const KvGeometry& g, const AttendPlan& plan, Workers* workers) {
   std::vector<float> sums(workers->threads() * 16);
@@ -99,13 +123,8 @@ double ReadSeconds(const KvGeometry& g, const AttendPlan& plan, Workers* workers
     float sum = 0;
     for (size_t i = 0; i < runs.size(); ++i) {
       const KvRun& ahead = runs[std::min(i + kAhead, runs.size() - 1)];
-      for (size_t line = 0; line < ahead.tokens * g.head_dim; line += 32) {
-        __builtin_prefetch(ahead.k + line);
-        __builtin_prefetch(ahead.v + line);
-      }
-      for (size_t line = 0; line < runs[i].tokens * g.head_dim; line += 32) {
-        sum += static_cast<float>(runs[i].k[line].bits) + static_cast<float>(runs[i].v[line].bits);
-      }
+      ForEachLine(g, ahead, [](const uint8_t* line) { __builtin_prefetch(line); });
+      ForEachLine(g, runs[i], [&](const uint8_t* line) { sum += static_cast<float>(*line); });
     }
     sums[thread * 16] += sum;
   });
@@ -143,11 +162,12 @@ void Measure(const KvGeometry& g, bool huge, Workers* workers, Report* report) {
       PlanRouted(shape, 0, 1, other, [&](uint32_t chunk) { return history.Block(chunk, layer); }, &plan.blocks[0]);
       read_ms.push_back(1e3 * ReadSeconds(g, plan, workers));
     }
-    const std::string name = absl::StrCat(tokens >> 10, "k", huge ? "_huge" : "");
-    const double mb = 1e-6 * keys * g.kv_heads * g.head_dim * 2 * sizeof(bf16);
+    const std::string name = absl::StrCat(tokens >> 10, "k", Suffix(g, huge));
+    const double mb = 1e-6 * keys * g.kv_heads * (g.head_dim * 2 * g.element_bytes() + g.scale_bytes());
     const double attend = Quantile(&attend_ms, 0.5), read = Quantile(&read_ms, 0.5);
     report->Add(absl::StrCat("attend_", name, "_ms"),
-                absl::StrCat(keys, " of ", tokens, " keys, ", huge ? "huge" : "small", " pages: attention"), attend,
+                absl::StrCat(keys, " of ", tokens, " keys, ", KvDtypeName(g.dtype), huge ? ", huge" : ", small",
+                             " pages: attention"), attend,
                 "ms");
     report->Add(absl::StrCat("attend_", name, "_gbps"), "  of scattered rows", mb / attend, "GB/s");
     report->Add(absl::StrCat("read_", name, "_ms"), "  a loop that only reads such rows", read, "ms");
@@ -190,9 +210,9 @@ void MeasurePrompt(const KvGeometry& g, bool huge, Workers* workers, Report* rep
     attend_ms.push_back(1e3 * (Now() - start));
   }
   const double ms = Quantile(&attend_ms, 0.5);
-  const std::string name = huge ? "attend_prompt_huge" : "attend_prompt";
+  const std::string name = absl::StrCat("attend_prompt", Suffix(g, huge));
   report->Add(name + "_ms", absl::StrCat(kRows, " rows, ", kKeys, " of ", kTokens, " keys for each ", kBlockRows, ", ",
-                                         huge ? "huge" : "small", " pages"), ms, "ms");
+                                         KvDtypeName(g.dtype), huge ? ", huge" : ", small", " pages"), ms, "ms");
   report->Add(name + "_gflops", "  of the products that are needed", 1e-6 * flop / ms, "GFLOP/s");
 }
 
@@ -203,8 +223,10 @@ int Run() {
   Report report;
   report.Add("read_bandwidth_gbps", "machine: memory read bandwidth, all cores", MeasureReadBandwidth(), "GB/s");
   for (const bool huge : {false, true}) {
-    Measure(Shape(), huge, &workers, &report);
-    MeasurePrompt(Shape(), huge, &workers, &report);
+    for (const KvDtype dtype : {KvDtype::kBf16, KvDtype::kInt8}) {
+      Measure(Shape(dtype), huge, &workers, &report);
+      MeasurePrompt(Shape(dtype), huge, &workers, &report);
+    }
   }
   return ExitCode(WriteNumbers(report));
 }

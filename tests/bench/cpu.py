@@ -29,7 +29,6 @@ import cpu_settings
 from cpu_stack import Q4_K, ROOT, SMOL, SYNTHETIC, THREADS, Stack, build_peer, make_model, name_of, plot
 
 FOLDER = os.path.join(ROOT, ".hga", "bench_cpu")
-KV_BYTES_PER_TOKEN = 28 * 8 * 128 * 2 * 2
 CHARACTERS_PER_TOKEN = 3.78
 CHUNK = 64  # tokens of a block
 DECODE_TOKENS = 48
@@ -38,7 +37,11 @@ ROUNDS = 3
 SHARE, LEAST_KEYS, ALWAYS_KEYS = 0.03, 491, 68  # of the context; the last: window and sinks
 ATTENDED = "  keys attended of those of dense attention"
 SMOL_TOKENS = 7500
-SMOL_KV_BYTES_PER_TOKEN = 30 * 3 * 64 * 2 * 2
+
+
+def kv_bytes(elements, kv_dtype):
+    """Of that many elements of K and V."""
+    return elements * 2 if kv_dtype == "bf16" else elements * 33 // 32
 
 
 class Results:
@@ -96,14 +99,17 @@ def document(tokens, number=0):
 
 
 class Benchmark:
-    def __init__(self, depths, filled, peers, rounds, results):
+    def __init__(self, depths, filled, peers, rounds, results, kv_dtype):
         self.depths, self.filled, self.peers, self.rounds, self.results = depths, filled, peers, rounds, results
-        self.stack = Stack(os.path.join(FOLDER, "state"), SYNTHETIC)
-        self.smol = Stack(os.path.join(FOLDER, "smol"), SMOL)
+        self.kv_dtype = kv_dtype
+        self.token_bytes = kv_bytes(28 * 8 * 128 * 2, kv_dtype)  # of K/V
+        self.smol_token_bytes = kv_bytes(30 * 3 * 64 * 2, kv_dtype)
+        self.stack = Stack(os.path.join(FOLDER, f"state_{kv_dtype}"), SYNTHETIC, kv_dtype)
+        self.smol = Stack(os.path.join(FOLDER, "smol"), SMOL, kv_dtype)
         self.program = build_peer() if peers else None
         copies = [filled, depths[-1]] if filled else []
         tokens = 1.1 * (sum(depths) + 2048) + 1.05 * sum(copies)
-        self.arena = int(tokens * KV_BYTES_PER_TOKEN) + (256 << 20)
+        self.arena = int(tokens * self.token_bytes) + (256 << 20)
 
     def parts(self):
         """(name, seconds it may take, function), in order: what takes longest is last."""
@@ -202,19 +208,19 @@ class Benchmark:
                 self.add(f"{what}_{name}_vs_peer", f"  our {what} over that", versus[f"{what}_tps_{name}"] / speed, "")
 
     def limits(self):
-        in_order, at_random = cpu_limits.memory_gbps()
+        in_order, at_random = cpu_limits.memory_gbps(self.kv_dtype)
         self.add("read_gbps", "memory, read in order", in_order, "GB/s")
         self.add("rows_gbps", "  rows of K and V at random", at_random, "GB/s")
-        disk = cpu_limits.disk_gbps(os.path.join(self.stack.state, "data", "kv_store"))
+        disk = cpu_limits.disk_gbps(os.path.join(self.stack.state, "data", "kv_store"), self.kv_dtype)
         self.add("disk_gbps", "disk, blocks at random", disk, "GB/s")
 
     def batch(self):
-        cpu_settings.choose_batch(self, attention, document, KV_BYTES_PER_TOKEN)
+        cpu_settings.choose_batch(self, attention, document, self.token_bytes)
 
     def q4_k(self):
         make_model(Q4_K, "q4_k")
         cpu_settings.other_weights(self, os.path.join(FOLDER, "q4_k"), attention, document, self.depths[0],
-                                   4096 * KV_BYTES_PER_TOKEN)
+                                   4096 * self.token_bytes)
 
     def peer_curve(self):
         self.stack.stop()
@@ -222,7 +228,7 @@ class Benchmark:
 
     def disk(self):
         depth = self.depths[-1]
-        self.stack.need(2 * depth * KV_BYTES_PER_TOKEN, restart=True)
+        self.stack.need(2 * depth * self.token_bytes, restart=True)
         cold = self.stack.ask(f"d{depth}", 1, *attention(depth))
         self.add(f"resume_disk_ttft_s_{name_of(depth)}", "after a restart, K/V on disk: first token",
                  cold["ttft_s"], "s")
@@ -238,7 +244,7 @@ class Benchmark:
 
     def quarter(self):
         depth = self.depths[-1]
-        whole, at = depth * KV_BYTES_PER_TOKEN, name_of(depth)
+        whole, at = depth * self.token_bytes, name_of(depth)
         for arena, tokens, flags, name, what in (
                 (2 * whole, QUARTER_TOKENS, "", "all", "all K/V in RAM"),
                 (whole // 4, 8, "--key_cache 0", "blocks", "arena for a quarter of the K/V, no key cache"),
@@ -266,7 +272,7 @@ class Benchmark:
         self.stack.stop()
         self.smol.remove()
         try:
-            whole = SMOL_TOKENS * SMOL_KV_BYTES_PER_TOKEN
+            whole = SMOL_TOKENS * self.smol_token_bytes
             self.smol.need(2 * whole)
             read = self.smol.prefill("book", text)
             self.add("smol_tokens", "SmolLM2-135M: tokens of a real text", read["prompt_tokens"], "tokens")
@@ -282,7 +288,7 @@ class Benchmark:
                 self.add(f"smol_decode_tps_{name}", f"decode, {what}", answer["decode_tokens_per_s"], "tokens/s")
                 self.add(f"smol_decode_attended_{name}", ATTENDED, answer["attended_fraction"], "")
                 self.add(f"smol_{name}_slots", "  blocks that the arena has room for",
-                         arena // (CHUNK * SMOL_KV_BYTES_PER_TOKEN) * 30, "blocks")
+                         arena // (CHUNK * self.smol_token_bytes) * 30, "blocks")
                 self.show_blocks(f"smol_{name}", answer, 64)
             self.add("smol_quarter_arena", "  of the speed with all of it in RAM",
                      self.results.part["smol_decode_tps_quarter"] / self.results.part["smol_decode_tps_all"], "")
@@ -293,7 +299,7 @@ class Benchmark:
         """Ratios of what different parts have found."""
         n, deepest = self.results.numbers(), name_of(self.depths[-1])
         depths = [*self.depths, *([self.filled] if self.filled else [])]
-        cpu_limits.add_rooflines(n, depths, deepest, os.path.getsize(SYNTHETIC))
+        cpu_limits.add_rooflines(n, depths, deepest, os.path.getsize(SYNTHETIC), self.kv_dtype)
         for key, over, under in ((f"resume_ram_vs_prefill", f"resume_ram_ttft_s_{deepest}", f"prefill_s_{deepest}"),
                                  ("resume_disk_vs_prefill", f"resume_disk_ttft_s_{deepest}", f"prefill_s_{deepest}")):
             if over in n and under in n:
@@ -329,6 +335,8 @@ def main():
     parser.add_argument("--depths", default="", help="tokens, ascending, separated by commas; two or more")
     parser.add_argument("--filled", type=int, default=-1, help="tokens of the session that is filled; 0: none")
     parser.add_argument("--peer_depths", default="", help="depths of llama.cpp, two or more; none: only ours")
+    parser.add_argument("--kv_dtype", default="bf16", choices=["bf16", "int8"],
+                        help="of K/V; each has results of its own")
     parser.add_argument("--json", default="")
     parser.add_argument("--plot", default="")
     parser.add_argument("--commit", default="")
@@ -342,8 +350,8 @@ def main():
     peers = [int(d) for d in peers.split(",")] if peers != "none" else []
     filled = args.filled if args.filled >= 0 else 8192 if args.quick else 65536
     make_model(SYNTHETIC, "q8_0")
-    results = Results(os.path.join(FOLDER, "results.json"), args.resume)
-    bench = Benchmark(depths, filled, peers, 1 if args.quick else ROUNDS, results)
+    results = Results(os.path.join(FOLDER, f"results_{args.kv_dtype}.json"), args.resume)
+    bench = Benchmark(depths, filled, peers, 1 if args.quick else ROUNDS, results, args.kv_dtype)
     if args.parts == "list":
         return print("\n".join(f"{name:<12} {seconds:>5} s at most" for name, seconds, _ in bench.parts()))
     if not args.resume:
@@ -365,7 +373,8 @@ def main():
         numbers = bench.across_parts()
         if args.json:
             with open(args.json, "w") as file:
-                json.dump({"commit": args.commit, "command": args.command, "threads": THREADS, **numbers}, file,
+                json.dump({"commit": args.commit, "command": args.command, "threads": THREADS,
+                           "kv_dtype": args.kv_dtype, **numbers}, file,
                           indent=1)
     for key in numbers.keys() - results.numbers().keys():
         print(f"  {key:<66}{numbers[key]:>12.4g}")

@@ -67,8 +67,8 @@ def build_peer():
 class Stack:
     """The three daemons with a model. What they keep on disk stays between starts, and between runs."""
 
-    def __init__(self, state, model):
-        self.state, self.model = state, model
+    def __init__(self, state, model, kv_dtype="bf16"):
+        self.state, self.model, self.kv_dtype = state, model, kv_dtype
         self.arena_bytes = None  # of the daemons that run
 
     def need(self, arena_bytes, restart=False, worker_flags=""):
@@ -77,7 +77,7 @@ class Stack:
             return False
         self.stop()
         self._stack("start", HGA_KV_STORE_FLAGS=f"--arena_bytes {arena_bytes}",
-                    HGA_GPU_WORKER_FLAGS=f"--dense_prefill_tokens 0 {worker_flags}")
+                    HGA_GPU_WORKER_FLAGS=f"--dense_prefill_tokens 0 --kv_dtype {self.kv_dtype} {worker_flags}")
         self.arena_bytes = arena_bytes
         return True
 
@@ -115,7 +115,7 @@ class Stack:
 
     def fill(self, source, session, tokens):
         run([os.path.join(BIN, "tests/bench/fill_session"), "--store", self._socket("kv_store"), "--model", self.model,
-             "--source", source, "--session", session, "--tokens", str(tokens)])
+             "--source", source, "--session", session, "--tokens", str(tokens), "--kv_dtype", self.kv_dtype])
 
     def worker_bytes(self):
         """Of the worker's memory, without the arena, which is kv_store's."""

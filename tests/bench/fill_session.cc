@@ -21,7 +21,7 @@
 #include "absl/time/clock.h"
 #include "common/base/helpers.h"
 #include "common/base/status.h"
-#include "common/kv/kv_dtype.h"
+#include "common/kv/kv_rows.h"
 #include "common/kv/summary.h"
 #include "gpu_worker/backend/rope.h"
 #include "gpu_worker/backend/rounded_kv.h"
@@ -36,15 +36,16 @@ ABSL_FLAG(std::string, source, "", "a session whose K/V is repeated");
 ABSL_FLAG(std::string, session, "", "the session to write");
 ABSL_FLAG(uint32_t, tokens, 65536, "its length; cut to whole chunks");
 ABSL_FLAG(std::string, summary_method, "dealt", "as the worker's");
+ABSL_FLAG(std::string, kv_dtype, "bf16", "bf16 or int8, as the worker's");
 
 namespace hga {
 namespace {
 
 class Filler {
  public:
-  Filler(const LoadedModel& model, const SummaryMethod& method, GrpcKvClient* store)
-      : geometry_(model.weights.config.Geometry()),
-        fingerprint_(FingerprintWith(model.fingerprint, KvDtype::kBf16)),
+  Filler(const LoadedModel& model, const KvGeometry& geometry, const SummaryMethod& method, GrpcKvClient* store)
+      : geometry_(geometry),
+        fingerprint_(FingerprintWith(model.fingerprint, geometry.dtype)),
         method_(method),
         magnitude_(static_cast<float>(RopeMagnitude(model.weights.config))),
         store_(store),
@@ -87,7 +88,7 @@ class Filler {
     out->summary.resize(method_.chunk_bytes(geometry_));
     rope_.SetPosition(distance);
     helpers_.Run(geometry_.layers, [&](uint32_t layer, uint32_t) {
-      bf16* to = out->blocks[layer].data();
+      void* const to = out->blocks[layer].data();
       std::memcpy(to, from[layer].block.data(), geometry_.block_bytes());
       if (distance > 0) TurnKeys(to);
       SummarizeBlock(geometry_, method_, layer, to,
@@ -106,14 +107,18 @@ class Filler {
     return blocks;
   }
 
-  void TurnKeys(bf16* block) const {
+  void TurnKeys(void* block) const {
     std::vector<float> key(geometry_.head_dim);
+    std::vector<bf16> k(geometry_.head_dim), v(geometry_.head_dim);
     for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
       for (uint32_t token = 0; token < geometry_.chunk_tokens; ++token) {
-        bf16* row = block + geometry_.k_row(head, token);
-        for (uint32_t i = 0; i < geometry_.head_dim; ++i) key[i] = ToFloat(row[i]) / magnitude_;
+        const KvPlace place = PlaceInBlock(geometry_, block, head, token);
+        ReadKey(geometry_, place, k.data());
+        ReadValue(geometry_, place, v.data());
+        for (uint32_t i = 0; i < geometry_.head_dim; ++i) key[i] = ToFloat(k[i]) / magnitude_;
         rope_.Apply(key.data());
-        for (uint32_t i = 0; i < geometry_.head_dim; ++i) row[i] = ToBf16(key[i]);
+        for (uint32_t i = 0; i < geometry_.head_dim; ++i) k[i] = ToBf16(key[i]);
+        WriteKv(geometry_, k.data(), v.data(), block, head, token);
       }
     }
   }
@@ -129,16 +134,18 @@ class Filler {
 
 absl::Status Run() {
   HGA_ASSIGN_OR_RETURN(const auto model, LoadModel(absl::GetFlag(FLAGS_model)));
-  HGA_ASSIGN_OR_RETURN(const auto backend, CreateBackend("cpu", model->weights, model->weights.config.Geometry(),
-                                                         BackendOptions()));
+  KvGeometry geometry = model->weights.config.Geometry();
+  HGA_ASSIGN_OR_RETURN(geometry.dtype, ParseKvDtype(absl::GetFlag(FLAGS_kv_dtype)));
+  HGA_RETURN_IF_ERROR(geometry.Validate());
+  HGA_ASSIGN_OR_RETURN(const auto backend, CreateBackend("cpu", model->weights, geometry, BackendOptions()));
   HGA_ASSIGN_OR_RETURN(const SummaryMethod* method,
-                       PrepareSummaryMethod(absl::GetFlag(FLAGS_summary_method), *model, backend.get()));
+                       PrepareSummaryMethod(absl::GetFlag(FLAGS_summary_method), *model, geometry, backend.get()));
   GrpcKvClientOptions options;
   options.address = absl::GetFlag(FLAGS_store);
   options.client_name = "fill_session";
-  options.geometry = model->weights.config.Geometry();
+  options.geometry = geometry;
   HGA_ASSIGN_OR_RETURN(const auto store, GrpcKvClient::Attach(options));
-  return Filler(*model, *method, store.get())
+  return Filler(*model, geometry, *method, store.get())
       .Run(absl::GetFlag(FLAGS_source), absl::GetFlag(FLAGS_session), absl::GetFlag(FLAGS_tokens));
 }
 

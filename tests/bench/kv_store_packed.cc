@@ -10,7 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
-#include "common/kv/kv_dtype.h"
+#include "common/kv/kv_rows.h"
 #include "kv_store/client/grpc_kv_client.h"
 #include "kv_store/service/testing_daemon.h"
 #include "kv_store/tier/packed_tier.h"

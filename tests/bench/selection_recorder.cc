@@ -23,7 +23,7 @@ class RecordingChooser : public Chooser {
   RecordingChooser(std::unique_ptr<Chooser> inner, Recording* recording)
       : inner_(std::move(inner)), recording_(recording) {}
 
-  void Seal(uint32_t layer, uint32_t chunk, const bf16* block) override { inner_->Seal(layer, chunk, block); }
+  void Seal(uint32_t layer, uint32_t chunk, const void* block) override { inner_->Seal(layer, chunk, block); }
   uint32_t unit_tokens() const override { return inner_->unit_tokens(); }
   void Choose(const StepRows& rows, const std::vector<RoutedRows>& blocks, const BlockOfChunk& block_of,
               std::vector<std::vector<HeadSelection>>* out, std::vector<std::vector<float>>* missed) override {
@@ -57,7 +57,7 @@ absl::StatusOr<Recording> RecordSelections(const std::string& model_path, const 
     return absl::InvalidArgumentError(absl::StrCat("the text has ", ids.size(), " tokens"));
   }
   KeyBudget shape;
-  HGA_ASSIGN_OR_RETURN(shape.channel_energies, MeasureChannelEnergies(*model, backend.get()));
+  HGA_ASSIGN_OR_RETURN(shape.channel_energies, MeasureChannelEnergies(*model, g, backend.get()));
   HGA_ASSIGN_OR_RETURN(const Configuration c, ParseConfiguration(configuration, shape));
   HGA_ASSIGN_OR_RETURN(auto chooser, CreateChooser(c.method, g, shape.channel_energies));
   SequenceRun run(backend.get(), g,

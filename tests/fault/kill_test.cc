@@ -51,14 +51,14 @@ std::vector<uint32_t> Tokens(int writer, uint32_t document, uint32_t chunks) {
   return tokens;
 }
 
-void FillBlock(const ChunkHash& chunk, uint32_t layer, bf16* out) {
+void FillBlock(const ChunkHash& chunk, uint32_t layer, void* out) {
   std::mt19937 random(chunk.bytes[0] | chunk.bytes[1] << 8 | chunk.bytes[2] << 16 | layer << 24);
-  uint32_t* words = reinterpret_cast<uint32_t*>(out);
+  uint32_t* words = static_cast<uint32_t*>(out);
   for (size_t i = 0; i < Geometry().block_bytes() / 4; ++i) words[i] = random();
 }
 
-bool IsBlock(const ChunkHash& chunk, uint32_t layer, const bf16* data) {
-  std::vector<bf16> expected(Geometry().block_elements());
+bool IsBlock(const ChunkHash& chunk, uint32_t layer, const void* data) {
+  std::vector<uint8_t> expected(Geometry().block_bytes());
   FillBlock(chunk, layer, expected.data());
   return std::memcmp(expected.data(), data, Geometry().block_bytes()) == 0;
 }

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "common/kv/kv_dtype.h"
+#include "common/kv/kv_rows.h"
 #include "kv_store/tier/small_geometry.h"
 
 namespace hga {

@@ -9,6 +9,13 @@
 namespace hga {
 namespace {
 
+uint64_t KvBytesPerToken(Stack* stack) {
+  grpc::ClientContext context;
+  gpu_worker::v1::GetModelResponse model;
+  EXPECT_TRUE(stack->worker_stub()->GetModel(&context, {}, &model).ok());
+  return model.kv_bytes_per_token();
+}
+
 constexpr uint32_t kPrompt = 1500;
 constexpr uint32_t kReusable = (kPrompt - 1) / 64 * 64;
 
@@ -45,8 +52,8 @@ TEST(RestartTest, PackedRamChangesNoToken) {
   std::vector<Answer> answers;
   for (const bool packed : {false, true}) {
     StackOptions options;
-    options.worker_flags = {"--kv_dtype=int8"};
-    options.kv_store_flags = {"--kv_dtype=int8"};
+    options.worker_flags = {"--kv_dtype=fp8_e4m3"};
+    options.kv_store_flags = {"--kv_dtype=fp8_e4m3"};
     if (packed) options.kv_store_flags.push_back("--packed_ram_bytes=256MiB");
     Stack stack(options);
     ASSERT_EQ(stack.Start(), absl::OkStatus());
@@ -64,6 +71,37 @@ TEST(RestartTest, PackedRamChangesNoToken) {
     answers.push_back(stack.Generate(request));
     EXPECT_EQ(answers.back().finished.tiers().disk() == 0, packed);
   }
+  for (const Answer& answer : answers) {
+    ASSERT_TRUE(answer.status.ok()) << answer.status;
+    EXPECT_EQ(answer.tokens, answers[0].tokens);
+  }
+}
+
+// A worker on a CPU holds int8 in the arena: half of the bytes, and the same tokens from RAM, from disk and after a
+// restart of both, whatever is made of the prompt anew.
+TEST(RestartTest, Int8InTheArenaChangesNoToken) {
+  const auto request = InSession(Routed(TokenRequest(kPrompt, 3, 32), 0.2f), "doc");
+  StackOptions options;
+  uint64_t bf16_bytes = 0;
+  {
+    Stack stack(options);
+    ASSERT_EQ(stack.Start(), absl::OkStatus());
+    bf16_bytes = KvBytesPerToken(&stack);
+  }
+  options.worker_flags = {"--kv_dtype=int8"};
+  Stack stack(options);
+  ASSERT_EQ(stack.Start(), absl::OkStatus());
+  EXPECT_LT(KvBytesPerToken(&stack), bf16_bytes * 0.6);
+  std::vector<Answer> answers = {stack.Generate(request), stack.Generate(request)};
+  ASSERT_EQ(stack.FlushToDisk(), absl::OkStatus());
+  answers.push_back(stack.Generate(request));
+  EXPECT_GT(answers.back().finished.tiers().disk(), 0u);
+  stack.kv_store.Signal(SIGKILL);
+  ASSERT_TRUE(stack.kv_store.Wait().ok());
+  ASSERT_EQ(stack.StartKvStore(), absl::OkStatus());
+  ASSERT_EQ(stack.WaitForWorker([](const auto& stats) { return stats.kv_store_attached(); }), absl::OkStatus());
+  answers.push_back(stack.Generate(request));
+  EXPECT_GT(answers.back().finished.tiers().disk(), 0u);
   for (const Answer& answer : answers) {
     ASSERT_TRUE(answer.status.ok()) << answer.status;
     EXPECT_EQ(answer.tokens, answers[0].tokens);

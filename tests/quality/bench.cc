@@ -15,14 +15,16 @@ namespace hga {
 absl::StatusOr<Bench> OpenBench(const QualityOptions& options) {
   Bench bench;
   HGA_ASSIGN_OR_RETURN(bench.model, LoadModel(options.model));
+  HGA_ASSIGN_OR_RETURN(const KvDtype kv_dtype, ParseKvDtype(options.kv_dtype));
   bench.geometry = bench.model->weights.config.Geometry();
+  if (kv_dtype == KvDtype::kInt8) bench.geometry.dtype = kv_dtype;  // as a worker on a CPU holds it
   BackendOptions backend;
   backend.threads = options.threads;
   HGA_ASSIGN_OR_RETURN(bench.backend, CreateBackend("cpu", bench.model->weights, bench.geometry, backend));
-  HGA_ASSIGN_OR_RETURN(const KvDtype kv_dtype, ParseKvDtype(options.kv_dtype));
   bench.backend = RoundKv(std::move(bench.backend), bench.geometry, kv_dtype);
   bench.model->fingerprint = FingerprintWith(bench.model->fingerprint, kv_dtype);
-  HGA_ASSIGN_OR_RETURN(bench.channel_energies, MeasureChannelEnergies(*bench.model, bench.backend.get()));
+  HGA_ASSIGN_OR_RETURN(bench.channel_energies,
+                       MeasureChannelEnergies(*bench.model, bench.geometry, bench.backend.get()));
   HGA_ASSIGN_OR_RETURN(bench.results, Results::Open(options.out));
   return bench;
 }

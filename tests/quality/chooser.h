@@ -38,7 +38,7 @@ struct RoutedRows {
 class Chooser {
  public:
   virtual ~Chooser() = default;
-  virtual void Seal(uint32_t layer, uint32_t chunk, const bf16* block) {}
+  virtual void Seal(uint32_t layer, uint32_t chunk, const void* block) {}
   // Keys that are chosen together.
   virtual uint32_t unit_tokens() const = 0;
   // out: [blocks][kv_heads], overwritten. missed: [blocks], as RouteResponse::missed; empty where it is not known.

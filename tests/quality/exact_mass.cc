@@ -1,5 +1,6 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "tests/quality/exact_mass.cc"
+#include "common/kv/kv_rows.h"
 #include "hwy/foreach_target.h"
 // Highway's headers come after foreach_target.
 #include "hwy/contrib/math/math-inl.h"
@@ -105,8 +106,9 @@ void ExactMass::Load(const StepRows& rows, uint32_t kv_head, const BlockOfChunk&
   first_position_ = rows.first_position;
   keys_ = size_t{rows.first_position} + rows.rows;
   k_.resize(keys_ * d);
+  std::vector<bf16> from(d);
   for (size_t key = 0; key < keys_; ++key) {
-    const bf16* from = block_of(key / g_.chunk_tokens) + g_.k_row(kv_head, key % g_.chunk_tokens);
+    ReadKey(g_, PlaceInBlock(g_, block_of(key / g_.chunk_tokens), kv_head, key % g_.chunk_tokens), from.data());
     for (uint32_t i = 0; i < d; ++i) k_[key * d + i] = ToFloat(from[i]);
   }
   const size_t queries = size_t{rows.rows} * per_head;

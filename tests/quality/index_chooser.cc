@@ -20,7 +20,7 @@ class IndexChooser : public Chooser {
     record_.resize(methods_[0]->layer_bytes(one_layer_));
   }
 
-  void Seal(uint32_t layer, uint32_t chunk, const bf16* block) override {
+  void Seal(uint32_t layer, uint32_t chunk, const void* block) override {
     SummarizeBlock(one_layer_, *methods_[layer], 0, block, reinterpret_cast<uint8_t*>(record_.data()));
     HGA_CHECK(layers_[layer]->Append(chunk, ChunkHash(), record_).ok());
   }

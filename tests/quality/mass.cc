@@ -9,6 +9,7 @@
 #include "absl/numeric/bits.h"
 #include "absl/strings/strip.h"
 #include "common/base/status.h"
+#include "common/kv/kv_rows.h"
 #include "tests/quality/exact_mass.h"
 #include "tests/quality/sequence_run.h"
 
@@ -56,7 +57,7 @@ class MassProbe : public Selector {
       : g_(g), options_(options), dense_(NewDenseSelector(g)), methods_(std::move(methods)),
         mass_(g.kv_heads, ExactMass(g)), results_(*results) {}
 
-  void Seal(uint32_t layer, uint32_t chunk, const bf16* block) override {
+  void Seal(uint32_t layer, uint32_t chunk, const void* block) override {
     for (const Measured& method : methods_) method.chooser->Seal(layer, chunk, block);
   }
 
@@ -155,8 +156,9 @@ class MassProbe : public Selector {
   double Output(const float* mass, const std::vector<uint32_t>& keys, uint32_t head, const BlockOfChunk& block_of,
                 float* out) const {
     double sum = 0;
+    std::vector<bf16> v(g_.head_dim);
     for (const uint32_t key : keys) {
-      const bf16* v = block_of(key / g_.chunk_tokens) + g_.v_row(head, key % g_.chunk_tokens);
+      ReadValue(g_, PlaceInBlock(g_, block_of(key / g_.chunk_tokens), head, key % g_.chunk_tokens), v.data());
       for (uint32_t i = 0; i < g_.head_dim; ++i) out[i] += mass[key] * ToFloat(v[i]);
       sum += mass[key];
     }
@@ -170,6 +172,7 @@ class MassProbe : public Selector {
     double sum = 0;
     auto taken = keys.begin();
     std::vector<float> values(g_.head_dim);
+    std::vector<bf16> v(g_.head_dim);
     for (uint32_t first = 0; first < count; first += g_.chunk_tokens) {
       uint32_t left = 0;
       double log_mass = 0;
@@ -181,7 +184,7 @@ class MassProbe : public Selector {
         }
         ++left;
         log_mass += std::log(std::max(mass[key], 1e-38f));
-        const bf16* v = block_of(key / g_.chunk_tokens) + g_.v_row(head, key % g_.chunk_tokens);
+        ReadValue(g_, PlaceInBlock(g_, block_of(key / g_.chunk_tokens), head, key % g_.chunk_tokens), v.data());
         for (uint32_t i = 0; i < g_.head_dim; ++i) values[i] += ToFloat(v[i]);
       }
       if (left == 0) continue;

@@ -69,7 +69,7 @@ class RoutedSelector : public Selector {
   RoutedSelector(const KvGeometry& g, const KeyBudget& budget, std::unique_ptr<Chooser> chooser)
       : shapes_(ShapesOf(g, budget)), total_(budget.total), share_(budget.share), chooser_(std::move(chooser)) {}
 
-  void Seal(uint32_t layer, uint32_t chunk, const bf16* block) override { chooser_->Seal(layer, chunk, block); }
+  void Seal(uint32_t layer, uint32_t chunk, const void* block) override { chooser_->Seal(layer, chunk, block); }
 
   void PlanAlways(const StepRows& rows, const BlockOfChunk& block_of, AttendPlan* plan) override {
     if (rows.layer == 0) LayOut(rows);

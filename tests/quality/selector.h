@@ -19,7 +19,7 @@ class Selector {
  public:
   virtual ~Selector() = default;
   // All keys of a chunk are written in this layer. Comes before the plans of the step that wrote the last of them.
-  virtual void Seal(uint32_t layer, uint32_t chunk, const bf16* block) {}
+  virtual void Seal(uint32_t layer, uint32_t chunk, const void* block) {}
   // Overwrites `plan` with what the rows attend in this layer whatever is chosen.
   virtual void PlanAlways(const StepRows& rows, const BlockOfChunk& block, AttendPlan* plan) = 0;
   // And with what is chosen besides, once that was attended. attended: Backend::LogSumExp of the rows. missed: for

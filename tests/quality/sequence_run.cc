@@ -14,7 +14,7 @@ absl::Status SequenceRun::Step(Path path, absl::Span<const uint32_t> tokens, uin
   std::vector<BatchRow> rows;
   for (uint32_t i = 0; i < tokens.size(); ++i) rows.push_back({tokens[i], length_ + i, i >= first_wanted});
   while (blocks_.size() < (size_t{length_} + tokens.size() + g_.chunk_tokens - 1) / g_.chunk_tokens * g_.layers) {
-    blocks_.push_back(std::make_unique<bf16[]>(g_.block_elements()));
+    blocks_.push_back(std::make_unique<uint8_t[]>(g_.block_bytes()));
   }
   keys_.assign(rows.size(), 0);
   HGA_RETURN_IF_ERROR(backend_->Begin(rows));
@@ -28,8 +28,7 @@ absl::Status SequenceRun::Step(Path path, absl::Span<const uint32_t> tokens, uin
 absl::Status SequenceRun::RunLayer(Path path, uint32_t layer, absl::Span<const BatchRow> rows) {
   kv_rows_.clear();
   for (const BatchRow& row : rows) {
-    kv_rows_.push_back({const_cast<bf16*>(BlockOf(row.position / g_.chunk_tokens, layer)),
-                        row.position % g_.chunk_tokens});
+    kv_rows_.push_back({BlockOf(row.position / g_.chunk_tokens, layer), row.position % g_.chunk_tokens});
   }
   HGA_RETURN_IF_ERROR(backend_->PreAttention(layer, kv_rows_));
   const uint32_t end = length_ + static_cast<uint32_t>(rows.size());

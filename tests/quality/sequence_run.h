@@ -29,13 +29,13 @@ class SequenceRun {
   const std::vector<double>& keys() const { return keys_; }
 
  private:
-  const bf16* BlockOf(uint32_t chunk, uint32_t layer) const { return blocks_[chunk * g_.layers + layer].get(); }
+  void* BlockOf(uint32_t chunk, uint32_t layer) const { return blocks_[chunk * g_.layers + layer].get(); }
   absl::Status RunLayer(Path path, uint32_t layer, absl::Span<const BatchRow> rows);
 
   Backend* const backend_;
   const KvGeometry g_;
   const std::unique_ptr<Selector> selector_;
-  std::vector<std::unique_ptr<bf16[]>> blocks_;  // [chunks][layers]
+  std::vector<std::unique_ptr<uint8_t[]>> blocks_;  // [chunks][layers]
   uint32_t length_ = 0;
   std::vector<double> keys_;
   AttendPlan plan_;

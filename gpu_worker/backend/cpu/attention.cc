@@ -13,8 +13,7 @@ namespace {
 
 // Keys of one part of a decoding row, enough to outweigh the merge.
 constexpr uint32_t kPartKeys = 512;
-// Of a cache line.
-constexpr size_t kLineElements = 64 / sizeof(bf16);
+constexpr size_t kLineBytes = 64;
 
 // End of the part of a row's runs that begins at `first`.
 size_t PartEnd(const std::vector<KvRun>& runs, size_t first) {
@@ -38,6 +37,7 @@ CpuAttention::CpuAttention(const KvGeometry& geometry, uint32_t max_rows, Worker
     : geometry_(geometry),
       max_rows_(max_rows),
       head_pad_((geometry.head_dim + kHeadPad - 1) / kHeadPad * kHeadPad),
+      int8_(geometry.dtype == KvDtype::kInt8),
       scale_(1 / std::sqrt(static_cast<float>(geometry.head_dim))),
       workers_(workers) {
   const size_t states = size_t{max_rows} * geometry.query_heads;
@@ -171,10 +171,13 @@ CpuAttention::Tile CpuAttention::TileAt(const std::vector<KvRun>& runs, size_t i
 void CpuAttention::ListLines(const Tile& tile, std::vector<const void*>* lines) const {
   lines->clear();
   for (uint32_t r = 0; r < tile.run_count; ++r) {
-    const size_t elements = size_t{tile.runs[r].tokens} * geometry_.head_dim;
-    for (const bf16* run : {tile.runs[r].k, tile.runs[r].v}) {
-      for (size_t i = 0; i < elements; i += kLineElements) lines->push_back(run + i);
-    }
+    const KvRun& run = tile.runs[r];
+    const size_t bytes = run.tokens * geometry_.row_stride() * geometry_.element_bytes();
+    const auto list = [&](const void* from) {
+      for (size_t i = 0; i < bytes; i += kLineBytes) lines->push_back(static_cast<const uint8_t*>(from) + i);
+    };
+    list(run.k);  // of int8 the values lie among the keys
+    if (!int8_) list(run.v);
   }
 }
 
@@ -201,16 +204,28 @@ void CpuAttention::AttendRuns(const Task& task, Scratch* scratch) {
   }
 }
 
+void CpuAttention::LoadRun(const KvRun& run, float* keys, float* values) const {
+  const uint32_t d = geometry_.head_dim;
+  if (int8_) {
+    const size_t stride = geometry_.row_stride();
+    Int8RowsToFloats(run.k, run.scales, stride, run.tokens, d, d, keys);
+    Int8RowsToFloats(run.v, run.scales + ScalesOfRow(d), stride, run.tokens, d, head_pad_, values);
+    return;
+  }
+  const auto* const v = static_cast<const bf16*>(run.v);
+  Bf16ToFloats(static_cast<const bf16*>(run.k), size_t{run.tokens} * d, keys);
+  if (d == head_pad_) return Bf16ToFloats(v, size_t{run.tokens} * d, values);
+  for (uint32_t j = 0; j < run.tokens; ++j) Bf16ToFloats(v + size_t{j} * d, d, values + size_t{j} * head_pad_);
+}
+
 void CpuAttention::LoadTile(const Task& task, const Tile& tile, Scratch* s) const {
   const uint32_t d = geometry_.head_dim, per_head = geometry_.queries_per_kv_head();
   const uint32_t* const positions = positions_ + task.block->first_row;
   uint32_t key = 0;
   for (uint32_t r = 0; r < tile.run_count; ++r) {
     const KvRun& run = tile.runs[r];
-    Bf16ToFloats(run.k, size_t{run.tokens} * d, &s->keys[size_t{key} * d]);
-    if (d == head_pad_) Bf16ToFloats(run.v, size_t{run.tokens} * d, &s->values[size_t{key} * d]);
+    LoadRun(run, &s->keys[size_t{key} * d], &s->values[size_t{key} * head_pad_]);
     for (uint32_t j = 0; j < run.tokens; ++j, ++key) {
-      if (d != head_pad_) Bf16ToFloats(run.v + size_t{j} * d, d, &s->values[size_t{key} * head_pad_]);
       // Rows ascend by position.
       const uint32_t* const sees = std::lower_bound(positions, positions + task.block->rows, run.position + j);
       s->first[key] = std::max<uint32_t>(run.first_row, static_cast<uint32_t>(sees - positions)) * per_head;
@@ -267,8 +282,9 @@ void CpuAttention::AttendTile(const Task& task, const Tile& tile, const BlockQue
 // Goes through a task's runs, some rows at a time.
 class CpuAttention::RowCursor {
  public:
-  RowCursor(const std::vector<KvRun>& runs, size_t first, size_t end, uint32_t position, uint32_t head_dim)
-      : run_(runs.data() + first), end_(runs.data() + end), position_(position), head_dim_(head_dim) {}
+  RowCursor(const std::vector<KvRun>& runs, size_t first, size_t end, uint32_t position, const KvGeometry& g)
+      : run_(runs.data() + first), end_(runs.data() + end), position_(position),
+        row_bytes_(g.row_stride() * g.element_bytes()) {}
 
   // The next rows that the query sees; pointers behind them are of some row as well.
   void Take(SeenRows* rows) {
@@ -277,31 +293,41 @@ class CpuAttention::RowCursor {
       const uint32_t seen = run_->first_row > 0 || run_->position > position_
                                 ? 0 : std::min<uint32_t>(run_->tokens, position_ - run_->position + 1);
       for (; at_ < seen && rows->count < kRowsAtATime; ++at_, ++rows->count) {
-        rows->k[rows->count] = run_->k + size_t{at_} * head_dim_;
-        rows->v[rows->count] = run_->v + size_t{at_} * head_dim_;
+        rows->k[rows->count] = static_cast<const uint8_t*>(run_->k) + at_ * row_bytes_;
+        rows->v[rows->count] = static_cast<const uint8_t*>(run_->v) + at_ * row_bytes_;
+        rows->scales[rows->count] = run_->scales == nullptr ? nullptr : run_->scales + at_ * row_bytes_;
       }
       if (at_ < seen) return;
     }
     for (uint32_t i = rows->count; rows->count > 0 && i < kRowsAtATime; ++i) {
       rows->k[i] = rows->k[0];
       rows->v[i] = rows->v[0];
+      rows->scales[i] = rows->scales[0];
     }
   }
 
  private:
   const KvRun* run_;
   const KvRun* const end_;
-  const uint32_t position_, head_dim_;
+  const uint32_t position_;
+  const size_t row_bytes_;
   uint32_t at_ = 0;  // in the run
 };
 
 void CpuAttention::AttendInPlace(const Task& task, Scratch* scratch) {
   RowCursor cursor(task.block->runs[task.kv_head], task.first_run, task.end_run, positions_[task.block->first_row],
-                   geometry_.head_dim);
+                   geometry_);
+  const uint32_t per_head = geometry_.queries_per_kv_head();
+  if (int8_) {
+    RoundQueries(&q_[StateIndex(task.kv_head, task.block->first_row) * head_pad_], per_head, head_pad_,
+                 &scratch->rounded);
+  }
   SeenRows *rows = &scratch->rows[0], *next = &scratch->rows[1];
   cursor.Take(rows);
   for (uint32_t j = 0; j < rows->count; ++j) {
-    for (size_t i = 0; i < geometry_.head_dim; i += kLineElements) __builtin_prefetch(rows->k[j] + i);
+    for (size_t i = 0; i < geometry_.head_dim * geometry_.element_bytes(); i += kLineBytes) {
+      __builtin_prefetch(static_cast<const uint8_t*>(rows->k[j]) + i);
+    }
   }
   for (; rows->count > 0; std::swap(rows, next)) {
     cursor.Take(next);
@@ -311,22 +337,41 @@ void CpuAttention::AttendInPlace(const Task& task, Scratch* scratch) {
 
 // Values are fetched beside the scores, the next keys beside the values.
 void CpuAttention::AttendRows(const Task& task, const SeenRows& rows, const SeenRows& next, Scratch* s) const {
-  const uint32_t per_head = geometry_.queries_per_kv_head(), d = geometry_.head_dim;
-  const float* q_rows = &q_[StateIndex(task.kv_head, task.block->first_row) * head_pad_];
+  const uint32_t per_head = geometry_.queries_per_kv_head();
   for (uint32_t i = 0; i < per_head; i += kTileQueries) {
     const uint32_t count = std::min(kTileQueries, per_head - i);
-    RowScores(q_rows + size_t{i} * head_pad_, count, rows.k, rows.v, rows.count, d, head_pad_, s->scores.data());
+    Scores(task, i, count, rows, next, s);
     float keep[kTileQueries];
     for (uint32_t q = 0; q < count; ++q) {
       keep[q] = TileSoftmax(&s->scores[q * kTileKeys], rows.count, task.m + i + q, task.l + i + q);
     }
-    RowValues(s->scores.data(), keep, count, rows.v, next.k, rows.count, d, head_pad_, task.o + size_t{i} * head_pad_);
+    AddWeighted(s->scores.data(), keep, count, rows, next, task.o + size_t{i} * head_pad_);
   }
   if (task.value_sum == nullptr) return;
-  float ones[kRowsAtATime];
+  float ones[kRowsAtATime] = {};
   std::fill_n(ones, rows.count, 1.0f);
-  RowValues(ones, ones, 1, rows.v, rows.v, rows.count, d, head_pad_, task.value_sum);
+  AddWeighted(ones, ones, 1, rows, rows, task.value_sum);
   *task.value_count += static_cast<float>(rows.count);
+}
+
+void CpuAttention::Scores(const Task& task, uint32_t first, uint32_t count, const SeenRows& rows, const SeenRows& next,
+                          Scratch* s) const {
+  if (int8_) {
+    const Int8Rows all = {rows.count, rows.k, rows.v, rows.scales, next.k, next.scales};
+    return Int8RowScores(s->rounded, first, count, all, geometry_.head_dim, head_pad_, s->scores.data());
+  }
+  const size_t state = StateIndex(task.kv_head, task.block->first_row) + first;
+  RowScores(&q_[state * head_pad_], count, rows.k, rows.v, rows.count, geometry_.head_dim, head_pad_,
+            s->scores.data());
+}
+
+void CpuAttention::AddWeighted(const float* weights, const float* keep, uint32_t count, const SeenRows& rows,
+                               const SeenRows& next, float* o) const {
+  if (int8_) {
+    const Int8Rows all = {rows.count, rows.k, rows.v, rows.scales, next.k, next.scales};
+    return Int8RowValues(weights, keep, count, all, geometry_.head_dim, head_pad_, o);
+  }
+  RowValues(weights, keep, count, rows.v, next.k, rows.count, geometry_.head_dim, head_pad_, o);
 }
 
 void CpuAttention::LogSumExp(float* out) const {

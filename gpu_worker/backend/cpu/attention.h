@@ -8,6 +8,7 @@
 
 #include "gpu_worker/backend/backend.h"
 #include "gpu_worker/backend/cpu/block_attention.h"
+#include "gpu_worker/backend/cpu/int8_rows.h"
 #include "gpu_worker/backend/cpu/kernels.h"
 #include "gpu_worker/backend/cpu/row_kernels.h"
 #include "gpu_worker/backend/cpu/workers.h"
@@ -32,13 +33,12 @@ class CpuAttention {
   void Finish(float* out) const;
 
  private:
-  // Keys of a decoding row that are scored together. Their K and V, and the next K, stay in the first cache.
-  static constexpr uint32_t kRowsAtATime = 32;
   // Where some keys and values are that a decoding row sees.
   struct SeenRows {
     uint32_t count = 0;
-    const bf16* k[kRowsAtATime];
-    const bf16* v[kRowsAtATime];
+    const void* k[kRowsAtATime];
+    const void* v[kRowsAtATime];
+    const uint8_t* scales[kRowsAtATime];  // of int8 alone
   };
   struct Scratch {
     std::vector<float> keys;     // [kTileKeys][head_dim]
@@ -50,6 +50,7 @@ class CpuAttention {
     std::vector<const void*> ahead;  // cache lines of the next tile
     uint32_t first[kTileKeys];   // queries of a block that see a key of the tile
     SeenRows rows[2];            // at hand, and the next
+    Int8Queries rounded;         // the row's queries, where K/V is int8
   };
   struct Tile;
   class RowCursor;
@@ -74,7 +75,14 @@ class CpuAttention {
   // Of one row: K and V are read where they lie.
   void AttendInPlace(const Task& task, Scratch* scratch);
   void AttendRows(const Task& task, const SeenRows& rows, const SeenRows& next, Scratch* scratch) const;
+  // The products of AttendRows: of the row's queries [first, first + count) with the keys; of weights with the values.
+  void Scores(const Task& task, uint32_t first, uint32_t count, const SeenRows& rows, const SeenRows& next,
+              Scratch* scratch) const;
+  void AddWeighted(const float* weights, const float* keep, uint32_t count, const SeenRows& rows, const SeenRows& next,
+                   float* o) const;
   void AttendTile(const Task& task, const Tile& tile, const BlockQueries& queries, Scratch* scratch);
+  // Keys [tokens][head_dim] and values [tokens][head_pad] as floats.
+  void LoadRun(const KvRun& run, float* keys, float* values) const;
   void LoadTile(const Task& task, const Tile& tile, Scratch* scratch) const;
   // Adds the values that the rows see to their sums.
   void AddValues(const Task& task, const Tile& tile, Scratch* scratch) const;
@@ -88,6 +96,7 @@ class CpuAttention {
   const KvGeometry geometry_;
   const uint32_t max_rows_;
   const uint32_t head_pad_;
+  const bool int8_;  // what blocks hold; else bf16
   const float scale_;
   Workers* const workers_;
 

@@ -9,6 +9,7 @@
 #include "common/base/cores.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
+#include "common/kv/kv_rows.h"
 #include "gpu_worker/backend/check_rows.h"
 #include "gpu_worker/backend/cpu/kernels.h"
 #include "gpu_worker/model/tensor_row.h"
@@ -144,8 +145,10 @@ absl::Status CpuBackend::PreAttention(uint32_t layer, absl::Span<const KvRow> kv
 void CpuBackend::StoreKv(const float* k, const float* v, const KvRow& to) const {
   const uint32_t d = config_.head_dim;
   for (uint32_t h = 0; h < config_.kv_heads; ++h) {
-    FloatsToBf16(k + size_t{h} * d, d, to.block + geometry_.k_row(h, to.token_in_chunk));
-    FloatsToBf16(v + size_t{h} * d, d, to.block + geometry_.v_row(h, to.token_in_chunk));
+    bf16 k_row[kMaxHeadDim], v_row[kMaxHeadDim];
+    FloatsToBf16(k + size_t{h} * d, d, k_row);
+    FloatsToBf16(v + size_t{h} * d, d, v_row);
+    WriteKv(geometry_, k_row, v_row, to.block, h, to.token_in_chunk);
   }
 }
 

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <memory>
 
+#include "gpu_worker/backend/cpu/pair_sums-inl.h"
 #include "gpu_worker/backend/cpu/weight_blocks-inl.h"
 
 HWY_BEFORE_NAMESPACE();

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "gpu_worker/backend/cpu/integer_gemm.h"
+#include "gpu_worker/backend/cpu/pair_sums-inl.h"
 #include "gpu_worker/backend/cpu/weight_blocks-inl.h"
 #include "hwy/cache_control.h"
 

@@ -16,23 +16,25 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 #if HWY_TARGET == HWY_SCALAR
 
-void RowScoresT(const float* queries, uint32_t count, const bf16* const* k, const bf16* const*, uint32_t tokens,
+float At(const void* row, uint32_t i) { return ToFloat(static_cast<const bf16*>(row)[i]); }
+
+void RowScoresT(const float* queries, uint32_t count, const void* const* k, const void* const*, uint32_t tokens,
                 uint32_t head_dim, uint32_t head_pad, float* scores) {
   for (uint32_t q = 0; q < count; ++q) {
     for (uint32_t j = 0; j < tokens; ++j) {
       float sum = 0;
-      for (uint32_t i = 0; i < head_dim; ++i) sum += queries[size_t{q} * head_pad + i] * ToFloat(k[j][i]);
+      for (uint32_t i = 0; i < head_dim; ++i) sum += queries[size_t{q} * head_pad + i] * At(k[j], i);
       scores[size_t{q} * kTileKeys + j] = sum;
     }
   }
 }
 
-void RowValuesT(const float* weights, const float* keep, uint32_t count, const bf16* const* v, const bf16* const*,
+void RowValuesT(const float* weights, const float* keep, uint32_t count, const void* const* v, const void* const*,
                 uint32_t tokens, uint32_t head_dim, uint32_t head_pad, float* o) {
   for (uint32_t q = 0; q < count; ++q, o += head_pad) {
     for (uint32_t i = 0; i < head_dim; ++i) {
       o[i] *= keep[q];
-      for (uint32_t j = 0; j < tokens; ++j) o[i] += weights[size_t{q} * kTileKeys + j] * ToFloat(v[j][i]);
+      for (uint32_t j = 0; j < tokens; ++j) o[i] += weights[size_t{q} * kTileKeys + j] * At(v[j], i);
     }
   }
 }
@@ -43,22 +45,24 @@ void RowValuesT(const float* weights, const float* keep, uint32_t count, const b
 constexpr uint32_t kLineElements = 64 / sizeof(bf16);
 
 // Past the second cache, where nothing of it would be wanted again before it is overwritten.
-HWY_INLINE void PrefetchLine(const bf16* p) { __builtin_prefetch(p, 0, 0); }
+HWY_INLINE void PrefetchLine(const void* row, uint32_t first) {
+  __builtin_prefetch(static_cast<const bf16*>(row) + first, 0, 0);
+}
 
 // Two neighbours of a row are the halves of a 32-bit lane, so that unpacking takes one instruction each: a vector of
 // those at even places, one of those at odd ones.
 template <class D>
-HWY_INLINE void LoadPairs(D d, const bf16* from, hn::Vec<D>* even, hn::Vec<D>* odd) {
+HWY_INLINE void LoadPairs(D d, const void* row, uint32_t first, hn::Vec<D>* even, hn::Vec<D>* odd) {
   const hn::RebindToUnsigned<D> du32;
   const hn::Repartition<uint16_t, D> du16;
-  const auto both = hn::BitCast(du32, hn::LoadU(du16, reinterpret_cast<const uint16_t*>(from)));
+  const auto both = hn::BitCast(du32, hn::LoadU(du16, static_cast<const uint16_t*>(row) + first));
   *even = hn::BitCast(d, hn::ShiftLeft<16>(both));
   *odd = hn::BitCast(d, hn::And(both, hn::Set(du32, 0xffff0000u)));
 }
 
 // J keys at a time, whose sums do not wait for each other. queries: in vectors of even and odd places by turns.
 template <int Q, int J, class D>
-HWY_INLINE void RowScoresAt(D df, const float* queries, const bf16* const* k, const bf16* const* ahead,
+HWY_INLINE void RowScoresAt(D df, const float* queries, const void* const* k, const void* const* ahead,
                             uint32_t head_dim, float* scores) {
   const uint32_t n = static_cast<uint32_t>(hn::Lanes(df));
   hn::Vec<D> acc[Q][J];
@@ -67,11 +71,11 @@ HWY_INLINE void RowScoresAt(D df, const float* queries, const bf16* const* k, co
   }
   for (uint32_t i = 0; i < head_dim; i += 2 * n) {
     if (i % kLineElements == 0) {
-      for (int j = 0; j < J; ++j) PrefetchLine(ahead[j] + i);
+      for (int j = 0; j < J; ++j) PrefetchLine(ahead[j], i);
     }
     for (int j = 0; j < J; ++j) {
       hn::Vec<D> even, odd;
-      LoadPairs(df, k[j] + i, &even, &odd);
+      LoadPairs(df, k[j], i, &even, &odd);
       for (int q = 0; q < Q; ++q) {
         const float* at = queries + size_t(q) * head_dim + i;
         acc[q][j] = hn::MulAdd(even, hn::Load(df, at), acc[q][j]);
@@ -85,7 +89,7 @@ HWY_INLINE void RowScoresAt(D df, const float* queries, const bf16* const* k, co
 }
 
 template <int Q, class D>
-HWY_INLINE void RowScoresOf(D df, const float* queries, const bf16* const* k, const bf16* const* ahead, uint32_t tokens,
+HWY_INLINE void RowScoresOf(D df, const float* queries, const void* const* k, const void* const* ahead, uint32_t tokens,
                             uint32_t head_dim, uint32_t head_pad, float* scores) {
   constexpr uint32_t kKeys = Q <= 2 ? 4 : 2;
   const uint32_t n = static_cast<uint32_t>(hn::Lanes(df));
@@ -105,8 +109,8 @@ HWY_INLINE void RowScoresOf(D df, const float* queries, const bf16* const* k, co
 
 // V pairs of vectors of each row at a time, from channel `first` on: 2 * V * Q accumulators.
 template <int Q, int V, class D>
-HWY_INLINE void RowValuesAt(D df, const float* weights, const float* keep, const bf16* const* v,
-                            const bf16* const* ahead, uint32_t tokens, uint32_t first, uint32_t head_pad, float* o) {
+HWY_INLINE void RowValuesAt(D df, const float* weights, const float* keep, const void* const* v,
+                            const void* const* ahead, uint32_t tokens, uint32_t first, uint32_t head_pad, float* o) {
   const uint32_t n = static_cast<uint32_t>(hn::Lanes(df)), end = first + 2 * V * n;
   const uint32_t first_line = (first + kLineElements - 1) / kLineElements * kLineElements;
   hn::Vec<D> even[Q][V], odd[Q][V];
@@ -118,12 +122,12 @@ HWY_INLINE void RowValuesAt(D df, const float* weights, const float* keep, const
     }
   }
   for (uint32_t j = 0; j < tokens; ++j) {
-    for (uint32_t line = first_line; line < end; line += kLineElements) PrefetchLine(ahead[j] + line);
+    for (uint32_t line = first_line; line < end; line += kLineElements) PrefetchLine(ahead[j], line);
     hn::Vec<D> p[Q];
     for (int q = 0; q < Q; ++q) p[q] = hn::Set(df, weights[q * kTileKeys + j]);
     for (int i = 0; i < V; ++i) {
       hn::Vec<D> a, b;
-      LoadPairs(df, v[j] + first + 2 * i * n, &a, &b);
+      LoadPairs(df, v[j], first + 2 * i * n, &a, &b);
       for (int q = 0; q < Q; ++q) {
         even[q][i] = hn::MulAdd(p[q], a, even[q][i]);
         odd[q][i] = hn::MulAdd(p[q], b, odd[q][i]);
@@ -136,8 +140,8 @@ HWY_INLINE void RowValuesAt(D df, const float* weights, const float* keep, const
 }
 
 template <int Q, class D>
-HWY_INLINE void RowValuesOf(D df, const float* weights, const float* keep, const bf16* const* v,
-                            const bf16* const* ahead, uint32_t tokens, uint32_t head_dim, uint32_t head_pad,
+HWY_INLINE void RowValuesOf(D df, const float* weights, const float* keep, const void* const* v,
+                            const void* const* ahead, uint32_t tokens, uint32_t head_dim, uint32_t head_pad,
                             float* o) {
   const uint32_t n = static_cast<uint32_t>(hn::Lanes(df));
   uint32_t i = 0;
@@ -168,7 +172,7 @@ HWY_INLINE void WithQueries(uint32_t count, const Use& use) {
   }
 }
 
-void RowScoresT(const float* queries, uint32_t count, const bf16* const* k, const bf16* const* ahead, uint32_t tokens,
+void RowScoresT(const float* queries, uint32_t count, const void* const* k, const void* const* ahead, uint32_t tokens,
                 uint32_t head_dim, uint32_t head_pad, float* scores) {
   WithVectorsOf(head_dim, [&](auto df) HWY_ATTR {
     WithQueries(count, [&](auto q) HWY_ATTR {
@@ -177,7 +181,7 @@ void RowScoresT(const float* queries, uint32_t count, const bf16* const* k, cons
   });
 }
 
-void RowValuesT(const float* weights, const float* keep, uint32_t count, const bf16* const* v, const bf16* const* ahead,
+void RowValuesT(const float* weights, const float* keep, uint32_t count, const void* const* v, const void* const* ahead,
                 uint32_t tokens, uint32_t head_dim, uint32_t head_pad, float* o) {
   WithVectorsOf(head_dim, [&](auto df) HWY_ATTR {
     WithQueries(count, [&](auto q) HWY_ATTR {
@@ -198,11 +202,11 @@ namespace hga {
 HWY_EXPORT(RowScoresT);
 HWY_EXPORT(RowValuesT);
 
-void RowScores(const float* queries, uint32_t count, const bf16* const* k, const bf16* const* ahead, uint32_t tokens,
+void RowScores(const float* queries, uint32_t count, const void* const* k, const void* const* ahead, uint32_t tokens,
                uint32_t head_dim, uint32_t head_pad, float* scores) {
   HWY_DYNAMIC_DISPATCH(RowScoresT)(queries, count, k, ahead, tokens, head_dim, head_pad, scores);
 }
-void RowValues(const float* weights, const float* keep, uint32_t count, const bf16* const* v, const bf16* const* ahead,
+void RowValues(const float* weights, const float* keep, uint32_t count, const void* const* v, const void* const* ahead,
                uint32_t tokens, uint32_t head_dim, uint32_t head_pad, float* o) {
   HWY_DYNAMIC_DISPATCH(RowValuesT)(weights, keep, count, v, ahead, tokens, head_dim, head_pad, o);
 }

@@ -15,13 +15,16 @@
 namespace hga {
 
 inline constexpr uint32_t kMaxHeadDim = 256;
+// Keys of a decoding row that are scored together. Their K and V, and the next K, stay in the first cache.
+inline constexpr uint32_t kRowsAtATime = 32;
 
-// scores[q][j] = queries[q] . k[j] for j < tokens. k: [tokens] rows of [head_dim]; queries, scores as for TileScores.
-void RowScores(const float* queries, uint32_t count, const bf16* const* k, const bf16* const* ahead, uint32_t tokens,
+// scores[q][j] = queries[q] . k[j] for j < tokens. k: [tokens] rows of bf16 [head_dim]; queries, scores as for
+// TileScores.
+void RowScores(const float* queries, uint32_t count, const void* const* k, const void* const* ahead, uint32_t tokens,
                uint32_t head_dim, uint32_t head_pad, float* scores);
-// o[q] = o[q] * keep[q] + sum over j of weights[q][j] * v[j]. v: [tokens] rows of [head_dim]; weights, o as for
+// o[q] = o[q] * keep[q] + sum over j of weights[q][j] * v[j]. v: [tokens] rows of bf16 [head_dim]; weights, o as for
 // TileValues.
-void RowValues(const float* weights, const float* keep, uint32_t count, const bf16* const* v, const bf16* const* ahead,
+void RowValues(const float* weights, const float* keep, uint32_t count, const void* const* v, const void* const* ahead,
                uint32_t tokens, uint32_t head_dim, uint32_t head_pad, float* o);
 
 }  // namespace hga

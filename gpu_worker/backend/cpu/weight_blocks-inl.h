@@ -61,25 +61,6 @@ HWY_INLINE V16 FifthBits(const uint8_t* bits, size_t v) {
   return LanesOf(halves[Start(v) / 16], InHalf(v), 16);
 }
 
-// Sums of the products of neighbouring 16-bit lanes, one for each two of them.
-template <class D>
-class PairSums {
- public:
-  using V = hn::Vec<hn::Repartition<int16_t, D>>;
-  HWY_INLINE PairSums() : a_(hn::Zero(D())), b_(a_) {}
-  HWY_INLINE void Add(V x, V y) {
-    a_ = hn::ReorderWidenMulAccumulate(D(), x, y, a_, b_);
-#if HWY_ARCH_X86
-    // gcc would make all products first, and add them in an order of its own, from memory.
-    asm("" : "+v"(a_.raw));
-#endif
-  }
-  HWY_INLINE hn::Vec<D> Get() const { return hn::RearrangeToOddPlusEven(a_, b_); }
-
- private:
-  hn::Vec<D> a_, b_;  // the second is not used on x86
-};
-
 // What is decoded once for a block of the format, which has N times 32 weights: w = q * scale + offset.
 template <uint32_t N>
 struct BlockScales {

@@ -118,12 +118,12 @@ void CudaAttention::SetOwnRows(absl::Span<const KvRow> rows, const bf16* kv) {
   for (uint32_t r = 0; r < rows.size(); ++r) {
     const bool follows = !own_.empty() && own_.back().block == rows[r].block &&
                          own_.back().first_token + own_.back().tokens == rows[r].token_in_chunk;
-    if (!follows) own_.push_back({rows[r].block, rows[r].token_in_chunk, 0, r});
+    if (!follows) own_.push_back({static_cast<const bf16*>(rows[r].block), rows[r].token_in_chunk, 0, r});
     ++own_.back().tokens;
   }
 }
 
-const CudaAttention::OwnRows* CudaAttention::FindOwn(const bf16* k) const {
+const CudaAttention::OwnRows* CudaAttention::FindOwn(const void* k) const {
   for (const OwnRows& own : own_) {
     if (k >= own.block && k < own.block + geometry_.block_elements()) return &own;
   }
@@ -185,7 +185,7 @@ absl::StatusOr<uint32_t> CudaAttention::AttendShared(absl::Span<const QueryBlock
 }
 
 void CudaAttention::AddShared(const KvRun& run) {
-  const InWindow there = BringToWindow(run.k, run.v, run.tokens);
+  const InWindow there = BringToWindow(Keys(run), Values(run), run.tokens);
   list_.Add(there.k, there.v, run.position, run.tokens, 0);
 }
 
@@ -237,7 +237,7 @@ bool CudaAttention::AddRun(uint32_t layer, const QueryBlock& block, uint32_t kv_
   const size_t bytes = MostBytes(geometry_, run.tokens, pieces);
   if (list_.RoomOf(block) < pieces || room_used_ + bytes > options_.window_bytes) return false;
   room_used_ += bytes;
-  Piece piece{run.k, run.v, run.position, run.tokens, run.first_row};
+  Piece piece{Keys(run), Values(run), run.position, run.tokens, run.first_row};
   if (!place.kept) {
     AddUnfinished(kv_head, piece);
     return true;
@@ -337,7 +337,7 @@ bool CudaAttention::PrefetchRun(uint32_t layer, const QueryBlock& block, uint32_
   const size_t bytes = PieceBytes(options_.tier_unit_tokens);
   for (uint32_t unit = first >> unit_shift_; unit <= (first + run.tokens - 1) >> unit_shift_; ++unit) {
     const ptrdiff_t offset = (static_cast<ptrdiff_t>(unit << unit_shift_) - first) * geometry_.head_dim;
-    const void *k = Mapped(run.k + offset, bytes), *v = Mapped(run.v + offset, bytes);
+    const void *k = Mapped(Keys(run) + offset, bytes), *v = Mapped(Values(run) + offset, bytes);
     if (k == nullptr || v == nullptr || entries_.size() == kPrefetchEntries) return false;
     const DeviceTier::Place place =
         tier_.Use(tier_.FindChunk(block.finished[chunk], chunk), layer, kv_head * head_units_ + unit);

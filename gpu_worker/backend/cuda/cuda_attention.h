@@ -103,8 +103,11 @@ class CudaAttention {
 
   CudaAttention(Device* device, const KvGeometry& geometry, const CudaAttentionOptions& options);
   absl::Status Allocate(DeviceMemory* memory);
+  // Blocks hold bf16 (CudaBackend::Create).
+  static const bf16* Keys(const KvRun& run) { return static_cast<const bf16*>(run.k); }
+  static const bf16* Values(const KvRun& run) { return static_cast<const bf16*>(run.v); }
   size_t PieceBytes(uint32_t tokens) const { return size_t{tokens} * geometry_.head_dim * sizeof(bf16); }
-  const OwnRows* FindOwn(const bf16* k) const;
+  const OwnRows* FindOwn(const void* k) const;
   bool TierKeeps(const QueryBlock& block, uint32_t chunk) const {
     return chunk < block.finished.size() && tier_.slots() > 0;
   }
@@ -138,7 +141,7 @@ class CudaAttention {
   bool PrefetchRun(uint32_t layer, const QueryBlock& block, uint32_t kv_head, const KvRun& run);
   absl::Status LaunchGather(const uint8_t* entries, size_t count);
   // The arena is one piece of memory: it is looked for once.
-  const void* Mapped(const bf16* memory, size_t bytes) {
+  const void* Mapped(const void* memory, size_t bytes) {
     if (const void* found = mapped_.Find(memory, bytes); found != nullptr) return found;
     mapped_ = device_->MappedAround(memory);
     return mapped_.Find(memory, bytes);

@@ -7,6 +7,7 @@
 
 #include "common/base/log.h"
 #include "common/base/status.h"
+#include "common/kv/kv_rows.h"
 #include "gpu_worker/backend/check_rows.h"
 #include "gpu_worker/backend/cuda/device_route_client.h"
 #include "gpu_worker/backend/cuda/f8_probe.h"
@@ -36,6 +37,7 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Create(std::unique_ptr
   if (options.max_rows == 0 || options.max_rows > 65535) {
     return absl::InvalidArgumentError("cuda backend: steps must have 1 to 65535 rows");
   }
+  if (geometry.dtype != KvDtype::kBf16) return absl::InvalidArgumentError("cuda backend: blocks must hold bf16");
   if (weights.config.experts > 1024) return absl::InvalidArgumentError("cuda backend: at most 1024 experts work");
   HGA_ASSIGN_OR_RETURN(const DevicePlan plan,
                        PlanDevice(weights, geometry, options, TraitsOf(*device)));
@@ -230,8 +232,7 @@ void CudaBackend::StoreKv() {
     const bf16 *keys = kv_.as<bf16>() + 2 * h * n * d, *values = keys + n * d;
     for (size_t r = 0; r < n; ++r) {
       const KvRow& to = kv_rows_[r];
-      std::memcpy(to.block + geometry_.k_row(h, to.token_in_chunk), keys + r * d, d * sizeof(bf16));
-      std::memcpy(to.block + geometry_.v_row(h, to.token_in_chunk), values + r * d, d * sizeof(bf16));
+      WriteKv(geometry_, keys + r * d, values + r * d, to.block, static_cast<uint32_t>(h), to.token_in_chunk);
     }
   }
   kv_rows_.clear();

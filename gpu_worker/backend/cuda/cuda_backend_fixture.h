@@ -202,7 +202,7 @@ class CudaBackendTest : public testing::Test {
     for (uint32_t layer = 0; layer < g_.layers; ++layer) {
       EXPECT_TRUE(backend->PreAttention(layer, kv).ok());
       for (const KvRow& row : kv) {
-        if (spoil) std::fill_n(row.block + g_.v_row(0, row.token_in_chunk), g_.head_dim, ToBf16(3));
+        if (spoil) std::fill_n(static_cast<bf16*>(row.block) + g_.v_row(0, row.token_in_chunk), g_.head_dim, ToBf16(3));
       }
       EXPECT_TRUE(backend->Attend(plan).ok());
       EXPECT_TRUE(backend->PostAttention(layer).ok());

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "common/kv/kv_rows.h"
 #include "gpu_worker/backend/check_rows.h"
 #include "gpu_worker/backend/expert_choice.h"
 #include "gpu_worker/model/tensor_row.h"
@@ -12,7 +13,8 @@ namespace hga {
 
 ReferenceBackend::ReferenceBackend(const ModelWeights& weights, const KvGeometry& geometry,
                                    const BackendOptions& options)
-    : weights_(weights), config_(weights.config), geometry_(geometry), max_rows_(options.max_rows), rope_(config_) {}
+    : weights_(weights), config_(weights.config), geometry_(geometry), max_rows_(options.max_rows), rope_(config_),
+      k_row_(config_.head_dim), v_row_(config_.head_dim) {}
 
 ReferenceBackend::Vector ReferenceBackend::Multiply(const TensorView& w, const Vector& x) {
   Vector y(w.rows);
@@ -98,12 +100,11 @@ absl::Status ReferenceBackend::PreAttention(uint32_t layer, absl::Span<const KvR
     for (uint32_t h = 0; h < config_.query_heads; ++h) rope_.Apply(&q[h * d]);
     for (uint32_t h = 0; h < config_.kv_heads; ++h) {
       rope_.Apply(&k[h * d]);
-      bf16* k_out = kv_rows[r].block + geometry_.k_row(h, kv_rows[r].token_in_chunk);
-      bf16* v_out = kv_rows[r].block + geometry_.v_row(h, kv_rows[r].token_in_chunk);
       for (uint32_t i = 0; i < d; ++i) {
-        k_out[i] = ToBf16(static_cast<float>(k[h * d + i]));
-        v_out[i] = ToBf16(static_cast<float>(v[h * d + i]));
+        k_row_[i] = ToBf16(static_cast<float>(k[h * d + i]));
+        v_row_[i] = ToBf16(static_cast<float>(v[h * d + i]));
       }
+      WriteKv(geometry_, k_row_.data(), v_row_.data(), kv_rows[r].block, h, kv_rows[r].token_in_chunk);
     }
     for (double value : q) rounded_queries_.push_back(ToBf16(static_cast<float>(value)));
     q_.push_back(std::move(q));
@@ -133,7 +134,12 @@ void ReferenceBackend::AttendRow(const QueryBlock& block, uint32_t row) {
     for (const KvRun& run : block.runs[h / geometry_.queries_per_kv_head()]) {
       if (row < run.first_row) continue;
       for (uint32_t j = 0; j < run.tokens && run.position + j <= rows_[r].position; ++j) {
-        AddKey(&q_[r][h * d], run.k + j * d, run.v + j * d, &partials_[r * config_.query_heads + h]);
+        const size_t at = j * geometry_.row_stride() * geometry_.element_bytes();
+        const KvPlace place = {static_cast<const uint8_t*>(run.k) + at, static_cast<const uint8_t*>(run.v) + at,
+                               run.scales == nullptr ? nullptr : run.scales + at};
+        ReadKey(geometry_, place, k_row_.data());
+        ReadValue(geometry_, place, v_row_.data());
+        AddKey(&q_[r][h * d], k_row_.data(), v_row_.data(), &partials_[r * config_.query_heads + h]);
       }
     }
   }

@@ -58,6 +58,7 @@ class ReferenceBackend : public Backend {
   std::vector<Vector> q_;                  // [rows][query_heads * head_dim]
   std::vector<Partial> partials_;          // [rows][query_heads]
   std::vector<bf16> rounded_queries_;
+  std::vector<bf16> k_row_, v_row_;        // [head_dim] at hand
   std::vector<float> log_sum_exp_;
 };
 

@@ -1,4 +1,4 @@
-#include "common/kv/kv_dtype.h"
+#include "common/kv/kv_rows.h"
 
 #include <algorithm>
 #include <cmath>
@@ -39,9 +39,9 @@ TEST_P(KvDtypeTest, RoundedRowsPackWithoutLoss) {
       RoundKvRow(GetParam(), twice.data(), head_dim);
       EXPECT_TRUE(Same(twice, row));
       std::vector<uint8_t> packed(PackedRowBytes(head_dim));
-      ASSERT_TRUE(PackKvRow(GetParam(), row.data(), head_dim, packed.data()));
+      ASSERT_TRUE(PackKvRow(GetParam(), row.data(), head_dim, PackedRowAt(packed.data(), head_dim)));
       std::vector<bf16> unpacked(head_dim);
-      UnpackKvRow(GetParam(), packed.data(), head_dim, unpacked.data());
+      UnpackKvRow(GetParam(), PackedRowViewAt(packed.data(), head_dim), head_dim, unpacked.data());
       EXPECT_TRUE(Same(unpacked, row));
     }
   }
@@ -64,7 +64,7 @@ TEST_P(KvDtypeTest, RoundsToTheNearest) {
 TEST_P(KvDtypeTest, WhatWasNotRoundedIsNotPacked) {
   const std::vector<bf16> row = RandomRow(64, 1, 5);
   std::vector<uint8_t> packed(PackedRowBytes(64));
-  EXPECT_FALSE(PackKvRow(GetParam(), row.data(), 64, packed.data()));
+  EXPECT_FALSE(PackKvRow(GetParam(), row.data(), 64, PackedRowAt(packed.data(), 64)));
 }
 
 TEST_P(KvDtypeTest, OddValuesStayNumbers) {
@@ -76,7 +76,7 @@ TEST_P(KvDtypeTest, OddValuesStayNumbers) {
   for (const bf16 x : row) EXPECT_TRUE(std::isfinite(ToFloat(x)));
   EXPECT_EQ(row[2].bits, 0);
   std::vector<uint8_t> packed(PackedRowBytes(32), 0xff);
-  UnpackKvRow(GetParam(), packed.data(), 32, row.data());
+  UnpackKvRow(GetParam(), PackedRowViewAt(packed.data(), 32), 32, row.data());
   for (const bf16 x : row) EXPECT_TRUE(std::isfinite(ToFloat(x)));
 }
 
@@ -106,7 +106,7 @@ TEST_P(KvDtypeTest, EveryCodeUnderEveryScale) {
       std::vector<uint8_t> packed(PackedRowBytes(256), static_cast<uint8_t>(scale));
       for (int code = 0; code < 256; ++code) packed[8 + code] = static_cast<uint8_t>(code);
       std::vector<bf16> row(256);
-      UnpackKvRow(GetParam(), packed.data(), 256, row.data());
+      UnpackKvRow(GetParam(), PackedRowViewAt(packed.data(), 256), 256, row.data());
       for (int code = 0; code < 256; ++code) {
         ASSERT_EQ(row[code].bits, ToBf16(Meaning(GetParam(), code, scale)).bits)
             << "code " << code << " scale " << scale << " on " << target;
@@ -123,7 +123,7 @@ TEST_P(KvDtypeTest, EveryInstructionSetMakesTheSameBits) {
       for (uint32_t seed = 0; seed < 50; ++seed) {
         std::vector<bf16> row = RandomRow(head_dim, std::pow(10.0f, static_cast<float>(seed % 25) - 12), seed);
         std::vector<uint8_t> packed(PackedRowBytes(head_dim));
-        packed.push_back(PackKvRow(GetParam(), row.data(), head_dim, packed.data()));
+        packed.push_back(PackKvRow(GetParam(), row.data(), head_dim, PackedRowAt(packed.data(), head_dim)));
         RoundKvRow(GetParam(), row.data(), head_dim);
         packed.resize(packed.size() + head_dim * sizeof(bf16));
         std::memcpy(&packed[packed.size() - head_dim * sizeof(bf16)], row.data(), head_dim * sizeof(bf16));
@@ -157,6 +157,33 @@ TEST(KvDtype, Fp8KnowsItsValues) {
   EXPECT_EQ(ToFloat(row[2]), 16);
   EXPECT_EQ(ToFloat(row[3]), 20);
   EXPECT_EQ(ToFloat(row[4]), std::ldexp(1.0f, -9));
+}
+
+TEST(KvRows, BlocksHoldRoundedRows) {
+  for (KvDtype dtype : {KvDtype::kBf16, KvDtype::kInt8}) {
+    for (uint32_t head_dim : {8u, 80u, 128u}) {
+      KvGeometry g;
+      g.layers = 1;
+      g.kv_heads = g.query_heads = 2;
+      g.head_dim = head_dim;
+      g.dtype = dtype;
+      std::vector<uint8_t> block(g.block_bytes());
+      for (uint32_t i = 0; i < 2 * g.chunk_tokens; ++i) {
+        const std::vector<bf16> k = RandomRow(head_dim, 1, i), v = RandomRow(head_dim, 9, 1000 + i);
+        WriteKv(g, k.data(), v.data(), block.data(), i % 2, i / 2);
+      }
+      for (uint32_t i = 0; i < 2 * g.chunk_tokens; ++i) {
+        std::vector<bf16> k = RandomRow(head_dim, 1, i), v = RandomRow(head_dim, 9, 1000 + i), read(head_dim);
+        RoundKvRow(dtype, k.data(), head_dim);
+        RoundKvRow(dtype, v.data(), head_dim);
+        const KvPlace place = PlaceInBlock(g, block.data(), i % 2, i / 2);
+        ReadKey(g, place, read.data());
+        EXPECT_TRUE(Same(read, k));
+        ReadValue(g, place, read.data());
+        EXPECT_TRUE(Same(read, v));
+      }
+    }
+  }
 }
 
 TEST(KvDtype, NamesParse) {

@@ -1,6 +1,6 @@
-// The rows of kv_dtype.h, 32 channels at a time.
+// The rows of kv_rows.h, 32 channels at a time.
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "common/kv/kv_dtype_rows.cc"
+#define HWY_TARGET_INCLUDE "common/kv/kv_rows.cc"
 #include "hwy/foreach_target.h"
 // Highway's headers come after foreach_target.
 #include "hwy/highway.h"
@@ -9,7 +9,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "common/kv/kv_dtype.h"
+#include "common/kv/kv_rows.h"
 
 #ifndef HGA_COMMON_KV_KV_DTYPE_SCALES
 #define HGA_COMMON_KV_KV_DTYPE_SCALES
@@ -38,8 +38,6 @@ inline int ScaleOf(KvDtype dtype, float largest) {
   while (exponent < kMaxScale && largest > MaxOf(dtype) * PowerOfTwo(exponent)) ++exponent;
   return std::clamp(exponent, -kMaxScale, kMaxScale);
 }
-
-inline size_t ScalesOf(size_t head_dim) { return (head_dim + kScaledChannels - 1) / kScaledChannels; }
 
 // Calls work(scale's number, first channel, channels) for each 32 channels of a row.
 template <typename F>
@@ -151,10 +149,10 @@ HWY_INLINE int Pack32(const bf16* row, uint8_t* codes) {
 }
 
 template <KvDtype kDtype>
-void UnpackRow(const uint8_t* packed, size_t head_dim, bf16* row) {
-  const uint8_t* codes = packed + ScalesOf(head_dim);
+void UnpackRow(const PackedRowView& packed, size_t head_dim, bf16* row) {
+  const uint8_t* codes = packed.codes;
   ForEachScale(head_dim, [&](size_t s, size_t first, size_t channels) HWY_ATTR {
-    const int scale = std::clamp(packed[s] - kScaleBias, -kMaxScale, kMaxScale);
+    const int scale = std::clamp(packed.scales[s] - kScaleBias, -kMaxScale, kMaxScale);
     if (channels == kScaledChannels) return Unpack32<kDtype>(codes + first, scale, row + first);
     uint8_t some[kScaledChannels] = {};
     bf16 out[kScaledChannels];
@@ -165,16 +163,15 @@ void UnpackRow(const uint8_t* packed, size_t head_dim, bf16* row) {
 }
 
 template <KvDtype kDtype>
-bool PackRow(const bf16* row, size_t head_dim, uint8_t* packed) {
+bool PackRow(const bf16* row, size_t head_dim, const PackedRow& packed) {
   bool exact = true;
-  uint8_t* codes = packed + ScalesOf(head_dim);
   ForEachScale(head_dim, [&](size_t s, size_t first, size_t channels) HWY_ATTR {
     bf16 in[kScaledChannels] = {}, again[kScaledChannels];
     uint8_t some[kScaledChannels];
     std::memcpy(in, row + first, channels * sizeof(bf16));
     const int scale = Pack32<kDtype>(in, some);
-    packed[s] = static_cast<uint8_t>(scale + kScaleBias);
-    std::memcpy(codes + first, some, channels);
+    packed.scales[s] = static_cast<uint8_t>(scale + kScaleBias);
+    std::memcpy(packed.codes + first, some, channels);
     Unpack32<kDtype>(some, scale, again);
     exact = exact && std::memcmp(again, row + first, channels * sizeof(bf16)) == 0;
   });
@@ -193,11 +190,11 @@ void RoundRow(bf16* row, size_t head_dim) {
   });
 }
 
-void UnpackT(KvDtype dtype, const uint8_t* packed, size_t head_dim, bf16* row) {
+void UnpackT(KvDtype dtype, const PackedRowView& packed, size_t head_dim, bf16* row) {
   dtype == KvDtype::kInt8 ? UnpackRow<KvDtype::kInt8>(packed, head_dim, row)
                           : UnpackRow<KvDtype::kFp8E4m3>(packed, head_dim, row);
 }
-bool PackT(KvDtype dtype, const bf16* row, size_t head_dim, uint8_t* packed) {
+bool PackT(KvDtype dtype, const bf16* row, size_t head_dim, const PackedRow& packed) {
   return dtype == KvDtype::kInt8 ? PackRow<KvDtype::kInt8>(row, head_dim, packed)
                                  : PackRow<KvDtype::kFp8E4m3>(row, head_dim, packed);
 }
@@ -219,11 +216,48 @@ HWY_EXPORT(RoundT);
 void RoundKvRow(KvDtype dtype, bf16* row, size_t head_dim) {
   if (dtype != KvDtype::kBf16) HWY_DYNAMIC_DISPATCH(RoundT)(dtype, row, head_dim);
 }
-bool PackKvRow(KvDtype dtype, const bf16* row, size_t head_dim, uint8_t* packed) {
+bool PackKvRow(KvDtype dtype, const bf16* row, size_t head_dim, const PackedRow& packed) {
   return HWY_DYNAMIC_DISPATCH(PackT)(dtype, row, head_dim, packed);
 }
-void UnpackKvRow(KvDtype dtype, const uint8_t* packed, size_t head_dim, bf16* row) {
+void UnpackKvRow(KvDtype dtype, const PackedRowView& packed, size_t head_dim, bf16* row) {
   HWY_DYNAMIC_DISPATCH(UnpackT)(dtype, packed, head_dim, row);
+}
+
+KvPlace PlaceInBlock(const KvGeometry& g, const void* block, uint32_t kv_head, uint32_t token) {
+  const auto* const bytes = static_cast<const uint8_t*>(block);
+  return {bytes + g.k_row(kv_head, token) * g.element_bytes(), bytes + g.v_row(kv_head, token) * g.element_bytes(),
+          g.dtype == KvDtype::kBf16 ? nullptr : bytes + g.scales_of(kv_head, token)};
+}
+
+void ReadKey(const KvGeometry& g, const KvPlace& place, bf16* out) {
+  if (g.dtype == KvDtype::kBf16) {
+    std::memcpy(out, place.k, g.head_dim * sizeof(bf16));
+  } else {
+    UnpackKvRow(g.dtype, {place.scales, static_cast<const uint8_t*>(place.k)}, g.head_dim, out);
+  }
+}
+
+void ReadValue(const KvGeometry& g, const KvPlace& place, bf16* out) {
+  if (g.dtype == KvDtype::kBf16) {
+    std::memcpy(out, place.v, g.head_dim * sizeof(bf16));
+  } else {
+    UnpackKvRow(g.dtype, {place.scales + ScalesOfRow(g.head_dim), static_cast<const uint8_t*>(place.v)}, g.head_dim,
+                out);
+  }
+}
+
+void WriteKv(const KvGeometry& g, const bf16* k, const bf16* v, void* block, uint32_t kv_head, uint32_t token) {
+  auto* const bytes = static_cast<uint8_t*>(block);
+  uint8_t* const k_row = bytes + g.k_row(kv_head, token) * g.element_bytes();
+  uint8_t* const v_row = bytes + g.v_row(kv_head, token) * g.element_bytes();
+  if (g.dtype == KvDtype::kBf16) {
+    std::memcpy(k_row, k, g.head_dim * sizeof(bf16));
+    std::memcpy(v_row, v, g.head_dim * sizeof(bf16));
+    return;
+  }
+  uint8_t* const scales = bytes + g.scales_of(kv_head, token);
+  (void)PackKvRow(g.dtype, k, g.head_dim, {scales, k_row});
+  (void)PackKvRow(g.dtype, v, g.head_dim, {scales + ScalesOfRow(g.head_dim), v_row});
 }
 
 }  // namespace hga
