@@ -23,7 +23,8 @@ struct Inspection {
   ModelHeaders headers;
   std::map<std::string, TypeShare> types;
   uint64_t parameters = 0;
-  KvGeometry geometry;
+  KvGeometry geometry;  // blocks of bf16
+  uint64_t int8_bytes_per_token = 0;
   MemoryPlan plan;
   double summary_bytes_per_token = 0;
   uint64_t context_tokens = 0;
@@ -40,6 +41,9 @@ absl::StatusOr<Inspection> Examine(const InspectOptions& options, const EngineOp
   x.types = x.headers.Types();
   x.parameters = CountParameters(x.headers.weights);
   x.geometry = config.Geometry();
+  KvGeometry int8 = x.geometry;
+  int8.dtype = KvDtype::kInt8;
+  x.int8_bytes_per_token = int8.bytes_per_token();
   x.context_tokens = options.context_tokens > 0 ? options.context_tokens : config.context_tokens;
   x.device_memory = options.device_memory;
   x.summary_bytes_per_token = static_cast<double>(method->chunk_bytes(x.geometry)) / x.geometry.chunk_tokens;
@@ -87,7 +91,8 @@ std::string Table(const Inspection& x) {
   out += Row("heads", absl::StrCat(c.query_heads, " query, ", c.kv_heads, " K/V, of ", c.head_dim));
   if (c.experts > 0) out += Row("experts", absl::StrCat(c.experts, ", ", c.experts_per_token, " for a token"));
   out += Row("context", absl::StrCat(c.context_tokens, " tokens"));
-  out += Row("K/V per token", Human(x.geometry.bytes_per_token()));
+  out += Row("K/V per token", absl::StrCat(Human(x.geometry.bytes_per_token()), "; as int8 (a CPU) ",
+                                           Human(x.int8_bytes_per_token)));
   out += Row("summaries per token", Human(static_cast<uint64_t>(x.summary_bytes_per_token)));
   absl::StrAppend(&out, "\nGPU memory at ", x.context_tokens, " tokens\n");
   out += Cost("weights", x.plan.weights);
@@ -123,6 +128,7 @@ ordered_json Json(const Inspection& x) {
       {"experts", c.experts},
       {"model_context_tokens", c.context_tokens},
       {"kv_bytes_per_token", x.geometry.bytes_per_token()},
+      {"kv_bytes_per_token_int8", x.int8_bytes_per_token},
       {"summary_bytes_per_token", x.summary_bytes_per_token},
       {"context_tokens", x.context_tokens},
       {"device",

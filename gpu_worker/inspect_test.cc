@@ -41,6 +41,7 @@ TEST_F(InspectTest, PublishedQwen3MoeFp8) {
   EXPECT_EQ(json["files"], 8);
   EXPECT_NEAR(json["parameters"].get<double>(), 30.53e9, 0.01e9);
   EXPECT_EQ(json["kv_bytes_per_token"], 96 << 10);
+  EXPECT_EQ(json["kv_bytes_per_token_int8"], (96 << 10) * 33 / 64);
   EXPECT_EQ(json["model_context_tokens"], 262144);
   EXPECT_EQ(json["host"]["kv_store"], 6 * kGiB);  // 64K tokens
   EXPECT_EQ(json["types"]["F8_E4M3"]["tensors"], 48 * (4 + 3 * 128));
@@ -64,7 +65,7 @@ TEST_F(InspectTest, GgufAsATable) {
   const std::string table = Run({folder_.File("tiny.gguf"), 0, kGiB});
   EXPECT_NE(table.find("architecture          llama"), std::string::npos) << table;
   EXPECT_NE(table.find("heads                 4 query, 2 K/V, of 16"), std::string::npos) << table;
-  EXPECT_NE(table.find("K/V per token         256 B"), std::string::npos) << table;
+  EXPECT_NE(table.find("K/V per token         256 B; as int8 (a CPU) "), std::string::npos) << table;
   EXPECT_NE(table.find("GPU memory at 2048 tokens"), std::string::npos) << table;
   EXPECT_NE(table.find("Fits into 1.0 GiB"), std::string::npos) << table;
   EXPECT_NE(Run({folder_.File("tiny.gguf"), 0, 1 << 20}).find("Does not fit into 1.0 MiB"), std::string::npos);
