@@ -4,7 +4,7 @@
 //
 //   bf16: for each KV head: for each group: K [group_tokens][head_dim], then V [group_tokens][head_dim]
 //   int8: for each KV head: for each token: K [head_dim], V [head_dim], scales of K, of V (kv_rows.h), so that a token
-//         read alone is five cache lines that follow each other, for a head_dim of 128
+//         read alone is five cache lines that follow each other, for a head_dim of 128. Who has K has the rest.
 //
 // Keys are stored after RoPE.
 #ifndef HGA_COMMON_KV_GEOMETRY_H_

@@ -162,8 +162,9 @@ void UnpackRow(const PackedRowView& packed, size_t head_dim, bf16* row) {
   });
 }
 
+// Whether it was rounded before, if that is asked.
 template <KvDtype kDtype>
-bool PackRow(const bf16* row, size_t head_dim, const PackedRow& packed) {
+bool PackRow(const bf16* row, size_t head_dim, bool ask, const PackedRow& packed) {
   bool exact = true;
   ForEachScale(head_dim, [&](size_t s, size_t first, size_t channels) HWY_ATTR {
     bf16 in[kScaledChannels] = {}, again[kScaledChannels];
@@ -172,6 +173,7 @@ bool PackRow(const bf16* row, size_t head_dim, const PackedRow& packed) {
     const int scale = Pack32<kDtype>(in, some);
     packed.scales[s] = static_cast<uint8_t>(scale + kScaleBias);
     std::memcpy(packed.codes + first, some, channels);
+    if (!ask) return;
     Unpack32<kDtype>(some, scale, again);
     exact = exact && std::memcmp(again, row + first, channels * sizeof(bf16)) == 0;
   });
@@ -194,9 +196,9 @@ void UnpackT(KvDtype dtype, const PackedRowView& packed, size_t head_dim, bf16* 
   dtype == KvDtype::kInt8 ? UnpackRow<KvDtype::kInt8>(packed, head_dim, row)
                           : UnpackRow<KvDtype::kFp8E4m3>(packed, head_dim, row);
 }
-bool PackT(KvDtype dtype, const bf16* row, size_t head_dim, const PackedRow& packed) {
-  return dtype == KvDtype::kInt8 ? PackRow<KvDtype::kInt8>(row, head_dim, packed)
-                                 : PackRow<KvDtype::kFp8E4m3>(row, head_dim, packed);
+bool PackT(KvDtype dtype, const bf16* row, size_t head_dim, bool ask, const PackedRow& packed) {
+  return dtype == KvDtype::kInt8 ? PackRow<KvDtype::kInt8>(row, head_dim, ask, packed)
+                                 : PackRow<KvDtype::kFp8E4m3>(row, head_dim, ask, packed);
 }
 void RoundT(KvDtype dtype, bf16* row, size_t head_dim) {
   dtype == KvDtype::kInt8 ? RoundRow<KvDtype::kInt8>(row, head_dim) : RoundRow<KvDtype::kFp8E4m3>(row, head_dim);
@@ -217,7 +219,7 @@ void RoundKvRow(KvDtype dtype, bf16* row, size_t head_dim) {
   if (dtype != KvDtype::kBf16) HWY_DYNAMIC_DISPATCH(RoundT)(dtype, row, head_dim);
 }
 bool PackKvRow(KvDtype dtype, const bf16* row, size_t head_dim, const PackedRow& packed) {
-  return HWY_DYNAMIC_DISPATCH(PackT)(dtype, row, head_dim, packed);
+  return HWY_DYNAMIC_DISPATCH(PackT)(dtype, row, head_dim, true, packed);
 }
 void UnpackKvRow(KvDtype dtype, const PackedRowView& packed, size_t head_dim, bf16* row) {
   HWY_DYNAMIC_DISPATCH(UnpackT)(dtype, packed, head_dim, row);
@@ -225,15 +227,19 @@ void UnpackKvRow(KvDtype dtype, const PackedRowView& packed, size_t head_dim, bf
 
 KvPlace PlaceInBlock(const KvGeometry& g, const void* block, uint32_t kv_head, uint32_t token) {
   const auto* const bytes = static_cast<const uint8_t*>(block);
-  return {bytes + g.k_row(kv_head, token) * g.element_bytes(), bytes + g.v_row(kv_head, token) * g.element_bytes(),
-          g.dtype == KvDtype::kBf16 ? nullptr : bytes + g.scales_of(kv_head, token)};
+  return {bytes + g.k_row(kv_head, token) * g.element_bytes(), bytes + g.v_row(kv_head, token) * g.element_bytes()};
+}
+
+KvPlace PlaceAfter(const KvGeometry& g, const KvPlace& place, size_t rows) {
+  const size_t bytes = rows * g.row_stride() * g.element_bytes();
+  return {static_cast<const uint8_t*>(place.k) + bytes, static_cast<const uint8_t*>(place.v) + bytes};
 }
 
 void ReadKey(const KvGeometry& g, const KvPlace& place, bf16* out) {
   if (g.dtype == KvDtype::kBf16) {
     std::memcpy(out, place.k, g.head_dim * sizeof(bf16));
   } else {
-    UnpackKvRow(g.dtype, {place.scales, static_cast<const uint8_t*>(place.k)}, g.head_dim, out);
+    UnpackKvRow(g.dtype, {ScalesBehind(place.k, g.head_dim), static_cast<const uint8_t*>(place.k)}, g.head_dim, out);
   }
 }
 
@@ -241,8 +247,8 @@ void ReadValue(const KvGeometry& g, const KvPlace& place, bf16* out) {
   if (g.dtype == KvDtype::kBf16) {
     std::memcpy(out, place.v, g.head_dim * sizeof(bf16));
   } else {
-    UnpackKvRow(g.dtype, {place.scales + ScalesOfRow(g.head_dim), static_cast<const uint8_t*>(place.v)}, g.head_dim,
-                out);
+    const uint8_t* const scales = ScalesBehind(place.k, g.head_dim) + ScalesOfRow(g.head_dim);
+    UnpackKvRow(g.dtype, {scales, static_cast<const uint8_t*>(place.v)}, g.head_dim, out);
   }
 }
 
@@ -256,8 +262,8 @@ void WriteKv(const KvGeometry& g, const bf16* k, const bf16* v, void* block, uin
     return;
   }
   uint8_t* const scales = bytes + g.scales_of(kv_head, token);
-  (void)PackKvRow(g.dtype, k, g.head_dim, {scales, k_row});
-  (void)PackKvRow(g.dtype, v, g.head_dim, {scales + ScalesOfRow(g.head_dim), v_row});
+  HWY_DYNAMIC_DISPATCH(PackT)(g.dtype, k, g.head_dim, false, {scales, k_row});
+  HWY_DYNAMIC_DISPATCH(PackT)(g.dtype, v, g.head_dim, false, {scales + ScalesOfRow(g.head_dim), v_row});
 }
 
 }  // namespace hga

@@ -35,14 +35,19 @@ inline PackedRowView PackedRowViewAt(const uint8_t* bytes, size_t head_dim) {
   return {bytes, bytes + ScalesOfRow(head_dim)};
 }
 
-// What K and V of one token are read through, wherever the row lies.
-// k, v: [head_dim] elements of the geometry's type. scales: of K, then of V; nullptr for bf16.
+// Where K and V of one token lie, [head_dim] elements of the geometry's type each; of int8 at a block's distance from
+// each other, with their scales behind them.
 struct KvPlace {
   const void* k;
   const void* v;
-  const uint8_t* scales;
 };
 KvPlace PlaceInBlock(const KvGeometry& g, const void* block, uint32_t kv_head, uint32_t token);
+// So many rows further, at a group's distances.
+KvPlace PlaceAfter(const KvGeometry& g, const KvPlace& place, size_t rows);
+// Scales of K, then of V, of a token of int8.
+inline const uint8_t* ScalesBehind(const void* k, size_t head_dim) {
+  return static_cast<const uint8_t*>(k) + 2 * head_dim;
+}
 
 // One row as bf16, which holds either type exactly. out: [head_dim].
 void ReadKey(const KvGeometry& g, const KvPlace& place, bf16* out);

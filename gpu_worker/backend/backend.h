@@ -38,13 +38,12 @@ struct KvRow {
 
 // Some consecutive tokens of one KV head, K and V contiguous: at most one group.
 struct KvRun {
-  // [tokens] rows of head_dim elements of the geometry's type, KvGeometry::row_stride apart.
+  // [tokens] rows as of KvPlace, KvGeometry::row_stride apart.
   const void* k = nullptr;
   const void* v = nullptr;
   uint32_t position = 0;    // of the first token
   uint16_t tokens = 0;      // 1 to group_tokens
   uint16_t first_row = 0;   // rows of the query block before this one do not see the run
-  const uint8_t* scales = nullptr;  // of int8: row_stride apart as well, of K, then of V
 };
 
 // Rows [first_row, first_row + rows) of the batch attend `runs[kv_head]`. Row r sees key j of a run if

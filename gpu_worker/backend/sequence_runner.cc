@@ -112,7 +112,6 @@ KvRun SequenceRunner::Run(uint32_t layer, uint32_t head, uint32_t group, uint32_
   KvRun run;
   run.k = place.k;
   run.v = place.v;
-  run.scales = place.scales;
   run.position = group * g_.group_tokens;
   run.tokens = static_cast<uint16_t>(std::min(g_.group_tokens, end - run.position));
   return run;

@@ -32,7 +32,6 @@ void AddChunk(const KvGeometry& g, uint32_t chunk, uint32_t tokens, const void* 
       KvRun run;
       run.k = place.k;
       run.v = place.v;
-      run.scales = place.scales;
       run.position = chunk * g.chunk_tokens + group * g.group_tokens;
       run.tokens = static_cast<uint16_t>(std::min(g.group_tokens, tokens - group * g.group_tokens));
       out->runs[head].push_back(run);
@@ -134,7 +133,6 @@ void PlanRouted(const AttendShape& shape, uint32_t first_row, uint32_t rows,
   const uint32_t group_tokens = g.group_tokens;
   const size_t row = g.row_stride() * g.element_bytes(), k_to_v = g.k_to_v() * g.element_bytes();
   const size_t group_bytes = g.group_elements() * g.element_bytes();
-  const bool scaled = g.scale_bytes() > 0;
   const uint64_t group_starts = GroupStarts(g);
   for (uint32_t head = 0; head < g.kv_heads; ++head) {
     uint32_t chunk = UINT32_MAX;
@@ -145,7 +143,6 @@ void PlanRouted(const AttendShape& shape, uint32_t first_row, uint32_t rows,
       const uint8_t* const k = data + first + group * group_bytes + in_group * row;
       run->k = k;
       run->v = k + k_to_v;
-      run->scales = scaled ? k + 2 * k_to_v : nullptr;
     };
     for (const SelectedChunk& selected : selection[head]) {
       if (selected.first_token >= rows) continue;

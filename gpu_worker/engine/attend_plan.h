@@ -66,7 +66,7 @@ void PlanMandatory(const AttendShape& shape, uint32_t first_row, uint32_t rows, 
 void PlanRouted(const AttendShape& shape, uint32_t first_row, uint32_t rows,
                 const std::vector<HeadSelection>& selection, const BlockOfChunk& block, QueryBlock* out);
 
-// Says where a run lies, which begins with that token of the chunk: sets its `k`, `v` and `scales`.
+// Says where a run lies, which begins with that token of the chunk: sets its `k` and `v`.
 using PlaceRun = std::function<void(uint32_t kv_head, uint32_t chunk, uint32_t token, KvRun* run)>;
 // The same runs as PlanRouted, each where `place` says; asked in the selection's order.
 void PlanPlaced(const AttendShape& shape, uint32_t first_row, uint32_t rows,

@@ -34,7 +34,6 @@ void ForEachToken(uint64_t mask, const Each& each) {
 void SetPlace(const KvPlace& place, KvRun* run) {
   run->k = place.k;
   run->v = place.v;
-  run->scales = place.scales;
 }
 
 }  // namespace
@@ -123,10 +122,8 @@ void KeyCache::Fill(uint32_t layer, absl::Span<const ChunkHash> names, const std
   }
 }
 
-KvPlace KeyCache::RowAt(uint8_t* k, uint8_t* v, size_t row) const {
-  k += row * row_bytes_;
-  if (value_bytes_ > 0) return {k, v + row * value_bytes_, nullptr};
-  return {k, k + geometry_.head_dim, k + 2 * size_t{geometry_.head_dim}};
+KvPlace KeyCache::FirstAt(const uint8_t* k, const uint8_t* v) const {
+  return {k, value_bytes_ > 0 ? v : k + geometry_.k_to_v()};
 }
 
 void KeyCache::CopyRow(const KvPlace& from, const KvPlace& to) const {
@@ -195,13 +192,14 @@ void KeyCache::PlaceRun(const uint32_t* slots, const void* block, uint32_t kv_he
   } else if (in_block == 0 && side_by_side == run->tokens) {
     SetPlace(PlaceOfSlot(slots[0]), run);
   } else {
-    uint8_t* const k = Gather(run->tokens * (row_bytes_ + value_bytes_));
-    uint8_t* const v = k + run->tokens * row_bytes_;
+    const uint8_t* const k = Gather(run->tokens * (row_bytes_ + value_bytes_));
+    const KvPlace first = FirstAt(k, k + run->tokens * row_bytes_);
     for (uint32_t i = 0; i < run->tokens; ++i) {
       const bool here = slots[i] != FoundKeys::kInBlock;
-      CopyRow(here ? PlaceOfSlot(slots[i]) : PlaceInBlock(geometry_, block, kv_head, token + i), RowAt(k, v, i));
+      CopyRow(here ? PlaceOfSlot(slots[i]) : PlaceInBlock(geometry_, block, kv_head, token + i),
+              PlaceAfter(geometry_, first, i));
     }
-    SetPlace(RowAt(k, v, 0), run);
+    SetPlace(first, run);
   }
 }
 

@@ -69,9 +69,9 @@ class KeyCache {
   uint32_t PlaceOf(uint32_t layer, uint32_t kv_head, uint32_t token) const {
     return (layer * geometry_.kv_heads + kv_head) * geometry_.chunk_tokens + token;
   }
-  // Of a row among others of one run or one cache, which keep the distances of a block: bf16 has its values apart.
-  KvPlace RowAt(uint8_t* k, uint8_t* v, size_t row) const;
-  KvPlace PlaceOfSlot(uint32_t slot) const { return RowAt(k_.get(), v_.get(), slot); }
+  // The first of some rows of our own: of bf16 the values lie apart, at `v`.
+  KvPlace FirstAt(const uint8_t* k, const uint8_t* v) const;
+  KvPlace PlaceOfSlot(uint32_t slot) const { return PlaceAfter(geometry_, FirstAt(k_.get(), v_.get()), slot); }
   void CopyRow(const KvPlace& from, const KvPlace& to) const;
   // FoundKeys::kInBlock: there is no room.
   uint32_t FreeSlot();

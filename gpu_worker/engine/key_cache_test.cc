@@ -95,9 +95,7 @@ std::vector<std::vector<uint32_t>> Contents(const QueryBlock& block) {
       const KvGeometry g = Geometry();
       std::vector<bf16> k(g.head_dim), v(g.head_dim);
       for (uint32_t t = 0; t < run.tokens; ++t) {
-        const size_t at = t * g.row_stride() * g.element_bytes();
-        const KvPlace place = {static_cast<const uint8_t*>(run.k) + at, static_cast<const uint8_t*>(run.v) + at,
-                               run.scales == nullptr ? nullptr : run.scales + at};
+        const KvPlace place = PlaceAfter(g, {run.k, run.v}, t);
         ReadKey(g, place, k.data());
         ReadValue(g, place, v.data());
         for (uint32_t d = 0; d < g.head_dim; ++d) c.insert(c.end(), {k[d].bits, v[d].bits});

@@ -61,10 +61,7 @@ TEST(RestartTest, PackedRamChangesNoToken) {
     ASSERT_EQ(stack.FlushToDisk(), absl::OkStatus());
     answers.push_back(stack.Generate(request));
     EXPECT_EQ(answers.back().finished.tiers().disk() == 0, packed);
-    stack.kv_store.Signal(SIGKILL);
-    ASSERT_TRUE(stack.kv_store.Wait().ok());
-    ASSERT_EQ(stack.StartKvStore(), absl::OkStatus());
-    ASSERT_EQ(stack.WaitForWorker([](const auto& stats) { return stats.kv_store_attached(); }), absl::OkStatus());
+    ASSERT_EQ(stack.KillAndRestartKvStore(), absl::OkStatus());
     answers.push_back(stack.Generate(request));
     EXPECT_GT(answers.back().finished.tiers().disk(), 0u);
     ASSERT_EQ(stack.FlushToDisk(), absl::OkStatus());
@@ -77,8 +74,8 @@ TEST(RestartTest, PackedRamChangesNoToken) {
   }
 }
 
-// A worker on a CPU holds int8 in the arena: half of the bytes, and the same tokens from RAM, from disk and after a
-// restart of both, whatever is made of the prompt anew.
+// A worker on a CPU holds int8 in the arena: half of the bytes, and the same tokens from RAM, from disk and after the
+// store was killed.
 TEST(RestartTest, Int8InTheArenaChangesNoToken) {
   const auto request = InSession(Routed(TokenRequest(kPrompt, 3, 32), 0.2f), "doc");
   StackOptions options;
@@ -96,10 +93,7 @@ TEST(RestartTest, Int8InTheArenaChangesNoToken) {
   ASSERT_EQ(stack.FlushToDisk(), absl::OkStatus());
   answers.push_back(stack.Generate(request));
   EXPECT_GT(answers.back().finished.tiers().disk(), 0u);
-  stack.kv_store.Signal(SIGKILL);
-  ASSERT_TRUE(stack.kv_store.Wait().ok());
-  ASSERT_EQ(stack.StartKvStore(), absl::OkStatus());
-  ASSERT_EQ(stack.WaitForWorker([](const auto& stats) { return stats.kv_store_attached(); }), absl::OkStatus());
+  ASSERT_EQ(stack.KillAndRestartKvStore(), absl::OkStatus());
   answers.push_back(stack.Generate(request));
   EXPECT_GT(answers.back().finished.tiers().disk(), 0u);
   for (const Answer& answer : answers) {
@@ -129,10 +123,7 @@ TEST(RestartTest, PinsByRequestSurvive) {
   };
   EXPECT_EQ(pinned(), std::vector<std::string>{"prompt"});
   ASSERT_EQ(stack.FlushToDisk(), absl::OkStatus());
-  stack.kv_store.Signal(SIGKILL);
-  ASSERT_TRUE(stack.kv_store.Wait().ok());
-  ASSERT_EQ(stack.StartKvStore(), absl::OkStatus());
-  ASSERT_EQ(stack.WaitForWorker([](const auto& stats) { return stats.kv_store_attached(); }), absl::OkStatus());
+  ASSERT_EQ(stack.KillAndRestartKvStore(), absl::OkStatus());
   EXPECT_EQ(pinned(), std::vector<std::string>{"prompt"});
   gpu_worker::v1::PinSessionRequest unpin;
   unpin.set_name("prompt");

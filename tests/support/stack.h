@@ -44,6 +44,8 @@ class Stack {
   // Each waits until the daemon's health is SERVING; the error holds the end of its log.
   absl::Status Start();
   absl::Status StartKvStore();
+  // Kills it with SIGKILL, starts it again and waits for the worker to be attached.
+  absl::Status KillAndRestartKvStore();
   absl::Status StartRouter();
   absl::Status StartWorker();
 

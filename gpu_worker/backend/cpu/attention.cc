@@ -6,6 +6,7 @@
 #include <limits>
 #include <numeric>
 
+#include "common/kv/kv_rows.h"
 #include "gpu_worker/backend/cpu/kernels.h"
 
 namespace hga {
@@ -208,8 +209,9 @@ void CpuAttention::LoadRun(const KvRun& run, float* keys, float* values) const {
   const uint32_t d = geometry_.head_dim;
   if (int8_) {
     const size_t stride = geometry_.row_stride();
-    Int8RowsToFloats(run.k, run.scales, stride, run.tokens, d, d, keys);
-    Int8RowsToFloats(run.v, run.scales + ScalesOfRow(d), stride, run.tokens, d, head_pad_, values);
+    const uint8_t* const scales = ScalesBehind(run.k, d);
+    Int8RowsToFloats(run.k, scales, stride, run.tokens, d, d, keys);
+    Int8RowsToFloats(run.v, scales + ScalesOfRow(d), stride, run.tokens, d, head_pad_, values);
     return;
   }
   const auto* const v = static_cast<const bf16*>(run.v);
@@ -295,14 +297,12 @@ class CpuAttention::RowCursor {
       for (; at_ < seen && rows->count < kRowsAtATime; ++at_, ++rows->count) {
         rows->k[rows->count] = static_cast<const uint8_t*>(run_->k) + at_ * row_bytes_;
         rows->v[rows->count] = static_cast<const uint8_t*>(run_->v) + at_ * row_bytes_;
-        rows->scales[rows->count] = run_->scales == nullptr ? nullptr : run_->scales + at_ * row_bytes_;
       }
       if (at_ < seen) return;
     }
     for (uint32_t i = rows->count; rows->count > 0 && i < kRowsAtATime; ++i) {
       rows->k[i] = rows->k[0];
       rows->v[i] = rows->v[0];
-      rows->scales[i] = rows->scales[0];
     }
   }
 
@@ -317,10 +317,9 @@ class CpuAttention::RowCursor {
 void CpuAttention::AttendInPlace(const Task& task, Scratch* scratch) {
   RowCursor cursor(task.block->runs[task.kv_head], task.first_run, task.end_run, positions_[task.block->first_row],
                    geometry_);
-  const uint32_t per_head = geometry_.queries_per_kv_head();
   if (int8_) {
-    RoundQueries(&q_[StateIndex(task.kv_head, task.block->first_row) * head_pad_], per_head, head_pad_,
-                 &scratch->rounded);
+    RoundQueries(&q_[StateIndex(task.kv_head, task.block->first_row) * head_pad_], geometry_.queries_per_kv_head(),
+                 head_pad_, &scratch->rounded);
   }
   SeenRows *rows = &scratch->rows[0], *next = &scratch->rows[1];
   cursor.Take(rows);
@@ -357,8 +356,8 @@ void CpuAttention::AttendRows(const Task& task, const SeenRows& rows, const Seen
 void CpuAttention::Scores(const Task& task, uint32_t first, uint32_t count, const SeenRows& rows, const SeenRows& next,
                           Scratch* s) const {
   if (int8_) {
-    const Int8Rows all = {rows.count, rows.k, rows.v, rows.scales, next.k, next.scales};
-    return Int8RowScores(s->rounded, first, count, all, geometry_.head_dim, head_pad_, s->scores.data());
+    return Int8RowScores(s->rounded, first, count, {rows.count, rows.k, next.k}, geometry_.head_dim, head_pad_,
+                         s->scores.data());
   }
   const size_t state = StateIndex(task.kv_head, task.block->first_row) + first;
   RowScores(&q_[state * head_pad_], count, rows.k, rows.v, rows.count, geometry_.head_dim, head_pad_,
@@ -368,8 +367,7 @@ void CpuAttention::Scores(const Task& task, uint32_t first, uint32_t count, cons
 void CpuAttention::AddWeighted(const float* weights, const float* keep, uint32_t count, const SeenRows& rows,
                                const SeenRows& next, float* o) const {
   if (int8_) {
-    const Int8Rows all = {rows.count, rows.k, rows.v, rows.scales, next.k, next.scales};
-    return Int8RowValues(weights, keep, count, all, geometry_.head_dim, head_pad_, o);
+    return Int8RowValues(weights, keep, count, {rows.count, rows.k, next.k}, geometry_.head_dim, head_pad_, o);
   }
   RowValues(weights, keep, count, rows.v, next.k, rows.count, geometry_.head_dim, head_pad_, o);
 }

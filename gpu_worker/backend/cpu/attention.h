@@ -38,7 +38,6 @@ class CpuAttention {
     uint32_t count = 0;
     const void* k[kRowsAtATime];
     const void* v[kRowsAtATime];
-    const uint8_t* scales[kRowsAtATime];  // of int8 alone
   };
   struct Scratch {
     std::vector<float> keys;     // [kTileKeys][head_dim]

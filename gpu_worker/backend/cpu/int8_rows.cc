@@ -8,10 +8,10 @@
 
 #include <algorithm>
 #include <cstring>
-#include <type_traits>
 
-#include "common/kv/kv_dtype.h"
+#include "common/kv/kv_rows.h"
 #include "gpu_worker/backend/cpu/pair_sums-inl.h"
+#include "gpu_worker/backend/cpu/with_queries-inl.h"
 
 #ifndef HGA_GPU_WORKER_BACKEND_CPU_INT8_ROWS_SCALES
 #define HGA_GPU_WORKER_BACKEND_CPU_INT8_ROWS_SCALES
@@ -28,6 +28,9 @@ inline float ScaleValue(uint8_t scale) {
   std::memcpy(&value, &bits, sizeof(value));
   return value;
 }
+
+// Of a token, from its K.
+inline const int8_t* Values(const void* k, uint32_t head_dim) { return static_cast<const int8_t*>(k) + head_dim; }
 
 // Channels [first, first + kGroup) of a row; those behind the row's end are zero, in `padded`.
 inline const int8_t* GroupOf(const void* row, uint32_t first, uint32_t head_dim, int8_t* padded) {
@@ -56,8 +59,8 @@ HWY_INLINE void PrefetchLine(const void* row, uint32_t first) {
 // Asks for a row's keys and scales, a line with each group of channels that is computed.
 HWY_INLINE void PrefetchKey(const Int8Rows& rows, uint32_t j, uint32_t group, uint32_t head_dim) {
   const uint32_t lines = (head_dim + kLineBytes - 1) / kLineBytes, last = (head_dim - 1) / kGroup;
-  if (group < lines) PrefetchLine(rows.next_k[j], group * kLineBytes);
-  if (group == std::min(lines, last)) PrefetchLine(rows.next_scales[j], 0);
+  if (group < lines) PrefetchLine(rows.next[j], group * kLineBytes);
+  if (group == std::min(lines, last)) PrefetchLine(ScalesBehind(rows.next[j], head_dim), 0);
 }
 
 void RoundQueriesT(const float* queries, uint32_t count, uint32_t head_pad, int16_t* codes, float* scales) {
@@ -104,7 +107,7 @@ void Int8RowScoresT(const int16_t* codes, const float* scales, uint32_t count, c
     for (uint32_t j = 0; j < rows.count; ++j) {
       float sum = 0;
       for (uint32_t i = 0; i < head_dim; ++i) {
-        sum += ScaleValue(rows.scales[j][i / kGroup]) * codes[size_t{q} * head_pad + i] *
+        sum += ScaleValue(ScalesBehind(rows.k[j], head_dim)[i / kGroup]) * codes[size_t{q} * head_pad + i] *
                static_cast<const int8_t*>(rows.k[j])[i];
       }
       scores[size_t{q} * kTileKeys + j] = sum * scales[q];
@@ -119,8 +122,8 @@ void Int8RowValuesT(const float* weights, const float* keep, uint32_t count, con
     for (uint32_t i = 0; i < head_dim; ++i) {
       o[i] *= keep[q];
       for (uint32_t j = 0; j < rows.count; ++j) {
-        o[i] += weights[size_t{q} * kTileKeys + j] * ScaleValue(rows.scales[j][of_v + i / kGroup]) *
-                static_cast<const int8_t*>(rows.v[j])[i];
+        const float scale = ScaleValue(ScalesBehind(rows.k[j], head_dim)[of_v + i / kGroup]);
+        o[i] += weights[size_t{q} * kTileKeys + j] * scale * Values(rows.k[j], head_dim)[i];
       }
     }
   }
@@ -144,7 +147,7 @@ HWY_INLINE void ScoresAt(const int16_t* codes, const float* scales, const Int8Ro
   }
   for (uint32_t channel = 0; channel < head_dim; channel += kGroup) {
     for (int j = 0; j < J; ++j) {
-      if (channel % kLineBytes == 0) PrefetchLine(rows.v[first + j], channel);
+      if (channel % kLineBytes == 0) PrefetchLine(Values(rows.k[first + j], head_dim), channel);
       const int8_t* const key = GroupOf(rows.k[first + j], channel, head_dim, padded[j]);
       PairSums<decltype(d32)> whole[Q];
       for (uint32_t i = 0; i < kGroup; i += n) {
@@ -153,7 +156,8 @@ HWY_INLINE void ScoresAt(const int16_t* codes, const float* scales, const Int8Ro
           whole[q].Add(hn::LoadU(d16, codes + size_t(q) * head_pad + channel + i), k);
         }
       }
-      const auto scale = hn::Set(df, ScaleValue(rows.scales[first + j][channel / kGroup]));
+      const uint8_t* const scales_of_key = ScalesBehind(rows.k[first + j], head_dim);
+      const auto scale = hn::Set(df, ScaleValue(scales_of_key[channel / kGroup]));
       for (int q = 0; q < Q; ++q) sum[q][j] = hn::MulAdd(hn::ConvertTo(df, whole[q].Get()), scale, sum[q][j]);
     }
   }
@@ -222,8 +226,8 @@ HWY_INLINE void ValuesAt(const RoundedWeights<Q>& weights, const float* keep, co
       PrefetchKey(rows, j + 1, group / kGroup, head_dim);
     }
     int8_t padded[2][kGroup];
-    const int8_t* const a = GroupOf(rows.v[j], group, head_dim, padded[0]) + (channel - group);
-    const int8_t* const b = GroupOf(rows.v[j + 1], group, head_dim, padded[1]) + (channel - group);
+    const int8_t* const a = GroupOf(Values(rows.k[j], head_dim), group, head_dim, padded[0]) + (channel - group);
+    const int8_t* const b = GroupOf(Values(rows.k[j + 1], head_dim), group, head_dim, padded[1]) + (channel - group);
     hn::Vec<decltype(d32)> pair[Q];
     for (int q = 0; q < Q; ++q) {
       int32_t both;
@@ -265,7 +269,8 @@ HWY_INLINE void ValuesOf(const float* weights, const float* keep, const Int8Rows
   const uint32_t n = static_cast<uint32_t>(hn::Lanes(hn::CappedTag<int16_t, 16>()));
   HWY_ALIGN float scales[kMostGroups][kRowsAtATime];
   for (uint32_t j = 0; j < padded; ++j) {
-    for (uint32_t g = 0; g < groups; ++g) scales[g][j] = ScaleValue(rows.scales[j][groups + g]);
+    const uint8_t* const of_values = ScalesBehind(rows.k[j], head_dim) + groups;
+    for (uint32_t g = 0; g < groups; ++g) scales[g][j] = ScaleValue(of_values[g]);
   }
   RoundedWeights<Q> rounded;
   for (uint32_t g = 0; g < groups; ++g) {
@@ -275,17 +280,6 @@ HWY_INLINE void ValuesOf(const float* weights, const float* keep, const Int8Rows
     for (uint32_t channel = g * kGroup; channel < end; channel += kVectors * n) {
       ValuesAt<Q, kVectors>(rounded, keep, rows, channel, head_dim, head_pad, o);
     }
-  }
-}
-
-// use(1 to 4, as a constant)
-template <class Use>
-HWY_INLINE void WithQueries(uint32_t count, const Use& use) {
-  switch (count) {
-    case 1: return use(std::integral_constant<int, 1>());
-    case 2: return use(std::integral_constant<int, 2>());
-    case 3: return use(std::integral_constant<int, 3>());
-    default: return use(std::integral_constant<int, 4>());
   }
 }
 

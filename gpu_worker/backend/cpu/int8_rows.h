@@ -2,7 +2,7 @@
 // whatever the number of threads.
 //
 // For a decoding row queries and weights are rounded to 16 bits, so that a product of 16 bits by 8 and the sum of two
-// of them are one instruction, and exact. What that rounds is a hundredth of what int8 has rounded.
+// of them are one instruction, and exact. What that rounds is less than a hundredth of what int8 has rounded.
 #ifndef HGA_GPU_WORKER_BACKEND_CPU_INT8_ROWS_H_
 #define HGA_GPU_WORKER_BACKEND_CPU_INT8_ROWS_H_
 
@@ -25,12 +25,8 @@ void RoundQueries(const float* queries, uint32_t count, uint32_t head_pad, Int8Q
 // Some keys and values that a decoding row sees: at most kRowsAtATime, pointers behind `count` are of some row as well.
 struct Int8Rows {
   uint32_t count = 0;
-  const void* const* k = nullptr;             // rows of [head_dim] codes
-  const void* const* v = nullptr;
-  const uint8_t* const* scales = nullptr;     // of K, then of V
-  // Fetched meanwhile: the keys that come next.
-  const void* const* next_k = nullptr;
-  const uint8_t* const* next_scales = nullptr;
+  const void* const* k = nullptr;     // of each token its K, with V and scales behind it
+  const void* const* next = nullptr;  // likewise, of which K and scales are fetched meanwhile
 };
 
 // scores[q][j] = queries[first + q] . k[j], for `count` queries, at most kTileQueries. scores: as for TileScores.

@@ -39,17 +39,14 @@ struct Rows {
       tokens.push_back(j * 23 % g.chunk_tokens);  // apart, and not in order
       const KvPlace place = PlaceInBlock(g, block.data(), 0, tokens[j]);
       at_k.push_back(place.k);
-      at_v.push_back(place.v);
-      at_scales.push_back(place.scales);
     }
-    all = {kTokens, at_k.data(), at_v.data(), at_scales.data(), at_k.data(), at_scales.data()};
+    all = {kTokens, at_k.data(), at_k.data()};
   }
   KvGeometry g;
   std::vector<uint8_t> block;
   std::vector<float> k, v;  // [chunk_tokens][head_dim]
   std::vector<uint32_t> tokens;
-  std::vector<const void*> at_k, at_v;
-  std::vector<const uint8_t*> at_scales;
+  std::vector<const void*> at_k;
   Int8Rows all;
 };
 
@@ -111,8 +108,9 @@ TEST_P(Int8RowsTest, RowsAsFloatsAreExact) {
   const Rows rows(d);
   const KvPlace place = PlaceInBlock(rows.g, rows.block.data(), 0, 0);
   std::vector<float> keys(16 * stride, 5.0f), values(16 * stride, 5.0f);
-  Int8RowsToFloats(place.k, place.scales, rows.g.row_stride(), 16, d, stride, keys.data());
-  Int8RowsToFloats(place.v, place.scales + ScalesOfRow(d), rows.g.row_stride(), 16, d, stride, values.data());
+  Int8RowsToFloats(place.k, ScalesBehind(place.k, d), rows.g.row_stride(), 16, d, stride, keys.data());
+  Int8RowsToFloats(place.v, ScalesBehind(place.k, d) + ScalesOfRow(d), rows.g.row_stride(), 16, d, stride,
+                   values.data());
   for (uint32_t t = 0; t < 16; ++t) {
     for (uint32_t i = 0; i < d; ++i) {
       EXPECT_EQ(keys[t * stride + i], rows.k[t * d + i]);

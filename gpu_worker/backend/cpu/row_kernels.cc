@@ -6,7 +6,7 @@
 
 #include "gpu_worker/backend/cpu/row_kernels.h"
 
-#include <type_traits>
+#include "gpu_worker/backend/cpu/with_queries-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace hga {
@@ -159,17 +159,6 @@ HWY_INLINE void WithVectorsOf(uint32_t head_dim, const Use& use) {
   if (head_dim % (2 * hn::Lanes(wide)) == 0) return use(wide);
   if (head_dim % (2 * hn::Lanes(half)) == 0) return use(half);
   use(hn::CappedTag<float, 4>());
-}
-
-// use(1 to 4, as a constant)
-template <class Use>
-HWY_INLINE void WithQueries(uint32_t count, const Use& use) {
-  switch (count) {
-    case 1: return use(std::integral_constant<int, 1>());
-    case 2: return use(std::integral_constant<int, 2>());
-    case 3: return use(std::integral_constant<int, 3>());
-    default: return use(std::integral_constant<int, 4>());
-  }
 }
 
 void RowScoresT(const float* queries, uint32_t count, const void* const* k, const void* const* ahead, uint32_t tokens,

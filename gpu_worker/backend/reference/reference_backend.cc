@@ -134,9 +134,7 @@ void ReferenceBackend::AttendRow(const QueryBlock& block, uint32_t row) {
     for (const KvRun& run : block.runs[h / geometry_.queries_per_kv_head()]) {
       if (row < run.first_row) continue;
       for (uint32_t j = 0; j < run.tokens && run.position + j <= rows_[r].position; ++j) {
-        const size_t at = j * geometry_.row_stride() * geometry_.element_bytes();
-        const KvPlace place = {static_cast<const uint8_t*>(run.k) + at, static_cast<const uint8_t*>(run.v) + at,
-                               run.scales == nullptr ? nullptr : run.scales + at};
+        const KvPlace place = PlaceAfter(geometry_, {run.k, run.v}, j);
         ReadKey(geometry_, place, k_row_.data());
         ReadValue(geometry_, place, v_row_.data());
         AddKey(&q_[r][h * d], k_row_.data(), v_row_.data(), &partials_[r * config_.query_heads + h]);
