@@ -315,7 +315,7 @@ class RocksTier : public KvTier {
     std::vector<rocksdb::Status> statuses(reads.size());
     rocksdb::ReadOptions options;
     options.verify_checksums = false;  // each block carries a checksum of our own
-    options.fill_cache = false;
+    options.fill_cache = true;  // what names the blobs; these themselves are not cached
     db_->MultiGet(options, families_[kBlocks], reads.size(), slices.data(), values.data(), statuses.data());
     for (size_t i = 0; i < reads.size(); ++i) {
       reads[i].status = ToStatus(statuses[i], "cannot read a block");
