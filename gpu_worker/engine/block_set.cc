@@ -32,6 +32,7 @@ bool BlockSet::HasChunk(uint32_t chunk) const {
 
 void BlockSet::Put(uint32_t chunk, uint32_t layer, HeldBlock hold, uint64_t step) {
   Block* block = Grow(chunk, layer);
+  size_ += block->data == nullptr;
   block->data = hold.data();
   block->hold = std::move(hold);
   block->last_step = std::max(block->last_step, step);
@@ -55,12 +56,17 @@ std::vector<HeldBlock> BlockSet::Lend(uint32_t chunk) {
 }
 
 void BlockSet::DropFrom(uint32_t chunk) {
-  if (blocks_.size() > size_t{chunk} * layers_) blocks_.resize(size_t{chunk} * layers_);
+  const size_t kept = size_t{chunk} * layers_;
+  if (blocks_.size() <= kept) return;
+  size_ -= std::count_if(blocks_.begin() + kept, blocks_.end(), [](const Block& b) { return b.data != nullptr; });
+  blocks_.resize(kept);
 }
 
 void BlockSet::Release(uint32_t chunk, uint32_t layer) {
   Block* block = Grow(chunk, layer);
-  if (block->hold) *block = Block();
+  if (!block->hold) return;
+  *block = Block();
+  --size_;
 }
 
 std::vector<BlockSet::Use> BlockSet::Held(uint32_t first, uint32_t end) const {

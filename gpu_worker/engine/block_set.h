@@ -34,6 +34,8 @@ class BlockSet {
     uint32_t chunk = 0;
     uint32_t layer = 0;
   };
+  // Blocks that are held or lent.
+  size_t size() const { return size_; }
   // Held blocks of the chunks [first, end), in no order.
   std::vector<Use> Held(uint32_t first, uint32_t end) const;
 
@@ -48,6 +50,7 @@ class BlockSet {
 
   const uint32_t layers_;
   std::vector<Block> blocks_;  // [chunk][layer]
+  size_t size_ = 0;
 };
 
 }  // namespace hga

@@ -3,6 +3,7 @@
 #include <mutex>
 #include <tuple>
 
+#include "absl/time/clock.h"
 #include "gpu_worker/engine/testing_engine.h"
 
 namespace hga {
@@ -114,6 +115,30 @@ TEST_F(EngineStoreTest, TheKeyCacheSparesReads) {
     EXPECT_EQ(engine_->totals().tiers.keys, answer.stats.tiers.keys);
   }
   EXPECT_LT(read[1], read[0]);
+}
+
+// Slots of the arena are taken for single keys where the cache's own memory is small, and go back as soon as the store or
+// other work wants them.
+TEST_F(EngineStoreTest, KeysTakeSlotsAndGiveThemBack) {
+  EngineOptions options = Routed();
+  options.key_cache_bytes = 40000;
+  const auto request = InSession(Request(RandomTokens(1850, 6), 60, 0.1f), "doc");
+  Start(true, 0, options);
+  const Answer roomy = Run(request);
+  const auto held = [this] { return store_->GetStats()->slots_held; };
+  EXPECT_EQ(held(), 0u);
+  Start(true, 54, options);
+  const Answer tight = Run(request);
+  ASSERT_TRUE(tight.status.ok()) << tight.status;
+  EXPECT_EQ(tight.tokens, roomy.tokens);
+  EXPECT_GT(tight.stats.tiers.keys, 0u);
+  const uint64_t kept = held();  // for the next answer
+  EXPECT_GT(kept, 0u);
+  store_->SetReclaim(1);  // also while nothing is under way
+  for (int i = 0; i < 100 && held() == kept; ++i) absl::SleepFor(absl::Milliseconds(20));
+  EXPECT_EQ(held(), kept - 1);
+  ASSERT_TRUE(Run(Request(RandomTokens(200, 7), 5)).status.ok());
+  EXPECT_EQ(held(), 0u) << "kept from work that finds room";
 }
 
 // They would only push out what others use.

@@ -2,20 +2,23 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "absl/numeric/bits.h"
 
 namespace hga {
 namespace {
 
-constexpr size_t kPageBytes = size_t{1} << 20;
+constexpr size_t kScratchBytes = size_t{1} << 20;
 
-uint32_t SlotsFor(uint64_t bytes, const KvGeometry& g) {
-  // Of a slot: its owner, its step, and up to 16/7 entries of the table, which grows by doubling.
-  constexpr uint64_t kBookkeeping = 20 + 4 + 25 * 16 / 7;
-  const uint64_t slots = bytes / (uint64_t{g.head_dim} * 2 * g.element_bytes() + g.scale_bytes() + kBookkeeping);
-  return static_cast<uint32_t>(std::min<uint64_t>(slots, FoundKeys::kInBlock - 1));
-}
+// Bookkeeping: of a key its slot and its place in its chunk's list, with some to spare; of a chunk's KV head its list
+// and its entry in the table.
+constexpr uint64_t kBytesOfSlot = 4 + 10, kBytesOfEntry = 180;
+constexpr size_t kSpareInList = 8;
+
+// Slots of the arena are taken until there is room for so many times the keys that a step asks for. With fewer many are
+// thrown out that come back (docs/performance.md).
+constexpr uint64_t kStepsOfKeys = 6;
 
 // Calls each(selected, first): the selection's chunks in order, and which of its keys is the chunk's first.
 template <typename Each>
@@ -38,26 +41,45 @@ void SetPlace(const KvPlace& place, KvRun* run) {
 
 }  // namespace
 
-size_t KeyCache::HashOfKey::operator()(const Key& key) const {
-  uint64_t name;  // a hash already
-  std::memcpy(&name, key.chunk.bytes.data(), sizeof(name));
-  name = (name + key.place) * 0x9e3779b97f4a7c15u;
-  return name ^ name >> 32;
+size_t KeyCache::HashOfName::operator()(const Name& name) const {
+  uint64_t hash;  // a hash already
+  std::memcpy(&hash, name.chunk.bytes.data(), sizeof(hash));
+  hash = (hash + name.head) * 0x9e3779b97f4a7c15u;
+  return hash ^ hash >> 32;
 }
 
-KeyCache::KeyCache(const KvGeometry& geometry, uint64_t bytes)
+KeyCache::Key* KeyCache::Keys::Find(uint32_t token) {
+  return keys.data() + absl::popcount(mask & ((uint64_t{1} << token) - 1));
+}
+
+void KeyCache::Keys::Add(uint32_t token, const Key& key) {
+  if (keys.size() == keys.capacity()) keys.reserve(keys.size() + kSpareInList);
+  keys.insert(keys.begin() + (Find(token) - keys.data()), key);
+  mask |= uint64_t{1} << token;
+}
+
+void KeyCache::Keys::Remove(uint32_t token) {
+  keys.erase(keys.begin() + (Find(token) - keys.data()));
+  mask &= ~(uint64_t{1} << token);
+}
+
+KeyCache::KeyCache(const KvGeometry& geometry, uint64_t bytes, KeyPages::FromArena from_arena)
     : geometry_(geometry), row_bytes_(geometry.row_stride() * geometry.element_bytes()),
-      value_bytes_(geometry.scale_bytes() > 0 ? 0 : row_bytes_), slots_(SlotsFor(bytes, geometry)) {}
+      value_bytes_(geometry.scale_bytes() > 0 ? 0 : row_bytes_),
+      pages_(geometry, bytes, kBytesOfSlot, std::move(from_arena)) {}
 
 void KeyCache::BeginStep() {
   ++step_;
   looked_ = 0;
+  asked_before_ = std::exchange(asked_, 0);
+  pages_.BeginStep();
   BeginLayer();
 }
 
 void KeyCache::BeginLayer() {
-  for (size_t i = 0; i < pages_.size() && i <= page_; ++i) pages_[i].used = 0;
-  page_ = 0;
+  ++layer_;
+  for (size_t i = 0; i < scratch_.size() && i <= filling_; ++i) scratch_[i].used = 0;
+  filling_ = 0;
 }
 
 void KeyCache::Find(uint32_t layer, absl::Span<const ChunkHash> names, const std::vector<HeadSelection>& selection,
@@ -70,30 +92,30 @@ void KeyCache::Find(uint32_t layer, absl::Span<const ChunkHash> names, const std
   };
   for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
     for (const SelectedChunk& selected : selection[head]) {
-      if (!looked_for(selected)) continue;
-      ForEachToken(selected.mask, [&](uint32_t token) {
-        slot_of_.prefetch(Key{names[selected.chunk], PlaceOf(layer, head, token)});
-      });
+      if (looked_for(selected)) table_.prefetch(NameOf(names[selected.chunk], layer, head));
     }
     for (const SelectedChunk& selected : selection[head]) {
-      const size_t keys = absl::popcount(selected.mask), first = found->slots.size();
-      found->slots.resize(first + keys, FoundKeys::kInBlock);
+      const size_t count = absl::popcount(selected.mask), first = found->slots.size();
+      found->slots.resize(first + count, FoundKeys::kInBlock);
       if (block(selected.chunk) != nullptr) continue;
       uint64_t here = 0;
-      if (selected.chunk < names.size()) {
+      Keys* const keys = looked_for(selected) ? KeysOf(NameOf(names[selected.chunk], layer, head)) : nullptr;
+      if (keys != nullptr) {
+        keys->used_in = layer_;
         uint32_t* slot = &found->slots[first];
         ForEachToken(selected.mask, [&](uint32_t token) {
-          const auto at = slot_of_.find(Key{names[selected.chunk], PlaceOf(layer, head, token)});
-          if (at != slot_of_.end()) {
-            *slot = at->second;
-            last_used_[*slot] = step_;
+          if ((keys->mask >> token & 1) != 0) {
+            Key* const key = keys->Find(token);
+            key->last_used = step_;
+            *slot = key->slot;
             ++here;
           }
           ++slot;
         });
       }
       found->cached += here;
-      if (here < keys) found->chunks.push_back(selected.chunk);
+      asked_ += looked_for(selected) ? count : 0;
+      if (here < count) found->chunks.push_back(selected.chunk);
     }
   }
   std::sort(found->chunks.begin(), found->chunks.end());
@@ -112,8 +134,7 @@ void KeyCache::Fill(uint32_t layer, absl::Span<const ChunkHash> names, const std
       uint32_t* slot = &found->slots[first];
       ForEachToken(selected.mask, [&](uint32_t token) {
         if (*slot == FoundKeys::kInBlock) {
-          *slot = Keep({names[selected.chunk], PlaceOf(layer, head, token)},
-                       PlaceInBlock(geometry_, data, head, token));
+          *slot = Keep(NameOf(names[selected.chunk], layer, head), token, PlaceInBlock(geometry_, data, head, token));
           found->copied += *slot != FoundKeys::kInBlock;
         }
         ++slot;
@@ -122,52 +143,109 @@ void KeyCache::Fill(uint32_t layer, absl::Span<const ChunkHash> names, const std
   }
 }
 
-KvPlace KeyCache::FirstAt(const uint8_t* k, const uint8_t* v) const {
-  return {k, value_bytes_ > 0 ? v : k + geometry_.k_to_v()};
-}
-
 void KeyCache::CopyRow(const KvPlace& from, const KvPlace& to) const {
   std::memcpy(const_cast<void*>(to.k), from.k, row_bytes_);
   if (value_bytes_ > 0) std::memcpy(const_cast<void*>(to.v), from.v, value_bytes_);
 }
 
-uint32_t KeyCache::Keep(const Key& key, const KvPlace& from) {
-  if (const auto at = slot_of_.find(key); at != slot_of_.end()) {  // another selection of this step has brought it
-    last_used_[at->second] = step_;
-    return at->second;
+KeyCache::Keys* KeyCache::KeysOf(const Name& name) {
+  const auto at = table_.find(name);
+  return at == table_.end() ? nullptr : &keys_[at->second];
+}
+
+KeyCache::Keys* KeyCache::OwnerOf(uint32_t slot) {
+  return slots_[slot].owner == kNobody.owner ? nullptr : &keys_[slots_[slot].owner];
+}
+
+uint32_t KeyCache::Keep(const Name& name, uint32_t token, const KvPlace& from) {
+  if (Keys* const keys = KeysOf(name); keys != nullptr && (keys->mask >> token & 1) != 0) {
+    Key* const key = keys->Find(token);  // another selection of this step has brought it
+    key->last_used = step_;
+    return key->slot;
   }
   const uint32_t slot = FreeSlot();
   if (slot == FoundKeys::kInBlock) return slot;
-  slot_of_.emplace(key, slot);
-  owners_[slot] = key;
-  last_used_[slot] = step_;
-  CopyRow(from, PlaceOfSlot(slot));
+  const auto [at, is_new] = table_.try_emplace(name, 0);
+  if (is_new) {
+    if (free_.empty()) {
+      free_.push_back(static_cast<uint32_t>(keys_.size()));
+      keys_.emplace_back();
+    }
+    at->second = free_.back();
+    free_.pop_back();
+    keys_[at->second].name = name;
+  }
+  Keys& keys = keys_[at->second];
+  keys.Add(token, {slot, step_});
+  keys.used_in = layer_;
+  slots_[slot] = {at->second, token};
+  CopyRow(from, pages_.PlaceOf(slot));
   return slot;
+}
+
+void KeyCache::Forget(uint32_t slot) {
+  Keys* const keys = OwnerOf(slot);
+  if (keys == nullptr) return;
+  keys->Remove(slots_[slot].token);
+  if (keys->mask == 0) {
+    table_.erase(keys->name);
+    free_.push_back(slots_[slot].owner);
+    *keys = Keys();
+  }
+  slots_[slot] = kNobody;
 }
 
 // A step passes every slot once at most: what it uses after the hand has gone by stays used.
 uint32_t KeyCache::FreeSlot() {
-  if (owners_.size() < slots_) {
-    if (k_ == nullptr) {
-      k_.reset(new uint8_t[slots_ * row_bytes_]);  // not written here: pages are taken as they are used
-      v_.reset(new uint8_t[slots_ * value_bytes_]);
-      owners_.reserve(slots_);
-      last_used_.reserve(slots_);
-      slot_of_.reserve(slots_);
+  if (spare_.empty() && !Grow(slots() < kStepsOfKeys * asked_before_)) {
+    for (; looked_ < slots_.size(); ++looked_) {
+      const uint32_t slot = hand_;
+      hand_ = hand_ + 1 == slots_.size() ? 0 : hand_ + 1;
+      Keys* const keys = OwnerOf(slot);
+      if (keys == nullptr || keys->Find(slots_[slot].token)->last_used + 1 >= step_) continue;
+      ++looked_;
+      Forget(slot);
+      return slot;
     }
-    owners_.emplace_back();
-    last_used_.push_back(0);
-    return static_cast<uint32_t>(owners_.size() - 1);
+    if (!Grow(true)) return FoundKeys::kInBlock;  // the step itself has no room
   }
-  for (; looked_ < slots_; ++looked_) {
-    const uint32_t slot = hand_;
-    hand_ = hand_ + 1 == slots_ ? 0 : hand_ + 1;
-    if (last_used_[slot] + 1 >= step_) continue;
-    ++looked_;
-    slot_of_.erase(owners_[slot]);
-    return slot;
+  const uint32_t slot = spare_.back();
+  spare_.pop_back();
+  return slot;
+}
+
+bool KeyCache::Grow(bool from_arena) {
+  if (slots_.size() >= kMostSlots) return false;
+  const std::vector<uint32_t> pages = pages_.Grow(table_.size() * kBytesOfEntry, from_arena);
+  const uint32_t keys = pages_.keys_per_page();
+  for (const uint32_t page : pages) {
+    if (slots_.size() < (page + 1) * keys) slots_.resize((page + 1) * keys, kNobody);
+    for (uint32_t i = keys; i-- > 0;) spare_.push_back(page * keys + i);
   }
-  return FoundKeys::kInBlock;
+  return !pages.empty();
+}
+
+uint32_t KeyCache::GiveBack(uint32_t pages) {
+  const uint32_t size = pages_.keys_per_page();
+  std::vector<std::pair<uint64_t, uint32_t>> unused;  // by the layer that used it last
+  for (const uint32_t page : pages_.ArenaPages()) {
+    uint64_t used_in = 0;
+    for (uint32_t slot = page * size; slot < (page + 1) * size; ++slot) {
+      if (const Keys* keys = OwnerOf(slot); keys != nullptr) used_in = std::max(used_in, keys->used_in);
+    }
+    if (used_in != layer_) unused.push_back({used_in, page});
+  }
+  std::sort(unused.begin(), unused.end());
+  unused.resize(std::min<size_t>(unused.size(), pages));
+  for (const auto& [used_in, page] : unused) {
+    for (uint32_t slot = page * size; slot < (page + 1) * size; ++slot) Forget(slot);
+    pages_.GiveBack(page);
+  }
+  if (!unused.empty()) {
+    spare_.erase(std::remove_if(spare_.begin(), spare_.end(), [this](uint32_t slot) { return !pages_.Has(slot); }),
+                 spare_.end());
+  }
+  return static_cast<uint32_t>(unused.size());
 }
 
 void KeyCache::Plan(const AttendShape& shape, uint32_t first_row, uint32_t rows,
@@ -182,34 +260,30 @@ void KeyCache::Plan(const AttendShape& shape, uint32_t first_row, uint32_t rows,
 }
 
 void KeyCache::PlaceRun(const uint32_t* slots, const void* block, uint32_t kv_head, uint32_t token, KvRun* run) {
-  uint32_t in_block = 0, side_by_side = 1;
-  for (uint32_t i = 0; i < run->tokens; ++i) {
-    in_block += slots[i] == FoundKeys::kInBlock;
-    side_by_side += i > 0 && slots[i] == slots[0] + i;
-  }
+  const auto in_block = std::count(slots, slots + run->tokens, FoundKeys::kInBlock);
   if (in_block == run->tokens) {
     SetPlace(PlaceInBlock(geometry_, block, kv_head, token), run);
-  } else if (in_block == 0 && side_by_side == run->tokens) {
-    SetPlace(PlaceOfSlot(slots[0]), run);
+  } else if (in_block == 0 && pages_.SideBySide({slots, run->tokens})) {
+    SetPlace(pages_.PlaceOf(slots[0]), run);
   } else {
-    const uint8_t* const k = Gather(run->tokens * (row_bytes_ + value_bytes_));
-    const KvPlace first = FirstAt(k, k + run->tokens * row_bytes_);
+    uint8_t* const k = Gather(run->tokens * (row_bytes_ + value_bytes_));
+    const KvPlace first = {k, k + (value_bytes_ > 0 ? run->tokens * row_bytes_ : geometry_.k_to_v())};
     for (uint32_t i = 0; i < run->tokens; ++i) {
       const bool here = slots[i] != FoundKeys::kInBlock;
-      CopyRow(here ? PlaceOfSlot(slots[i]) : PlaceInBlock(geometry_, block, kv_head, token + i),
+      CopyRow(here ? pages_.PlaceOf(slots[i]) : PlaceInBlock(geometry_, block, kv_head, token + i),
               PlaceAfter(geometry_, first, i));
     }
     SetPlace(first, run);
   }
 }
 
-// A run has a group's keys at most, so it fits a page.
+// A run has a group's keys at most, so it fits.
 uint8_t* KeyCache::Gather(size_t bytes) {
-  if (page_ < pages_.size() && pages_[page_].used + bytes > kPageBytes) ++page_;
-  if (page_ == pages_.size()) pages_.push_back({std::unique_ptr<uint8_t[]>(new uint8_t[kPageBytes]), 0});
-  Page& page = pages_[page_];
-  uint8_t* const data = page.data.get() + page.used;
-  page.used += bytes;
+  if (filling_ < scratch_.size() && scratch_[filling_].used + bytes > kScratchBytes) ++filling_;
+  if (filling_ == scratch_.size()) scratch_.push_back({std::unique_ptr<uint8_t[]>(new uint8_t[kScratchBytes]), 0});
+  Scratch& scratch = scratch_[filling_];
+  uint8_t* const data = scratch.data.get() + scratch.used;
+  scratch.used += bytes;
   return data;
 }
 

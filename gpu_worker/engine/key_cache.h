@@ -1,4 +1,4 @@
-// Copies of single keys, K and V, in the worker's own memory: for sequences whose blocks do not fit the arena.
+// Copies of single keys, K and V: for sequences whose blocks do not fit the arena.
 //
 // A token selects a few keys from each of many blocks. Where the arena cannot hold those blocks, they would be read
 // from disk again for each token; the keys themselves fit in little, and most of them are selected by the next token
@@ -19,6 +19,7 @@
 #include "common/kv/route_message.h"
 #include "gpu_worker/backend/backend.h"
 #include "gpu_worker/engine/attend_plan.h"
+#include "gpu_worker/engine/key_pages.h"
 
 namespace hga {
 
@@ -31,14 +32,14 @@ struct FoundKeys {
 };
 
 // One thread. Keys are named by their chunk's hash, so what is found is right whatever became of the sequence that
-// brought it. Memory is taken with the first key. Room is made by throwing out what neither this step nor the last one
-// used; what finds no room is not kept. So nothing that is being read is overwritten.
+// brought it. Room is made by throwing out what neither this step nor the last one used; what finds none is not kept. So
+// nothing that is being read is overwritten. Slots of the arena are taken until there is room for what some steps ask for.
 class KeyCache {
  public:
-  // Keys for which there is room in `bytes`, bookkeeping included.
-  KeyCache(const KvGeometry& geometry, uint64_t bytes);
+  // bytes: of the worker's own memory, bookkeeping included.
+  KeyCache(const KvGeometry& geometry, uint64_t bytes, KeyPages::FromArena from_arena);
 
-  // What was found is good until the next step begins, what was planned until the next layer does.
+  // What was found and planned is good until the next layer begins.
   void BeginStep();
   void BeginLayer();
 
@@ -54,50 +55,80 @@ class KeyCache {
   void Plan(const AttendShape& shape, uint32_t first_row, uint32_t rows, const std::vector<HeadSelection>& selection,
             const BlockOfChunk& block, const FoundKeys& found, QueryBlock* out);
 
-  uint32_t slots() const { return slots_; }
+  // Gives pages of the arena back, with their keys; returns how many. None that this layer reads.
+  uint32_t GiveBack(uint32_t pages);
+  uint32_t arena_pages() const { return pages_.arena_pages(); }
+  uint32_t slots() const { return pages_.slots(); }
 
  private:
-  // Of a slot and of one step.
-  struct Key {
+  // A chunk's keys of one KV head of a layer.
+  struct Name {
     ChunkHash chunk;
-    uint32_t place = 0;  // (layer, KV head, token of the chunk)
-    bool operator==(const Key& o) const { return place == o.place && chunk == o.chunk; }
+    uint32_t head = 0;  // of all layers' KV heads
+    bool operator==(const Name& o) const { return head == o.head && chunk == o.chunk; }
   };
-  struct HashOfKey {
-    size_t operator()(const Key& key) const;
+  struct HashOfName {
+    size_t operator()(const Name& name) const;
   };
-  uint32_t PlaceOf(uint32_t layer, uint32_t kv_head, uint32_t token) const {
-    return (layer * geometry_.kv_heads + kv_head) * geometry_.chunk_tokens + token;
+  struct Key {
+    uint32_t slot = 0;
+    uint32_t last_used = 0;  // the step
+  };
+  // Those that are here.
+  struct Keys {
+    Name name;
+    uint64_t mask = 0;      // of the chunk's tokens; 0: the place is free
+    uint64_t used_in = 0;   // the last layer, of all steps
+    std::vector<Key> keys;  // one for each bit of the mask
+    Key* Find(uint32_t token);
+    void Add(uint32_t token, const Key& key);
+    void Remove(uint32_t token);
+  };
+  // Whose key a slot has, in four bytes, since there are as many as keys.
+  struct Slot {
+    uint32_t owner : 26;  // place in keys_
+    uint32_t token : 6;
+  };
+  static constexpr Slot kNobody = {(1u << 26) - 1, 0};
+  static constexpr uint32_t kMostSlots = 1u << 25;
+
+  Name NameOf(const ChunkHash& chunk, uint32_t layer, uint32_t kv_head) const {
+    return {chunk, layer * geometry_.kv_heads + kv_head};
   }
-  // The first of some rows of our own: of bf16 the values lie apart, at `v`.
-  KvPlace FirstAt(const uint8_t* k, const uint8_t* v) const;
-  KvPlace PlaceOfSlot(uint32_t slot) const { return PlaceAfter(geometry_, FirstAt(k_.get(), v_.get()), slot); }
+  // nullptr: none.
+  Keys* KeysOf(const Name& name);
+  Keys* OwnerOf(uint32_t slot);
   void CopyRow(const KvPlace& from, const KvPlace& to) const;
   // FoundKeys::kInBlock: there is no room.
   uint32_t FreeSlot();
-  uint32_t Keep(const Key& key, const KvPlace& from);
+  bool Grow(bool from_arena);
+  void Forget(uint32_t slot);
+  uint32_t Keep(const Name& name, uint32_t token, const KvPlace& from);
   void PlaceRun(const uint32_t* slots, const void* block, uint32_t kv_head, uint32_t token, KvRun* run);
   uint8_t* Gather(size_t bytes);
 
   const KvGeometry geometry_;
   const size_t row_bytes_;    // from one row to the next
   const size_t value_bytes_;  // of values that lie apart
-  const uint32_t slots_;
-  std::unique_ptr<uint8_t[]> k_, v_;  // [slots][row_bytes], [slots][value_bytes]
-  absl::flat_hash_map<Key, uint32_t, HashOfKey> slot_of_;
-  std::vector<Key> owners_;          // [filled]
-  std::vector<uint32_t> last_used_;  // [filled]: the step
-  uint32_t step_ = 2;                // nothing was ever used in this step or the one before
-  uint32_t hand_ = 0;                // where room is looked for
-  uint32_t looked_ = 0;              // slots that the hand has passed in this step: they stay
+  KeyPages pages_;
+  absl::flat_hash_map<Name, uint32_t, HashOfName> table_;  // of keys_
+  std::vector<Keys> keys_;
+  std::vector<uint32_t> free_;   // of keys_
+  std::vector<Slot> slots_;      // of all pages
+  std::vector<uint32_t> spare_;  // that were never used, the next one last
+  uint32_t step_ = 2;            // nothing was ever used in this step or the one before
+  uint64_t layer_ = 1;           // of all steps
+  uint32_t hand_ = 0;            // where room is looked for
+  uint32_t looked_ = 0;          // slots that the hand has passed in this step: they stay
+  uint64_t asked_ = 0, asked_before_ = 0;  // keys that were looked for, in this step and the last one
 
   // Keys of a run that do not lie side by side are put together here.
-  struct Page {
+  struct Scratch {
     std::unique_ptr<uint8_t[]> data;
     size_t used = 0;
   };
-  std::vector<Page> pages_;
-  size_t page_ = 0;  // that is being filled
+  std::vector<Scratch> scratch_;
+  size_t filling_ = 0;
 };
 
 }  // namespace hga

@@ -12,7 +12,7 @@ namespace hga {
 namespace {
 
 // How long the thread sleeps at most with sequences under way: bounds how late a cancellation is seen.
-constexpr std::chrono::milliseconds kNap(20);
+constexpr std::chrono::milliseconds kNap(20), kReclaimPoll(100);
 
 AttendShapes ShapesOf(const EngineModel& model, const EngineOptions& options) {
   const uint32_t chunk = model.geometry.chunk_tokens;
@@ -27,12 +27,17 @@ StepLoop::StepLoop(const EngineModel& model, const EngineOptions& options, Backe
                    RouterLink* link, EngineMetrics* metrics, StepTrace* trace)
     : model_(model), options_(options), shapes_(ShapesOf(model, options)), backend_(backend), store_(store),
       link_(link), metrics_(metrics), trace_(trace) {
+  if (options.key_cache_bytes > 0) {
+    keys_ = std::make_unique<KeyCache>(model_.geometry, options.key_cache_bytes,
+                                       [this](uint32_t count) { return PagesForKeys(count); });
+  }
   runner_ = std::make_unique<StepRunner>(
-      backend, store, link, metrics, trace, shapes_, options.early_selection, options.key_cache_bytes,
-      [this](uint64_t tick, uint32_t wanted) {
-        NoteShortage();
-        return MakeRoom(tick, wanted);
-      });
+      backend, store, link, metrics, trace, shapes_, options.early_selection, keys_.get(),
+      StepRoom{[this](uint64_t tick, uint32_t wanted, bool passing) {
+                 NoteShortage();
+                 return MakeRoom(tick, wanted, passing);
+               },
+               [this] { return RoomToKeep() >= 0; }});
   SealerOptions sealer;
   sealer.shape = shapes_.prefill;
   sealer.model = model.fingerprint;
@@ -87,7 +92,12 @@ void StepLoop::Loop() {
     const auto has_work = [&] { return !answers_.empty() || !submitted_.empty() || (stopping_ && live_ == 0); };
     if (worked || has_work()) continue;
     if (active_.empty() && waiting_.empty() && !stopping_) {
-      changed_.wait(lock, [&] { return has_work() || stopping_; });
+      const auto called = [&] { return has_work() || stopping_; };
+      if (keys_ == nullptr || keys_->arena_pages() == 0) {
+        changed_.wait(lock, called);
+      } else {
+        changed_.wait_for(lock, kReclaimPoll, called);  // the store may want its slots for others
+      }
     } else {
       changed_.wait_for(lock, kNap, has_work);
     }
@@ -122,6 +132,7 @@ void StepLoop::Activate() {
   while (!waiting_.empty() && active_.size() < options_.max_sequences) {
     Pending next = std::move(waiting_.front());
     waiting_.pop_front();
+    if (active_.empty() && most_room_ > 0) room_blocks_ = most_room_;  // others may have gone
     active_.push_back(std::make_unique<Sequence>(next_id_++, model_.geometry.layers, next.request, next.events));
     active_.back()->accepted = next.accepted;
     sealer_->Open(active_.back()->id, next.request);
@@ -234,8 +245,12 @@ bool StepLoop::RunStep() {
   const StepTrace::Span whole(trace_, decodes ? "decode" : "prefill",
                               {"rows", decodes ? parts.size() : parts[0].rows, "position",
                                parts[0].sequence->computed});
-  if (!store_->connected()) room_blocks_ = UINT64_MAX;  // the next one may have more
-  runner_->UseKeyCache(BlocksOfAll() > room_blocks_);
+  if (!store_->connected()) {  // the next one may have more
+    room_blocks_ = UINT64_MAX;
+    most_room_ = 0;
+  }
+  if (!ShortOfRoom()) GiveBackPages(UINT32_MAX);
+  runner_->UseKeyCache(ShortOfRoom());
   const absl::Time begin = absl::Now();
   const absl::Status status = runner_->Run(&parts, &logits_);
   metrics_->ObserveStep(decodes, absl::ToDoubleSeconds(absl::Now() - begin));

@@ -15,6 +15,7 @@
 
 #include "gpu_worker/engine/engine_metrics.h"
 #include "gpu_worker/engine/engine_model.h"
+#include "gpu_worker/engine/key_cache.h"
 #include "gpu_worker/engine/sealer.h"
 #include "gpu_worker/engine/sequence.h"
 #include "gpu_worker/engine/step_runner.h"
@@ -73,10 +74,16 @@ class StepLoop {
   void ReserveAhead(Sequence* s);
   void OnReserved(Sequence* s, SealerEvent event);
   bool Cover(Sequence* s, uint32_t rows);
-  uint32_t MakeRoom(uint64_t tick, uint32_t wanted);
+  uint32_t MakeRoom(uint64_t tick, uint32_t wanted, bool passing = false);
+  uint32_t ReleaseBlocks(uint64_t tick, uint32_t wanted, bool passing);
+  std::vector<HeldBlock> PagesForKeys(uint32_t count);
+  uint32_t GiveBackPages(uint32_t wanted);
   void NoteShortage();
   void WaitForRoom(Sequence* s, const absl::Status& status);
   uint64_t BlocksOfAll() const;
+  bool ShortOfRoom() const { return BlocksOfAll() > room_blocks_; }
+  uint64_t InArena() const;
+  int64_t RoomToKeep() const;  // only while short of room
 
   // --- What is lost: step_loop_recovery.cc ---
   void FollowRouter(Sequence* s);
@@ -115,8 +122,11 @@ class StepLoop {
   bool alone_last_ = false;  // the last decode step was that of a sequence which had found no room
   StepLogits logits_;
 
+  bool pages_refused_ = false;      // to the key cache, since the arena was short
+  std::unique_ptr<KeyCache> keys_;  // nullptr: none
   std::unique_ptr<StepRunner> runner_;
-  uint64_t room_blocks_ = UINT64_MAX;  // that the arena had for us when it was short; until then nothing is known
+  // Slots that the arena had for us when it was short last, and the most of them; until then nothing is known.
+  uint64_t room_blocks_ = UINT64_MAX, most_room_ = 0;
   std::unique_ptr<Sealer> sealer_;
   std::thread thread_;
 };

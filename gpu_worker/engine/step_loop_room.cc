@@ -64,14 +64,25 @@ uint64_t StepLoop::BlocksOfAll() const {
   return chunks * model_.geometry.layers;
 }
 
-// A step asks for blocks and there is no slot. While keys are cached blocks are not held for long, so that the number
-// of those held says nothing.
+// Slots that are kept from layer to layer.
+uint64_t StepLoop::InArena() const {
+  uint64_t slots = keys_ == nullptr ? 0 : keys_->arena_pages();
+  for (const SequencePtr& s : active_) slots += s->blocks.size();
+  return slots;
+}
+
+// A step asks for blocks and there is no slot: what is kept is all there is room for, or too much.
 void StepLoop::NoteShortage() {
-  if (BlocksOfAll() > room_blocks_) return;
-  room_blocks_ = 0;
-  for (const SequencePtr& s : active_) {
-    room_blocks_ += s->blocks.Held(0, s->computed / model_.geometry.chunk_tokens).size();
-  }
+  room_blocks_ = ShortOfRoom() ? std::min(room_blocks_, InArena()) : InArena();
+  most_room_ = std::max(most_room_, room_blocks_);
+  pages_refused_ = false;
+}
+
+// Slots that blocks and pages of keys may still take, where room is short. Others stay for what comes and goes again: a
+// layer's blocks at least.
+int64_t StepLoop::RoomToKeep() const {
+  const uint64_t passing = std::max(room_blocks_ / 8, BlocksOfAll() / model_.geometry.layers);
+  return static_cast<int64_t>(room_blocks_ + runner_->passing_blocks()) - static_cast<int64_t>(passing + InArena());
 }
 
 // Its step found no room: the same rows are computed again, after steps of others.
@@ -80,9 +91,51 @@ void StepLoop::WaitForRoom(Sequence* s, const absl::Status& status) {
   s->room_at = absl::Now() + StoreBackoff(s->room_failures);
 }
 
-// Least recently used first. Never of a sink or window, nor what the layer at `tick` uses. When nothing else is left:
-// what was reserved ahead, and the store's own blocks of chunks that are here as well.
-uint32_t StepLoop::MakeRoom(uint64_t tick, uint32_t wanted) {
+// For keys that find no room: a slot full of keys that were selected serves more of them than a block does. So the cache
+// takes what blocks have, those first that were not used for longest.
+std::vector<HeldBlock> StepLoop::PagesForKeys(uint32_t count) {
+  if (pages_refused_) return {};
+  int64_t lacking = count - RoomToKeep();
+  if (lacking > 0) lacking -= ReleaseBlocks(runner_->tick(), static_cast<uint32_t>(lacking), true);
+  const int64_t most = count - std::max<int64_t>(lacking, 0);
+  pages_refused_ = most <= 0;
+  if (pages_refused_) return {};
+  auto pages = store_->Reserve(static_cast<uint32_t>(most));
+  if (!pages.ok()) return {};  // what was released may arrive later
+  return *std::move(pages);
+}
+
+uint32_t StepLoop::GiveBackPages(uint32_t wanted) {
+  if (keys_ == nullptr || keys_->arena_pages() == 0) return 0;
+  const uint32_t given = keys_->GiveBack(wanted);
+  pages_refused_ = true;
+  metrics_->CountGivenBack(given);
+  return given;
+}
+
+// When nothing else is left: pages of the key cache, then what was reserved ahead, and the store's own blocks of chunks
+// that are here as well.
+uint32_t StepLoop::MakeRoom(uint64_t tick, uint32_t wanted, bool passing) {
+  if (const uint32_t released = ReleaseBlocks(tick, wanted, passing); released > 0) return released;
+  if (const uint32_t released = GiveBackPages(wanted); released > 0) return released;
+  uint32_t released = 0;
+  for (const SequencePtr& s : active_) {
+    released += static_cast<uint32_t>(s->spare.size()) * model_.geometry.layers;
+    s->spare.clear();
+  }
+  std::lock_guard<std::mutex> lock(mu_);
+  for (SealerEvent& event : answers_) {
+    const bool reserved = event.kind == SealerEvent::Kind::kReserved && event.status.ok();
+    if (!reserved && event.kind != SealerEvent::Kind::kDuplicate) continue;
+    released += static_cast<uint32_t>(event.blocks.size());
+    event.blocks.clear();
+    if (reserved) event.status = absl::ResourceExhaustedError("given up for blocks that a step needed");
+  }
+  return released;
+}
+
+// Least recently used first. Never of a sink or window, nor what the layer at `tick` uses.
+uint32_t StepLoop::ReleaseBlocks(uint64_t tick, uint32_t wanted, bool passing) {
   struct Candidate {
     BlockSet::Use use;
     Sequence* sequence;
@@ -99,27 +152,14 @@ uint32_t StepLoop::MakeRoom(uint64_t tick, uint32_t wanted) {
     return std::tie(a.use.last_step, a.sequence->id, a.use.chunk, a.use.layer) <
            std::tie(b.use.last_step, b.sequence->id, b.use.chunk, b.use.layer);
   });
-  // Releasing a quarter at least: else each step of a tight arena would come back for more.
-  const size_t count = std::min(candidates.size(), std::max<size_t>(wanted, candidates.size() / 4));
+  // Where what comes stays held a quarter at least, else each layer would come back for more; else down to what may stay.
+  const size_t least = passing ? static_cast<size_t>(std::max<int64_t>(-RoomToKeep(), 0)) : candidates.size() / 4;
+  const size_t count = std::min(candidates.size(), std::max<size_t>(wanted, least));
   for (size_t i = 0; i < count; ++i) {
     candidates[i].sequence->blocks.Release(candidates[i].use.chunk, candidates[i].use.layer);
   }
   metrics_->CountGivenBack(count);
-  if (count > 0) return static_cast<uint32_t>(count);
-  uint32_t released = 0;
-  for (const SequencePtr& s : active_) {
-    released += static_cast<uint32_t>(s->spare.size()) * model_.geometry.layers;
-    s->spare.clear();
-  }
-  std::lock_guard<std::mutex> lock(mu_);
-  for (SealerEvent& event : answers_) {
-    const bool reserved = event.kind == SealerEvent::Kind::kReserved && event.status.ok();
-    if (!reserved && event.kind != SealerEvent::Kind::kDuplicate) continue;
-    released += static_cast<uint32_t>(event.blocks.size());
-    event.blocks.clear();
-    if (reserved) event.status = absl::ResourceExhaustedError("given up for blocks that a step needed");
-  }
-  return released;
+  return static_cast<uint32_t>(count);
 }
 
 }  // namespace hga

@@ -11,11 +11,10 @@
 namespace hga {
 
 StepRunner::StepRunner(Backend* backend, KvClient* store, RouterLink* link, EngineMetrics* metrics,
-                       StepTrace* trace, const AttendShapes& shapes, bool early_selection, uint64_t key_cache_bytes,
-                       std::function<uint32_t(uint64_t, uint32_t)> make_room)
+                       StepTrace* trace, const AttendShapes& shapes, bool early_selection, KeyCache* keys,
+                       StepRoom room)
     : backend_(backend), store_(store), link_(link), metrics_(metrics), trace_(trace), shapes_(shapes),
-      geometry_(shapes_.prefill.geometry), make_room_(std::move(make_room)), dense_(geometry_),
-      keys_(key_cache_bytes > 0 ? std::make_unique<KeyCache>(geometry_, key_cache_bytes) : nullptr),
+      geometry_(shapes_.prefill.geometry), keys_(keys), room_(std::move(room)), dense_(geometry_),
       early_(early_selection ? std::make_unique<EarlyFetch>(store) : nullptr) {}
 
 absl::Status StepRunner::Run(std::vector<StepPart>* parts, StepLogits* logits) {
@@ -37,6 +36,7 @@ absl::Status StepRunner::Run(std::vector<StepPart>* parts, StepLogits* logits) {
   for (uint32_t layer = 0; layer < geometry_.layers && left(); ++layer) HGA_RETURN_IF_ERROR(RunLayer(layer));
   span.Next("report");
   router_ = {};
+  if (keys_ != nullptr) keys_->BeginLayer();  // until the next step nothing of it is read
   Report();
   span.Next("logits");
   return left() ? TakeLogits(*parts, logits) : absl::OkStatus();

@@ -47,18 +47,26 @@ struct StepLogits {
   std::vector<uint64_t> masses;  // [rows], with top_count; see TopRow
 };
 
+// Room in the arena, as who knows all sequences has it.
+struct StepRoom {
+  // Releases blocks that were not used at `tick`; returns how many. passing: what comes will be given back.
+  std::function<uint32_t(uint64_t tick, uint32_t wanted, bool passing)> make;
+  // While the key cache is used: whether the block that was held last may stay so.
+  std::function<bool()> may_hold;
+};
+
 // Step thread only.
 class StepRunner {
  public:
-  // make_room(tick, wanted): releases blocks that were not used at `tick`; returns how many. early_selection,
-  // key_cache_bytes: see EngineOptions.
+  // early_selection: see EngineOptions. keys: nullptr: none.
   StepRunner(Backend* backend, KvClient* store, RouterLink* link, EngineMetrics* metrics, StepTrace* trace,
-             const AttendShapes& shapes, bool early_selection, uint64_t key_cache_bytes,
-             std::function<uint32_t(uint64_t tick, uint32_t wanted)> make_room);
+             const AttendShapes& shapes, bool early_selection, KeyCache* keys, StepRoom room);
 
   // Whether keys of what is not held go through the key cache: where the arena has no room for the blocks of what is
   // computed. It begins by itself in the middle of a step when the store has no room.
   void UseKeyCache(bool use) { short_of_room_ = use; }
+  // Blocks held for the layer at hand alone.
+  size_t passing_blocks() const { return fetched_.size(); }
 
   // An error is the backend's and ends all parts. Where no part is left the step ends early.
   absl::Status Run(std::vector<StepPart>* parts, StepLogits* logits);
@@ -151,6 +159,7 @@ class StepRunner {
   bool SelectsFew(const Block& block, uint32_t layer) const;
   void FindKeys(uint32_t layer);
   void FillKeyCache(uint32_t layer);
+  void KeepOrGiveBack(Block* block, uint32_t chunk);
   void GiveBackFetched(uint32_t layer);
   uint64_t key_bytes() const { return uint64_t{geometry_.head_dim} * 2 * sizeof(bf16); }
 
@@ -162,14 +171,14 @@ class StepRunner {
   StepTrace* const trace_;
   const AttendShapes shapes_;
   const KvGeometry& geometry_;  // of shapes_
-  const std::function<uint32_t(uint64_t, uint32_t)> make_room_;
+  KeyCache* const keys_;
+  const StepRoom room_;
 
   // Owned by the step thread; kept between steps to save allocations.
   DenseRouteClient dense_;
   uint64_t tick_ = 0, step_ = 0;
   absl::Time began_;  // the step at hand
   StepCounts counts_;
-  const std::unique_ptr<KeyCache> keys_;  // nullptr: none
   bool short_of_room_ = false;
   std::vector<std::pair<Sequence*, uint32_t>> fetched_;  // chunks that came for their keys, for the layer at hand
   DeviceTierUse reported_;

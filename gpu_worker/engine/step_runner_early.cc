@@ -120,7 +120,7 @@ void StepRunner::TakeEarlyBlocks(uint32_t layer) {
     const auto at = std::find_if(guess_.blocks.begin(), guess_.blocks.end(),
                                  [&](const Block* b) { return b->part->sequence->id == got.wanted.sequence_id; });
     if (at == guess_.blocks.end()) continue;
-    const Block& b = **at;
+    Block& b = **at;
     std::vector<uint32_t> chunks;
     if (b.selection != nullptr) chunks = SelectedChunks(*b.selection);
     ++counts_.early_blocks;
@@ -128,7 +128,7 @@ void StepRunner::TakeEarlyBlocks(uint32_t layer) {
     BlockSet& held = b.part->sequence->blocks;
     if (held.Find(got.wanted.chunk, layer) != nullptr) continue;
     held.Put(got.wanted.chunk, layer, std::move(got.block), tick_);
-    if (b.by_keys) fetched_.push_back({b.part->sequence, got.wanted.chunk});
+    KeepOrGiveBack(&b, got.wanted.chunk);
   }
   guess_.response.blocks.clear();
 }

@@ -70,7 +70,8 @@ void StepRunner::FetchMissing(uint32_t layer) {
   for (int attempt = 0; !wanted.empty() && absl::IsResourceExhausted(status) && waited < patience; ++attempt) {
     const size_t before = wanted.size();
     short_of_room_ = true;
-    make_room_(tick_, static_cast<uint32_t>(before));
+    const bool passing = std::all_of(wanted.begin(), wanted.end(), [](const Wanted& w) { return w.block->by_keys; });
+    room_.make(tick_, static_cast<uint32_t>(before), passing);
     absl::SleepFor(StoreBackoff(attempt));
     status = FetchOnce(layer, &wanted);
     waited = wanted.size() < before ? absl::ZeroDuration() : waited + StoreBackoff(attempt);
@@ -110,7 +111,7 @@ absl::Status StepRunner::FetchOnce(uint32_t layer, std::vector<Wanted>* wanted) 
       ++(disk ? s->stats.tiers.disk : s->stats.tiers.ram);
       ++(disk ? counts_.disk : counts_.ram);
       s->blocks.Put(w.chunk, layer, std::move(got.block), tick_);
-      if (w.block->by_keys) fetched_.push_back({s, w.chunk});
+      KeepOrGiveBack(w.block, w.chunk);
     } else if (BlockIsGone(got.status)) {
       StepPart* part = w.block->part;
       part->status = got.status;

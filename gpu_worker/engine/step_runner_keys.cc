@@ -1,5 +1,8 @@
-// Keys of blocks that find no room in the arena. A block that is fetched for some of its keys is held for one layer:
-// the keys are copied, and tokens that select them again read the copies.
+// Keys of blocks that find no room in the arena. As many blocks as there is room for stay held and are read in place.
+// One that is fetched beyond that is held for one layer: its keys that are selected are copied, and tokens that select
+// them again read the copies.
+#include <algorithm>
+
 #include "absl/numeric/bits.h"
 #include "gpu_worker/engine/step_runner.h"
 
@@ -42,6 +45,18 @@ void StepRunner::FillKeyCache(uint32_t layer) {
     if (!b.by_keys || !b.part->status.ok()) continue;
     keys_->Fill(layer, Finished(b), *b.selection, HeldBlocks(b, layer), &b.found);
     counts_.copied_keys += b.found.copied;
+  }
+}
+
+// Of a block that has come.
+void StepRunner::KeepOrGiveBack(Block* block, uint32_t chunk) {
+  if (!block->by_keys) return;
+  std::vector<uint32_t>* const to_copy = &block->found.chunks;
+  if (!room_.may_hold()) {
+    fetched_.push_back({block->part->sequence, chunk});
+  } else if (const auto at = std::lower_bound(to_copy->begin(), to_copy->end(), chunk);
+             at != to_copy->end() && *at == chunk) {
+    to_copy->erase(at);
   }
 }
 

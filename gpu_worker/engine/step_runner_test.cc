@@ -101,12 +101,14 @@ class StepRunnerTest : public testing::Test {
   StepRunnerTest() { MakeRunner(/*early_selection=*/false); }
 
   void MakeRunner(bool early_selection) {
+    StepRoom room;
+    room.make = [this](uint64_t tick, uint32_t wanted, bool) {
+      EXPECT_EQ(tick, runner_->tick());
+      room_wanted_.push_back(wanted);
+      return 0;
+    };
     runner_ = std::make_unique<StepRunner>(&backend_, &store_, &link_, &metrics_, nullptr, shapes_, early_selection,
-                                           /*key_cache_bytes=*/0, [this](uint64_t tick, uint32_t wanted) {
-                                             EXPECT_EQ(tick, runner_->tick());
-                                             room_wanted_.push_back(wanted);
-                                             return 0;
-                                           });
+                                           /*keys=*/nullptr, std::move(room));
   }
 
   // A sequence of kTokens all but the last of which are computed, sealed, and known to the router.

@@ -238,7 +238,7 @@ class Benchmark:
         blocks = answer["blocks"]
         self.add(f"{prefix}_blocks_per_token", "  blocks that a token attends in",
                  sum(blocks.values()) / tokens, "blocks")
-        for tier in ("held", "ram", "disk"):
+        for tier in ("held", "keys", "ram", "disk"):
             self.add(f"{prefix}_{tier}_share", f"  blocks found: {tier}",
                      blocks[tier] / max(1, sum(blocks.values())), "")
 
@@ -264,8 +264,8 @@ class Benchmark:
                      part[f"decode_tps_{at}_{name}"] / part[f"decode_tps_{at}_all"], "")
 
     def real_model(self):
-        """Arena for a quarter of a real text's K/V, with a key cache of a quarter and without one; budget and the rest
-        as a user has them by default."""
+        """Arenas for a part of a real text's K/V, with a key cache of a quarter and without one; budget and the rest as
+        a user has them by default."""
         with open(os.path.join(ROOT, "tests/quality/corpus/documents/frankenstein.txt"), encoding="utf-8") as file:
             text = file.read()
         text = text[:int(len(text) * SMOL_TOKENS / 8452)]
@@ -280,7 +280,10 @@ class Benchmark:
             for arena, keys, name, what in ((2 * whole, None, "all", "all K/V in RAM"),
                                             (whole // 4, 0, "blocks", "arena for a quarter of the K/V, no key cache"),
                                             (whole // 4, whole // 4, "quarter",
-                                             "arena and key cache for a quarter each")):
+                                             "arena and key cache for a quarter each"),
+                                            (whole // 2, whole // 4, "half", "arena for a half, key cache a quarter"),
+                                            (whole // 4 * 3, whole // 4, "three_quarters",
+                                             "arena for three quarters, key cache a quarter")):
                 if keys is not None:
                     self.smol.need(arena, restart=True, worker_flags=f"--key_cache {keys}")
                 for question in ("What did he feel then?", "Where did they go next, and why?"):
@@ -290,8 +293,9 @@ class Benchmark:
                 self.add(f"smol_{name}_slots", "  blocks that the arena has room for",
                          arena // (CHUNK * self.smol_token_bytes) * 30, "blocks")
                 self.show_blocks(f"smol_{name}", answer, 64)
-            self.add("smol_quarter_arena", "  of the speed with all of it in RAM",
-                     self.results.part["smol_decode_tps_quarter"] / self.results.part["smol_decode_tps_all"], "")
+            for name in ("quarter", "half", "three_quarters"):
+                self.add(f"smol_{name}_arena", f"  of the speed with all in RAM, {name.replace('_', ' ')}",
+                         self.results.part[f"smol_decode_tps_{name}"] / self.results.part["smol_decode_tps_all"], "")
         finally:
             self.smol.remove()
 
