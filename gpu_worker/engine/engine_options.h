@@ -79,8 +79,8 @@ struct EngineOptions {
   // An answer's token asks the router a layer ahead, with queries guessed from what it holds by then, and brings what
   // is selected from the store and to the device before it is needed. Never changes a token (decision 25).
   bool early_selection = false;
-  // Memory for copies of single keys of blocks that find no room in the arena (key_cache.h); 0: none. It is taken when
-  // that first happens. Never changes a token.
+  // Memory for copies of single keys of blocks that find no room in the arena (key_cache.h), beside which they take
+  // slots there; 0: none. It is taken when that first happens. Never changes a token.
   uint64_t key_cache_bytes = uint64_t{160} << 20;
   // Threads that sum up a finished chunk's keys, beside the step's. One keeps up with a CPU.
   uint32_t seal_threads = 1;

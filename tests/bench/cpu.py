@@ -120,7 +120,7 @@ class Benchmark:
                       for s, d in ((self.depths[-2], self.depths[-1]), (self.depths[-1], self.filled))]
         parts += [(f"round_{i}", 240, lambda i=i: self.round(i)) for i in range(self.rounds)]
         parts += [("limits", 60, self.limits), ("batch", 480, self.batch), ("q4_k", 120, self.q4_k)]
-        parts += [("disk", 120, self.disk), ("quarter", 240, self.quarter), ("smol", 240, self.real_model)]
+        parts += [("disk", 120, self.disk), ("quarter", 240, self.quarter), ("smol", 300, self.real_model)]
         return parts + ([("peer_curve", 120 + self.peers[-1] // 16, self.peer_curve)] if self.peers else [])
 
     def add(self, *arguments):
