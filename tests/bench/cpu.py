@@ -286,8 +286,9 @@ class Benchmark:
                                              "arena for three quarters, key cache a quarter")):
                 if keys is not None:
                     self.smol.need(arena, restart=True, worker_flags=f"--key_cache {keys}")
+                self.smol.fork("book", name)  # the model's context has room for a few answers more
                 for question in ("What did he feel then?", "Where did they go next, and why?"):
-                    answer = self.smol.ask("book", 64, text=question)
+                    answer = self.smol.ask(name, 64, text=question)
                 self.add(f"smol_decode_tps_{name}", f"decode, {what}", answer["decode_tokens_per_s"], "tokens/s")
                 self.add(f"smol_decode_attended_{name}", ATTENDED, answer["attended_fraction"], "")
                 self.add(f"smol_{name}_slots", "  blocks that the arena has room for",

@@ -113,6 +113,11 @@ class Stack:
         return self.hga(*arguments, "--max-tokens", str(tokens), "generate", "--session", session, "--append",
                         "--raw", text)
 
+    def fork(self, session, copy):
+        """Another session that goes on from there."""
+        run([os.path.join(BIN, "client/hga"), "--worker", self._socket("gpu_worker"), "sessions", "fork", session, copy],
+            stdout=subprocess.DEVNULL)
+
     def fill(self, source, session, tokens):
         run([os.path.join(BIN, "tests/bench/fill_session"), "--store", self._socket("kv_store"), "--model", self.model,
              "--source", source, "--session", session, "--tokens", str(tokens), "--kv_dtype", self.kv_dtype])
