@@ -58,8 +58,8 @@ void AddEngineOptions(CLI::App* app, EngineOptions* e) {
   app->add_option("--early_selection", e->early_selection,
                   "Guess each layer's selection while the one before is computed, and fetch for it; changes no token");
   app->add_option("--key_cache", e->key_cache_bytes,
-                  "Memory for copies of single keys, used where the arena has no room for a sequence's K/V; more of them "
-                  "take slots of the arena; 0: none; not with a GPU, which has its own (--device_tier)")
+                  "Memory for copies of single keys, used where the arena has no room for a sequence's K/V; more of "
+                  "them take slots of the arena; 0: none; not with a GPU, which has its own (--device_tier)")
       ->transform(CLI::AsSizeValue(false));
   app->add_option("--summary_method", e->summary_method,
                   "How keys are summed up for the router: dealt (as many bits as a key has channels, dealt out to them "

@@ -117,8 +117,8 @@ TEST_F(EngineStoreTest, TheKeyCacheSparesReads) {
   EXPECT_LT(read[1], read[0]);
 }
 
-// Slots of the arena are taken for single keys where the cache's own memory is small, and go back as soon as the store or
-// other work wants them.
+// Slots of the arena are taken for single keys where the cache's own memory is small, and go back as soon as the store
+// or other work wants them.
 TEST_F(EngineStoreTest, KeysTakeSlotsAndGiveThemBack) {
   EngineOptions options = Routed();
   options.key_cache_bytes = 40000;

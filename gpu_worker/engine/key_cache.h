@@ -32,8 +32,9 @@ struct FoundKeys {
 };
 
 // One thread. Keys are named by their chunk's hash, so what is found is right whatever became of the sequence that
-// brought it. Room is made by throwing out what neither this step nor the last one used; what finds none is not kept. So
-// nothing that is being read is overwritten. Slots of the arena are taken until there is room for what some steps ask for.
+// brought it. Room is made by throwing out what neither this step nor the last one used; what finds none is not kept.
+// So nothing that is being read is overwritten. Slots of the arena are taken until there is room for what some steps
+// ask for.
 class KeyCache {
  public:
   // bytes: of the worker's own memory, bookkeeping included.

@@ -116,6 +116,7 @@ void StepLoop::TakeWork() {
   for (SealerEvent& event : answers) Handle(std::move(event));
   CheckCancelled();
   Activate();
+  if (!store_->connected()) GiveBackPages(UINT32_MAX);  // they keep the arena of a store that is gone
   if (const uint32_t asked_back = store_->TakeReclaim(); asked_back > 0) MakeRoom(runner_->tick() + 1, asked_back);
   for (const SequencePtr& s : active_) {
     FollowRouter(s.get());

@@ -91,8 +91,8 @@ void StepLoop::WaitForRoom(Sequence* s, const absl::Status& status) {
   s->room_at = absl::Now() + StoreBackoff(s->room_failures);
 }
 
-// For keys that find no room: a slot full of keys that were selected serves more of them than a block does. So the cache
-// takes what blocks have, those first that were not used for longest.
+// For keys that find no room: a slot full of keys that were selected serves more of them than a block does. So the
+// cache takes what blocks have, those first that were not used for longest.
 std::vector<HeldBlock> StepLoop::PagesForKeys(uint32_t count) {
   if (pages_refused_) return {};
   int64_t lacking = count - RoomToKeep();
@@ -152,7 +152,7 @@ uint32_t StepLoop::ReleaseBlocks(uint64_t tick, uint32_t wanted, bool passing) {
     return std::tie(a.use.last_step, a.sequence->id, a.use.chunk, a.use.layer) <
            std::tie(b.use.last_step, b.sequence->id, b.use.chunk, b.use.layer);
   });
-  // Where what comes stays held a quarter at least, else each layer would come back for more; else down to what may stay.
+  // Down to what may stay; where what comes stays held a quarter at least, else each layer would come back for more.
   const size_t least = passing ? static_cast<size_t>(std::max<int64_t>(-RoomToKeep(), 0)) : candidates.size() / 4;
   const size_t count = std::min(candidates.size(), std::max<size_t>(wanted, least));
   for (size_t i = 0; i < count; ++i) {

@@ -115,8 +115,8 @@ class Stack:
 
     def fork(self, session, copy):
         """Another session that goes on from there."""
-        run([os.path.join(BIN, "client/hga"), "--worker", self._socket("gpu_worker"), "sessions", "fork", session, copy],
-            stdout=subprocess.DEVNULL)
+        run([os.path.join(BIN, "client/hga"), "--worker", self._socket("gpu_worker"), "sessions", "fork", session,
+             copy], stdout=subprocess.DEVNULL)
 
     def fill(self, source, session, tokens):
         run([os.path.join(BIN, "tests/bench/fill_session"), "--store", self._socket("kv_store"), "--model", self.model,
