@@ -87,19 +87,18 @@ void KeyCache::Find(uint32_t layer, absl::Span<const ChunkHash> names, const std
   found->slots.clear();
   found->chunks.clear();
   found->cached = found->copied = 0;
-  const auto looked_for = [&](const SelectedChunk& selected) {
-    return block(selected.chunk) == nullptr && selected.chunk < names.size();
-  };
+  const auto finished = [&](const SelectedChunk& selected) { return selected.chunk < names.size(); };
   for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
     for (const SelectedChunk& selected : selection[head]) {
-      if (looked_for(selected)) table_.prefetch(NameOf(names[selected.chunk], layer, head));
+      if (block(selected.chunk) == nullptr && finished(selected))
+        table_.prefetch(NameOf(names[selected.chunk], layer, head));
     }
     for (const SelectedChunk& selected : selection[head]) {
       const size_t count = absl::popcount(selected.mask), first = found->slots.size();
       found->slots.resize(first + count, FoundKeys::kInBlock);
       if (block(selected.chunk) != nullptr) continue;
       uint64_t here = 0;
-      Keys* const keys = looked_for(selected) ? KeysOf(NameOf(names[selected.chunk], layer, head)) : nullptr;
+      Keys* const keys = finished(selected) ? KeysOf(NameOf(names[selected.chunk], layer, head)) : nullptr;
       if (keys != nullptr) {
         keys->used_in = layer_;
         uint32_t* slot = &found->slots[first];
@@ -114,7 +113,7 @@ void KeyCache::Find(uint32_t layer, absl::Span<const ChunkHash> names, const std
         });
       }
       found->cached += here;
-      asked_ += looked_for(selected) ? count : 0;
+      asked_ += finished(selected) ? count : 0;
       if (here < count) found->chunks.push_back(selected.chunk);
     }
   }
