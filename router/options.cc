@@ -61,7 +61,8 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, RouterOptions
                  "Threads that select at a time for a worker, which waits meanwhile; 0: one per core, 8 at most");
   app.add_option("--overprovision", o->select.overprovision,
                  "Chunks kept by the first level, in multiples of what the budget needs");
-  app.add_option("--scan_chunks", o->select.scan_chunks, "Chunks kept by the first level at least");
+  app.add_option("--scan_chunks", o->select.scan_chunks,
+                 "Chunks whose tokens are scored at least; with fewer than there are it is faster and loses more");
   app.add_option("--cache_bytes", o->cache_bytes, "Memory for summaries of sequences that are closed, e.g. 1GiB")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
   app.add_option("--max_sequences", o->max_sequences, "Sequences open at a time");

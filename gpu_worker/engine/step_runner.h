@@ -161,7 +161,10 @@ class StepRunner {
   void FillKeyCache(uint32_t layer);
   void KeepOrGiveBack(Block* block, uint32_t chunk);
   void GiveBackFetched(uint32_t layer);
-  uint64_t key_bytes() const { return uint64_t{geometry_.head_dim} * 2 * sizeof(bf16); }
+  // Of a key and its value, as rows hold them.
+  uint64_t key_bytes() const {
+    return 2 * uint64_t{geometry_.head_dim} * geometry_.element_bytes() + geometry_.scale_bytes();
+  }
 
   // Constant after construction.
   Backend* const backend_;

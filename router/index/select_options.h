@@ -11,10 +11,10 @@ namespace hga {
 
 // Chunks that the first level keeps: enough for `overprovision` times the budget, and never fewer than `scan_chunks`.
 // The first level is far coarser than the second: what it drops, nothing brings back. So `scan_chunks` is as many as
-// 64K tokens have, of which nothing is dropped (decision 38).
+// 256K tokens have, of which nothing is dropped (decision 41).
 struct SelectOptions {
   uint32_t overprovision = 4;
-  uint32_t scan_chunks = 1024;
+  uint32_t scan_chunks = 4096;
   Pooling pooling = Pooling::kMeanSoftmax;
 };
 

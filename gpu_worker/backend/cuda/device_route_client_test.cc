@@ -204,6 +204,23 @@ TEST_P(DeviceRouteClientTest, EqualScoresAreTakenInOrder) {
   EXPECT_EQ(ByRouter(), 0u);
 }
 
+// As many chunks as the default settings keep are looked into; a router that keeps more selects itself.
+TEST_P(DeviceRouteClientTest, LongHistories) {
+  SetGeometry(2, 8, 1);
+  constexpr uint32_t kChunks = 4200;
+  for (const bool more : {false, true}) {
+    Start(kChunks, 1, more ? SelectOptions{4, kChunks} : SelectOptions());
+    Open();
+    for (uint32_t c = 61; c < kChunks; ++c) data_[c] = Data(c % 61);
+    Append(0, kChunks);
+    Query q(geometry_, 70, kChunks, 1900, 3);
+    q.Share(geometry_, 2, 1e-6f);
+    EXPECT_GT(ExpectSame({q.block}), 0u);
+    EXPECT_EQ(OnDevice(), more ? 0u : 1u);
+    EXPECT_EQ(ByRouter(), more ? 1u : 0u);
+  }
+}
+
 // The second KV head has the keys of the first in another order, and the same queries: which of two keys has the larger
 // share hangs on the last bit of sums and exponentials alone.
 TEST_P(DeviceRouteClientTest, LastBitsDecideAsTheyDoOnTheRouter) {

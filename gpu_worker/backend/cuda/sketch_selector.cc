@@ -12,7 +12,7 @@ namespace hga {
 namespace {
 
 // Chunks whose keys are scored, at most: as many as the default settings keep. With more the router selects.
-constexpr uint32_t kMostKept = 1024;
+constexpr uint32_t kMostKept = 4096;
 
 uint64_t Stride(uint64_t count) { return (count + 63) / 64 * 64; }
 uint32_t Blocks(uint32_t count, uint32_t of) { return (count + of - 1) / of; }
