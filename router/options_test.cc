@@ -19,13 +19,15 @@ std::optional<int> Parse(std::vector<const char*> argv, RouterOptions* options) 
 
 TEST(RouterOptionsTest, FlagsAndSizes) {
   RouterOptions options;
-  EXPECT_EQ(
-      Parse({"--listen=unix:/tmp/x.sock", "--cache_bytes=3MiB", "--metrics_listen=", "--overprovision=2"}, &options),
-      std::nullopt);
+  EXPECT_EQ(Parse({"--listen=unix:/tmp/x.sock", "--cache_bytes=3MiB", "--metrics_listen=", "--overprovision=2",
+                   "--scan_chunks=1024"},
+                  &options),
+            std::nullopt);
   EXPECT_EQ(options.listen, "unix:/tmp/x.sock");
   EXPECT_EQ(options.cache_bytes, 3u << 20);
   EXPECT_EQ(options.metrics_listen, "");
   EXPECT_EQ(options.select.overprovision, 2u);
+  EXPECT_EQ(options.select.scan_chunks, 1024u);
 }
 
 TEST(RouterOptionsTest, BadValuesEndWithTwo) {
