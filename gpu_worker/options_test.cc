@@ -53,7 +53,7 @@ TEST(GpuWorkerOptionsTest, ABudgetThatIsNamedStaysLinear) {
 
 TEST(GpuWorkerOptionsTest, BadValuesEndWithTwo) {
   for (const char* flag :
-       {"--listen=nowhere", "--kv_store=nowhere", "--router=nowhere", "--router_transport=pigeon", "--kv_transport=post",
+       {"--listen=nowhere", "--kv_store=nowhere", "--router=nowhere", "--router_transport=dove", "--kv_transport=post",
         "--backend=abacus", "--kv_dtype=int3", "--threads=-1", "--router_spin_us=-1", "--budget_fraction=0",
         "--key_cache=much", "--model=", "--unknown=1"}) {
     GpuWorkerOptions options;
