@@ -1,8 +1,13 @@
 // Daemons die and come back: nothing wrong is served, and what was durable is there.
 #include <algorithm>
 #include <csignal>
+#include <fstream>
+#include <string>
 
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "gtest/gtest.h"
+#include "tests/support/patience.h"
 #include "tests/support/requests.h"
 #include "tests/support/stack.h"
 
@@ -14,6 +19,16 @@ uint64_t KvBytesPerToken(Stack* stack) {
   gpu_worker::v1::GetModelResponse model;
   EXPECT_TRUE(stack->worker_stub()->GetModel(&context, {}, &model).ok());
   return model.kv_bytes_per_token();
+}
+
+// Whether the worker has the store's arena in its memory.
+bool MapsArena(const Stack& stack) {
+  std::ifstream maps(absl::StrCat("/proc/", stack.worker.pid(), "/maps"));
+  const std::string arena = stack.folder() + "/arena";
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find(arena) != std::string::npos) return true;
+  }
+  return false;
 }
 
 constexpr uint32_t kPrompt = 1500;
@@ -197,6 +212,37 @@ TEST(RestartTest, ArenaSmallerThanTheDocument) {
   ASSERT_TRUE(resumed.status.ok()) << resumed.status << tight.log("gpu_worker");
   EXPECT_EQ(resumed.started.reused_tokens(), kReusable);
   EXPECT_EQ(resumed.tokens, whole.tokens);
+}
+
+// An idle worker keeps copies of single keys in slots of the arena. Those go with the store that they belong to.
+TEST(RestartTest, StoreKilledWhileItsSlotsHoldKeys) {
+  StackOptions options;
+  options.tiny_model_flags = {"--layers=8"};
+  options.arena_bytes = "1MiB";
+  options.worker_flags = {"--key_cache=64KiB"};  // has room for a few pages of 8 KiB
+  Stack stack(options);
+  ASSERT_EQ(stack.Start(), absl::OkStatus());
+  const auto request = InSession(Routed(TokenRequest(kPrompt, 4, 64), 0.05f), "doc");
+  const Answer before = stack.Generate(request);
+  ASSERT_TRUE(before.status.ok()) << before.status;
+  EXPECT_GT(before.finished.tiers().keys(), 0u);
+  ASSERT_TRUE(MapsArena(stack));
+  // Blocks go, and what is left are those slots.
+  ASSERT_EQ(stack.FlushToDisk(), absl::OkStatus());
+  grpc::ClientContext context;
+  kv_store::v1::GetStatsResponse stats;
+  ASSERT_TRUE(stack.kv_store_stub()->GetStats(&context, {}, &stats).ok());
+  ASSERT_LT(stats.slots_free(), stats.slots_total());
+  stack.kv_store.Signal(SIGKILL);
+  ASSERT_TRUE(stack.kv_store.Wait().ok());
+  for (Patience patience; MapsArena(stack) && patience.Lasts();) absl::SleepFor(absl::Milliseconds(20));
+  EXPECT_FALSE(MapsArena(stack)) << "the memory of a store that is gone stays";
+
+  ASSERT_EQ(stack.StartKvStore(), absl::OkStatus());
+  ASSERT_EQ(stack.WaitForWorker([](const auto& s) { return s.kv_store_attached(); }), absl::OkStatus());
+  const Answer after = stack.Generate(request);
+  ASSERT_TRUE(after.status.ok()) << after.status << stack.log("gpu_worker");
+  EXPECT_EQ(after.tokens, before.tokens);
 }
 
 TEST(RestartTest, TwoDocumentsInAnArenaForOneAndAHalf) {
