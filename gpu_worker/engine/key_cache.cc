@@ -90,8 +90,8 @@ void KeyCache::Find(uint32_t layer, absl::Span<const ChunkHash> names, const std
   const auto finished = [&](const SelectedChunk& selected) { return selected.chunk < names.size(); };
   for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
     for (const SelectedChunk& selected : selection[head]) {
-      if (block(selected.chunk) == nullptr && finished(selected))
-        table_.prefetch(NameOf(names[selected.chunk], layer, head));
+      if (block(selected.chunk) != nullptr || !finished(selected)) continue;
+      table_.prefetch(NameOf(names[selected.chunk], layer, head));
     }
     for (const SelectedChunk& selected : selection[head]) {
       const size_t count = absl::popcount(selected.mask), first = found->slots.size();

@@ -48,12 +48,6 @@ absl::Status StopKvStore(Stack* stack) {
   return stack->kv_store.Wait().status();
 }
 
-absl::Status RestartKvStore(Stack* stack) {
-  absl::Status status = stack->StartKvStore();
-  if (!status.ok()) return status;
-  return stack->WaitForWorker([](const auto& stats) { return stats.kv_store_attached(); });
-}
-
 TEST(DamageTest, FlippedBytesOnDiskChangeNoToken) {
   Stack stack({});
   ASSERT_EQ(stack.Start(), absl::OkStatus());
@@ -62,10 +56,10 @@ TEST(DamageTest, FlippedBytesOnDiskChangeNoToken) {
   ASSERT_TRUE(before.status.ok()) << before.status;
   // What is still in RocksDB's log goes to blob files when the store opens again.
   ASSERT_EQ(StopKvStore(&stack), absl::OkStatus());
-  ASSERT_EQ(RestartKvStore(&stack), absl::OkStatus());
+  ASSERT_EQ(stack.RestartKvStore(), absl::OkStatus());
   ASSERT_EQ(StopKvStore(&stack), absl::OkStatus());
   ASSERT_GT(DamageBlobs(stack.folder() + "/data"), 0);
-  ASSERT_EQ(RestartKvStore(&stack), absl::OkStatus()) << stack.log("kv_store");
+  ASSERT_EQ(stack.RestartKvStore(), absl::OkStatus()) << stack.log("kv_store");
 
   const Answer after = stack.Generate(request);
   ASSERT_TRUE(after.status.ok()) << after.status << stack.log("gpu_worker") << stack.log("kv_store");
@@ -74,7 +68,7 @@ TEST(DamageTest, FlippedBytesOnDiskChangeNoToken) {
 
   // Computed again and whole now.
   ASSERT_EQ(StopKvStore(&stack), absl::OkStatus());
-  ASSERT_EQ(RestartKvStore(&stack), absl::OkStatus());
+  ASSERT_EQ(stack.RestartKvStore(), absl::OkStatus());
   const Answer again = stack.Generate(request);
   ASSERT_TRUE(again.status.ok()) << again.status;
   EXPECT_EQ(again.tokens, before.tokens);
@@ -114,7 +108,7 @@ TEST_F(MiddleOfAnAnswerTest, NeitherAKilledStoreNorFlippedBytesChangeAToken) {
   EXPECT_TRUE(std::equal(cut.tokens.begin(), cut.tokens.end(), expected.tokens.begin()));
 
   // What was still in RocksDB's log goes to blob files when the store opens again.
-  ASSERT_EQ(RestartKvStore(&stack_), absl::OkStatus());
+  ASSERT_EQ(stack_.RestartKvStore(), absl::OkStatus());
   int flips = 0;
   const Answer damaged = stack_.Generate(request_, [&](size_t tokens) {
     if (tokens == kDisturbAt) flips = DamageBlobs(stack_.folder() + "/data");

@@ -160,8 +160,7 @@ TEST(RestartTest, KvStoreKilledWithSigkillThenTheSameTokens) {
   const Answer away = stack.Generate(request);
   EXPECT_EQ(away.status.code(), absl::StatusCode::kUnavailable) << away.status;
 
-  ASSERT_EQ(stack.StartKvStore(), absl::OkStatus());
-  ASSERT_EQ(stack.WaitForWorker([](const auto& stats) { return stats.kv_store_attached(); }), absl::OkStatus());
+  ASSERT_EQ(stack.RestartKvStore(), absl::OkStatus());
   const Answer after = stack.Generate(request);
   ASSERT_TRUE(after.status.ok()) << after.status;
   EXPECT_EQ(after.tokens, before.tokens);
@@ -238,8 +237,7 @@ TEST(RestartTest, StoreKilledWhileItsSlotsHoldKeys) {
   for (Patience patience; MapsArena(stack) && patience.Lasts();) absl::SleepFor(absl::Milliseconds(20));
   EXPECT_FALSE(MapsArena(stack)) << "the memory of a store that is gone stays";
 
-  ASSERT_EQ(stack.StartKvStore(), absl::OkStatus());
-  ASSERT_EQ(stack.WaitForWorker([](const auto& s) { return s.kv_store_attached(); }), absl::OkStatus());
+  ASSERT_EQ(stack.RestartKvStore(), absl::OkStatus());
   const Answer after = stack.Generate(request);
   ASSERT_TRUE(after.status.ok()) << after.status << stack.log("gpu_worker");
   EXPECT_EQ(after.tokens, before.tokens);

@@ -105,12 +105,14 @@ absl::Status Stack::Start() {
 }
 
 absl::Status Stack::StartKvStore() { return StartDaemon("kv_store", &kv_store); }
+absl::Status Stack::RestartKvStore() {
+  if (absl::Status status = StartKvStore(); !status.ok()) return status;
+  return WaitForWorker([](const auto& stats) { return stats.kv_store_attached(); });
+}
 absl::Status Stack::KillAndRestartKvStore() {
   kv_store.Signal(SIGKILL);
-  absl::Status status = kv_store.Wait().status();
-  if (status.ok()) status = StartKvStore();
-  if (!status.ok()) return status;
-  return WaitForWorker([](const auto& stats) { return stats.kv_store_attached(); });
+  if (absl::Status status = kv_store.Wait().status(); !status.ok()) return status;
+  return RestartKvStore();
 }
 absl::Status Stack::StartRouter() { return StartDaemon("router", &router); }
 absl::Status Stack::StartWorker() { return StartDaemon("gpu_worker", &worker); }

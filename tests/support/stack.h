@@ -44,7 +44,9 @@ class Stack {
   // Each waits until the daemon's health is SERVING; the error holds the end of its log.
   absl::Status Start();
   absl::Status StartKvStore();
-  // Kills it with SIGKILL, starts it again and waits for the worker to be attached.
+  // Once it has ended: starts it again and waits for the worker to be attached.
+  absl::Status RestartKvStore();
+  // The same after SIGKILL.
   absl::Status KillAndRestartKvStore();
   absl::Status StartRouter();
   absl::Status StartWorker();
