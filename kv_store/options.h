@@ -25,7 +25,7 @@ struct KvStoreOptions {
   std::string commit_ack = "ram";  // or "disk"
   uint64_t rocksdb_bytes = 256ull << 20;
   uint64_t disk_bytes = 0;  // 0: no bound
-  uint32_t read_threads = 16;
+  uint32_t read_threads = 32;
   uint32_t writeback_queue_chunks = 256;
   // After SIGTERM; with the drain before it, within the 10 s that most supervisors give.
   uint32_t shutdown_flush_seconds = 5;

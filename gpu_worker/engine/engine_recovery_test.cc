@@ -16,17 +16,17 @@ constexpr float kWarm = 4;            // at 1 the tiny model repeats itself
 
 class EngineRecoveryTest : public EngineTest {
  protected:
-  using Hook = std::function<void(absl::Span<const BlockName>)>;
+  using Hook = std::function<void(absl::Span<const BlockHeads>)>;
   // The first fetch after so many exchanges with the router finds its last block damaged; afterwards `then` is called
   // before each fetch.
   void DamageAfter(uint64_t posts, Hook then = nullptr) {
     *posts_ = 0;
-    store_->BeforeFetch([this, posts, then, damaged = false](absl::Span<const BlockName> names) mutable {
-      if (damaged && then) then(names);
+    store_->BeforeFetch([this, posts, then, damaged = false](absl::Span<const BlockHeads> blocks) mutable {
+      if (damaged && then) then(blocks);
       // A single block is the sealer's question for a chunk that the store has not.
-      if (damaged || *posts_ < posts || names.size() < 2) return;
-      store_->DamageChunk(names.back().chunk);
-      lost_ = names.back().chunk;
+      if (damaged || *posts_ < posts || blocks.size() < 2) return;
+      store_->DamageChunk(blocks.back().name.chunk);
+      lost_ = blocks.back().name.chunk;
       damaged = true;
     });
   }
@@ -98,9 +98,9 @@ TEST_F(EngineRecoveryTest, ACutWaitsForRoom) {
   const Answer expected = RunUndisturbed(request, &posts);
   int fetches = 0;
   ChunkHash wanted;
-  DamageAfter(posts / 2, [&](absl::Span<const BlockName> names) {
+  DamageAfter(posts / 2, [&](absl::Span<const BlockHeads> blocks) {
     if (!CutBegan()) return;
-    if (++fetches == 1) wanted = names.back().chunk;
+    if (++fetches == 1) wanted = blocks.back().name.chunk;
     if (fetches < 4) TakeTheRoom();
     if (fetches == 4) others_.clear();
   });
@@ -120,7 +120,7 @@ TEST_F(EngineRecoveryTest, ACutThatFindsNoRoomSaysWhatToDo) {
   const auto request = Sampled(Request(RandomTokens(1220, 8), 40), kWarm);
   uint64_t posts;
   const Answer expected = RunUndisturbed(request, &posts);
-  DamageAfter(posts / 2, [&](absl::Span<const BlockName>) {
+  DamageAfter(posts / 2, [&](absl::Span<const BlockHeads>) {
     if (CutBegan()) TakeTheRoom();
   });
   const Answer cut = Run(request);
@@ -139,7 +139,7 @@ TEST_F(EngineRecoveryTest, WhoFindsNoRoomHoldsUpNoOther) {
   Start(true, kTightSlots + 2);
   std::atomic<bool> taking{false};
   std::atomic<int> refused{0};
-  store_->BeforeFetch([&](absl::Span<const BlockName>) {
+  store_->BeforeFetch([&](absl::Span<const BlockHeads>) {
     if (!taking) return others_.clear();
     TakeTheRoom();
     ++refused;
@@ -184,8 +184,8 @@ TEST_F(EngineRecoveryTest, ANeighbourInATightArenaDoesNotNotice) {
 TEST_F(EngineRecoveryTest, AStoreThatKeepsLosingEndsTheRequest) {
   Start(true, kTightSlots);
   *posts_ = 0;
-  store_->BeforeFetch([this](absl::Span<const BlockName> names) {
-    if (*posts_ > 20) store_->DamageChunk(names.back().chunk);
+  store_->BeforeFetch([this](absl::Span<const BlockHeads> blocks) {
+    if (*posts_ > 20) store_->DamageChunk(blocks.back().name.chunk);
   });
   const Answer answer = Run(Request(RandomTokens(1220, 8), 40));
   EXPECT_EQ(answer.status.code(), absl::StatusCode::kDataLoss) << answer.status;

@@ -108,8 +108,14 @@ TEST_F(EngineStoreTest, TheKeyCacheSparesReads) {
     EngineOptions options = Routed();
     if (!cached) options.key_cache_bytes = 0;
     Start(true, 54, options);
+    uint64_t by_heads = 0;
+    store_->BeforeFetch([&](absl::Span<const BlockHeads> blocks) {
+      for (const BlockHeads& block : blocks) by_heads += block.heads != kAllHeads;
+    });
     const Answer answer = Run(Request(RandomTokens(1850, 6), 60, 0.02f));
+    store_->BeforeFetch(nullptr);
     ASSERT_TRUE(answer.status.ok()) << answer.status;
+    EXPECT_EQ(by_heads > 0, cached);
     read[cached] = answer.stats.tiers.ram + answer.stats.tiers.disk;
     EXPECT_EQ(answer.stats.tiers.keys > 0, cached);
     EXPECT_EQ(engine_->totals().tiers.keys, answer.stats.tiers.keys);

@@ -81,9 +81,9 @@ TEST_F(EngineTest, ACancellationInTheMiddleOfAStepEndsAfterIt) {
   std::shared_ptr<EventStream> events;
   std::atomic<bool> answering{false};
   std::atomic<uint64_t> posts_before{0};
-  store_->BeforeFetch([&](absl::Span<const BlockName> names) {
+  store_->BeforeFetch([&](absl::Span<const BlockHeads> blocks) {
     // A single block is the sealer's question.
-    if (!answering || names.size() < 2 || posts_before > 0) return;
+    if (!answering || blocks.size() < 2 || posts_before > 0) return;
     posts_before = posts_->load();
     events->Cancel(absl::CancelledError("enough"));
   });

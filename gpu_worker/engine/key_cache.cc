@@ -39,7 +39,29 @@ void SetPlace(const KvPlace& place, KvRun* run) {
   run->v = place.v;
 }
 
+uint64_t BitOf(uint32_t head) { return head < kMaskHeads ? uint64_t{1} << head : kAllHeads; }
+
+// One entry for each chunk.
+void Merge(std::vector<FoundKeys::Lacking>* lacking) {
+  std::sort(lacking->begin(), lacking->end(), [](const auto& a, const auto& b) { return a.chunk < b.chunk; });
+  size_t used = 0;
+  for (const FoundKeys::Lacking& next : *lacking) {
+    if (used > 0 && (*lacking)[used - 1].chunk == next.chunk) {
+      (*lacking)[used - 1].heads |= next.heads;
+    } else {
+      (*lacking)[used++] = next;
+    }
+  }
+  lacking->resize(used);
+}
+
 }  // namespace
+
+std::vector<FoundKeys::Lacking>::iterator FoundKeys::Find(uint32_t chunk) {
+  const auto at = std::lower_bound(lacking.begin(), lacking.end(), chunk,
+                                   [](const Lacking& entry, uint32_t wanted) { return entry.chunk < wanted; });
+  return at != lacking.end() && at->chunk == chunk ? at : lacking.end();
+}
 
 size_t KeyCache::HashOfName::operator()(const Name& name) const {
   uint64_t hash;  // a hash already
@@ -85,7 +107,7 @@ void KeyCache::BeginLayer() {
 void KeyCache::Find(uint32_t layer, absl::Span<const ChunkHash> names, const std::vector<HeadSelection>& selection,
                     const BlockOfChunk& block, FoundKeys* found) {
   found->slots.clear();
-  found->chunks.clear();
+  found->lacking.clear();
   found->cached = found->copied = 0;
   const auto finished = [&](const SelectedChunk& selected) { return selected.chunk < names.size(); };
   for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
@@ -114,21 +136,21 @@ void KeyCache::Find(uint32_t layer, absl::Span<const ChunkHash> names, const std
       }
       found->cached += here;
       asked_ += finished(selected) ? count : 0;
-      if (here < count) found->chunks.push_back(selected.chunk);
+      if (here < count) found->lacking.push_back({selected.chunk, BitOf(head)});
     }
   }
-  std::sort(found->chunks.begin(), found->chunks.end());
-  found->chunks.erase(std::unique(found->chunks.begin(), found->chunks.end()), found->chunks.end());
+  Merge(&found->lacking);
 }
 
 void KeyCache::Fill(uint32_t layer, absl::Span<const ChunkHash> names, const std::vector<HeadSelection>& selection,
                     const BlockOfChunk& block, FoundKeys* found) {
-  if (found->chunks.empty()) return;
+  if (found->lacking.empty()) return;
   size_t at = 0;
   for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
     ForEachSelected(selection[head], &at, [&](const SelectedChunk& selected, size_t first) {
       if (selected.chunk >= names.size()) return;
-      if (!std::binary_search(found->chunks.begin(), found->chunks.end(), selected.chunk)) return;
+      const auto lacking = found->Find(selected.chunk);
+      if (lacking == found->lacking.end() || (lacking->heads & BitOf(head)) == 0) return;
       const void* const data = block(selected.chunk);
       uint32_t* slot = &found->slots[first];
       ForEachToken(selected.mask, [&](uint32_t token) {

@@ -13,6 +13,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/types/span.h"
+#include "common/kv/block_heads.h"
 #include "common/kv/geometry.h"
 #include "common/kv/ids.h"
 #include "common/kv/kv_rows.h"
@@ -26,9 +27,17 @@ namespace hga {
 // Where the keys of one selection lie, in its order: by KV head, then by chunk, then by token.
 struct FoundKeys {
   static constexpr uint32_t kInBlock = UINT32_MAX;
+  // A chunk of which a key is neither in the cache nor in a block that is held.
+  struct Lacking {
+    uint32_t chunk = 0;
+    uint64_t heads = 0;  // the KV heads that select such a key, as of BlockHeads
+  };
   std::vector<uint32_t> slots;  // of the cache, or kInBlock
-  std::vector<uint32_t> chunks;  // ascending: of which a key is in the cache and in no block that is held
+  std::vector<Lacking> lacking;  // by chunk, ascending
   uint64_t cached = 0, copied = 0;  // keys that were here, and that were copied here
+
+  // lacking.end(): it lacks nothing.
+  std::vector<Lacking>::iterator Find(uint32_t chunk);
 };
 
 // One thread. Keys are named by their chunk's hash, so what is found is right whatever became of the sequence that
@@ -45,11 +54,10 @@ class KeyCache {
   void BeginLayer();
 
   // A selection of one layer. names: of the sequence's finished chunks; a chunk beyond them is not looked for. block:
-  // nullptr for a block that is not held; keys of those that are held are read there. Fills found->chunks with the
-  // chunks that are neither held nor wholly here.
+  // nullptr for a block that is not held; keys of those that are held are read there.
   void Find(uint32_t layer, absl::Span<const ChunkHash> names, const std::vector<HeadSelection>& selection,
             const BlockOfChunk& block, FoundKeys* found);
-  // Once all of found->chunks are held: copies what was not here.
+  // Once all of found->lacking are held, or those heads of them: copies what was not here.
   void Fill(uint32_t layer, absl::Span<const ChunkHash> names, const std::vector<HeadSelection>& selection,
             const BlockOfChunk& block, FoundKeys* found);
   // PlanRouted with K and V from where Find and Fill have them: the same runs.

@@ -55,6 +55,16 @@ class Blocks {
       for (uint8_t& x : block) x = static_cast<uint8_t>(random());
     }
   }
+  // Those heads of them alone, and rubbish for the others.
+  void HoldHeads(const std::vector<FoundKeys::Lacking>& lacking) {
+    const size_t part = Geometry().block_bytes() / Geometry().kv_heads;
+    for (const FoundKeys::Lacking& of : lacking) {
+      Hold(std::vector<uint32_t>{of.chunk});
+      for (uint32_t head = 0; head < Geometry().kv_heads; ++head) {
+        if ((of.heads >> head & 1) == 0) std::fill_n(held_[of.chunk].begin() + head * part, part, 0xee);
+      }
+    }
+  }
   void GiveBack() { held_.clear(); }
   BlockOfChunk of() const {
     return [this](uint32_t chunk) -> const void* {
@@ -153,8 +163,8 @@ Use UseLayer(KeyCache* cache, uint32_t document, uint32_t layer, const std::vect
   const std::vector<ChunkHash> names = Names(document, 64);
   cache->BeginLayer();
   cache->Find(layer, names, selection, blocks.of(), &use.found);
-  use.fetched = use.found.chunks;
-  blocks.Hold(use.fetched);
+  for (const FoundKeys::Lacking& lacking : use.found.lacking) use.fetched.push_back(lacking.chunk);
+  blocks.HoldHeads(use.found.lacking);
   cache->Fill(layer, names, selection, blocks.of(), &use.found);
   QueryBlock plan;
   cache->Plan({Geometry(), 16, 1}, 0, rows, selection, blocks.of(), use.found, &plan);
@@ -197,6 +207,7 @@ TEST_P(KeyCacheTest, OneKeyMoreBringsItsBlockAlone) {
   cache.BeginStep();
   const Use use = UseLayer(&cache, 1, 0, selection);
   EXPECT_EQ(use.fetched, std::vector<uint32_t>{more.chunk});
+  EXPECT_EQ(use.found.lacking[0].heads, 2u);
   EXPECT_GT(use.found.copied, 0u);
   EXPECT_EQ(use.found.copied + use.found.cached, SelectedKeys(1, selection));
   EXPECT_EQ(use.contents, InPlace(1, 0, selection));
@@ -245,7 +256,9 @@ TEST_P(KeyCacheTest, UnfinishedChunksAreNotKept) {
     FoundKeys found;
     cache.BeginStep();
     cache.Find(0, names, selection, Blocks(1, 0).of(), &found);
-    EXPECT_EQ(found.chunks, std::vector<uint32_t>{2});
+    ASSERT_EQ(found.lacking.size(), 1u);
+    EXPECT_EQ(found.lacking[0].chunk, 2u);
+    EXPECT_EQ(found.lacking[0].heads, 1u);
     cache.Fill(0, names, selection, blocks.of(), &found);
     EXPECT_EQ(found.copied, 0u);
   }
@@ -313,7 +326,7 @@ TEST_P(KeyCacheTest, PagesOfTheArenaComeAndGo) {
       cache.BeginLayer();
       cache.Find(layer, names, selection, blocks.of(), &found);
       if (step % 7 == 6) given_back += cache.GiveBack(5);  // what was found stays
-      blocks.Hold(found.chunks);
+      blocks.HoldHeads(found.lacking);
       cache.Fill(layer, names, selection, blocks.of(), &found);
       if (step % 11 == 10) given_back += cache.GiveBack(3);
       QueryBlock plan;

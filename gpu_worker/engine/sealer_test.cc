@@ -135,7 +135,7 @@ TEST_F(SealerTest, ADuplicateThatTheStoreHasOnDiskNeedsNoRoom) {
   const auto others = store_.Reserve(kSlots - g_.layers);
   ASSERT_TRUE(others.ok()) << others.status();
   int fetches = 0;
-  store_.BeforeFetch([&](absl::Span<const BlockName>) { ++fetches; });
+  store_.BeforeFetch([&](absl::Span<const BlockHeads>) { ++fetches; });
   sealer_->Seal(std::move(task));
   const SealerEvent committed = Next();
   store_.BeforeFetch(nullptr);
@@ -161,7 +161,7 @@ TEST_F(SealerTest, ASequenceWaitsForRoomToStart) {
   auto others = store_.Reserve(kSlots);
   ASSERT_TRUE(others.ok()) << others.status();
   int fetches = 0;
-  store_.BeforeFetch([&](absl::Span<const BlockName>) {
+  store_.BeforeFetch([&](absl::Span<const BlockHeads>) {
     if (++fetches == 3) others->clear();
   });
   const SealerEvent opened = Open(kId + 1);

@@ -37,7 +37,7 @@ StepLoop::StepLoop(const EngineModel& model, const EngineOptions& options, Backe
                  NoteShortage();
                  return MakeRoom(tick, wanted, passing);
                },
-               [this] { return RoomToKeep() >= 0; }});
+               [this](uint32_t more) { return RoomToKeep() >= more; }});
   SealerOptions sealer;
   sealer.shape = shapes_.prefill;
   sealer.model = model.fingerprint;

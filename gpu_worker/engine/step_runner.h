@@ -51,8 +51,8 @@ struct StepLogits {
 struct StepRoom {
   // Releases blocks that were not used at `tick`; returns how many. passing: what comes will be given back.
   std::function<uint32_t(uint64_t tick, uint32_t wanted, bool passing)> make;
-  // While the key cache is used: whether the block that was held last may stay so.
-  std::function<bool()> may_hold;
+  // While the key cache is used: whether what is held may stay so, and `more` blocks beside it.
+  std::function<bool(uint32_t more)> may_hold;
 };
 
 // Step thread only.
@@ -150,6 +150,7 @@ class StepRunner {
   struct Wanted {
     Block* block;
     uint32_t chunk;
+    uint64_t heads;  // kAllHeads: the block, to be held if there is room; else what keys are copied from and goes again
   };
   std::vector<Wanted> FindMissing(uint32_t layer);
   absl::Status FetchOnce(uint32_t layer, std::vector<Wanted>* wanted);
@@ -159,7 +160,7 @@ class StepRunner {
   bool SelectsFew(const Block& block, uint32_t layer) const;
   void FindKeys(uint32_t layer);
   void FillKeyCache(uint32_t layer);
-  void KeepOrGiveBack(Block* block, uint32_t chunk);
+  void KeepOrGiveBack(Block* block, uint32_t chunk, uint64_t heads);
   void GiveBackFetched(uint32_t layer);
   // Of a key and its value, as rows hold them.
   uint64_t key_bytes() const {

@@ -67,7 +67,9 @@ std::vector<uint32_t> StepRunner::ChunksGuessed(uint32_t layer, size_t i) {
   if (!b.by_keys) return SelectedChunks(guessed);
   FoundKeys found;
   keys_->Find(layer, Finished(b), guessed, HeldBlocks(b, layer), &found);
-  return found.chunks;
+  std::vector<uint32_t> chunks;
+  for (const FoundKeys::Lacking& lacking : found.lacking) chunks.push_back(lacking.chunk);
+  return chunks;
 }
 
 void StepRunner::FetchForGuess(uint32_t layer) {
@@ -128,7 +130,7 @@ void StepRunner::TakeEarlyBlocks(uint32_t layer) {
     BlockSet& held = b.part->sequence->blocks;
     if (held.Find(got.wanted.chunk, layer) != nullptr) continue;
     held.Put(got.wanted.chunk, layer, std::move(got.block), tick_);
-    KeepOrGiveBack(&b, got.wanted.chunk);
+    KeepOrGiveBack(&b, got.wanted.chunk, kAllHeads);
   }
   guess_.response.blocks.clear();
 }

@@ -4,7 +4,7 @@
 #include <set>
 #include <utility>
 
-#include "absl/container/flat_hash_set.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/time/clock.h"
 #include "common/base/request_id.h"
 #include "gpu_worker/engine/step_runner.h"
@@ -32,24 +32,34 @@ std::vector<uint32_t> StepRunner::ChunksRead(const Block& block, uint32_t layer)
   return all;
 }
 
-// Touches what is held; the distinct blocks that are not.
+// Touches what is held; the distinct blocks that are not. What there is no room to hold is asked for by the KV heads
+// that lack keys.
 std::vector<StepRunner::Wanted> StepRunner::FindMissing(uint32_t layer) {
   std::vector<Wanted> missing;
-  absl::flat_hash_set<std::pair<Sequence*, uint32_t>> seen;
+  absl::flat_hash_map<std::pair<Sequence*, uint32_t>, size_t> seen;  // its place in `missing`
+  const bool by_heads = keys_ != nullptr && short_of_room_ && !room_.may_hold(1);
   for (Block& b : blocks_) {
     if (b.selection == nullptr || !b.part->status.ok()) continue;
     Sequence* s = b.part->sequence;
-    const std::vector<uint32_t>& lacking = b.found.chunks;
     for (uint32_t chunk : ChunksRead(b, layer)) {
       const bool here = s->blocks.Find(chunk, layer) != nullptr;
-      if (!here && b.by_keys && !std::binary_search(lacking.begin(), lacking.end(), chunk)) {
-        ++s->stats.tiers.keys;
-        ++counts_.keys;
-        continue;
+      uint64_t heads = kAllHeads;
+      if (!here && b.by_keys) {
+        const auto lacking = b.found.Find(chunk);
+        if (lacking == b.found.lacking.end()) {
+          ++s->stats.tiers.keys;
+          ++counts_.keys;
+          continue;
+        }
+        if (by_heads) heads = lacking->heads;
       }
-      if (blocks_.size() > 1 && !seen.insert({s, chunk}).second) continue;
+      if (blocks_.size() > 1) {
+        const auto [at, is_new] = seen.try_emplace({s, chunk}, missing.size());
+        if (!is_new && !here) missing[at->second].heads |= heads;
+        if (!is_new) continue;
+      }
       if (!here) {
-        missing.push_back({&b, chunk});
+        missing.push_back({&b, chunk, heads});
       } else {
         s->blocks.Touch(chunk, layer, tick_);
         ++s->stats.tiers.held;
@@ -85,10 +95,10 @@ void StepRunner::FetchMissing(uint32_t layer) {
 
 // Takes what was got, and what was lost, out of `wanted`.
 absl::Status StepRunner::FetchOnce(uint32_t layer, std::vector<Wanted>* wanted) {
-  std::vector<BlockName> names;
+  std::vector<BlockHeads> blocks;
   std::set<Sequence*> asking;
   for (const Wanted& w : *wanted) {
-    names.push_back({w.block->part->sequence->hashes[w.chunk], layer});
+    blocks.push_back({{w.block->part->sequence->hashes[w.chunk], layer}, w.heads});
     asking.insert(w.block->part->sequence);
   }
   std::string requests;
@@ -97,12 +107,12 @@ absl::Status StepRunner::FetchOnce(uint32_t layer, std::vector<Wanted>* wanted) 
     requests = JoinRequestIds(std::move(requests), s->request->id);
   }
   const RequestScope scope(std::move(requests));
-  auto fetched = store_->Fetch(names);
+  auto fetched = store_->FetchHeads(blocks);
   if (!fetched.ok()) return fetched.status();
-  if (fetched->size() != names.size()) return absl::InternalError("kv_store answered for another number of blocks");
+  if (fetched->size() != blocks.size()) return absl::InternalError("kv_store answered for another number of blocks");
   std::vector<Wanted> left;
   absl::Status result;
-  for (size_t i = 0; i < names.size(); ++i) {
+  for (size_t i = 0; i < blocks.size(); ++i) {
     const Wanted& w = (*wanted)[i];
     Sequence* s = w.block->part->sequence;
     FetchedBlock& got = (*fetched)[i];
@@ -111,7 +121,7 @@ absl::Status StepRunner::FetchOnce(uint32_t layer, std::vector<Wanted>* wanted) 
       ++(disk ? s->stats.tiers.disk : s->stats.tiers.ram);
       ++(disk ? counts_.disk : counts_.ram);
       s->blocks.Put(w.chunk, layer, std::move(got.block), tick_);
-      KeepOrGiveBack(w.block, w.chunk);
+      KeepOrGiveBack(w.block, w.chunk, w.heads);
     } else if (BlockIsGone(got.status)) {
       StepPart* part = w.block->part;
       part->status = got.status;

@@ -48,15 +48,13 @@ void StepRunner::FillKeyCache(uint32_t layer) {
   }
 }
 
-// Of a block that has come.
-void StepRunner::KeepOrGiveBack(Block* block, uint32_t chunk) {
+// Of a block that has come, or of those heads of it.
+void StepRunner::KeepOrGiveBack(Block* block, uint32_t chunk, uint64_t heads) {
   if (!block->by_keys) return;
-  std::vector<uint32_t>* const to_copy = &block->found.chunks;
-  if (!room_.may_hold()) {
+  if (heads != kAllHeads || !room_.may_hold(0)) {
     fetched_.push_back({block->part->sequence, chunk});
-  } else if (const auto at = std::lower_bound(to_copy->begin(), to_copy->end(), chunk);
-             at != to_copy->end() && *at == chunk) {
-    to_copy->erase(at);
+  } else if (const auto to_copy = block->found.Find(chunk); to_copy != block->found.lacking.end()) {
+    block->found.lacking.erase(to_copy);
   }
 }
 

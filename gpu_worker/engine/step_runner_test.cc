@@ -61,8 +61,8 @@ class FaultyRouter : public LocalRouteClient {
 class ForgetfulStore : public MemoryKvClient {
  public:
   using MemoryKvClient::MemoryKvClient;
-  absl::StatusOr<std::vector<FetchedBlock>> Fetch(absl::Span<const BlockName> names) override {
-    auto fetched = MemoryKvClient::Fetch(names);
+  absl::StatusOr<std::vector<FetchedBlock>> FetchHeads(absl::Span<const BlockHeads> wanted) override {
+    auto fetched = MemoryKvClient::FetchHeads(wanted);
     if (forgets && fetched.ok()) fetched->pop_back();
     return fetched;
   }

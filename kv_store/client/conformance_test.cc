@@ -17,8 +17,8 @@ KvGeometry SmallGeometry() {
   KvGeometry g;
   g.layers = 3;
   g.query_heads = 2;
-  g.kv_heads = 1;
-  g.head_dim = 16;
+  g.kv_heads = 2;
+  g.head_dim = 8;
   return g;
 }
 
@@ -99,6 +99,29 @@ TEST_P(ConformanceTest, CommittedBlocksComeBackFromRamAndFromDisk) {
     EXPECT_EQ((*got)[3].status.code(), StatusCode::kNotFound);
     EXPECT_FALSE((*got)[2].block);
   }
+}
+
+TEST_P(ConformanceTest, SomeHeadsOfABlock) {
+  const auto session = client_->OpenSession("book", model_, {});
+  ASSERT_TRUE(session.ok()) << session.status();
+  ASSERT_TRUE(Commit(*session, 0).ok());
+  const BlockName name{Hashes(1)[0], 2};
+  for (FoundIn expected : {FoundIn::kRam, FoundIn::kDisk}) {
+    if (expected == FoundIn::kDisk) drop_ram_();
+    const auto got = client_->FetchHeads({{name, 2}, {name, 1}, {{HashBytes("no"), 0}, 1}});
+    ASSERT_TRUE(got.ok()) << got.status();
+    for (uint32_t head = 0; head < 2; ++head) {
+      ASSERT_TRUE((*got)[1 - head].status.ok()) << (*got)[1 - head].status;
+      EXPECT_EQ((*got)[1 - head].found_in, expected);
+      const auto* const bytes = static_cast<const uint8_t*>((*got)[1 - head].block.data());
+      const std::string part(bytes + head * g_.block_bytes() / 2, bytes + (head + 1) * g_.block_bytes() / 2);
+      EXPECT_EQ(part, std::string(g_.block_bytes() / 2, '\3'));
+    }
+    EXPECT_EQ((*got)[2].status.code(), StatusCode::kNotFound);
+  }
+  const auto whole = client_->Fetch({name});
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  EXPECT_TRUE(Holds((*whole)[0].block, 0, 2));
 }
 
 TEST_P(ConformanceTest, SessionsRememberTokensAndMatchPrefixes) {

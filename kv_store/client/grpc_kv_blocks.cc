@@ -157,10 +157,10 @@ absl::StatusOr<std::vector<RingFetched>> GrpcKvClient::Exchange(FetchRing* ring,
 }
 
 // What was given up goes along, so that it costs no message of its own.
-absl::Status GrpcKvClient::FetchOverRing(const Attachment& attachment, absl::Span<const BlockName> names,
+absl::Status GrpcKvClient::FetchOverRing(const Attachment& attachment, absl::Span<const BlockHeads> blocks,
                                          const std::vector<size_t>& wanted, std::vector<FetchedBlock>* out) {
   RingFetch request;
-  for (const size_t i : wanted) request.blocks.push_back(names[i]);
+  for (const size_t i : wanted) request.blocks.push_back(blocks[i]);
   request.releases = releases_->Take(attachment.client_id);
   if (!FitsRing(request.releases.size(), request.blocks.size())) {
     for (const uint32_t slot : std::exchange(request.releases, {})) releases_->Push({attachment.client_id, slot});
@@ -168,27 +168,30 @@ absl::Status GrpcKvClient::FetchOverRing(const Attachment& attachment, absl::Spa
   ++rpcs_;
   HGA_ASSIGN_OR_RETURN(const auto fetched, Exchange(attachment.ring.get(), std::move(request)));
   for (size_t i = 0; i < wanted.size(); ++i) {
-    HGA_RETURN_IF_ERROR(TakeFetched(attachment, names[wanted[i]], fetched[i].code, fetched[i].slot,
+    HGA_RETURN_IF_ERROR(TakeFetched(attachment, blocks[wanted[i]].name, fetched[i].code, fetched[i].slot,
                                     fetched[i].from_disk, &(*out)[wanted[i]]));
   }
   return absl::OkStatus();
 }
 
-// Fetches names[i] for each i in `wanted` into (*out)[i].
-absl::Status GrpcKvClient::FetchInto(absl::Span<const BlockName> names, const std::vector<size_t>& wanted,
+// Fetches blocks[i] for each i in `wanted` into (*out)[i].
+absl::Status GrpcKvClient::FetchInto(absl::Span<const BlockHeads> blocks, const std::vector<size_t>& wanted,
                                      std::vector<FetchedBlock>* out) {
-  if (remote_ != nullptr) return FetchRemote(names, wanted, out);
+  if (remote_ != nullptr) return FetchRemote(blocks, wanted, out);
   HGA_ASSIGN_OR_RETURN(const AttachmentPtr attachment, CurrentWithArena());
   if (attachment->ring != nullptr && FitsRing(0, wanted.size())) {
     if (const auto turn = attachment->ring->TryBegin(); turn.owns_lock()) {
-      return FetchOverRing(*attachment, names, wanted, out);
+      return FetchOverRing(*attachment, blocks, wanted, out);
     }
   }
   for (size_t begin = 0; begin < wanted.size(); begin += kMaxFetch) {
     const size_t end = std::min(wanted.size(), begin + kMaxFetch);
     pb::FetchRequest request;
     request.set_client_id(attachment->client_id);
-    for (size_t i = begin; i < end; ++i) AddName(names[wanted[i]], &request);
+    for (size_t i = begin; i < end; ++i) {
+      AddName(blocks[wanted[i]].name, &request);
+      request.add_heads(blocks[wanted[i]].heads);
+    }
     pb::FetchResponse response;
     HGA_RETURN_IF_ERROR(Call(&pb::KvStore::Stub::Fetch, request, &response));
     if (static_cast<size_t>(response.results_size()) != end - begin) {
@@ -196,14 +199,14 @@ absl::Status GrpcKvClient::FetchInto(absl::Span<const BlockName> names, const st
     }
     for (size_t i = begin; i < end; ++i) {
       const pb::FetchResult& result = response.results(static_cast<int>(i - begin));
-      HGA_RETURN_IF_ERROR(TakeFetched(*attachment, names[wanted[i]], static_cast<absl::StatusCode>(result.code()),
+      HGA_RETURN_IF_ERROR(TakeFetched(*attachment, blocks[wanted[i]].name, static_cast<absl::StatusCode>(result.code()),
                                       result.slot(), result.tier() == pb::FetchResult::TIER_DISK, &(*out)[wanted[i]]));
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status GrpcKvClient::FetchRemote(absl::Span<const BlockName> names, const std::vector<size_t>& wanted,
+absl::Status GrpcKvClient::FetchRemote(absl::Span<const BlockHeads> blocks, const std::vector<size_t>& wanted,
                                        std::vector<FetchedBlock>* out) {
   HGA_ASSIGN_OR_RETURN(const AttachmentPtr attachment, Current());
   uint32_t refused = 0;
@@ -211,7 +214,7 @@ absl::Status GrpcKvClient::FetchRemote(absl::Span<const BlockName> names, const 
     pb::FetchRequest request;
     request.set_client_id(attachment->client_id);
     const size_t end = std::min(wanted.size(), begin + kMaxFetch);
-    for (size_t i = begin; i < end; ++i) AddName(names[wanted[i]], &request);
+    for (size_t i = begin; i < end; ++i) AddName(blocks[wanted[i]].name, &request);
     ++rpcs_;
     size_t at = begin;
     HGA_RETURN_IF_ERROR(remote_->Fetch(stub_.get(), request, [&](FetchedBlock block) {
@@ -250,20 +253,20 @@ absl::StatusOr<std::vector<HeldBlock>> GrpcKvClient::PutRemote(const OpenedSessi
   return std::move(chunk.blocks);
 }
 
-absl::StatusOr<std::vector<FetchedBlock>> GrpcKvClient::Fetch(absl::Span<const BlockName> names) {
-  std::vector<FetchedBlock> blocks(names.size());
-  std::vector<size_t> wanted(names.size());
+absl::StatusOr<std::vector<FetchedBlock>> GrpcKvClient::FetchHeads(absl::Span<const BlockHeads> blocks) {
+  std::vector<FetchedBlock> fetched(blocks.size());
+  std::vector<size_t> wanted(blocks.size());
   for (size_t i = 0; i < wanted.size(); ++i) wanted[i] = i;
-  HGA_RETURN_IF_ERROR(FetchInto(names, wanted, &blocks));
+  HGA_RETURN_IF_ERROR(FetchInto(blocks, wanted, &fetched));
   wanted.clear();
-  for (size_t i = 0; i < blocks.size(); ++i) {
-    if (absl::IsResourceExhausted(blocks[i].status)) wanted.push_back(i);
+  for (size_t i = 0; i < fetched.size(); ++i) {
+    if (absl::IsResourceExhausted(fetched[i].status)) wanted.push_back(i);
   }
-  if (wanted.empty()) return blocks;
+  if (wanted.empty()) return fetched;
   FlushReleases();
   std::this_thread::sleep_for(kExhaustedBackoff);
-  HGA_RETURN_IF_ERROR(FetchInto(names, wanted, &blocks));
-  return blocks;
+  HGA_RETURN_IF_ERROR(FetchInto(blocks, wanted, &fetched));
+  return fetched;
 }
 
 }  // namespace hga

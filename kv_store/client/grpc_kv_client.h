@@ -58,7 +58,7 @@ class GrpcKvClient : public KvClient {
   absl::Status PinSession(const std::string& name, bool pinned) override;
   absl::StatusOr<std::vector<HeldBlock>> Reserve(uint32_t count) override;
   absl::StatusOr<std::vector<HeldBlock>> Commit(const OpenedSession& session, CommitChunk chunk) override;
-  absl::StatusOr<std::vector<FetchedBlock>> Fetch(absl::Span<const BlockName> names) override;
+  absl::StatusOr<std::vector<FetchedBlock>> FetchHeads(absl::Span<const BlockHeads> wanted) override;
   absl::Status GetSummaries(absl::Span<const ChunkHash> chunks,
                             const std::function<void(const ChunkHash&, const std::string& method,
                                                      const std::string& data)>& sink) override;
@@ -100,15 +100,15 @@ class GrpcKvClient : public KvClient {
     return FromGrpc((stub_.get()->*method)(&context, request, response));
   }
   absl::StatusOr<std::vector<HeldBlock>> ReserveOnce(uint32_t count);
-  absl::Status FetchInto(absl::Span<const BlockName> names, const std::vector<size_t>& wanted,
+  absl::Status FetchInto(absl::Span<const BlockHeads> blocks, const std::vector<size_t>& wanted,
                          std::vector<FetchedBlock>* out);
   // With the ring's turn.
-  absl::Status FetchOverRing(const Attachment& attachment, absl::Span<const BlockName> names,
+  absl::Status FetchOverRing(const Attachment& attachment, absl::Span<const BlockHeads> blocks,
                              const std::vector<size_t>& wanted, std::vector<FetchedBlock>* out);
   absl::StatusOr<std::vector<RingFetched>> Exchange(FetchRing* ring, RingFetch request);
   static absl::Status TakeFetched(const Attachment& attachment, const BlockName& name, absl::StatusCode code,
                                   uint32_t slot, bool from_disk, FetchedBlock* out);
-  absl::Status FetchRemote(absl::Span<const BlockName> names, const std::vector<size_t>& wanted,
+  absl::Status FetchRemote(absl::Span<const BlockHeads> blocks, const std::vector<size_t>& wanted,
                            std::vector<FetchedBlock>* out);
   absl::StatusOr<std::vector<HeldBlock>> PutRemote(const OpenedSession& session, CommitChunk chunk);
   static absl::StatusOr<HeldBlock> Take(const Attachment& attachment, uint32_t slot);

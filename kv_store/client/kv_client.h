@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/kv/bf16.h"
+#include "common/kv/block_heads.h"
 #include "common/kv/ids.h"
 
 namespace hga {
@@ -126,8 +127,11 @@ class KvClient {
   virtual absl::StatusOr<std::vector<HeldBlock>> Reserve(uint32_t count) = 0;
   // Returns the blocks as read holds [layers]. On error the reserved slots are released.
   virtual absl::StatusOr<std::vector<HeldBlock>> Commit(const OpenedSession& session, CommitChunk chunk) = 0;
-  // One result per name, in order.
-  virtual absl::StatusOr<std::vector<FetchedBlock>> Fetch(absl::Span<const BlockName> names) = 0;
+  // One result per block, in order. Of one that comes from disk nothing but the heads that are wanted need be there.
+  virtual absl::StatusOr<std::vector<FetchedBlock>> FetchHeads(absl::Span<const BlockHeads> wanted) = 0;
+  absl::StatusOr<std::vector<FetchedBlock>> Fetch(absl::Span<const BlockName> names) {
+    return FetchHeads(WholeBlocks(names));
+  }
   // (chunk, method, summary data) in order, ends at the first chunk the store does not have.
   virtual absl::Status GetSummaries(
       absl::Span<const ChunkHash> chunks,

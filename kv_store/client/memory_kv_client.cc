@@ -70,39 +70,44 @@ absl::StatusOr<std::vector<HeldBlock>> MemoryKvClient::Commit(const OpenedSessio
   return std::move(in.blocks);
 }
 
-absl::StatusOr<std::vector<FetchedBlock>> MemoryKvClient::Fetch(absl::Span<const BlockName> names) {
-  std::shared_ptr<const std::function<void(absl::Span<const BlockName>)>> before;
+absl::StatusOr<std::vector<FetchedBlock>> MemoryKvClient::FetchHeads(absl::Span<const BlockHeads> wanted) {
+  std::shared_ptr<const std::function<void(absl::Span<const BlockHeads>)>> before;
   {
     std::lock_guard<std::mutex> lock(state_->mu);
     before = state_->before_fetch;
   }
-  if (before != nullptr) (*before)(names);
+  if (before != nullptr) (*before)(wanted);
   std::lock_guard<std::mutex> lock(state_->mu);
   HGA_RETURN_IF_ERROR(state_->Enter());
-  std::vector<FetchedBlock> out(names.size());
-  for (size_t i = 0; i < names.size(); ++i) {
-    const State::Chunk* chunk = state_->Whole(names[i].chunk);
-    if (chunk == nullptr || names[i].layer >= state_->geometry.layers) {
+  std::vector<FetchedBlock> out(wanted.size());
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    const BlockName& name = wanted[i].name;
+    const State::Chunk* chunk = state_->Whole(name.chunk);
+    if (chunk == nullptr || name.layer >= state_->geometry.layers) {
       out[i].status = absl::NotFoundError("no such block");
       continue;
     }
     if (chunk->damaged) {
       out[i].status = absl::DataLossError("the chunk has a bad checksum");
-      State::Chunk& lost = state_->chunks[names[i].chunk];
+      State::Chunk& lost = state_->chunks[name.chunk];
       for (uint32_t slot : lost.slots) state_->Orphan(slot);
       lost.slots.clear();
       continue;
     }
-    const uint32_t number = chunk->slots[names[i].layer];
+    uint32_t number = chunk->slots[name.layer];
     State::Slot& slot = state_->slots[number];
     if (slot.holds == 0 && !state_->RoomFor(1)) {
       out[i].status = absl::ResourceExhaustedError("every slot is held");
       continue;
     }
     out[i].found_in = slot.dropped ? FoundIn::kDisk : FoundIn::kRam;
-    slot.dropped = false;
+    if (slot.holds == 0 && wanted[i].heads != kAllHeads) {
+      number = state_->CopyHeads(slot, wanted[i].heads);
+    } else {
+      slot.dropped = false;
+    }
     state_->Hold(number);
-    out[i].block = HeldBlock(slot.data.data(), number, releaser_);
+    out[i].block = HeldBlock(state_->slots[number].data.data(), number, releaser_);
   }
   return out;
 }
@@ -172,7 +177,7 @@ void MemoryKvClient::DamageChunk(const ChunkHash& hash) {
   if (chunk != state_->chunks.end()) chunk->second.damaged = true;
 }
 
-void MemoryKvClient::BeforeFetch(std::function<void(absl::Span<const BlockName>)> hook) {
+void MemoryKvClient::BeforeFetch(std::function<void(absl::Span<const BlockHeads>)> hook) {
   std::lock_guard<std::mutex> lock(state_->mu);
   state_->before_fetch = nullptr;
   if (hook) state_->before_fetch = std::make_shared<const decltype(hook)>(std::move(hook));

@@ -33,7 +33,7 @@ class MemoryKvClient : public KvClient {
   absl::Status PinSession(const std::string& name, bool pinned) override;
   absl::StatusOr<std::vector<HeldBlock>> Reserve(uint32_t count) override;
   absl::StatusOr<std::vector<HeldBlock>> Commit(const OpenedSession& session, CommitChunk chunk) override;
-  absl::StatusOr<std::vector<FetchedBlock>> Fetch(absl::Span<const BlockName> names) override;
+  absl::StatusOr<std::vector<FetchedBlock>> FetchHeads(absl::Span<const BlockHeads> wanted) override;
   absl::Status GetSummaries(absl::Span<const ChunkHash> chunks,
                             const std::function<void(const ChunkHash&, const std::string& method,
                                                      const std::string& data)>& sink) override;
@@ -50,7 +50,7 @@ class MemoryKvClient : public KvClient {
   // The next fetch of the block gives DATA_LOSS, and the chunk is gone.
   void DamageChunk(const ChunkHash& chunk);
   // Called before each fetch is served, on its caller's thread: to make something happen just then. nullptr: nothing.
-  void BeforeFetch(std::function<void(absl::Span<const BlockName>)> hook);
+  void BeforeFetch(std::function<void(absl::Span<const BlockHeads>)> hook);
   // As if the store had died: calls fail with UNAVAILABLE until it is back; its open sessions are closed.
   void SetConnected(bool connected);
   // The next TakeReclaim returns this.

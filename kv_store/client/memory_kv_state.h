@@ -57,7 +57,7 @@ struct MemoryKvClient::State {
   uint32_t next_slot = 0, in_use = 0, reclaim = 0;
   uint64_t next_nameless = 1, rpcs = 0;
   bool is_connected = true;
-  std::shared_ptr<const std::function<void(absl::Span<const BlockName>)>> before_fetch;
+  std::shared_ptr<const std::function<void(absl::Span<const BlockHeads>)>> before_fetch;
 
   // Counts the call; the failure that a test has set up, if any.
   absl::Status Enter() {
@@ -82,6 +82,19 @@ struct MemoryKvClient::State {
     const auto slot = slots.find(number);
     slot->second.orphan = true;
     if (slot->second.holds == 0) slots.erase(slot);
+  }
+  // A slot that is gone with its hold, with these heads of the block and rubbish for the others.
+  uint32_t CopyHeads(const Slot& slot, uint64_t heads) {
+    const uint32_t number = next_slot++;
+    Slot& copy = slots[number];
+    copy.orphan = true;
+    copy.data.assign(slot.data.size(), 0xff);
+    const size_t part = slot.data.size() / geometry.kv_heads;
+    for (uint32_t head = 0; head < geometry.kv_heads; ++head) {
+      if (head < kMaskHeads && (heads >> head & 1) == 0) continue;
+      std::copy_n(slot.data.begin() + head * part, part, copy.data.begin() + head * part);
+    }
+    return number;
   }
   void Unref(const ChunkHash& hash) {
     const auto chunk = chunks.find(hash);

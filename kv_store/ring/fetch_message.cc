@@ -14,11 +14,12 @@ struct Head {
 };
 static_assert(sizeof(Head) == 16);
 
-struct Name {
+struct Wanted {
   uint8_t chunk[16];
   uint32_t layer;
+  uint32_t heads[2];  // low, high
 };
-static_assert(sizeof(Name) == 20);
+static_assert(sizeof(Wanted) == 28);
 
 struct Found {
   uint32_t code;
@@ -29,7 +30,7 @@ static_assert(sizeof(Found) == 12);
 constexpr uint32_t kRam = 1, kDisk = 2;
 
 constexpr size_t RequestBytes(size_t releases, size_t blocks) {
-  return sizeof(Head) + releases * sizeof(uint32_t) + blocks * sizeof(Name);
+  return sizeof(Head) + releases * sizeof(uint32_t) + blocks * sizeof(Wanted);
 }
 constexpr size_t AnswerBytes(size_t blocks) { return sizeof(Head) + blocks * sizeof(Found); }
 static_assert(AnswerBytes(1000) <= RequestBytes(0, 1000), "an answer fits where its request did");
@@ -65,11 +66,13 @@ absl::StatusOr<size_t> EncodeRingFetch(const RingFetch& request, absl::Span<uint
                          static_cast<uint32_t>(request.blocks.size())},
                     slot.data());
   for (const uint32_t release : request.releases) at = Put(release, at);
-  for (const BlockName& block : request.blocks) {
-    Name name;
-    std::memcpy(name.chunk, block.chunk.bytes.data(), sizeof(name.chunk));
-    name.layer = block.layer;
-    at = Put(name, at);
+  for (const BlockHeads& block : request.blocks) {
+    Wanted wanted;
+    std::memcpy(wanted.chunk, block.name.chunk.bytes.data(), sizeof(wanted.chunk));
+    wanted.layer = block.name.layer;
+    wanted.heads[0] = static_cast<uint32_t>(block.heads);
+    wanted.heads[1] = static_cast<uint32_t>(block.heads >> 32);
+    at = Put(wanted, at);
   }
   return bytes;
 }
@@ -85,10 +88,11 @@ absl::StatusOr<RingFetch> DecodeRingFetch(absl::Span<const uint8_t> message) {
   request.releases.resize(head.first);
   for (uint32_t& release : request.releases) release = Get<uint32_t>(&at);
   request.blocks.resize(head.second);
-  for (BlockName& block : request.blocks) {
-    const Name name = Get<Name>(&at);
-    std::memcpy(block.chunk.bytes.data(), name.chunk, sizeof(name.chunk));
-    block.layer = name.layer;
+  for (BlockHeads& block : request.blocks) {
+    const Wanted wanted = Get<Wanted>(&at);
+    std::memcpy(block.name.chunk.bytes.data(), wanted.chunk, sizeof(wanted.chunk));
+    block.name.layer = wanted.layer;
+    block.heads = uint64_t{wanted.heads[1]} << 32 | wanted.heads[0];
   }
   return request;
 }

@@ -2,7 +2,7 @@
 // fetched. Both sides read a message once and check all of it before they act on it.
 //
 // Little endian:
-//   request: u64 serial, u32 releases, u32 blocks; u32 slot [releases]; (16 bytes chunk hash, u32 layer) [blocks]
+//   request: u64 serial, u32 releases, u32 blocks; u32 slot [releases]; (16 bytes chunk hash, u32 layer, u64 heads) [blocks]
 //   answer:  u64 serial of the request, u32 blocks, u32 0; (u32 absl::StatusCode, u32 slot, u32 tier) [blocks]
 #ifndef HGA_KV_STORE_RING_FETCH_MESSAGE_H_
 #define HGA_KV_STORE_RING_FETCH_MESSAGE_H_
@@ -12,17 +12,17 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "common/kv/ids.h"
+#include "common/kv/block_heads.h"
 
 namespace hga {
 
-// Of a ring's slot: some 3,200 blocks. What is larger goes by gRPC, where the call's own cost no longer counts.
+// Of a ring's slot: some 2,300 blocks. What is larger goes by gRPC, where the call's own cost no longer counts.
 inline constexpr uint64_t kFetchRingBytes = uint64_t{64} << 10;
 
 struct RingFetch {
   uint64_t serial = 0;
   std::vector<uint32_t> releases;  // slots
-  std::vector<BlockName> blocks;
+  std::vector<BlockHeads> blocks;
 };
 
 struct RingFetched {

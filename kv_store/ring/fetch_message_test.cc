@@ -28,7 +28,7 @@ void Poke(size_t offset, T value, std::vector<uint8_t>* message) {
   std::memcpy(message->data() + offset, &value, sizeof(value));
 }
 
-const RingFetch kRequest{7, {3, 9, 4000000000u}, {{HashBytes("a"), 0}, {HashBytes("b"), 29}}};
+const RingFetch kRequest{7, {3, 9, 4000000000u}, {{{HashBytes("a"), 0}, 5}, {{HashBytes("b"), 29}, kAllHeads}}};
 const std::vector<RingFetched> kAnswer = {{StatusCode::kOk, 12, true}, {StatusCode::kNotFound, 0, false}};
 
 TEST(FetchMessage, ComesBackAsItWasSent) {
@@ -83,7 +83,7 @@ TEST(FetchMessage, AnswersToSomethingElseAreRefused) {
 }
 
 TEST(FetchMessage, WhatFitsIsSaidBefore) {
-  const RingFetch full{1, {}, std::vector<BlockName>((kFetchRingBytes - 16) / 20)};
+  const RingFetch full{1, {}, std::vector<BlockHeads>((kFetchRingBytes - 16) / 28)};
   EXPECT_TRUE(FitsRing(0, full.blocks.size()));
   EXPECT_FALSE(FitsRing(0, full.blocks.size() + 1));
   EXPECT_FALSE(FitsRing(100, full.blocks.size()));

@@ -31,7 +31,7 @@ pb::FetchedBytes Copy(const Transfer& transfer, const FetchOutcome& outcome) {
 // The copies are checked, every one: what is damaged in RAM is read from disk, where it is there.
 absl::StatusOr<std::vector<pb::FetchedBytes>> CopySome(StoreLoop* loop, ClientId client, const Transfer& transfer,
                                                        const std::vector<BlockName>& names) {
-  HGA_ASSIGN_OR_RETURN(const auto outcomes, loop->Fetch(client, names));
+  HGA_ASSIGN_OR_RETURN(const auto outcomes, loop->Fetch(client, WholeBlocks(names)));
   std::vector<pb::FetchedBytes> blocks;
   std::vector<uint32_t> slots;
   std::vector<size_t> damaged;
@@ -48,7 +48,7 @@ absl::StatusOr<std::vector<pb::FetchedBytes>> CopySome(StoreLoop* loop, ClientId
     loop->CheckBlock(names[i]);
     wanted.push_back(names[i]);
   }
-  HGA_ASSIGN_OR_RETURN(const auto again, loop->Fetch(client, wanted));
+  HGA_ASSIGN_OR_RETURN(const auto again, loop->Fetch(client, WholeBlocks(wanted)));
   slots.clear();
   for (size_t d = 0; d < damaged.size(); ++d) {
     blocks[damaged[d]] = Copy(transfer, again[d]);

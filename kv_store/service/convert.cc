@@ -30,6 +30,16 @@ absl::StatusOr<std::vector<BlockName>> FromProto(
   return names;
 }
 
+absl::StatusOr<std::vector<BlockHeads>> FromProto(const kv_store::v1::FetchRequest& in) {
+  if (in.heads_size() != 0 && in.heads_size() != in.blocks_size()) {
+    return absl::InvalidArgumentError("Fetch: heads for another number of blocks");
+  }
+  HGA_ASSIGN_OR_RETURN(const std::vector<BlockName> names, FromProto(in.blocks()));
+  std::vector<BlockHeads> wanted = WholeBlocks(names);
+  for (int i = 0; i < in.heads_size(); ++i) wanted[i].heads = in.heads(i);
+  return wanted;
+}
+
 absl::StatusOr<CommitArgs> FromProto(kv_store::v1::CommitRequest* in) {
   CommitArgs args;
   args.session_id = in->session_id();

@@ -18,6 +18,7 @@ absl::StatusOr<std::vector<ChunkHash>> FromProto(
     const google::protobuf::RepeatedPtrField<std::string>& hashes);
 absl::StatusOr<std::vector<BlockName>> FromProto(
     const google::protobuf::RepeatedPtrField<types::v1::BlockName>& blocks);
+absl::StatusOr<std::vector<BlockHeads>> FromProto(const kv_store::v1::FetchRequest& request);
 // Moves the summary out of `request`.
 absl::StatusOr<CommitArgs> FromProto(kv_store::v1::CommitRequest* request);
 void ToProto(const StoreStats& stats, uint64_t disk_bytes, kv_store::v1::GetStatsResponse* out);

@@ -180,9 +180,9 @@ grpc::Status KvService::Fetch(Context*, const pb::FetchRequest* request, pb::Fet
   if (static_cast<uint32_t>(request->blocks_size()) > kMaxFetch) {
     return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "Fetch: too many blocks in one call");
   }
-  const auto names = FromProto(request->blocks());
-  if (!names.ok()) return ToGrpc(names.status());
-  return Finish(loop_->Fetch(request->client_id(), *names), [&](const std::vector<FetchOutcome>& outcomes) {
+  const auto wanted = FromProto(*request);
+  if (!wanted.ok()) return ToGrpc(wanted.status());
+  return Finish(loop_->Fetch(request->client_id(), *wanted), [&](const std::vector<FetchOutcome>& outcomes) {
     for (const FetchOutcome& outcome : outcomes) {
       pb::FetchResult* result = response->add_results();
       result->set_code(static_cast<int>(outcome.status.code()));

@@ -23,6 +23,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "common/kv/block_heads.h"
 #include "common/kv/geometry.h"
 #include "common/kv/ids.h"
 #include "kv_store/store/ghost_list.h"
@@ -84,7 +85,7 @@ using ChunkIndex = absl::flat_hash_set<std::unique_ptr<Chunk>, ChunkKey, ChunkKe
 struct FetchOutcome {
   absl::Status status;
   uint32_t slot = 0;
-  uint64_t checksum = 0;  // of the block in the slot
+  uint64_t checksum = 0;  // of the block in the slot, if it is whole
   bool from_disk = false;  // else from RAM, in place or packed
 };
 using FetchDone = std::function<void(std::vector<FetchOutcome>)>;
@@ -93,6 +94,7 @@ using FetchDone = std::function<void(std::vector<FetchOutcome>)>;
 struct DiskRead {
   uint32_t slot = 0;
   BlockName name;
+  uint64_t heads = kAllHeads;
 };
 
 struct WriteJob {
@@ -232,9 +234,10 @@ class BlockStore {
   // Calls back at once if the chunk is durable already.
   void WhenDurable(const ChunkHash& chunk, std::function<void(absl::Status)> done);
   // Takes holds on what is in RAM and returns what has to be read; `done` is called when every block is
-  // settled, maybe before this returns.
-  absl::StatusOr<std::vector<DiskRead>> Fetch(ClientId client, const std::vector<BlockName>& names,
-                                              FetchDone done);
+  // settled, maybe before this returns. Where some heads of a block are wanted, half of them at most, and it is not in
+  // RAM, they alone are read, into a slot that nobody else is given and that is free with its hold: the block does not
+  // count as being in RAM.
+  absl::StatusOr<std::vector<DiskRead>> Fetch(ClientId client, const std::vector<BlockHeads>& wanted, FetchDone done);
   // `from_ram`: it was unpacked from RAM.
   void FinishRead(uint32_t slot, const absl::Status& status, uint64_t checksum, bool from_ram = false);
   absl::Status Release(ClientId client, absl::Span<const uint32_t> slots);
@@ -294,6 +297,7 @@ class BlockStore {
     ChunkHash chunk;
     uint64_t serial = 0;
     uint32_t layer = 0;
+    uint64_t heads = kAllHeads;
     std::vector<Waiter> waiters;
   };
 
@@ -342,7 +346,11 @@ class BlockStore {
   uint32_t TakeSlot(SlotState state);
   void Evict(uint32_t slot);
   void Hold(Client* client, uint32_t slot);
-  void FetchFromDisk(Chunk* chunk, uint32_t layer, Waiter waiter, std::vector<DiskRead>* reads);
+  absl::StatusOr<uint64_t> HeadsToRead(uint64_t wanted) const;
+  void FetchFromDisk(Chunk* chunk, uint32_t layer, uint64_t heads, Waiter waiter, std::vector<DiskRead>* reads);
+  void FinishHeads(uint32_t slot, const Staging& staging, const absl::Status& status, bool from_ram);
+  Chunk* FindStaged(const Staging& staging) const;
+  absl::Status FailRead(Chunk* chunk, const absl::Status& status);
   void Settle(const Waiter& waiter, const absl::Status& status, uint32_t slot, bool from_ram = false);
   void AskBack(uint32_t slots);
   void Record(TraceEvent event, const ChunkHash& chunk, uint32_t layer = 0) {

@@ -27,6 +27,55 @@ TEST_F(BlockStoreTest, FetchFindsInRamThenOnDisk) {
   EXPECT_EQ(got[3].status.code(), StatusCode::kNotFound);
 }
 
+TEST_F(BlockStoreTest, SomeHeadsFromDiskAreForWhoAskedAlone) {
+  MakeSession("s", 1);
+  EXPECT_FALSE(FetchHeads(kB, {{{Hash(0), 1}, 2}})[0].from_disk);  // in RAM the block is whole
+  ASSERT_TRUE(store_->DropRam() > 0);
+  for (auto& slot : memory_) slot.assign(slot.size(), 0xee);
+  const auto part = FetchHeads(kA, {{{Hash(0), 0}, 2}, {{Hash(0), 0}, 2}});
+  const size_t half = g_.block_bytes() / 2;
+  for (const FetchOutcome& got : part) {
+    ASSERT_TRUE(got.status.ok()) << got.status;
+    EXPECT_TRUE(got.from_disk);
+    EXPECT_EQ(memory_[got.slot][half - 1], 0xee);
+    EXPECT_EQ(memory_[got.slot][half], Pattern(0, 0));
+  }
+  EXPECT_NE(part[0].slot, part[1].slot);
+  const auto whole = FetchHeads(kB, {{{Hash(0), 0}, 3}});  // all that there are
+  EXPECT_TRUE(whole[0].from_disk) << "a part was taken for the block";
+  EXPECT_EQ(memory_[whole[0].slot][0], Pattern(0, 0));
+  EXPECT_EQ(FetchHeads(kA, {{{Hash(0), 0}, 1}})[0].slot, whole[0].slot);
+  const auto free = [this] { return store_->stats().slots[static_cast<int>(SlotState::kFree)]; };
+  const uint64_t before = free();
+  ASSERT_TRUE(store_->Release(kA, {part[0].slot, part[1].slot}).ok());
+  EXPECT_EQ(free(), before + 2);
+}
+
+TEST_F(BlockStoreTest, SomeHeadsOfWhatIsGoneMeanwhileOrDamaged) {
+  MakeSession("s", 1);
+  store_->DropRam();
+  const uint64_t free = store_->stats().slots[static_cast<int>(SlotState::kFree)];
+  std::vector<FetchOutcome> got;
+  const auto take = [&](std::vector<FetchOutcome> r) { got = std::move(r); };
+  EXPECT_EQ(store_->Fetch(kA, {{{Hash(0), 0}, 4}}, take).status().code(), StatusCode::kInvalidArgument);
+  auto reads = store_->Fetch(kA, {{{Hash(0), 0}, 1}}, take);
+  ASSERT_TRUE(reads.ok() && reads->size() == 1) << reads.status();
+  ASSERT_TRUE(store_->DeleteSession("s").ok());
+  FinishReads(*reads);
+  EXPECT_EQ(got[0].status.code(), StatusCode::kNotFound);
+  MakeSession("t", 2);
+  store_->DropRam();
+  ASSERT_TRUE(tier_.DamageBlock({Hash(1), 0}, MemoryTier::Damage::kFlippedBit));
+  EXPECT_EQ(FetchHeads(kA, {{{Hash(1), 0}, 1}})[0].status.code(), StatusCode::kDataLoss);
+  EXPECT_EQ(Fetch(kA, {{Hash(1), 1}})[0].status.code(), StatusCode::kNotFound) << "the chunk is lost";
+  reads = store_->Fetch(kB, {{{Hash(0), 0}, 1}}, take);
+  store_->QuarantineClient(kB);  // leaves while its block is read
+  store_->FreeClient(kB);
+  FinishReads(*reads);
+  EXPECT_FALSE(got[0].status.ok());
+  EXPECT_EQ(store_->stats().slots[static_cast<int>(SlotState::kFree)], free);
+}
+
 TEST_F(BlockStoreTest, HeldSlotIsNeverReused) {
   MakeSession("s", 2);
   const auto held = Fetch(kA, {{Hash(0), 0}});
@@ -175,7 +224,7 @@ TEST_F(BlockStoreTest, AbsurdRequestsAreRefused) {
   EXPECT_EQ(store_->Reserve(kA, 0).status().code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(store_->Reserve(kA, kMaxReserve + 1).status().code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(store_->Reserve(99, 1).status().code(), StatusCode::kFailedPrecondition);
-  EXPECT_EQ(store_->Fetch(kA, std::vector<BlockName>(kMaxFetch + 1), [](auto) {}).status().code(),
+  EXPECT_EQ(store_->Fetch(kA, std::vector<BlockHeads>(kMaxFetch + 1), [](auto) {}).status().code(),
             StatusCode::kInvalidArgument);
   const auto mine = *store_->Reserve(kA, 2);
   const auto theirs = *store_->Reserve(kB, 2);

@@ -142,7 +142,8 @@ void StoreLoop::Spread(absl::Span<const DiskRead> reads, size_t ways) {
     std::vector<BlockRead> batch;
     std::vector<uint32_t> slots;
     for (const DiskRead& read : reads.subspan(0, at_once)) {
-      batch.push_back({read.name, store_.slot_memory(read.slot), absl::OkStatus(), 0});
+      batch.push_back({read.name, store_.slot_memory(read.slot)});
+      batch.back().heads = read.heads;
       slots.push_back(read.slot);
     }
     SerialExecutor* reader = readers_[next_reader_++ % readers_.size()].get();
@@ -264,13 +265,13 @@ absl::StatusOr<CommitOutcome> StoreLoop::Commit(ClientId client, CommitArgs args
 }
 
 absl::StatusOr<std::vector<FetchOutcome>> StoreLoop::Fetch(ClientId client,
-                                                           const std::vector<BlockName>& names) {
+                                                           const std::vector<BlockHeads>& wanted) {
   const auto start = std::chrono::steady_clock::now();
   auto settled = std::make_shared<std::promise<std::vector<FetchOutcome>>>();
   auto future = settled->get_future();
   HGA_RETURN_IF_ERROR(OnStore([&]() -> absl::Status {
     HGA_ASSIGN_OR_RETURN(std::vector<DiskRead> reads,
-                         store_.Fetch(client, names, [settled](std::vector<FetchOutcome> results) {
+                         store_.Fetch(client, wanted, [settled](std::vector<FetchOutcome> results) {
                            settled->set_value(std::move(results));
                          }));
     StartReads(std::move(reads));

@@ -33,7 +33,7 @@ struct StoreLoopOptions {
   std::string arena_path;
   uint64_t arena_bytes = 512ull << 20;
   bool commit_waits_for_disk = false;
-  uint32_t read_threads = 16;  // reads of the disk under way at once
+  uint32_t read_threads = 32;  // reads of the disk under way at once
   BlockStoreOptions store;
 };
 
@@ -98,7 +98,7 @@ class StoreLoop {
   absl::StatusOr<std::vector<uint32_t>> Reserve(ClientId client, uint32_t count);
   // With commit_waits_for_disk, UNAVAILABLE if the chunk is not durable within 30 s (it stays committed).
   absl::StatusOr<CommitOutcome> Commit(ClientId client, CommitArgs args);
-  absl::StatusOr<std::vector<FetchOutcome>> Fetch(ClientId client, const std::vector<BlockName>& names);
+  absl::StatusOr<std::vector<FetchOutcome>> Fetch(ClientId client, const std::vector<BlockHeads>& wanted);
   absl::Status Release(ClientId client, const std::vector<uint32_t>& slots);
   absl::StatusOr<SummaryRecord> GetSummary(const ChunkHash& chunk);
   // RESOURCE_EXHAUSTED: the client has too many of them. FAILED_PRECONDITION: it attached without a geometry.

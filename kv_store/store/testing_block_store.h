@@ -96,17 +96,21 @@ class BlockStoreTest : public ::testing::Test {
   }
 
   std::vector<FetchOutcome> Fetch(ClientId client, const std::vector<BlockName>& names) {
+    return FetchHeads(client, WholeBlocks(names));
+  }
+  std::vector<FetchOutcome> FetchHeads(ClientId client, const std::vector<BlockHeads>& wanted) {
     std::vector<FetchOutcome> out;
-    const auto reads = store_->Fetch(client, names, [&](std::vector<FetchOutcome> r) { out = std::move(r); });
+    const auto reads = store_->Fetch(client, wanted, [&](std::vector<FetchOutcome> r) { out = std::move(r); });
     EXPECT_TRUE(reads.ok()) << reads.status();
     if (reads.ok()) FinishReads(*reads);
-    EXPECT_EQ(out.size(), names.size());
-    out.resize(names.size());
+    EXPECT_EQ(out.size(), wanted.size());
+    out.resize(wanted.size());
     return out;
   }
   void FinishReads(const std::vector<DiskRead>& reads) {
     for (const DiskRead& read : reads) {
-      BlockRead r{read.name, memory_[read.slot].data(), absl::OkStatus(), 0};
+      BlockRead r{read.name, memory_[read.slot].data()};
+      r.heads = read.heads;
       tier_.ReadBlocks(absl::MakeSpan(&r, 1));
       store_->FinishRead(read.slot, r.status, r.checksum);
     }

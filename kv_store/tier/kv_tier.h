@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "common/kv/block_heads.h"
 #include "common/kv/geometry.h"
 #include "common/kv/ids.h"
 
@@ -46,7 +47,7 @@ struct ChunkWrite {
   std::shared_ptr<const ChunkRecord> record;
   std::shared_ptr<const SummaryRecord> summary;
   std::vector<const uint8_t*> blocks;  // [layers], block_bytes each, stable until Write returns
-  // Where set: [layers], where the tier may leave each block's bytes as they lie on disk, if it packed them.
+  // Where set: [layers], where the tier may leave each block packed, header and all, if it packed it.
   std::vector<std::string>* stored = nullptr;
 };
 
@@ -72,7 +73,10 @@ struct BlockRead {
   absl::Status status;     // OK, NOT_FOUND, DATA_LOSS (bad checksum or format), UNAVAILABLE
   uint64_t checksum = 0;   // of `out`, where the status is OK
   bool from_ram = false;   // packed there, not read from disk
-  // Where set: the tier may leave the block's bytes as they lie on disk here, if it is packed and in order.
+  // Of these alone is anything left in `out`, at their places, unless the tier finds all of them as easily; then
+  // `checksum` is of no use.
+  uint64_t heads = kAllHeads;
+  // Where set: the tier may leave the block here, packed, header and all, if it is packed and was read whole.
   std::string* stored = nullptr;
 };
 

@@ -16,6 +16,8 @@ constexpr char kPinnedSessionVersion = 2;  // as version 1, of a session that is
 constexpr char kTypedGeometryVersion = 2;  // as version 1, and the type of the elements, which is not bf16
 constexpr char kBlockVersion = 1;
 constexpr char kPackedBlockVersion = 2;
+constexpr size_t kChecksumAt = 8;  // in a block's header
+constexpr size_t kPartHeaderBytes = kBlockHeaderBytes + sizeof(uint64_t);
 
 class Writer {
  public:
@@ -224,7 +226,7 @@ absl::StatusOr<std::vector<ChunkHash>> DecodeChunkList(absl::string_view bytes) 
 std::string EncodeBlockHeader(uint64_t checksum) {
   std::string header(kBlockHeaderBytes, '\0');
   header[0] = kBlockVersion;
-  std::memcpy(&header[8], &checksum, sizeof(checksum));
+  std::memcpy(&header[kChecksumAt], &checksum, sizeof(checksum));
   return header;
 }
 
@@ -254,7 +256,7 @@ bool PackBlock(KvDtype dtype, uint32_t head_dim, const uint8_t* block, size_t bl
 namespace {
 
 // What PackBlock made of a block, behind its header.
-absl::Status Unpack(absl::string_view value, size_t block_bytes, uint8_t* out) {
+absl::Status Unpack(absl::string_view value, size_t header_bytes, size_t block_bytes, uint8_t* out) {
   const auto dtype = static_cast<KvDtype>(value[1]);
   const size_t head_dim = static_cast<uint8_t>(value[2]) | static_cast<size_t>(static_cast<uint8_t>(value[3])) << 8;
   if ((dtype != KvDtype::kFp8E4m3 && dtype != KvDtype::kInt8) || head_dim == 0 ||
@@ -262,11 +264,11 @@ absl::Status Unpack(absl::string_view value, size_t block_bytes, uint8_t* out) {
     return absl::DataLossError("packed block on disk has a bad header");
   }
   const size_t rows = block_bytes / (head_dim * sizeof(bf16)), row_bytes = PackedRowBytes(head_dim);
-  if (value.size() != kBlockHeaderBytes + rows * row_bytes) {
+  if (value.size() != header_bytes + rows * row_bytes) {
     return absl::DataLossError(absl::StrCat("packed block on disk has ", value.size(), " bytes, expected ",
-                                            kBlockHeaderBytes + rows * row_bytes));
+                                            header_bytes + rows * row_bytes));
   }
-  const uint8_t* in = reinterpret_cast<const uint8_t*>(value.data()) + kBlockHeaderBytes;
+  const uint8_t* in = reinterpret_cast<const uint8_t*>(value.data()) + header_bytes;
   for (size_t r = 0; r < rows; ++r)
     UnpackKvRow(dtype, PackedRowViewAt(in + r * row_bytes, head_dim), head_dim,
                 reinterpret_cast<bf16*>(out) + r * head_dim);
@@ -277,29 +279,64 @@ absl::Status Unpack(absl::string_view value, size_t block_bytes, uint8_t* out) {
 
 bool IsPackedBlock(absl::string_view value) { return !value.empty() && value[0] == kPackedBlockVersion; }
 
-absl::StatusOr<uint64_t> DecodeBlock(absl::string_view value, size_t block_bytes, uint8_t* out) {
-  if (value.size() < kBlockHeaderBytes) return absl::DataLossError("block on disk has no header");
-  if (value[0] == kPackedBlockVersion) {
-    HGA_RETURN_IF_ERROR(Unpack(value, block_bytes, out));
-  } else if (value[0] != kBlockVersion) {
-    return absl::DataLossError("block on disk has an unknown format version");
-  } else if (value.size() != kBlockHeaderBytes + block_bytes) {
+namespace {
+
+// The data behind a block's header, `header_bytes` of them, as it was before it was packed.
+absl::Status CopyOut(absl::string_view value, size_t header_bytes, size_t block_bytes, uint8_t* out) {
+  if (value.size() < header_bytes) return absl::DataLossError("block on disk has no header");
+  if (value[0] == kPackedBlockVersion) return Unpack(value, header_bytes, block_bytes, out);
+  if (value[0] != kBlockVersion) return absl::DataLossError("block on disk has an unknown format version");
+  if (value.size() != header_bytes + block_bytes) {
     return absl::DataLossError(absl::StrCat("block on disk has ", value.size(), " bytes, expected ",
-                                            kBlockHeaderBytes + block_bytes));
-  } else {
-    std::memcpy(out, value.data() + kBlockHeaderBytes, block_bytes);
+                                            header_bytes + block_bytes));
   }
+  std::memcpy(out, value.data() + header_bytes, block_bytes);
+  return absl::OkStatus();
+}
+
+uint64_t ChecksumAt(absl::string_view value, size_t offset) {
   uint64_t checksum;
-  std::memcpy(&checksum, value.data() + 8, sizeof(checksum));
+  std::memcpy(&checksum, value.data() + offset, sizeof(checksum));
+  return checksum;
+}
+
+}  // namespace
+
+absl::StatusOr<uint64_t> DecodeBlock(absl::string_view value, size_t block_bytes, uint8_t* out) {
+  HGA_RETURN_IF_ERROR(CopyOut(value, kBlockHeaderBytes, block_bytes, out));
+  const uint64_t checksum = ChecksumAt(value, kChecksumAt);
   // What was copied or unpacked will be served, so that is what is checked.
   if (BlockChecksum(out, block_bytes) != checksum)
     return absl::DataLossError("block on disk has a bad checksum");
   return checksum;
 }
 
-std::string BlockKey(const BlockName& name) {
+std::string PartHeader(absl::string_view block_header, uint64_t part_checksum) {
+  const absl::string_view part(reinterpret_cast<const char*>(&part_checksum), sizeof(part_checksum));
+  return absl::StrCat(block_header.substr(0, kChecksumAt), part, block_header.substr(kChecksumAt));
+}
+
+absl::StatusOr<PartChecksums> DecodePart(absl::string_view value, size_t part_bytes, uint8_t* out) {
+  HGA_RETURN_IF_ERROR(CopyOut(value, kPartHeaderBytes, part_bytes, out));
+  return PartChecksums{ChecksumAt(value, kChecksumAt), ChecksumAt(value, kBlockHeaderBytes)};
+}
+
+std::string JoinPacked(absl::Span<const absl::string_view> parts) {
+  std::string block;
+  for (const absl::string_view part : parts) {
+    if (!IsPackedBlock(part) || part.size() < kPartHeaderBytes) return "";
+    const std::string header = absl::StrCat(part.substr(0, kChecksumAt), part.substr(kBlockHeaderBytes, 8));
+    if (block.empty()) block = header;
+    if (absl::string_view(block).substr(0, kBlockHeaderBytes) != header) return "";
+    absl::StrAppend(&block, part.substr(kPartHeaderBytes));
+  }
+  return block;
+}
+
+std::string PartKey(const BlockName& name, uint32_t kv_head) {
   std::string key = name.chunk.ToBytes();
   for (int shift = 24; shift >= 0; shift -= 8) key.push_back(static_cast<char>(name.layer >> shift));
+  for (int shift = 8; shift >= 0; shift -= 8) key.push_back(static_cast<char>(kv_head >> shift));
   return key;
 }
 

@@ -20,7 +20,7 @@ std::string EncodeChunkList(const std::vector<ChunkHash>& chunks);
 
 // Of the whole store: which records there are and what they mean. Another version's store is refused, never
 // changed.
-inline constexpr uint32_t kStoreVersion = 2;
+inline constexpr uint32_t kStoreVersion = 3;
 std::string EncodeStoreVersion(uint32_t version);
 absl::StatusOr<uint32_t> DecodeStoreVersion(absl::string_view bytes);
 
@@ -43,8 +43,20 @@ bool IsPackedBlock(absl::string_view value);
 // Checks `value` (header and data), copies the data out and returns its checksum. DATA_LOSS says what is wrong.
 absl::StatusOr<uint64_t> DecodeBlock(absl::string_view value, size_t block_bytes, uint8_t* out);
 
-// Key of a block: chunk hash, then the layer big-endian.
-std::string BlockKey(const BlockName& name);
+// The record on disk of what one KV head has of a block: a block's header with the checksum of this part, the block's
+// own checksum (8 bytes), data.
+std::string PartHeader(absl::string_view block_header, uint64_t part_checksum);
+// Copies the data out without looking at it: which of the two checksums is right depends on what else was read.
+// DATA_LOSS says what is wrong.
+struct PartChecksums {
+  uint64_t part = 0, block = 0;
+};
+absl::StatusOr<PartChecksums> DecodePart(absl::string_view value, size_t part_bytes, uint8_t* out);
+// The packed block that such records are the parts of, in order. Empty: they are not all packed, and alike.
+std::string JoinPacked(absl::Span<const absl::string_view> parts);
+
+// Key of a part: chunk hash, layer (4 bytes), KV head (2), big-endian.
+std::string PartKey(const BlockName& name, uint32_t kv_head);
 
 }  // namespace hga
 

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "common/kv/bf16.h"
+#include "common/kv/kv_rows.h"
 #include "gtest/gtest.h"
 
 namespace hga {
@@ -89,6 +91,49 @@ TEST(RecordCodec, BlockIsCheckedAgainstItsHeader) {
   bad = value;
   bad.back() ^= 1;
   EXPECT_EQ(DecodeBlock(bad, 64, to).status().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST(RecordCodec, PartsCarryBothChecksums) {
+  const std::string data(64, 'x');
+  const std::string value = PartHeader(EncodeBlockHeader(7), 9) + data;
+  std::string out(64, '\0');
+  uint8_t* to = reinterpret_cast<uint8_t*>(&out[0]);
+  const auto checksums = DecodePart(value, 64, to);
+  ASSERT_TRUE(checksums.ok()) << checksums.status();
+  EXPECT_EQ(out, data);
+  EXPECT_EQ(checksums->part, 9u);
+  EXPECT_EQ(checksums->block, 7u);
+  for (const size_t bytes : {size_t{0}, size_t{8}, size_t{23}, value.size() - 1}) {
+    EXPECT_EQ(DecodePart(value.substr(0, bytes), 64, to).status().code(), absl::StatusCode::kDataLoss) << bytes;
+  }
+  EXPECT_EQ(JoinPacked({value, value}), "") << "they are not packed";
+}
+
+TEST(RecordCodec, PackedPartsMakeAPackedBlock) {
+  constexpr uint32_t kHeadDim = 8;
+  std::vector<bf16> rows(4 * kHeadDim);
+  for (size_t i = 0; i < rows.size(); ++i) rows[i] = ToBf16(static_cast<float>(i));
+  for (size_t row = 0; row < rows.size(); row += kHeadDim) RoundKvRow(KvDtype::kInt8, &rows[row], kHeadDim);
+  const auto* const block = reinterpret_cast<const uint8_t*>(rows.data());
+  const size_t bytes = rows.size() * sizeof(bf16);
+  std::string packed;
+  ASSERT_TRUE(PackBlock(KvDtype::kInt8, kHeadDim, block, bytes, &packed));
+  const std::string header = EncodePackedHeader(BlockChecksum(block, bytes), KvDtype::kInt8, kHeadDim);
+  const std::string first = PartHeader(header, 1) + packed.substr(0, packed.size() / 2),
+                    second = PartHeader(header, 2) + packed.substr(packed.size() / 2);
+  EXPECT_EQ(JoinPacked({first, second}), header + packed);
+  std::vector<uint8_t> out(bytes / 2);
+  ASSERT_TRUE(DecodePart(second, out.size(), out.data()).ok());
+  EXPECT_EQ(std::memcmp(out.data(), block + bytes / 2, out.size()), 0);
+  const std::string stranger = PartHeader(EncodePackedHeader(3, KvDtype::kInt8, kHeadDim), 2) + first.substr(24);
+  EXPECT_EQ(JoinPacked({first, stranger}), "");
+}
+
+TEST(RecordCodec, KeysOfABlocksPartsFollowEachOther) {
+  const BlockName name{HashBytes("a"), 258};
+  EXPECT_EQ(PartKey(name, 0).substr(16), std::string("\0\0\1\2\0\0", 6));
+  EXPECT_LT(PartKey(name, 255), PartKey(name, 256));
+  EXPECT_LT(PartKey(name, 1023), PartKey({name.chunk, 259}, 0));
 }
 
 }  // namespace

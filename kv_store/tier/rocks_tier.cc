@@ -25,7 +25,7 @@ enum Family { kDefault, kBlocks, kChunks, kSummaries, kSessions, kFamilies };
 constexpr const char* kFamilyNames[kFamilies] = {"default", "blocks", "chunks", "summaries", "sessions"};
 constexpr char kGeometryKey[] = "geometry";
 constexpr char kUnfinishedKey[] = "unfinished";
-constexpr size_t kBytesPerMultiGet = 2 << 20;       // what one reader holds beside the slots
+constexpr size_t kBytesPerMultiGet = 1 << 20;       // what one reader holds beside the slots
 constexpr uint64_t kSpareBytes = 8ull << 20;        // index, log and manifest grow as well
 constexpr char kVersionKey[] = "version";
 
@@ -121,9 +121,13 @@ class RocksTier : public KvTier {
   }
 
   void ReadBlocks(absl::Span<BlockRead> reads) override {
-    const size_t at_once = std::max<size_t>(1, kBytesPerMultiGet / std::max<size_t>(1, block_bytes_));
-    for (size_t begin = 0; begin < reads.size(); begin += at_once) {
-      ReadSome(reads.subspan(begin, std::min(at_once, reads.size() - begin)));
+    while (!reads.empty()) {
+      size_t count = 0, parts = 0;
+      do {
+        parts += HeadsOf(reads[count++]).size();
+      } while (count < reads.size() && parts * part_bytes() < kBytesPerMultiGet);
+      ReadSome(reads.first(count), parts);
+      reads.remove_prefix(count);
     }
   }
 
@@ -192,6 +196,7 @@ class RocksTier : public KvTier {
   }
 
   uint64_t chunk_bytes() const { return layers_ * block_bytes_; }
+  size_t part_bytes() const { return block_bytes_ / kv_heads_; }
 
   absl::Status WriteSynced(rocksdb::WriteBatch* batch) {
     rocksdb::WriteOptions sync;
@@ -258,6 +263,7 @@ class RocksTier : public KvTier {
 
   void UseGeometry(const KvGeometry& geometry) {
     layers_ = geometry.layers;
+    kv_heads_ = geometry.kv_heads;
     head_dim_ = geometry.head_dim;
     holds_bf16_ = geometry.dtype == KvDtype::kBf16;
     block_bytes_ = geometry.block_bytes();
@@ -283,49 +289,93 @@ class RocksTier : public KvTier {
 
   void AddDeleteBlocks(const ChunkHash& chunk, rocksdb::WriteBatch* batch) {
     batch->Delete(families_[kSummaries], chunk.ToBytes());
-    for (uint32_t layer = 0; layer < layers_; ++layer)
-      batch->Delete(families_[kBlocks], BlockKey({chunk, layer}));
+    for (uint32_t layer = 0; layer < layers_; ++layer) {
+      for (uint32_t head = 0; head < kv_heads_; ++head) batch->Delete(families_[kBlocks], PartKey({chunk, layer}, head));
+    }
   }
 
   void AddBlocks(const ChunkWrite& chunk, rocksdb::WriteBatch* batch) {
     for (uint32_t layer = 0; layer < chunk.blocks.size(); ++layer) {
-      const std::string key = BlockKey({chunk.record->hash, layer});
       const uint64_t checksum = chunk.record->checksums[layer];
-      const rocksdb::Slice key_part(key);
       packed_.clear();
       std::string header = EncodeBlockHeader(checksum);
-      rocksdb::Slice data(reinterpret_cast<const char*>(chunk.blocks[layer]), block_bytes_.load());
+      absl::string_view data(reinterpret_cast<const char*>(chunk.blocks[layer]), block_bytes_.load());
       if (options_.kv_dtype != KvDtype::kBf16 && holds_bf16_ &&
           PackBlock(options_.kv_dtype, head_dim_, chunk.blocks[layer], block_bytes_, &packed_)) {
         header = EncodePackedHeader(checksum, options_.kv_dtype, head_dim_);
         data = packed_;
         if (chunk.stored != nullptr) (*chunk.stored)[layer] = absl::StrCat(header, packed_);
       }
-      const rocksdb::Slice parts[2] = {header, data};
-      batch->Put(families_[kBlocks], rocksdb::SliceParts(&key_part, 1), rocksdb::SliceParts(parts, 2));
+      AddParts({chunk.record->hash, layer}, chunk.blocks[layer], header, data, batch);
     }
     batch->Put(families_[kSummaries], chunk.record->hash.ToBytes(), EncodeSummary(*chunk.summary));
   }
 
-  void ReadSome(absl::Span<BlockRead> reads) {
+  // header, data: of the block, as it is written.
+  void AddParts(const BlockName& name, const uint8_t* block, absl::string_view header, absl::string_view data,
+                rocksdb::WriteBatch* batch) {
+    const size_t bytes = data.size() / kv_heads_;
+    for (uint32_t head = 0; head < kv_heads_; ++head) {
+      const std::string key = PartKey(name, head);
+      const std::string part_header = PartHeader(header, BlockChecksum(block + head * part_bytes(), part_bytes()));
+      const rocksdb::Slice key_part(key);
+      const rocksdb::Slice parts[2] = {part_header, rocksdb::Slice(data.data() + head * bytes, bytes)};
+      batch->Put(families_[kBlocks], rocksdb::SliceParts(&key_part, 1), rocksdb::SliceParts(parts, 2));
+    }
+  }
+
+  std::vector<uint32_t> HeadsOf(const BlockRead& read) const {
+    std::vector<uint32_t> heads;
+    for (uint32_t head = 0; head < kv_heads_; ++head) {
+      if (read.heads == kAllHeads || (head < kMaskHeads && (read.heads >> head & 1) != 0)) heads.push_back(head);
+    }
+    return heads;
+  }
+
+  void ReadSome(absl::Span<BlockRead> reads, size_t parts) {
     std::vector<std::string> keys;
-    for (const BlockRead& read : reads) keys.push_back(BlockKey(read.name));
+    keys.reserve(parts);
+    for (const BlockRead& read : reads) {
+      for (const uint32_t head : HeadsOf(read)) keys.push_back(PartKey(read.name, head));
+    }
     const std::vector<rocksdb::Slice> slices(keys.begin(), keys.end());
-    std::vector<rocksdb::PinnableSlice> values(reads.size());
-    std::vector<rocksdb::Status> statuses(reads.size());
+    std::vector<rocksdb::PinnableSlice> values(keys.size());
+    std::vector<rocksdb::Status> statuses(keys.size());
     rocksdb::ReadOptions options;
     options.verify_checksums = false;  // each block carries a checksum of our own
     options.fill_cache = true;  // what names the blobs; these themselves are not cached
-    db_->MultiGet(options, families_[kBlocks], reads.size(), slices.data(), values.data(), statuses.data());
-    for (size_t i = 0; i < reads.size(); ++i) {
-      reads[i].status = ToStatus(statuses[i], "cannot read a block");
-      if (!reads[i].status.ok()) continue;
-      const auto checksum = DecodeBlock(View(values[i]), block_bytes_, reads[i].out);
-      reads[i].status = checksum.status();
-      reads[i].checksum = checksum.value_or(0);
-      if (checksum.ok() && reads[i].stored != nullptr && IsPackedBlock(View(values[i])))
-        reads[i].stored->assign(values[i].data(), values[i].size());
+    db_->MultiGet(options, families_[kBlocks], keys.size(), slices.data(), values.data(), statuses.data());
+    size_t at = 0;
+    for (BlockRead& read : reads) {
+      const std::vector<uint32_t> heads = HeadsOf(read);
+      read.status = absl::OkStatus();
+      std::vector<absl::string_view> found;
+      for (size_t i = 0; i < heads.size(); ++i, ++at) {
+        read.status.Update(ToStatus(statuses[at], "cannot read a block"));
+        found.push_back(View(values[at]));
+      }
+      if (read.status.ok()) read.status = PutTogether(heads, found, &read);
     }
+  }
+
+  // What was copied or unpacked will be served, so that is what is checked: the block as a whole, or each part.
+  absl::Status PutTogether(const std::vector<uint32_t>& heads, const std::vector<absl::string_view>& parts,
+                           BlockRead* read) {
+    const bool whole = heads.size() == kv_heads_;
+    for (size_t i = 0; i < heads.size(); ++i) {
+      uint8_t* const out = read->out + heads[i] * part_bytes();
+      HGA_ASSIGN_OR_RETURN(const PartChecksums checksums, DecodePart(parts[i], part_bytes(), out));
+      if (i == 0) read->checksum = checksums.block;
+      if (checksums.block != read->checksum || (!whole && BlockChecksum(out, part_bytes()) != checksums.part)) {
+        return absl::DataLossError("block on disk has a bad checksum");
+      }
+    }
+    if (!whole) return absl::OkStatus();
+    if (BlockChecksum(read->out, block_bytes_) != read->checksum) {
+      return absl::DataLossError("block on disk has a bad checksum");
+    }
+    if (read->stored != nullptr) *read->stored = JoinPacked(parts);
+    return absl::OkStatus();
   }
 
   absl::StatusOr<std::string> Get(Family family, const std::string& key) {
@@ -357,7 +407,7 @@ class RocksTier : public KvTier {
   std::unique_ptr<RocksGarbage> garbage_;
   std::set<ChunkHash> unfinished_;  // of Write's thread: blocks that may be there without a record
   std::string packed_;              // of Write's thread
-  std::atomic<uint32_t> layers_{0}, head_dim_{0};
+  std::atomic<uint32_t> layers_{0}, kv_heads_{1}, head_dim_{0};
   std::atomic<bool> holds_bf16_ = true;
   std::atomic<size_t> block_bytes_{0};
 };

@@ -1,6 +1,7 @@
 // The disk tier: RocksDB with one column family per kind of record.
 //
-//   blocks     chunk hash, layer (big-endian)  ->  header (record_codec.h), K/V bytes; in blob files
+//   blocks     chunk hash, layer, KV head (big-endian)  ->  header (record_codec.h), what the head has of the block; in
+//              blob files, one head behind the other
 //   chunks     chunk hash                      ->  ChunkRecord; without checksums: token ids only
 //   summaries  chunk hash                      ->  SummaryRecord
 //   sessions   name                            ->  SessionRecord

@@ -57,11 +57,56 @@ TEST_F(RocksTierTest, FlippedBitIsDataLoss) {
   const SampleChunk a("a"), b("b");
   Put(a);
   Put(b);
-  Tamper("blocks", BlockKey(a.block(2)));
+  Tamper("blocks", PartKey(a.block(2), 1));
   std::string out;
   EXPECT_EQ(Read(a.block(2), &out).code(), absl::StatusCode::kDataLoss);
   EXPECT_TRUE(Read(a.block(1), &out).ok());
   EXPECT_TRUE(Read(b.block(2), &out).ok());
+}
+
+TEST_F(RocksTierTest, SomeHeadsAreReadAlone) {
+  KvGeometry g = SampleGeometry();
+  g.kv_heads = g.query_heads = 4;
+  ASSERT_TRUE(tier_->SetGeometry(g).ok());
+  std::string block(g.block_bytes(), '\0');
+  for (size_t i = 0; i < block.size(); ++i) block[i] = static_cast<char>(i * 7 + i / 256);
+  const size_t part = block.size() / 4;
+  ChunkRecord record;
+  record.hash = HashBytes("a");
+  record.token_ids.assign(g.chunk_tokens, 5);
+  record.checksums.assign(g.layers, BlockChecksum(block.data(), block.size()));
+  WriteStep step;
+  step.put_chunks.push_back({std::make_shared<ChunkRecord>(record), std::make_shared<SummaryRecord>(),
+                             std::vector<const uint8_t*>(g.layers, reinterpret_cast<const uint8_t*>(block.data()))});
+  ASSERT_TRUE(tier_->Write(step).ok());
+  std::string out;
+  const auto read = [&](uint64_t heads) {
+    out.assign(block.size(), '\xee');
+    BlockRead read{{record.hash, 1}, reinterpret_cast<uint8_t*>(&out[0])};
+    read.heads = heads;
+    tier_->ReadBlocks(absl::MakeSpan(&read, 1));
+    EXPECT_TRUE(heads != kAllHeads || !read.status.ok() || read.checksum == record.checksums[1]);
+    return read.status.code();
+  };
+  for (uint64_t heads = 1; heads < 16; ++heads) {
+    ASSERT_EQ(read(heads), absl::StatusCode::kOk);
+    for (size_t i = 0; i < block.size(); ++i) {
+      ASSERT_EQ(out[i], (heads >> (i / part) & 1) != 0 ? block[i] : '\xee') << heads << " " << i;
+    }
+  }
+  EXPECT_EQ(read(kAllHeads), absl::StatusCode::kOk);
+  EXPECT_EQ(out, block);
+  Tamper("blocks", PartKey({record.hash, 1}, 2));
+  EXPECT_EQ(read(kAllHeads), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(read(4), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(read(12), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(read(11), absl::StatusCode::kOk);
+  Behind("blocks", [&](rocksdb::DB* db, rocksdb::ColumnFamilyHandle* handle) {
+    ASSERT_TRUE(db->Delete(rocksdb::WriteOptions(), handle, PartKey({record.hash, 1}, 0)).ok());
+  });
+  ASSERT_TRUE(tier_->GetGeometry().ok());
+  EXPECT_EQ(read(kAllHeads), absl::StatusCode::kNotFound);
+  EXPECT_EQ(read(8), absl::StatusCode::kOk);
 }
 
 TEST_F(RocksTierTest, DamagedChunkRecordIsSaidToBe) {
@@ -279,8 +324,8 @@ TEST_F(RocksTierTest, PacksWhatWasRoundedAndKeepsTheRest) {
   const auto look = [&](const SampleChunk& chunk) {
     Behind("blocks", [&](rocksdb::DB* db, rocksdb::ColumnFamilyHandle* handle) {
       std::string value;
-      ASSERT_TRUE(db->Get(rocksdb::ReadOptions(), handle, BlockKey(chunk.block(0)), &value).ok());
-      sizes.push_back(value.size() - kBlockHeaderBytes);
+      ASSERT_TRUE(db->Get(rocksdb::ReadOptions(), handle, PartKey(chunk.block(0), 1), &value).ok());
+      sizes.push_back(g.kv_heads * (value.size() - kBlockHeaderBytes - sizeof(uint64_t)));
     });
   };
   look(a);
@@ -297,7 +342,7 @@ TEST_F(RocksTierTest, PacksWhatWasRoundedAndKeepsTheRest) {
     ASSERT_TRUE(Read(b.block(layer), &out).ok());
     EXPECT_EQ(out, b.bytes[layer]);
   }
-  Tamper("blocks", BlockKey(b.block(1)));
+  Tamper("blocks", PartKey(b.block(1), 0));
   EXPECT_EQ(Read(b.block(1), &out).code(), absl::StatusCode::kDataLoss);
 }
 

@@ -1,4 +1,4 @@
-// A shape for tests of the store: two layers of one KV head, chunks of 4 tokens.
+// A shape for tests of the store: two layers of two KV heads, chunks of 4 tokens.
 #ifndef HGA_KV_STORE_TIER_SMALL_GEOMETRY_H_
 #define HGA_KV_STORE_TIER_SMALL_GEOMETRY_H_
 
@@ -9,7 +9,7 @@ namespace hga {
 inline KvGeometry SmallGeometry() {
   KvGeometry g;
   g.layers = 2;
-  g.query_heads = g.kv_heads = 1;
+  g.query_heads = g.kv_heads = 2;
   g.head_dim = 8;
   g.chunk_tokens = 4;
   g.group_tokens = 2;

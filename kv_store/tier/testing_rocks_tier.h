@@ -20,7 +20,7 @@ inline KvGeometry SampleGeometry() {
   KvGeometry g;
   g.layers = 3;
   g.query_heads = 2;
-  g.kv_heads = 1;
+  g.kv_heads = 2;
   g.head_dim = 16;
   return g;
 }

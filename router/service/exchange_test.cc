@@ -194,7 +194,7 @@ class FakeStore : public KvClient {
   absl::Status PinSession(const std::string&, bool) override { return No(); }
   absl::StatusOr<std::vector<HeldBlock>> Reserve(uint32_t) override { return No(); }
   absl::StatusOr<std::vector<HeldBlock>> Commit(const OpenedSession&, CommitChunk) override { return No(); }
-  absl::StatusOr<std::vector<FetchedBlock>> Fetch(absl::Span<const BlockName>) override { return No(); }
+  absl::StatusOr<std::vector<FetchedBlock>> FetchHeads(absl::Span<const BlockHeads>) override { return No(); }
   absl::StatusOr<KvStoreStats> GetStats() override { return No(); }
   uint32_t TakeReclaim() override { return 0; }
   uint64_t rpc_count() const override { return 0; }

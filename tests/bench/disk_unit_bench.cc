@@ -33,7 +33,7 @@ namespace hga {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr int kDepth = 16;  // reads under way at once, as kv_store's --read_threads
+constexpr int kDepth = 32;  // reads under way at once, as kv_store's --read_threads
 
 // A way to cut blocks: `heads` KV heads and `tokens` tokens are one record.
 struct Unit {

@@ -16,6 +16,7 @@ struct SimulatedHold {
   ChunkHash chunk;
   uint32_t layer = 0;
   bool spoiled = false;  // its bytes were changed behind the store's back
+  uint64_t heads = kAllHeads;  // that were asked for
 };
 
 struct SimulatedClient {

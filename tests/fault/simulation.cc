@@ -25,7 +25,7 @@ namespace {
 constexpr uint32_t kSlots = 20;
 constexpr int kClients = 3;
 constexpr size_t kMaxReadsWaiting = 12;
-constexpr uint64_t kPackedBytes = 4000, kBudgetChunks = 3;  // some ten blocks
+constexpr uint64_t kPackedBytes = 5500, kBudgetChunks = 3;  // some ten blocks
 
 class Simulation {
  public:
@@ -57,7 +57,13 @@ class Simulation {
   }
   std::string RandomName() { return absl::StrCat("s", Pick(5)); }
   bool Matches(uint32_t slot, const Hold& hold) const {
-    return hold.spoiled || memory_[slot] == model_.Bytes(hold.chunk, hold.layer);
+    if (hold.spoiled) return true;
+    const std::vector<uint8_t> bytes = model_.Bytes(hold.chunk, hold.layer);
+    const size_t part = bytes.size() / model_.geometry().kv_heads;
+    for (size_t i = 0; i < bytes.size(); ++i) {
+      if ((hold.heads >> (i / part) & 1) != 0 && memory_[slot][i] != bytes[i]) return false;
+    }
+    return true;
   }
 
   // Most often one that the store has.
@@ -190,7 +196,8 @@ class Simulation {
     for (const ChunkHash& hash : rejected_) NoteLoss(hash);
   }
   BlockRead ReadFromTier(const DiskRead& read) {
-    BlockRead block{read.name, memory_[read.slot].data(), absl::OkStatus()};
+    BlockRead block{read.name, memory_[read.slot].data()};
+    block.heads = read.heads;
     tier()->ReadBlocks(absl::MakeSpan(&block, 1));
     return block;
   }
@@ -324,38 +331,42 @@ class Simulation {
   }
   void Fetch(Client* client) {
     if (reads_.size() > kMaxReadsWaiting) return FinishRead();
-    std::vector<BlockName> names;
+    std::vector<BlockHeads> wanted;
     std::vector<uint64_t> versions;  // of the chunks, when they were asked for
     for (uint32_t n = 1 + Pick(4); n > 0; --n) {
       const ChunkHash chunk = RandomChunk();
-      names.push_back({chunk, Pick(model_.geometry().layers)});
+      wanted.push_back({{chunk, Pick(model_.geometry().layers)}, Chance(30) ? uint64_t{1} + Pick(3) : kAllHeads});
       versions.push_back(model_.CommitVersion(chunk));
     }
     const ClientId id = client->id;
     const uint64_t life = counts_->crashes + counts_->restarts;
-    auto reads = store_->Fetch(id, names, [this, names, versions, id, life](std::vector<FetchOutcome> outcomes) {
+    auto reads = store_->Fetch(id, wanted, [this, wanted, versions, id, life](std::vector<FetchOutcome> outcomes) {
       if (life != counts_->crashes + counts_->restarts) return Fail("an answer from before the crash");
-      Fetched(id, names, versions, outcomes);
+      Fetched(id, wanted, versions, outcomes);
     });
     if (!reads.ok()) return Fail(absl::StrCat("Fetch: ", reads.status().message()));
-    for (const BlockName& name : names) NoteLoss(name.chunk);
-    for (const DiskRead& read : *reads) CheckUnheld({read.slot});
+    for (const BlockHeads& block : wanted) NoteLoss(block.name.chunk);
+    for (const DiskRead& read : *reads) {
+      CheckUnheld({read.slot});
+      counts_->reads_of_heads += read.heads != kAllHeads;
+    }
     reads_.insert(reads_.end(), reads->begin(), reads->end());
   }
-  void Fetched(ClientId id, const std::vector<BlockName>& names, const std::vector<uint64_t>& versions,
+  void Fetched(ClientId id, const std::vector<BlockHeads>& wanted, const std::vector<uint64_t>& versions,
                const std::vector<FetchOutcome>& outcomes) {
     const auto client = std::find_if(std::begin(clients_), std::end(clients_), [&](auto& c) { return c.id == id; });
-    for (size_t i = 0; i < names.size(); ++i) {
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      const BlockName& name = wanted[i].name;
       const absl::Status& status = outcomes[i].status;
       if (status.ok()) {
         ++(outcomes[i].from_disk ? counts_->fetched_disk : counts_->fetched_ram);
         if (client == std::end(clients_)) continue;  // left meanwhile; what it was given goes with it
-        const bool spoiled = spoiled_.count({names[i].chunk, versions[i]}) > 0;
-        TakeHold(client, outcomes[i].slot, {names[i].chunk, names[i].layer, spoiled});
+        const bool spoiled = spoiled_.count({name.chunk, versions[i]}) > 0;
+        TakeHold(client, outcomes[i].slot, {name.chunk, name.layer, spoiled, wanted[i].heads});
       } else if (absl::IsDataLoss(status)) {
         ++counts_->data_loss;
         // The answer may come long after it was found out.
-        if (model_.CommitVersion(names[i].chunk) == versions[i]) NoteLoss(names[i].chunk);
+        if (model_.CommitVersion(name.chunk) == versions[i]) NoteLoss(name.chunk);
       }
     }
   }

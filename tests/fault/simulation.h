@@ -19,7 +19,7 @@ struct SimulationOptions {
 
 struct SimulationCounts {
   uint64_t commits = 0, fetched_ram = 0, fetched_disk = 0, data_loss = 0, failed_writes = 0, damaged_blocks = 0,
-           crashes = 0, restarts = 0, refused = 0, durable = 0, fetched_packed = 0, given_up = 0,
+           crashes = 0, restarts = 0, refused = 0, durable = 0, fetched_packed = 0, reads_of_heads = 0, given_up = 0,
            lapsed_pins = 0;
 };
 

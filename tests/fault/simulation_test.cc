@@ -22,6 +22,7 @@ TEST(SimulationTest, TwoHundredSeeds) {
   EXPECT_GT(counts.fetched_ram, 1000u);
   EXPECT_GT(counts.fetched_disk, 300u);
   EXPECT_GT(counts.fetched_packed, 100u);
+  EXPECT_GT(counts.reads_of_heads, 100u);
   EXPECT_GT(counts.given_up, 30u);
   EXPECT_GT(counts.data_loss, 30u);
   EXPECT_GT(counts.failed_writes, 500u);

@@ -33,7 +33,10 @@ void DecodeBlocks(const std::string& bytes) {
   for (size_t block_bytes : {size_t{64}, bytes.size() <= 16 ? size_t{1} : bytes.size() - 16}) {
     std::vector<uint8_t> out(block_bytes);
     (void)hga::DecodeBlock(bytes, block_bytes, out.data());
+    (void)hga::DecodePart(bytes, block_bytes, out.data());
   }
+  const size_t half = bytes.size() / 2;
+  (void)hga::JoinPacked({absl::string_view(bytes).substr(0, half), absl::string_view(bytes).substr(half)});
 }
 
 void Import(const std::string& bytes) {

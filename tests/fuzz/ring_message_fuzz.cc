@@ -16,7 +16,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto bytes = hga::EncodeRingFetch(*request, absl::MakeSpan(slot));
     HGA_CHECK(bytes.ok() && absl::MakeConstSpan(slot.data(), *bytes) == message);
   }
-  hga::RingFetch asked{0, {}, std::vector<hga::BlockName>(data[0])};
+  hga::RingFetch asked{0, {}, std::vector<hga::BlockHeads>(data[0])};
   for (size_t i = 0; i < 8 && i < message.size(); ++i) asked.serial |= uint64_t{message[i]} << (8 * i);
   if (const auto answer = hga::DecodeRingFetched(asked, message); answer.ok()) {
     const auto bytes = hga::EncodeRingFetched(asked.serial, *answer, absl::MakeSpan(slot));
