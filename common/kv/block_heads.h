@@ -10,8 +10,8 @@
 
 namespace hga {
 
-// KV heads of a block: a bit for each, the first one lowest. kAllHeads is the whole block, whatever the number of heads;
-// heads beyond kMaskHeads have no bit of their own.
+// KV heads of a block: a bit for each, the first one lowest. kAllHeads is the whole block, whatever the number of
+// heads; those beyond kMaskHeads have no bit of their own.
 inline constexpr uint64_t kAllHeads = ~uint64_t{0};
 inline constexpr uint32_t kMaskHeads = 64;
 

@@ -76,7 +76,8 @@ void EngineMetrics::DeclareSteps(MetricFactory* make) {
                                   "was selected of them, in the worker's key cache; held: in RAM and pinned by the "
                                   "sequence; miss: lost, to be computed again", tier);
     bytes_[i] = make->AddCounter("hga_worker_kv_bytes_total",
-                                 "Bytes of those blocks, of keys in the key cache those of the keys", tier);
+                                 "Bytes of those blocks, of one from disk those of the KV heads that were asked "
+                                 "for, of keys in the key cache those of the keys", tier);
   }
   device_fetched_ = make->AddCounter("hga_worker_device_fetched_bytes_total",
                                      "Bytes of K/V brought to a GPU's memory, those that are not kept there included");
@@ -169,9 +170,10 @@ void EngineMetrics::Count(Tier tier, double blocks, double bytes) {
   bytes_[static_cast<size_t>(tier)]->Increment(bytes);
 }
 
-void EngineMetrics::CountBlocks(Tier tier, uint64_t blocks) {
+void EngineMetrics::CountBlocks(Tier tier, uint64_t blocks, uint64_t spared_bytes) {
   if (!on_ || blocks == 0) return;
-  Count(tier, static_cast<double>(blocks), static_cast<double>(blocks) * block_bytes_);
+  const double bytes = static_cast<double>(blocks) * block_bytes_ - static_cast<double>(spared_bytes);
+  Count(tier, static_cast<double>(blocks), bytes);
 }
 
 void EngineMetrics::CountDevice(uint64_t hit_bytes, uint64_t fetched_bytes) {

@@ -41,7 +41,8 @@ class EngineMetrics {
   // decode: rows of answers; else of prompts.
   void ObserveStep(bool decode, double seconds);
   void CountPrefill(uint32_t tokens);
-  void CountBlocks(Tier tier, uint64_t blocks);
+  // spared_bytes: of their KV heads that were not asked for.
+  void CountBlocks(Tier tier, uint64_t blocks, uint64_t spared_bytes = 0);
   // K/V that attention found in the device's memory, in bytes, and that was brought there.
   void CountDevice(uint64_t hit_bytes, uint64_t fetched_bytes);
   // Blocks that needed not be read since the key cache had all that was selected of them; keys found there and copied

@@ -110,12 +110,17 @@ TEST_F(EngineStoreTest, TheKeyCacheSparesReads) {
     Start(true, 54, options);
     uint64_t by_heads = 0;
     store_->BeforeFetch([&](absl::Span<const BlockHeads> blocks) {
+      store_->DropRam();
       for (const BlockHeads& block : blocks) by_heads += block.heads != kAllHeads;
     });
     const Answer answer = Run(Request(RandomTokens(1850, 6), 60, 0.02f));
     store_->BeforeFetch(nullptr);
     ASSERT_TRUE(answer.status.ok()) << answer.status;
     EXPECT_EQ(by_heads > 0, cached);
+    const double bytes = CounterValue(*registry_, "hga_worker_kv_bytes_total", "disk"),
+                 whole = CounterValue(*registry_, "hga_worker_kv_blocks_total", "disk") * model_.geometry.block_bytes();
+    EXPECT_GT(bytes, 0);
+    EXPECT_EQ(bytes < whole, cached) << bytes << " of " << whole;
     read[cached] = answer.stats.tiers.ram + answer.stats.tiers.disk;
     EXPECT_EQ(answer.stats.tiers.keys > 0, cached);
     EXPECT_EQ(engine_->totals().tiers.keys, answer.stats.tiers.keys);

@@ -227,7 +227,7 @@ void StepRunner::Report() {
   reported_selections_ = selected;
   metrics_->CountBlocks(EngineMetrics::Tier::kHeld, counts_.held);
   metrics_->CountBlocks(EngineMetrics::Tier::kRam, counts_.ram);
-  metrics_->CountBlocks(EngineMetrics::Tier::kDisk, counts_.disk);
+  metrics_->CountBlocks(EngineMetrics::Tier::kDisk, counts_.disk, counts_.spared_bytes);
   for (const bool decode : {false, true}) {
     metrics_->CountKeys(decode, counts_.attended_keys[decode], counts_.dense_keys[decode]);
   }

@@ -97,6 +97,7 @@ class StepRunner {
   // Of the step at hand, reported once at its end: attention counts thousands of blocks in one step.
   struct StepCounts {
     uint64_t held = 0, keys = 0, ram = 0, disk = 0;
+    uint64_t spared_bytes = 0;  // of `disk`: heads that were not asked for
     uint64_t attended_keys[2] = {0, 0}, dense_keys[2] = {0, 0};  // [prefill, decode]
     uint64_t early_keys = 0, early_used_keys = 0, early_blocks = 0, early_used_blocks = 0;
     uint64_t cached_keys = 0, copied_keys = 0;
@@ -154,6 +155,7 @@ class StepRunner {
   };
   std::vector<Wanted> FindMissing(uint32_t layer);
   absl::Status FetchOnce(uint32_t layer, std::vector<Wanted>* wanted);
+  uint64_t BytesWithout(uint64_t heads) const;
 
   // --- Keys of blocks that find no room: step_runner_keys.cc ---
   static BlockOfChunk HeldBlocks(const Block& block, uint32_t layer);

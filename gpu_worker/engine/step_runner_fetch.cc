@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/numeric/bits.h"
 #include "absl/time/clock.h"
 #include "common/base/request_id.h"
 #include "gpu_worker/engine/step_runner.h"
@@ -93,6 +94,12 @@ void StepRunner::FetchMissing(uint32_t layer) {
   }
 }
 
+// Of a block's other heads.
+uint64_t StepRunner::BytesWithout(uint64_t heads) const {
+  if (heads == kAllHeads) return 0;
+  return geometry_.block_bytes() / geometry_.kv_heads * (geometry_.kv_heads - absl::popcount(heads));
+}
+
 // Takes what was got, and what was lost, out of `wanted`.
 absl::Status StepRunner::FetchOnce(uint32_t layer, std::vector<Wanted>* wanted) {
   std::vector<BlockHeads> blocks;
@@ -120,6 +127,7 @@ absl::Status StepRunner::FetchOnce(uint32_t layer, std::vector<Wanted>* wanted) 
       const bool disk = got.found_in == FoundIn::kDisk;
       ++(disk ? s->stats.tiers.disk : s->stats.tiers.ram);
       ++(disk ? counts_.disk : counts_.ram);
+      if (disk) counts_.spared_bytes += BytesWithout(w.heads);
       s->blocks.Put(w.chunk, layer, std::move(got.block), tick_);
       KeepOrGiveBack(w.block, w.chunk, w.heads);
     } else if (BlockIsGone(got.status)) {

@@ -2,7 +2,8 @@
 // fetched. Both sides read a message once and check all of it before they act on it.
 //
 // Little endian:
-//   request: u64 serial, u32 releases, u32 blocks; u32 slot [releases]; (16 bytes chunk hash, u32 layer, u64 heads) [blocks]
+//   request: u64 serial, u32 releases, u32 blocks; u32 slot [releases];
+//            (16 bytes chunk hash, u32 layer, u64 heads) [blocks]
 //   answer:  u64 serial of the request, u32 blocks, u32 0; (u32 absl::StatusCode, u32 slot, u32 tier) [blocks]
 #ifndef HGA_KV_STORE_RING_FETCH_MESSAGE_H_
 #define HGA_KV_STORE_RING_FETCH_MESSAGE_H_

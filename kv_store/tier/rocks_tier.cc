@@ -290,7 +290,8 @@ class RocksTier : public KvTier {
   void AddDeleteBlocks(const ChunkHash& chunk, rocksdb::WriteBatch* batch) {
     batch->Delete(families_[kSummaries], chunk.ToBytes());
     for (uint32_t layer = 0; layer < layers_; ++layer) {
-      for (uint32_t head = 0; head < kv_heads_; ++head) batch->Delete(families_[kBlocks], PartKey({chunk, layer}, head));
+      for (uint32_t head = 0; head < kv_heads_; ++head)
+        batch->Delete(families_[kBlocks], PartKey({chunk, layer}, head));
     }
   }
 

@@ -22,8 +22,7 @@
 namespace hga {
 namespace {
 
-constexpr uint32_t kSlots = 20;
-constexpr int kClients = 3;
+constexpr uint32_t kSlots = 20, kClients = 3;
 constexpr size_t kMaxReadsWaiting = 12;
 constexpr uint64_t kPackedBytes = 5500, kBudgetChunks = 3;  // some ten blocks
 
@@ -57,13 +56,7 @@ class Simulation {
   }
   std::string RandomName() { return absl::StrCat("s", Pick(5)); }
   bool Matches(uint32_t slot, const Hold& hold) const {
-    if (hold.spoiled) return true;
-    const std::vector<uint8_t> bytes = model_.Bytes(hold.chunk, hold.layer);
-    const size_t part = bytes.size() / model_.geometry().kv_heads;
-    for (size_t i = 0; i < bytes.size(); ++i) {
-      if ((hold.heads >> (i / part) & 1) != 0 && memory_[slot][i] != bytes[i]) return false;
-    }
-    return true;
+    return hold.spoiled || model_.HasHeads(memory_[slot], hold.chunk, hold.layer, hold.heads);
   }
 
   // Most often one that the store has.
@@ -195,21 +188,20 @@ class Simulation {
     store_->FinishWrite(rejected_);
     for (const ChunkHash& hash : rejected_) NoteLoss(hash);
   }
-  BlockRead ReadFromTier(const DiskRead& read) {
+  void Read(const DiskRead& read, const absl::Status& fault) {
     BlockRead block{read.name, memory_[read.slot].data()};
     block.heads = read.heads;
     tier()->ReadBlocks(absl::MakeSpan(&block, 1));
-    return block;
+    if (!fault.ok()) block.status = fault;
+    counts_->fetched_packed += block.from_ram && block.status.ok();
+    store_->FinishRead(read.slot, block.status, block.checksum, block.from_ram);
   }
   void FinishRead() {
     if (reads_.empty()) return;
     const size_t i = Pick(static_cast<uint32_t>(reads_.size()));
     const DiskRead read = reads_[i];
     reads_.erase(reads_.begin() + i);
-    BlockRead block = ReadFromTier(read);
-    if (Chance(5)) block.status = absl::UnavailableError("the disk does not answer");
-    counts_->fetched_packed += block.from_ram && block.status.ok();
-    store_->FinishRead(read.slot, block.status, block.checksum, block.from_ram);
+    Read(read, Chance(5) ? absl::UnavailableError("the disk does not answer") : absl::OkStatus());
     NoteLoss(read.name.chunk);
   }
   // A chunk that the store has given up was damaged by somebody.
@@ -334,9 +326,9 @@ class Simulation {
     std::vector<BlockHeads> wanted;
     std::vector<uint64_t> versions;  // of the chunks, when they were asked for
     for (uint32_t n = 1 + Pick(4); n > 0; --n) {
-      const ChunkHash chunk = RandomChunk();
-      wanted.push_back({{chunk, Pick(model_.geometry().layers)}, Chance(30) ? uint64_t{1} + Pick(3) : kAllHeads});
-      versions.push_back(model_.CommitVersion(chunk));
+      const BlockName name{RandomChunk(), Pick(model_.geometry().layers)};
+      wanted.push_back({name, Chance(30) ? uint64_t{1} + Pick(3) : kAllHeads});
+      versions.push_back(model_.CommitVersion(name.chunk));
     }
     const ClientId id = client->id;
     const uint64_t life = counts_->crashes + counts_->restarts;
@@ -349,8 +341,8 @@ class Simulation {
     for (const DiskRead& read : *reads) {
       CheckUnheld({read.slot});
       counts_->reads_of_heads += read.heads != kAllHeads;
+      reads_.push_back(read);
     }
-    reads_.insert(reads_.end(), reads->begin(), reads->end());
   }
   void Fetched(ClientId id, const std::vector<BlockHeads>& wanted, const std::vector<uint64_t>& versions,
                const std::vector<FetchOutcome>& outcomes) {
@@ -566,10 +558,7 @@ class Simulation {
         const auto take = [&](std::vector<FetchOutcome> out) { got = std::move(out[0]); };
         const auto reads = store_->Fetch(clients_[0].id, {{chunk, layer}}, take);
         if (!reads.ok()) return Fail(absl::StrCat("Fetch: ", reads.status().message()));
-        for (const DiskRead& read : *reads) {
-          const BlockRead block = ReadFromTier(read);
-          store_->FinishRead(read.slot, block.status, block.checksum, block.from_ram);
-        }
+        for (const DiskRead& read : *reads) Read(read, absl::OkStatus());
         if (got.status.ok()) {
           if (memory_[got.slot] != model_.Bytes(chunk, layer)) return Fail("wrong bytes after a restart");
           if (!store_->Release(clients_[0].id, {got.slot}).ok()) return Fail("Release");

@@ -42,6 +42,16 @@ std::vector<uint8_t> StoreModel::Bytes(const ChunkHash& chunk, uint32_t layer) c
   return bytes;
 }
 
+bool StoreModel::HasHeads(const std::vector<uint8_t>& block, const ChunkHash& chunk, uint32_t layer,
+                          uint64_t heads) const {
+  const std::vector<uint8_t> bytes = Bytes(chunk, layer);
+  const size_t part = bytes.size() / geometry_.kv_heads;
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    if ((heads >> (i / part) & 1) != 0 && block[i] != bytes[i]) return false;
+  }
+  return true;
+}
+
 // --- Chunks ---
 
 void StoreModel::Committed(const std::string& session, const ChunkHash& hash, bool duplicate) {

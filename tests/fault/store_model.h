@@ -28,6 +28,8 @@ class StoreModel {
   const ChunkHash& Parent(const ChunkHash& chunk) const { return tree_.at(chunk).parent; }
   const std::vector<uint32_t>& Tokens(const ChunkHash& chunk) const { return tree_.at(chunk).tokens; }
   std::vector<uint8_t> Bytes(const ChunkHash& chunk, uint32_t layer) const;
+  // Whether `block` has what these heads of that block are.
+  bool HasHeads(const std::vector<uint8_t>& block, const ChunkHash& chunk, uint32_t layer, uint64_t heads) const;
 
   // --- Chunks ---
   void Committed(const std::string& session, const ChunkHash& chunk, bool duplicate);
