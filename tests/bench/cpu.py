@@ -212,7 +212,7 @@ class Benchmark:
         self.add("read_gbps", "memory, read in order", in_order, "GB/s")
         self.add("rows_gbps", "  rows of K and V at random", at_random, "GB/s")
         disk = cpu_limits.disk_gbps(os.path.join(self.stack.state, "data", "kv_store"), self.kv_dtype)
-        self.add("disk_gbps", "disk, blocks at random", disk, "GB/s")
+        self.add("disk_gbps", "disk, records at random", disk, "GB/s")
 
     def batch(self):
         cpu_settings.choose_batch(self, attention, document, self.token_bytes)

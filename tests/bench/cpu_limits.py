@@ -2,7 +2,7 @@
 rooflines.
 
 A step reads each weight once, the rows of K and V that it attends, and the router's summaries; where the arena is
-small also blocks from the disk. Counted is what must be moved, at the speed of the best loop that does nothing else
+small also what a KV head has of some blocks from the disk. Counted is what must be moved, at the speed of the best loop that does nothing else
 (in order: the faster of a plain one and one that asks for memory ahead, as the products of weights do), one after the
 other: no computing, no waking, nothing read twice.
 """
@@ -20,13 +20,14 @@ from cpu_stack import BIN, THREADS, name_of
 LAYERS, KV_HEADS, HEAD_DIM, CHUNK = 28, 8, 128, 64  # of the synthetic models
 ROW_BYTES = {"bf16": 2 * 2 * HEAD_DIM, "int8": 2 * (HEAD_DIM + HEAD_DIM // 32)}  # K and V of a token in a KV head
 # Of a chunk's sketch in a KV head: the first level, which is scored for every chunk; the second, for so many at most.
-COARSE_BYTES, FINE_BYTES, SCANNED_CHUNKS = 168, 1088, 1024
+COARSE_BYTES, FINE_BYTES, SCANNED_CHUNKS = 168, 1088, 4096
 DENSE_TOKENS = 1024  # an answer's tokens up to here attend everything: no sketch is read, rows lie in order
-DISK_READS = 16  # at a time, as kv_store has them
+DISK_READS = 32  # at a time, as kv_store has them
 
 
-def block_bytes(kv_dtype):
-    return KV_HEADS * CHUNK * ROW_BYTES[kv_dtype]
+def part_bytes(kv_dtype):
+    """A record on disk: what a KV head has of a block."""
+    return CHUNK * ROW_BYTES[kv_dtype]
 
 
 def memory_gbps(kv_dtype):
@@ -39,16 +40,16 @@ def memory_gbps(kv_dtype):
     return numbers["read_bandwidth_gbps"], 1e-6 * 1886 * KV_HEADS * ROW_BYTES[kv_dtype] / numbers[key]
 
 
-def disk_gbps(folder, kv_dtype, reads=2000):
-    """Blocks at random places of the store's files, past the page cache."""
-    block = block_bytes(kv_dtype) // 4096 * 4096
+def disk_gbps(folder, kv_dtype, reads=8000):
+    """Records at random places of the store's files, past the page cache."""
+    size = part_bytes(kv_dtype) // 4096 * 4096
     files = [os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".blob")]
-    places = [(f, at) for f in files for at in range(0, os.path.getsize(f) - block, block)]
+    places = [(f, at) for f in files for at in range(0, os.path.getsize(f) - size, size)]
     open_files = {f: os.open(f, os.O_RDONLY | os.O_DIRECT) for f in files}
     chosen = [random.Random(thread).choices(places, k=reads // DISK_READS) for thread in range(DISK_READS)]
 
     def read(some):
-        buffer = mmap.mmap(-1, block)
+        buffer = mmap.mmap(-1, size)
         for file, at in some:
             os.preadv(open_files[file], [buffer], at)
 
@@ -61,7 +62,7 @@ def disk_gbps(folder, kv_dtype, reads=2000):
     seconds = time.monotonic() - start
     for descriptor in open_files.values():
         os.close(descriptor)
-    return 1e-9 * sum(len(some) for some in chosen) * block / seconds
+    return 1e-9 * sum(len(some) for some in chosen) * size / seconds
 
 
 def step_bytes(depth, attended, weights, kv_dtype):
@@ -79,13 +80,14 @@ def step_bytes(depth, attended, weights, kv_dtype):
 def least_ms(depth, attended, weights, limits, kv_dtype, disk_blocks=0):
     """limits: GB/s in order, at random, from disk."""
     in_order, at_random = step_bytes(depth, attended, weights, kv_dtype)
-    return 1e-6 * (in_order / limits[0] + at_random / limits[1] + disk_blocks * block_bytes(kv_dtype) / limits[2])
+    return 1e-6 * (in_order / limits[0] + at_random / limits[1] + disk_blocks * part_bytes(kv_dtype) / limits[2])
 
 
 def add_rooflines(n, depths, deepest, weights, kv_dtype):
     """Adds to the numbers `n` what decode takes at least, and what share of the time it really takes that is: with all
-    K/V in RAM; at the deepest computed depth with a quarter in RAM, by the blocks that were read from disk then. And
-    how many blocks of a step may come from disk if it is to keep half of its speed."""
+    K/V in RAM; at the deepest computed depth with a quarter in RAM, by the blocks that were read from disk then, one
+    KV head of each at least. And of how many blocks of a step a KV head may come from disk if it is to keep half of its
+    speed."""
     if "read_gbps" not in n:
         return
     limits = n["read_gbps"], n["rows_gbps"], n["disk_gbps"]
@@ -101,7 +103,7 @@ def add_rooflines(n, depths, deepest, weights, kv_dtype):
             n[f"roofline_share_{case}"] = least * n[f"decode_tps_{case}"] / 1000
     if f"decode_tps_{deepest}_all" in n and f"roofline_ms_{deepest}" in n:
         left_ms = 2 * 1000 / n[f"decode_tps_{deepest}_all"] - n[f"roofline_ms_{deepest}"]
-        n["quarter_disk_blocks_for_half"] = 1e6 * left_ms * n["disk_gbps"] / block_bytes(kv_dtype)
+        n["quarter_disk_blocks_for_half"] = 1e6 * left_ms * n["disk_gbps"] / part_bytes(kv_dtype)
     for depth in depths[1:]:
         over, under = f"roofline_ms_{name_of(depths[0])}", f"roofline_ms_{name_of(depth)}"
         if over in n and under in n:
