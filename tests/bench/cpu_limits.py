@@ -2,9 +2,9 @@
 rooflines.
 
 A step reads each weight once, the rows of K and V that it attends, and the router's summaries; where the arena is
-small also what a KV head has of some blocks from the disk. Counted is what must be moved, at the speed of the best loop that does nothing else
-(in order: the faster of a plain one and one that asks for memory ahead, as the products of weights do), one after the
-other: no computing, no waking, nothing read twice.
+small also, from the disk, what a KV head has of some blocks. Counted is what must be moved, at the speed of the best
+loop that does nothing else (in order: the faster of a plain one and one that asks for memory ahead, as the products of
+weights do), one after the other: no computing, no waking, nothing read twice.
 """
 import json
 import mmap
