@@ -258,7 +258,7 @@ class RocksTier : public KvTier {
     if (version == kStoreVersion) return absl::OkStatus();
     return absl::FailedPreconditionError(absl::StrCat(
         "the store at ", folder, " has format version ", version, ", this kv_store reads version ", kStoreVersion,
-        " only and changes nothing of it; start the kv_store that wrote it, or choose another --data_dir"));
+        " only and changes nothing of it; start the kv_store that wrote it, or move the folder away"));
   }
 
   void UseGeometry(const KvGeometry& geometry) {
