@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/kv/block_parts.h"
 #include "kv_store/client/memory_kv_client.h"
 
 namespace hga {
@@ -89,11 +90,7 @@ struct MemoryKvClient::State {
     Slot& copy = slots[number];
     copy.orphan = true;
     copy.data.assign(slot.data.size(), 0xff);
-    const size_t part = slot.data.size() / geometry.kv_heads;
-    for (uint32_t head = 0; head < geometry.kv_heads; ++head) {
-      if (head < kMaskHeads && (heads >> head & 1) == 0) continue;
-      std::copy_n(slot.data.begin() + head * part, part, copy.data.begin() + head * part);
-    }
+    hga::CopyHeads(geometry, heads, slot.data.data(), copy.data.data());
     return number;
   }
   void Unref(const ChunkHash& hash) {

@@ -1,8 +1,8 @@
 #include "kv_store/tier/memory_tier.h"
 
-#include <algorithm>
 #include <utility>
 
+#include "common/kv/block_parts.h"
 #include "kv_store/tier/record_codec.h"
 
 namespace hga {
@@ -63,11 +63,7 @@ void MemoryTier::ReadBlocks(absl::Span<BlockRead> reads) {
     }
     std::vector<uint8_t> block(geometry_->block_bytes());
     const auto checksum = DecodeBlock(found->second, block.size(), block.data());
-    const size_t part = block.size() / geometry_->kv_heads;
-    for (uint32_t head = 0; head < geometry_->kv_heads; ++head) {
-      if (head < kMaskHeads && (read.heads >> head & 1) == 0) continue;
-      std::copy_n(block.begin() + head * part, part, read.out + head * part);
-    }
+    CopyHeads(*geometry_, read.heads, block.data(), read.out);
     read.status = checksum.status();
     read.checksum = checksum.value_or(0);
     if (checksum.ok() && read.stored != nullptr && IsPackedBlock(found->second)) *read.stored = found->second;

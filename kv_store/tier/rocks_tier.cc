@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
+#include "common/kv/block_parts.h"
 #include "kv_store/tier/record_codec.h"
 #include "kv_store/tier/rocks_garbage.h"
 #include "kv_store/tier/rocks_options.h"
@@ -328,7 +329,7 @@ class RocksTier : public KvTier {
   std::vector<uint32_t> HeadsOf(const BlockRead& read) const {
     std::vector<uint32_t> heads;
     for (uint32_t head = 0; head < kv_heads_; ++head) {
-      if (read.heads == kAllHeads || (head < kMaskHeads && (read.heads >> head & 1) != 0)) heads.push_back(head);
+      if (HasHead(read.heads, head)) heads.push_back(head);
     }
     return heads;
   }
