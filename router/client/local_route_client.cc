@@ -41,9 +41,8 @@ void LocalRouteClient::CloseSequence(uint64_t sequence_id) {
 }
 
 std::optional<SelectRules> LocalRouteClient::rules() const {
-  const uint32_t lanes = ReproducibleLanes(options_);
-  if (lanes == 0) return std::nullopt;
-  return SelectRules{options_.overprovision, options_.scan_chunks, lanes};
+  if (!Reproducible(options_)) return std::nullopt;
+  return SelectRules{options_.overprovision, options_.scan_chunks};
 }
 
 absl::Status LocalRouteClient::Post(const RouteRequest& request) {

@@ -26,7 +26,8 @@ class RemoteRouteClient : public RouteClient {
   std::optional<SelectRules> rules() const override {
     if (!attachment_->attached().has_rules()) return std::nullopt;
     const router::v1::SelectRules& rules = attachment_->attached().rules();
-    return SelectRules{rules.overprovision(), rules.scan_chunks(), rules.sum_lanes()};
+    if (rules.arithmetic() != router::v1::SelectRules::ARITHMETIC_WEIGHTS_16) return std::nullopt;
+    return SelectRules{rules.overprovision(), rules.scan_chunks()};
   }
   RouteCounters counters() const override { return {exchanges_.load(), attachment_->rpcs()}; }
 

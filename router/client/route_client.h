@@ -31,7 +31,6 @@ struct RouterStats {
 // does, bit for bit.
 struct SelectRules {
   uint32_t overprovision = 0, scan_chunks = 0;
-  uint32_t sum_lanes = 0;  // floats that the router adds up at a time
 };
 
 // Post and Wait belong to the step thread; the other calls may come from any thread.

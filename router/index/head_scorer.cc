@@ -18,7 +18,8 @@ size_t Stride(size_t count) { return (count + 63) / 64 * 64; }
 // Of rows that are scored side by side: not a power of two apart, where they would share few places of a cache.
 size_t RowStride(size_t count) { return Stride(count) | 64; }
 
-void Grow(std::vector<float>* v, size_t size) {
+template <typename T>
+void Grow(std::vector<T>* v, size_t size) {
   if (v->size() < size) v->resize(size);
 }
 
@@ -80,7 +81,7 @@ void HeadScorer::Load(uint32_t token, uint32_t rows, uint32_t kv_head, float* co
   const SecondWeight second = SecondWeightOf(index_.method().form);
   WeighQueries(s->queries_of_head.data(), rows * heads, coarse_layout_, second, s->weights.data());
   s->queries = {s->weights.data(), rows * heads, g_.head_dim, coarse_layout_.vectors};
-  if (index_.method().form == SummaryForm::kSketch) {
+  if (sketch()) {
     RoundQueries(s->queries_of_head.data(), rows * heads, g_.head_dim, index_.method().deal(layer_, kv_head),
                  &s->centre_queries);
     MakeSketchTables(s->queries, index_.method().deal(layer_, kv_head), &s->tables);
@@ -92,10 +93,28 @@ void HeadScorer::Load(uint32_t token, uint32_t rows, uint32_t kv_head, float* co
   s->coarse_scores = coarse;
 }
 
-// nullptr: nothing.
-const float* HeadScorer::Attended(const HeadScratch& s, uint32_t row) const {
-  if (block_.attended == nullptr) return nullptr;
-  return block_.attended + size_t{s.token + row} * g_.query_heads + s.kv_head * g_.queries_per_kv_head();
+void HeadScorer::SetReferences(float per_unit, HeadScratch* s) const {
+  const uint32_t of_head = g_.queries_per_kv_head();
+  s->references.resize(s->queries.heads);
+  s->besides.resize(s->queries.heads);
+  for (uint32_t h = 0; h < s->queries.heads; ++h) {
+    const size_t at = size_t{s->token + h / of_head} * g_.query_heads + s->kv_head * of_head + h % of_head;
+    const float attended = block_.attended == nullptr ? kOutOfRange : block_.attended[at];
+    const bool known = std::isfinite(attended) && attended > kOutOfRange;
+    s->references[h] = known ? attended - per_unit : kOutOfRange;
+    s->besides[h] = known ? 1.0f : 0.0f;
+  }
+}
+
+// What is attended may be unknown, and the scores of groups may be bounds, far above all that is attended.
+void HeadScorer::RaiseReference(uint32_t head, const float* scores, uint32_t count, HeadScratch* s) const {
+  float& reference = s->references[head];
+  if (sketch() && s->besides[head] > 0) return;
+  for (uint32_t i = 0; i < count; ++i) {
+    if (!(scores[i] > reference)) continue;
+    s->besides[head] *= std::exp(reference - scores[i]);
+    reference = scores[i];
+  }
 }
 
 CentreRun HeadScorer::Run(const HeadScratch& s, uint32_t chunk, bool extents) const {
@@ -113,7 +132,7 @@ void HeadScorer::ScoreCoarseFrom(uint32_t i, uint32_t end, bool extents, const H
     const uint32_t chunk = first_chunk_ + i;
     const uint32_t count = std::min(SequenceIndex::SegmentEnd(chunk), first_chunk_ + end) - chunk;
     const CentreRun run = Run(s, chunk, extents);
-    if (index_.method().form == SummaryForm::kSketch) {
+    if (sketch()) {
       const CentreRun next = i + count < end ? Run(s, chunk + count, extents) : CentreRun();
       ScoreCentres(s.centre_queries, run, count, next, scores + i, stride);
     } else {
@@ -126,8 +145,7 @@ void HeadScorer::ScoreCoarseFrom(uint32_t i, uint32_t end, bool extents, const H
 void HeadScorer::ChooseChunks(uint32_t wanted, bool coarse, HeadScratch* s, std::vector<uint32_t>* chunks) const {
   chunks->clear();
   const bool all = wanted >= chunks_, ranked = !all && index_.method().plan != nullptr;
-  const bool sketch = index_.method().form == SummaryForm::kSketch;
-  if (coarse || (all ? sketch : !ranked)) ScoreCoarse(false, *s, s->coarse_scores);
+  if (coarse || (all ? sketch() : !ranked)) ScoreCoarse(false, *s, s->coarse_scores);
   if (all) {
     for (uint32_t chunk = 0; chunk < chunks_; ++chunk) chunks->push_back(chunk);
     return;
@@ -143,12 +161,14 @@ void HeadScorer::ChooseChunks(uint32_t wanted, bool coarse, HeadScratch* s, std:
     std::copy_n(s->coarse_scores, stride * heads, s->scores.data());
   }
   // A chunk's score stands for each of its tokens.
-  const float* attended = Attended(*s, 0);
-  s->per_chunk.resize(heads);
-  const float per_chunk = std::log(static_cast<float>(g_.chunk_tokens));
-  for (uint32_t h = 0; attended != nullptr && h < heads; ++h) s->per_chunk[h] = attended[h] - per_chunk;
-  PoolHeads(options_.pooling, s->scores.data(), heads, chunks_, stride,
-            attended == nullptr ? nullptr : s->per_chunk.data(), s->pooled.data());
+  SetReferences(std::log(static_cast<float>(g_.chunk_tokens)), s);
+  Grow(&s->weights_of_units, stride * heads);
+  for (uint32_t h = 0; h < heads; ++h) {
+    const float* const ranks = &s->scores[h * stride];
+    RaiseReference(h, ranks, chunks_, s);
+    WeighScores(ranks, chunks_, s->references[h], &s->weights_of_units[h * stride]);
+  }
+  PoolHeads(options_.pooling, s->weights_of_units.data(), heads, chunks_, stride, s->besides.data(), s->pooled.data());
   TopCut cut = CutTop(s->pooled.data(), chunks_, wanted, &s->work);
   // The row is padded to whole blocks; what lies behind the last chunk is not one.
   std::fill(s->pooled.begin() + chunks_, s->pooled.begin() + stride, 0.0f);
@@ -164,45 +184,61 @@ void HeadScorer::ChooseChunks(uint32_t wanted, bool coarse, HeadScratch* s, std:
   }
 }
 
-// Some query heads at a time: the scores of more would not stay in the cache until they are pooled.
+// Some query heads at a time: the weights of more would not stay in the cache until they are pooled.
 void HeadScorer::ScoreFine(const std::vector<uint32_t>& chunks, HeadScratch* s, float* shares,
                            size_t row_stride) const {
   const uint32_t heads = g_.queries_per_kv_head(), rows = s->queries.heads / heads;
   const uint32_t at_once = options_.pooling == Pooling::kSumLogits ? heads : std::min(heads, kPooledAtOnce);
   const size_t stride = fine_stride(chunks.size());
   const auto units = static_cast<uint32_t>(chunks.size() * units_per_chunk_);
-  Grow(&s->scores, stride * std::max(at_once, rows > 1 ? rows * heads : 0));
+  Grow(&s->weights_of_units, stride * std::max(at_once, rows > 1 ? rows * heads : 0));
   ListRecords(chunks, s);
-  const auto pool = [&](uint32_t row, float* scores, uint32_t first, uint32_t some) {
-    const float* attended = Attended(*s, row);
-    PoolSomeHeads(options_.pooling, scores, first, some, heads, units, stride,
-                  attended == nullptr ? nullptr : attended + first, shares + row * row_stride);
+  SetReferences(0, s);
+  const auto pool = [&](uint32_t row, uint16_t* weights, uint32_t first, uint32_t some) {
+    PoolSomeHeads(options_.pooling, weights, first, some, heads, units, stride, &s->besides[row * heads + first],
+                  shares + row * row_stride);
   };
   if (rows > 1) {
-    ScoreUnitsOf(chunks, 0, rows * heads, stride, s);
-    for (uint32_t row = 0; row < rows; ++row) pool(row, s->scores.data() + row * heads * stride, 0, heads);
+    WeighUnitsOf(chunks, 0, rows * heads, stride, s);
+    for (uint32_t row = 0; row < rows; ++row) pool(row, &s->weights_of_units[row * heads * stride], 0, heads);
     return;
   }
   for (uint32_t first = 0; first < heads; first += at_once) {
     const uint32_t some = std::min(at_once, heads - first);
-    ScoreUnitsOf(chunks, first, some, stride, s);
-    pool(0, s->scores.data(), first, some);
+    WeighUnitsOf(chunks, first, some, stride, s);
+    pool(0, s->weights_of_units.data(), first, some);
   }
 }
 
-// s->scores[h * stride + i]: of unit i of the chunks, for query heads [first, first + some).
-void HeadScorer::ScoreUnitsOf(const std::vector<uint32_t>& chunks, uint32_t first, uint32_t some, size_t stride,
+// s->weights_of_units[h * stride + i]: of unit i of the chunks, for query heads [first, first + some).
+void HeadScorer::WeighUnitsOf(const std::vector<uint32_t>& chunks, uint32_t first, uint32_t some, size_t stride,
                               HeadScratch* s) const {
+  if (!sketch()) Grow(&s->scores, stride * some);
+  for (uint32_t h = first; sketch() && h < first + some; ++h) {
+    if (s->besides[h] > 0) continue;
+    for (const uint32_t chunk : chunks) RaiseReference(h, &s->coarse_scores[h * coarse_stride() + chunk], 1, s);
+  }
   for (size_t i = 0; i < chunks.size();) {
     // Chunks that follow each other in one segment are scored together.
     const uint32_t begin = chunks[i], end = SequenceIndex::SegmentEnd(first_chunk_ + begin) - first_chunk_;
     uint32_t count = 1;
     while (i + count < chunks.size() && chunks[i + count] == begin + count && begin + count < end) ++count;
-    ScoreChunks(*s, &s->records[i], begin, count, first, some, s->scores.data() + i * units_per_chunk_, stride);
+    ScoreChunks(begin, count, i, first, some, stride, s);
     i += count;
   }
-  if (skipped_units_ == 0 || chunks.empty() || chunks[0] != 0) return;
-  for (uint32_t h = 0; h < some; ++h) std::fill_n(s->scores.begin() + h * stride, skipped_units_, kOutOfRange);
+  const auto units = static_cast<uint32_t>(chunks.size() * units_per_chunk_);
+  const uint32_t skipped = chunks.empty() || chunks[0] != 0 ? 0 : skipped_units_;
+  for (uint32_t h = 0; h < some; ++h) {
+    uint16_t* const weights = &s->weights_of_units[h * stride];
+    if (!sketch()) {
+      const float* const scores = &s->scores[h * stride];
+      RaiseReference(first + h, scores + skipped, units - skipped, s);
+      WeighScores(scores, units, s->references[first + h], weights);
+    }
+    std::fill_n(weights, skipped, uint16_t{0});
+    // A short chunk's record has more tokens.
+    for (uint32_t i = units; i % kWeightsAtOnce != 0; ++i) weights[i] = 0;
+  }
 }
 
 void HeadScorer::ListRecords(const std::vector<uint32_t>& chunks, HeadScratch* s) const {
@@ -212,19 +248,21 @@ void HeadScorer::ListRecords(const std::vector<uint32_t>& chunks, HeadScratch* s
   if (!chunks.empty()) s->records.insert(s->records.end(), kRecordsAhead, s->records.back());
 }
 
-// records: of the chunks from `begin` on, as ScoreTokens wants them.
-void HeadScorer::ScoreChunks(const HeadScratch& s, const uint8_t* const* records, uint32_t begin, uint32_t count,
-                             uint32_t first, uint32_t some, float* scores, size_t stride) const {
-  if (index_.method().form == SummaryForm::kSketch) {
-    ScoreTokens(s.tables, g_.head_dim, first, some, index_.Coarse(layer_, s.kv_head, first_chunk_ + begin), records,
-                count, g_.chunk_tokens, s.coarse_scores + first * coarse_stride() + begin, coarse_stride(), scores,
-                stride);
+// Of chunks from `begin` on, the at-th and those behind it of the list: weights of tokens, or scores of groups.
+void HeadScorer::ScoreChunks(uint32_t begin, uint32_t count, size_t at, uint32_t first, uint32_t some, size_t stride,
+                             HeadScratch* s) const {
+  const uint8_t* const* records = &s->records[at];
+  at *= units_per_chunk_;
+  if (sketch()) {
+    WeighTokens(s->tables, g_.head_dim, first, some, index_.Coarse(layer_, s->kv_head, first_chunk_ + begin), records,
+                count, g_.chunk_tokens, s->coarse_scores + first * coarse_stride() + begin, coarse_stride(),
+                &s->references[first], &s->weights_of_units[at], stride);
     return;
   }
-  ScoreQueries queries = s.queries;
+  ScoreQueries queries = s->queries;
   queries.data += size_t{first} * queries.vectors * queries.head_dim;
   queries.heads = some;
-  ScoreUnits(queries, fine_layout_, *records, count * units_per_chunk_, scores, stride);
+  ScoreUnits(queries, fine_layout_, *records, count * units_per_chunk_, &s->scores[at], stride);
 }
 
 }  // namespace hga

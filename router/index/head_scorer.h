@@ -21,9 +21,10 @@ struct HeadScratch {
   CentreQueries centre_queries;        // of sketches
   SketchTables tables;
   std::vector<const uint8_t*> records;  // of the kept chunks' units
-  std::vector<float> per_chunk;        // [query heads of a KV head] attended
+  std::vector<float> references, besides;  // [rows * query heads], of weights; what is attended weighs so much
   std::vector<float> coarse;           // [rows * query heads][stride], of chunks, where `coarse_scores` points to it
-  std::vector<float> scores;           // [rows * query heads, or some of them][stride]
+  std::vector<float> scores;           // [some query heads][stride]: ranks of chunks, scores of groups
+  std::vector<uint16_t> weights_of_units;  // [rows * query heads, or some of them][stride]; of chunks as well
   std::vector<float> pooled;           // [stride], of chunks
   std::vector<int32_t> work;           // of CutTop
   std::vector<uint64_t> masks;         // of TakeTop
@@ -65,14 +66,18 @@ class HeadScorer {
   void ScoreFine(const std::vector<uint32_t>& chunks, HeadScratch* s, float* shares, size_t row_stride) const;
 
  private:
-  const float* Attended(const HeadScratch& s, uint32_t row) const;
+  bool sketch() const { return index_.method().form == SummaryForm::kSketch; }
+  // Sets references and besides by what is attended, less `per_unit`.
+  void SetReferences(float per_unit, HeadScratch* s) const;
+  // No lower than these scores, where they need it.
+  void RaiseReference(uint32_t head, const float* scores, uint32_t count, HeadScratch* s) const;
   void ScoreCoarseFrom(uint32_t i, uint32_t end, bool extents, const HeadScratch& s, float* scores) const;
   CentreRun Run(const HeadScratch& s, uint32_t chunk, bool extents) const;
-  void ScoreUnitsOf(const std::vector<uint32_t>& chunks, uint32_t first, uint32_t some, size_t stride,
+  void WeighUnitsOf(const std::vector<uint32_t>& chunks, uint32_t first, uint32_t some, size_t stride,
                     HeadScratch* s) const;
   void ListRecords(const std::vector<uint32_t>& chunks, HeadScratch* s) const;
-  void ScoreChunks(const HeadScratch& s, const uint8_t* const* records, uint32_t begin, uint32_t count, uint32_t first,
-                   uint32_t some, float* scores, size_t stride) const;
+  void ScoreChunks(uint32_t begin, uint32_t count, size_t at, uint32_t first, uint32_t some, size_t stride,
+                   HeadScratch* s) const;
 
   const SequenceIndex& index_;
   const KvGeometry& g_;

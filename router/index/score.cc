@@ -160,106 +160,109 @@ HWY_INLINE hn::Vec<D> RoughExpOf(D d, hn::Vec<D> x) {
 #endif
 }
 
-// pooled[i] = sum (kMax: the largest) over kHeads rows of row[i] * weight; and of pooled[i], unless `first`.
+// As WeightOf, of whole vectors.
+void WeighScoresSimd(const float* scores, uint32_t count, float reference, uint16_t* weights) {
+  const hn::CappedTag<float, kWeightsAtOnce> d;
+  const hn::Rebind<uint16_t, decltype(d)> d16;
+  const auto steps = hn::Set(d, kStepsPerNat), one = hn::Set(d, static_cast<float>(kWeightOfReference));
+  const auto most = hn::Set(d, static_cast<float>(kLargestWeight));
+  for (uint32_t i = 0; i < count; i += hn::Lanes(d)) {
+    const auto bits = hn::MulAdd(hn::Sub(hn::LoadU(d, scores + i), hn::Set(d, reference)), steps, one);
+    // In this order: what is no number weighs nothing.
+    const auto weight = hn::Min(hn::Max(bits, hn::Zero(d)), most);
+    hn::StoreU(hn::DemoteTo(d16, hn::NearestInt(weight)), d16, weights + i);
+  }
+}
+
+template <class D>
+HWY_INLINE hn::Vec<D> LoadWeights(D d, const uint16_t* p) {
+  return LoadBf16(d, reinterpret_cast<const bf16*>(p));
+}
+
+// sums[r] = sum of kRows rows of weights. In kWeightsAtOnce lanes, whatever the vectors: the same bits on every CPU.
+template <uint32_t kRows, class D>
+HWY_INLINE void SumRows(D d, const uint16_t* rows, size_t stride, uint32_t count, float* sums) {
+  constexpr uint32_t kParts = kWeightsAtOnce / hn::MaxLanes(D());
+  hn::Vec<D> sum[kRows][kParts];
+  for (uint32_t r = 0; r < kRows; ++r) {
+    for (uint32_t p = 0; p < kParts; ++p) sum[r][p] = hn::Zero(d);
+  }
+  for (uint32_t i = 0; i < count; i += kWeightsAtOnce) {
+    for (uint32_t r = 0; r < kRows; ++r) {
+      for (uint32_t p = 0; p < kParts; ++p) {
+        sum[r][p] = hn::Add(sum[r][p], LoadWeights(d, rows + r * stride + i + p * hn::Lanes(d)));
+      }
+    }
+  }
+  for (uint32_t r = 0; r < kRows; ++r) {
+    float lanes[kWeightsAtOnce];
+    for (uint32_t p = 0; p < kParts; ++p) hn::StoreU(sum[r][p], d, lanes + p * hn::Lanes(d));
+    for (uint32_t step = kWeightsAtOnce / 2; step > 0; step /= 2) {
+      for (uint32_t l = 0; l < step; ++l) lanes[l] += lanes[l + step];
+    }
+    sums[r] = lanes[0];
+  }
+}
+
+template <class D>
+HWY_INLINE void SumSome(D d, const uint16_t* rows, uint32_t some, size_t stride, uint32_t count, float* sums) {
+  switch (some) {
+    case 1: return SumRows<1>(d, rows, stride, count, sums);
+    case 2: return SumRows<2>(d, rows, stride, count, sums);
+    case 3: return SumRows<3>(d, rows, stride, count, sums);
+    default: return SumRows<4>(d, rows, stride, count, sums);
+  }
+}
+
+// pooled[i] = sum (kMax: the largest) over kHeads rows of row[i] * share; and of pooled[i], unless `first`.
 template <uint32_t kHeads, bool kMax, class D>
-HWY_INLINE void PoolRows(D d, const float* rows, size_t stride, const float* weights, uint32_t count, bool first,
+HWY_INLINE void PoolRows(D d, const uint16_t* rows, size_t stride, const float* shares, uint32_t count, bool first,
                          float* pooled) {
   for (uint32_t i = 0; i < count; i += hn::Lanes(d)) {
     auto sum = first ? hn::Zero(d) : hn::LoadU(d, pooled + i);
     for (uint32_t h = 0; h < kHeads; ++h) {
-      const auto row = hn::LoadU(d, rows + h * stride + i), weight = hn::Set(d, weights[h]);
-      sum = kMax ? hn::Max(sum, hn::Mul(row, weight)) : hn::MulAdd(row, weight, sum);
+      const auto row = LoadWeights(d, rows + h * stride + i), share = hn::Set(d, shares[h]);
+      sum = kMax ? hn::Max(sum, hn::Mul(row, share)) : hn::MulAdd(row, share, sum);
     }
     hn::StoreU(sum, d, pooled + i);
   }
 }
 
 template <bool kMax, class D>
-HWY_INLINE void PoolSome(D d, const float* rows, uint32_t some, size_t stride, const float* weights, uint32_t count,
+HWY_INLINE void PoolSome(D d, const uint16_t* rows, uint32_t some, size_t stride, const float* shares, uint32_t count,
                          bool first, float* pooled) {
   switch (some) {
-    case 1: return PoolRows<1, kMax>(d, rows, stride, weights, count, first, pooled);
-    case 2: return PoolRows<2, kMax>(d, rows, stride, weights, count, first, pooled);
-    case 3: return PoolRows<3, kMax>(d, rows, stride, weights, count, first, pooled);
-    default: return PoolRows<4, kMax>(d, rows, stride, weights, count, first, pooled);
-  }
-}
-
-// row[i] = e^(row[i] - largest) in kRows rows, which sums[r] adds up. Together: the additions of one row wait for each
-// other.
-template <uint32_t kRows, class D>
-HWY_INLINE void ExpRows(D d, float* rows, size_t stride, uint32_t count, float* tops, float* sums) {
-  hn::Vec<D> top[kRows], sum[kRows];
-  for (uint32_t r = 0; r < kRows; ++r) top[r] = hn::Set(d, -3e38f);
-  for (uint32_t i = 0; i < count; i += hn::Lanes(d)) {
-    for (uint32_t r = 0; r < kRows; ++r) top[r] = hn::Max(top[r], hn::LoadU(d, rows + r * stride + i));
-  }
-  for (uint32_t r = 0; r < kRows; ++r) {
-    top[r] = hn::MaxOfLanes(d, top[r]);
-    sum[r] = hn::Zero(d);
-  }
-  for (uint32_t i = 0; i < count; i += hn::Lanes(d)) {
-    for (uint32_t r = 0; r < kRows; ++r) {
-      const auto e = RoughExpOf(d, hn::Sub(hn::LoadU(d, rows + r * stride + i), top[r]));
-      hn::StoreU(e, d, rows + r * stride + i);
-      sum[r] = hn::Add(sum[r], e);
-    }
-  }
-  for (uint32_t r = 0; r < kRows; ++r) {
-    tops[r] = hn::GetLane(top[r]);
-    sums[r] = hn::GetLane(hn::SumOfLanes(d, sum[r]));
-  }
-}
-
-template <class D>
-HWY_INLINE void ExpSome(D d, float* rows, uint32_t some, size_t stride, uint32_t count, float* tops, float* sums) {
-  switch (some) {
-    case 1: return ExpRows<1>(d, rows, stride, count, tops, sums);
-    case 2: return ExpRows<2>(d, rows, stride, count, tops, sums);
-    case 3: return ExpRows<3>(d, rows, stride, count, tops, sums);
-    default: return ExpRows<4>(d, rows, stride, count, tops, sums);
+    case 1: return PoolRows<1, kMax>(d, rows, stride, shares, count, first, pooled);
+    case 2: return PoolRows<2, kMax>(d, rows, stride, shares, count, first, pooled);
+    case 3: return PoolRows<3, kMax>(d, rows, stride, shares, count, first, pooled);
+    default: return PoolRows<4, kMax>(d, rows, stride, shares, count, first, pooled);
   }
 }
 
 // As PoolSomeHeads.
-template <bool kMax, class D>
-HWY_INLINE void PoolSoftmax(D d, float* scores, uint32_t begin, uint32_t some, uint32_t heads, uint32_t count,
-                            size_t stride, const float* attended, float* pooled) {
-  // Rows are padded to whole vectors by the caller's stride; what lies behind `count` is overwritten here.
-  const uint32_t lanes = hn::Lanes(d), padded = (count + lanes - 1) / lanes * lanes;
+template <bool kMax>
+HWY_INLINE void PoolSoftmaxes(const uint16_t* weights, uint32_t begin, uint32_t some, uint32_t heads, uint32_t count,
+                              size_t stride, const float* besides, float* pooled) {
+  const hn::CappedTag<float, kWeightsAtOnce> d;
   for (uint32_t done = 0; done < some; done += kPooledAtOnce) {
     const uint32_t now = std::min(some - done, kPooledAtOnce);
-    float* rows = scores + done * stride;
-    for (uint32_t h = 0; h < now; ++h) std::fill(rows + h * stride + count, rows + h * stride + padded, -3e38f);
-    float tops[kPooledAtOnce], sums[kPooledAtOnce], weights[kPooledAtOnce];
-    ExpSome(d, rows, now, stride, padded, tops, sums);
+    const uint16_t* rows = weights + done * stride;
+    float shares[kPooledAtOnce];
+    SumSome(d, rows, now, stride, count, shares);
     for (uint32_t h = 0; h < now; ++h) {
-      const float sum = sums[h] + (attended == nullptr ? 0.0f : std::exp(attended[done + h] - tops[h]));
-      weights[h] = 1.0f / (sum * (kMax ? 1.0f : static_cast<float>(heads)));
+      const float all = (shares[h] + besides[done + h]) * (kMax ? 1.0f : static_cast<float>(heads));
+      shares[h] = all > 0 ? 1.0f / all : 0.0f;
     }
-    PoolSome<kMax>(d, rows, now, stride, weights, padded, begin + done == 0, pooled);
+    PoolSome<kMax>(d, rows, now, stride, shares, count, begin + done == 0, pooled);
   }
 }
 
-void PoolSoftmaxesSimd(Pooling pooling, float* scores, uint32_t first, uint32_t some, uint32_t heads, uint32_t count,
-                       size_t stride, const float* attended, float* pooled) {
-  const hn::CappedTag<float, 16> d;
+void PoolSoftmaxesSimd(Pooling pooling, const uint16_t* weights, uint32_t first, uint32_t some, uint32_t heads,
+                       uint32_t count, size_t stride, const float* besides, float* pooled) {
   if (pooling == Pooling::kMaxSoftmax) {
-    PoolSoftmax<true>(d, scores, first, some, heads, count, stride, attended, pooled);
+    PoolSoftmaxes<true>(weights, first, some, heads, count, stride, besides, pooled);
   } else {
-    PoolSoftmax<false>(d, scores, first, some, heads, count, stride, attended, pooled);
-  }
-}
-
-// pooled[i] = mean of the heads' scores of unit i, over whole vectors.
-void MeanOfHeadsSimd(const float* scores, uint32_t heads, uint32_t count, size_t stride, float* pooled) {
-  const hn::CappedTag<float, 16> d;
-  const uint32_t lanes = hn::Lanes(d), padded = (count + lanes - 1) / lanes * lanes;
-  const float share = 1.0f / static_cast<float>(heads);
-  const float shares[kPooledAtOnce] = {share, share, share, share};
-  for (uint32_t first = 0; first < heads; first += kPooledAtOnce) {
-    const uint32_t some = std::min(heads - first, kPooledAtOnce);
-    PoolSome<false>(d, scores + first * stride, some, stride, shares, padded, first == 0, pooled);
+    PoolSoftmaxes<false>(weights, first, some, heads, count, stride, besides, pooled);
   }
 }
 
@@ -282,11 +285,11 @@ float LogSumExpSimd(const float* scores, const float* weights, uint32_t count) {
   return hn::GetLane(top) + std::log(hn::GetLane(hn::SumOfLanes(d, sum)));
 }
 
-uint32_t FusedSumLanesSimd() {
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-  return static_cast<uint32_t>(hn::Lanes(hn::CappedTag<float, 16>()));
+bool FusesProductsSimd() {
+#if HWY_ARCH_X86
+  return HWY_TARGET <= HWY_AVX2;
 #else
-  return 0;
+  return false;
 #endif
 }
 
@@ -306,10 +309,10 @@ float RoughExp(float x) {
 }
 
 HWY_EXPORT(ScoreUnitsSimd);
+HWY_EXPORT(WeighScoresSimd);
 HWY_EXPORT(PoolSoftmaxesSimd);
-HWY_EXPORT(MeanOfHeadsSimd);
 HWY_EXPORT(LogSumExpSimd);
-HWY_EXPORT(FusedSumLanesSimd);
+HWY_EXPORT(FusesProductsSimd);
 
 void WeighQueries(const float* queries, uint32_t heads, const UnitLayout& layout, SecondWeight second, float* out) {
   for (uint32_t h = 0; h < heads; ++h, queries += layout.head_dim) {
@@ -325,16 +328,30 @@ void ScoreUnits(const ScoreQueries& queries, const UnitLayout& layout, const uin
   HWY_DYNAMIC_DISPATCH(ScoreUnitsSimd)(queries, layout, units, count, scores, stride);
 }
 
-void PoolSomeHeads(Pooling pooling, float* scores, uint32_t first, uint32_t some, uint32_t heads, uint32_t count,
-                   size_t stride, const float* attended, float* pooled) {
+uint16_t WeightOf(float score, float reference) {
+  // In this order: what is no number weighs nothing.
+  const float bits = std::fma(score - reference, kStepsPerNat, static_cast<float>(kWeightOfReference));
+  return static_cast<uint16_t>(std::lrint(std::min(std::max(0.0f, bits), static_cast<float>(kLargestWeight))));
+}
+
+void WeighScores(const float* scores, uint32_t count, float reference, uint16_t* weights) {
+  HWY_DYNAMIC_DISPATCH(WeighScoresSimd)(scores, count, reference, weights);
+  for (uint32_t i = count; i % kWeightsAtOnce != 0; ++i) weights[i] = 0;
+}
+
+void PoolSomeHeads(Pooling pooling, uint16_t* weights, uint32_t first, uint32_t some, uint32_t heads, uint32_t count,
+                   size_t stride, const float* besides, float* pooled) {
   const auto pool = HWY_DYNAMIC_DISPATCH(PoolSoftmaxesSimd);
-  if (pooling != Pooling::kSumLogits) return pool(pooling, scores, first, some, heads, count, stride, attended, pooled);
-  HWY_DYNAMIC_DISPATCH(MeanOfHeadsSimd)(scores, heads, count, stride, pooled);
-  const float share = 1.0f / static_cast<float>(heads);
-  float besides = 0;
-  for (uint32_t h = 0; attended != nullptr && h < heads; ++h) besides += attended[h] * share;
-  std::copy_n(pooled, count, scores);
-  pool(Pooling::kMeanSoftmax, scores, 0, 1, 1, count, stride, attended == nullptr ? nullptr : &besides, pooled);
+  const uint32_t padded = (count + kWeightsAtOnce - 1) / kWeightsAtOnce * kWeightsAtOnce;
+  if (pooling != Pooling::kSumLogits) return pool(pooling, weights, first, some, heads, padded, stride, besides, pooled);
+  // Weights are logarithms.
+  for (uint32_t i = 0; i < count; ++i) {
+    uint32_t sum = heads / 2;
+    for (uint32_t h = 0; h < heads; ++h) sum += weights[h * stride + i];
+    weights[i] = static_cast<uint16_t>(sum / heads);
+  }
+  const float beside = *std::min_element(besides, besides + heads);
+  pool(Pooling::kMeanSoftmax, weights, 0, 1, 1, padded, stride, &beside, pooled);
 }
 
 float LogSumExp(const float* scores, const float* weights, uint32_t count) {
@@ -342,7 +359,7 @@ float LogSumExp(const float* scores, const float* weights, uint32_t count) {
   return sum > -1e30f && sum < 1e30f ? sum : -std::numeric_limits<float>::infinity();
 }
 
-uint32_t FusedSumLanes() { return HWY_DYNAMIC_DISPATCH(FusedSumLanesSimd)(); }
+bool FusesProducts() { return HWY_DYNAMIC_DISPATCH(FusesProductsSimd)(); }
 
 void ToFloats(const bf16* in, size_t count, float scale, float* out) {
   for (size_t i = 0; i < count; ++i) out[i] = ToFloat(in[i]) * scale;

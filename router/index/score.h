@@ -27,11 +27,25 @@ void WeighQueries(const float* queries, uint32_t heads, const UnitLayout& layout
 void ScoreUnits(const ScoreQueries& queries, const UnitLayout& layout, const uint8_t* units, uint32_t count,
                 float* scores, size_t stride);
 
-// e^x to within 3 percent, monotone, for x <= 0; 0 below -87. A line between the powers of two (Schraudolph 1999): the
-// order within a query head is exact, and heads are weighed against each other well enough.
+// e^x to within 3 percent, monotone, for x <= 0; 0 below -87. A line between the powers of two (Schraudolph 1999).
 inline constexpr float kExpScale = 12102203.2f;                // 2^23 / ln 2
 inline constexpr float kExpBias = 1065353216.0f - 366393.0f;  // 127 * 2^23, less what centres the error
 float RoughExp(float x);
+
+// --- What scores weigh ---
+// e^(score - reference) by the same line, in 16 bits: those of a bf16. They are a logarithm, in 128 steps for each
+// doubling, and a number that can be added up, at once. What decides is kept with them: that of 64K keys and four query
+// heads fits the second cache, and there is no exponential to compute. The reference is the log of the sum of exp over
+// what a head attends anyway, which so weighs 1. 0 below 2^-126; all above 2^100 alike.
+inline constexpr float kStepsPerNat = 184.66497f;  // 128 / ln 2
+// Bits of 1, less what centres the error.
+inline constexpr int32_t kWeightOfReference = 127 * 128 - 6;
+inline constexpr int32_t kLargestWeight = kWeightOfReference + 100 * 128;
+// Rows of weights are read so many at a time: their length is a multiple of it, with zeros at the end.
+inline constexpr uint32_t kWeightsAtOnce = 16;
+uint16_t WeightOf(float score, float reference);
+// Of `count` scores, and the zeros behind them. Reads up to the next multiple as well.
+void WeighScores(const float* scores, uint32_t count, float reference, uint16_t* weights);
 
 // How the query heads of a KV head decide together.
 enum class Pooling {
@@ -43,25 +57,24 @@ enum class Pooling {
 // Query heads whose softmaxes are pooled together; more are pooled so many at a time.
 inline constexpr uint32_t kPooledAtOnce = 4;
 
-// pooled[i] of units i < count is what query heads [first, first + some) of `heads` make of it, by RoughExp; first is a
-// multiple of kPooledAtOnce, and 0 begins anew. kSumLogits needs all heads together. attended: [some] log of the sum of
-// exp over what the head attends besides, which its softmax counts in; nullptr: nothing. Destroys `scores`
-// [some][stride]; stride is a multiple of 64.
-void PoolSomeHeads(Pooling pooling, float* scores, uint32_t first, uint32_t some, uint32_t heads, uint32_t count,
-                   size_t stride, const float* attended, float* pooled);
+// pooled[i] of units i < count is what query heads [first, first + some) of `heads` make of their weights [some][stride];
+// first is a multiple of kPooledAtOnce, and 0 begins anew. kSumLogits needs all heads together, and destroys the
+// weights. besides: [some] what the head attends besides weighs, which its softmax counts in. Zeros lie behind `count`
+// up to a multiple of kWeightsAtOnce, to which pooled is written.
+void PoolSomeHeads(Pooling pooling, uint16_t* weights, uint32_t first, uint32_t some, uint32_t heads, uint32_t count,
+                   size_t stride, const float* besides, float* pooled);
 // Of all heads.
-inline void PoolHeads(Pooling pooling, float* scores, uint32_t heads, uint32_t count, size_t stride,
-                      const float* attended, float* pooled) {
-  PoolSomeHeads(pooling, scores, 0, heads, heads, count, stride, attended, pooled);
+inline void PoolHeads(Pooling pooling, uint16_t* weights, uint32_t heads, uint32_t count, size_t stride,
+                      const float* besides, float* pooled) {
+  PoolSomeHeads(pooling, weights, 0, heads, heads, count, stride, besides, pooled);
 }
 
 // log of the sum of weights[i] * e^scores[i], i < count, by RoughExp; weights >= 0. -infinity where it is nothing or no
 // number. Both are padded to a multiple of 64; the weights there are 0.
 float LogSumExp(const float* scores, const float* weights, uint32_t count);
 
-// Floats that are added up at a time, where products are fused with sums and lanes are added pairwise; 0 on a CPU that
-// does otherwise.
-uint32_t FusedSumLanes();
+// Whether products are fused with the sums that they are added to: where they are, shares are the same bit for bit.
+bool FusesProducts();
 
 // out[i] = in[i] * scale
 void ToFloats(const bf16* in, size_t count, float scale, float* out);

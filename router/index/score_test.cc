@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
+#include <cstring>
+#include <numeric>
 
 #include "common/kv/route_fixture.h"
 #include "gtest/gtest.h"
@@ -47,44 +48,86 @@ void CheckAgainstPlainLoops() {
   }
 }
 
-// The plain way. attended: empty, or one per head.
-std::vector<double> Pooled(Pooling pooling, const std::vector<float>& scores, const std::vector<float>& attended,
-                           uint32_t heads, uint32_t count, size_t stride) {
-  const auto softmax = [&](std::vector<double> row, double besides) {
-    const double top = *std::max_element(row.begin(), row.end());
-    double sum = attended.empty() ? 0 : std::exp(besides - top);
-    for (double& x : row) sum += x = RoughExp(static_cast<float>(x - top));
+double NumberOf(uint16_t weight) {
+  const uint32_t bits = uint32_t{weight} << 16;
+  float number;
+  std::memcpy(&number, &bits, sizeof(number));
+  return number;
+}
+
+// The plain way.
+std::vector<double> Pooled(Pooling pooling, const std::vector<uint16_t>& weights, const std::vector<float>& besides,
+                           uint32_t count, size_t stride) {
+  const size_t heads = besides.size();
+  const auto softmax = [](std::vector<double> row, double beside) {
+    const double sum = std::accumulate(row.begin(), row.end(), beside);
     for (double& x : row) x /= sum;
     return row;
   };
   std::vector<double> pooled(count);
-  double mean_besides = 0;
   for (uint32_t h = 0; h < heads; ++h) {
-    const double besides = attended.empty() ? 0 : attended[h];
-    mean_besides += besides / heads;
-    std::vector<double> row(scores.begin() + h * stride, scores.begin() + h * stride + count);
-    if (pooling != Pooling::kSumLogits) row = softmax(row, besides);
+    std::vector<double> row(count);
+    for (uint32_t i = 0; i < count; ++i) {
+      const uint16_t weight = weights[h * stride + i];
+      row[i] = pooling == Pooling::kSumLogits ? weight : NumberOf(weight);
+    }
+    if (pooling != Pooling::kSumLogits) row = softmax(row, besides[h]);
     for (uint32_t i = 0; i < count; ++i) {
       pooled[i] = pooling == Pooling::kMaxSoftmax ? std::max(pooled[i], row[i]) : pooled[i] + row[i] / heads;
     }
   }
-  return pooling == Pooling::kSumLogits ? softmax(pooled, mean_besides) : pooled;
+  if (pooling != Pooling::kSumLogits) return pooled;
+  for (double& x : pooled) x = NumberOf(static_cast<uint16_t>(std::floor(x + 0.5)));
+  return softmax(pooled, *std::min_element(besides.begin(), besides.end()));
+}
+
+// Weights of [heads][stride], of random scores; zeros behind `count`.
+std::vector<uint16_t> RandomWeights(uint32_t heads, uint32_t count, size_t stride, uint32_t seed) {
+  std::vector<uint16_t> weights(heads * stride);
+  for (uint32_t h = 0; h < heads; ++h) {
+    auto scores = RandomFloats(stride, seed + h);
+    for (float& score : scores) score *= 4;
+    WeighScores(scores.data(), count, 1.0f, &weights[h * stride]);
+  }
+  return weights;
 }
 
 TEST(ScoreTest, FastEqualsPlainLoops) { WithEachInstructionSet(CheckAgainstPlainLoops); }
+
+void CheckWeights() {
+  std::vector<float> scores = {0,   0.001f, -0.001f, 1,   -1,       20,       -20,      69,
+                               -86, -88,    -200,    70,  3e38f, -3e38f, INFINITY, -INFINITY, NAN};
+  const size_t count = scores.size();
+  scores.resize(32);
+  for (const float reference : {0.0f, 7.25f}) {
+    std::vector<uint16_t> weights(32, 1);
+    WeighScores(scores.data(), count, reference, weights.data());
+    for (size_t i = 0; i < 32; ++i) {
+      EXPECT_EQ(weights[i], i < count ? WeightOf(scores[i], reference) : 0) << i;
+      const double exact = std::exp(double{scores[i]} - reference);
+      if (i < count && exact > 2e-38 && exact < 1e30) {
+        EXPECT_NEAR(NumberOf(weights[i]), exact, 0.035 * exact) << i;
+      }
+    }
+    EXPECT_EQ(weights[14], kLargestWeight);
+    EXPECT_EQ(weights[15], 0);
+    EXPECT_EQ(weights[16], 0);
+  }
+}
+
+TEST(ScoreTest, WeightsAreExponentialsAndNeverOutOfRange) { WithEachInstructionSet(CheckWeights); }
 
 void CheckPoolingAgainstPlainLoops() {
   constexpr size_t kStride = 128;
   for (Pooling pooling : {Pooling::kMeanSoftmax, Pooling::kMaxSoftmax, Pooling::kSumLogits}) {
     for (uint32_t heads : {1u, 2u, 3u, 4u, 5u, 9u}) {
       for (uint32_t count : {1u, 7u, 64u, 100u, 128u}) {
-        for (bool besides : {false, true}) {
-          auto scores = RandomFloats(heads * kStride, heads + count);
-          for (float& score : scores) score *= 4;
-          const auto attended = RandomFloats(besides ? heads : 0, 5);
-          const auto expected = Pooled(pooling, scores, attended, heads, count, kStride);
+        for (const float beside : {0.0f, 1.0f}) {
+          auto weights = RandomWeights(heads, count, kStride, heads + count);
+          const std::vector<float> besides(heads, beside);
+          const auto expected = Pooled(pooling, weights, besides, count, kStride);
           std::vector<float> pooled(kStride);
-          PoolHeads(pooling, scores.data(), heads, count, kStride, besides ? attended.data() : nullptr, pooled.data());
+          PoolHeads(pooling, weights.data(), heads, count, kStride, besides.data(), pooled.data());
           for (uint32_t i = 0; i < count; ++i) ASSERT_NEAR(pooled[i], expected[i], 1e-4) << heads << " " << count;
         }
       }
@@ -94,17 +137,40 @@ void CheckPoolingAgainstPlainLoops() {
 
 TEST(ScoreTest, PoolingEqualsPlainLoops) { WithEachInstructionSet(CheckPoolingAgainstPlainLoops); }
 
+// Sums have the same order on all CPUs whose vectors fuse products.
+TEST(ScoreTest, SharesAreTheSameOnAllInstructionSetsThatFuse) {
+  const auto weights = RandomWeights(3, 1000, 1024, 1);
+  const std::vector<float> besides(3, 1.0f);
+  std::vector<float> first;
+  WithEachInstructionSet([&] {
+    if (!FusesProducts()) return;
+    auto copy = weights;
+    std::vector<float> pooled(1024);
+    PoolHeads(Pooling::kMeanSoftmax, copy.data(), 3, 1000, 1024, besides.data(), pooled.data());
+    if (first.empty()) first = pooled;
+    EXPECT_EQ(pooled, first);
+  });
+}
+
+TEST(ScoreTest, WeightsOfNothingGiveNoShares) {
+  std::vector<uint16_t> weights(128);
+  std::vector<float> pooled(64, 1.0f);
+  const float besides[2] = {0, 0};
+  PoolHeads(Pooling::kMeanSoftmax, weights.data(), 2, 60, 64, besides, pooled.data());
+  EXPECT_EQ(pooled, std::vector<float>(64, 0.0f));
+}
+
 TEST(ScoreTest, PoolingByPartsIsTheSame) {
   constexpr uint32_t kHeads = 10, kCount = 100;
   constexpr size_t kStride = 128;
   for (Pooling pooling : {Pooling::kMeanSoftmax, Pooling::kMaxSoftmax}) {
-    auto scores = RandomFloats(kHeads * kStride, 3), parts = scores;
-    const auto attended = RandomFloats(kHeads, 5);
+    auto weights = RandomWeights(kHeads, kCount, kStride, 3);
+    const std::vector<float> besides(kHeads, 1.0f);
     std::vector<float> whole(kStride), pooled(kStride);
-    PoolHeads(pooling, scores.data(), kHeads, kCount, kStride, attended.data(), whole.data());
+    PoolHeads(pooling, weights.data(), kHeads, kCount, kStride, besides.data(), whole.data());
     for (uint32_t first = 0; first < kHeads; first += kPooledAtOnce) {
-      PoolSomeHeads(pooling, parts.data() + first * kStride, first, std::min(kPooledAtOnce, kHeads - first), kHeads,
-                    kCount, kStride, attended.data() + first, pooled.data());
+      PoolSomeHeads(pooling, weights.data() + first * kStride, first, std::min(kPooledAtOnce, kHeads - first), kHeads,
+                    kCount, kStride, besides.data() + first, pooled.data());
     }
     EXPECT_EQ(pooled, whole);
   }
@@ -114,10 +180,13 @@ TEST(ScoreTest, PoolingByPartsIsTheSame) {
 TEST(ScoreTest, PoolingsDiffer) {
   const auto best = [](Pooling pooling) {
     std::vector<float> scores(2 * 64, 0.0f), pooled(64);
+    std::vector<uint16_t> weights(2 * 64);
     scores[0] = 10, scores[64] = -30;           // the first head's
     scores[1] = -30, scores[65] = 9;            // the second head's
     scores[2] = scores[66] = 6;                 // both know it
-    PoolHeads(pooling, scores.data(), 2, 3, 64, nullptr, pooled.data());
+    for (uint32_t h = 0; h < 2; ++h) WeighScores(&scores[h * 64], 3, 10, &weights[h * 64]);
+    const float besides[2] = {0, 0};
+    PoolHeads(pooling, weights.data(), 2, 3, 64, besides, pooled.data());
     return std::max_element(pooled.begin(), pooled.begin() + 3) - pooled.begin();
   };
   EXPECT_EQ(best(Pooling::kSumLogits), 2);

@@ -396,8 +396,8 @@ void Select(const SequenceIndex& index, uint32_t layer, const RouteBlock& block,
   for (HeadScratch& s : scratch->scorers) scratch->times += std::exchange(s.times, SelectTimes());
 }
 
-uint32_t ReproducibleLanes(const SelectOptions& options) {
-  return options.pooling == Pooling::kMeanSoftmax ? FusedSumLanes() : 0;
+bool Reproducible(const SelectOptions& options) {
+  return options.pooling == Pooling::kMeanSoftmax && FusesProducts();
 }
 
 }  // namespace hga

@@ -57,9 +57,9 @@ struct SelectScratch {
 void Select(const SequenceIndex& index, uint32_t layer, const RouteBlock& block, const SelectOptions& options,
             SelectScratch* scratch, HeadSelection* heads, float* missed = nullptr, Helpers* helpers = nullptr);
 
-// Floats that Select adds up at a time, where another machine can do all that it does bit for bit from this and the
-// options: with fused products, sums of 8 or 16 lanes and glibc's expf. 0: it cannot.
-uint32_t ReproducibleLanes(const SelectOptions& options);
+// Whether another machine can do all that Select does bit for bit from the options: with fused products, and the mean
+// of softmaxes.
+bool Reproducible(const SelectOptions& options);
 
 // The same in plain loops and double precision, for tests.
 std::vector<HeadSelection> SelectReference(const SequenceIndex& index, uint32_t layer, const RouteBlock& block,

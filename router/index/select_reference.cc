@@ -68,21 +68,33 @@ class Scorer {
   double spread_ = 0;
 };
 
-// row = softmax(row), which counts in what `attended` is the log of the sum of exp of, if it is not null.
-void Softmax(const float* attended, std::vector<double>* row) {
-  const double top = *std::max_element(row->begin(), row->end());
-  double sum = attended == nullptr ? 0 : std::exp(*attended - top);
-  for (double& score : *row) sum += score = RoughExp(static_cast<float>(score - top));
+double NumberOf(uint16_t weight) {
+  const uint32_t bits = uint32_t{weight} << 16;
+  float number;
+  std::memcpy(&number, &bits, sizeof(number));
+  return number;
+}
+
+// row = softmax(row), which counts in what `attended` is the log of the sum of exp of, if it is not null. raise: the
+// reference is no lower than the scores.
+void Softmax(const float* attended, bool raise, std::vector<double>* row) {
+  float reference = attended == nullptr ? -3e38f : *attended;
+  if (raise || attended == nullptr) {
+    reference = std::max(reference, static_cast<float>(*std::max_element(row->begin(), row->end())));
+  }
+  double sum = attended == nullptr ? 0 : std::exp(*attended - reference);
+  for (double& score : *row) sum += score = NumberOf(WeightOf(static_cast<float>(score), reference));
   for (double& score : *row) score /= sum;
 }
 
 // scores: [query heads][units]; attended: [query heads] or nullptr. Shares of the attention, pooled over the heads.
-std::vector<double> Shares(Pooling pooling, const std::vector<std::vector<double>>& scores, const float* attended) {
+std::vector<double> Shares(Pooling pooling, const std::vector<std::vector<double>>& scores, const float* attended,
+                           bool raise) {
   std::vector<double> pooled(scores[0].size());
   double besides = 0;
   for (size_t h = 0; h < scores.size(); ++h) {
     std::vector<double> row = scores[h];
-    if (pooling != Pooling::kSumLogits) Softmax(attended == nullptr ? nullptr : attended + h, &row);
+    if (pooling != Pooling::kSumLogits) Softmax(attended == nullptr ? nullptr : attended + h, raise, &row);
     if (attended != nullptr) besides += attended[h] / scores.size();
     for (size_t i = 0; i < row.size(); ++i) {
       pooled[i] = pooling == Pooling::kMaxSoftmax ? std::max(pooled[i], row[i]) : pooled[i] + row[i] / scores.size();
@@ -90,7 +102,7 @@ std::vector<double> Shares(Pooling pooling, const std::vector<std::vector<double
   }
   if (pooling == Pooling::kSumLogits) {
     const auto mean = static_cast<float>(besides);
-    Softmax(attended == nullptr ? nullptr : &mean, &pooled);
+    Softmax(attended == nullptr ? nullptr : &mean, raise, &pooled);
   }
   return pooled;
 }
@@ -125,7 +137,9 @@ std::vector<UnitShare> UnitsOf(const SequenceIndex& index, uint32_t layer, uint3
   for (size_t h = 0; h < heads.size(); ++h) {
     for (uint32_t c = first; c < block.route_upto; ++c) scores[h].push_back(heads[h].Rank(c));
   }
-  const std::vector<double> chunk_shares = Shares(pooling, scores, per_chunk.empty() ? nullptr : per_chunk.data());
+  const bool raise = index.method().form != SummaryForm::kSketch;
+  const std::vector<double> chunk_shares =
+      Shares(pooling, scores, per_chunk.empty() ? nullptr : per_chunk.data(), raise);
   std::vector<uint32_t> chunks(chunk_shares.size());
   std::iota(chunks.begin(), chunks.end(), 0);
   std::stable_sort(chunks.begin(), chunks.end(),
@@ -144,7 +158,7 @@ std::vector<UnitShare> UnitsOf(const SequenceIndex& index, uint32_t layer, uint3
       for (size_t h = 0; h < heads.size(); ++h) scores[h].push_back(heads[h].UnitOf(first + c, u));
     }
   }
-  const std::vector<double> shares = Shares(pooling, scores, attended);
+  const std::vector<double> shares = Shares(pooling, scores, attended, raise);
   for (size_t i = 0; i < units.size(); ++i) units[i].share = shares[i];
   return units;
 }

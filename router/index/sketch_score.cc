@@ -168,62 +168,103 @@ HWY_INLINE void SumEntries(const uint8_t* tables, size_t table_bytes, const uint
 }
 #endif
 
-// For tables of heads [head, head + kHeads), whose scores and base begin there.
+// Of a chunk's tokens, whose scales are whole numbers: shifted to the top of 16 bits, and squared.
+struct TokenScales {
+  HWY_ALIGN int16_t shifted[kSketchTokens];
+  HWY_ALIGN uint16_t squares[kSketchTokens];
+};
+HWY_INLINE void ReadTokenScales(const uint8_t* record, TokenScales* scales) {
+  const hn::CappedTag<int16_t, 32> d;
+  const hn::Rebind<uint16_t, decltype(d)> du;
+  const hn::Rebind<uint8_t, decltype(d)> d8;
+  for (uint32_t t = 0; t < kSketchTokens; t += hn::Lanes(d)) {
+    const auto scale = hn::PromoteTo(du, hn::LoadU(d8, record + t));
+    hn::Store(hn::BitCast(d, hn::ShiftLeft<7>(scale)), d, scales->shifted + t);
+    hn::Store(hn::Mul(scale, scale), du, scales->squares + t);
+  }
+}
+
+// What turns a head's sums of a chunk into weights, in 16 bits each.
+struct ChunkFactors {
+  HWY_ALIGN int32_t step[4], spread[4], centre[4];
+};
+HWY_INLINE ChunkFactors FactorsOf(const SketchTables& tables, uint32_t head, uint32_t heads, float scale,
+                                  const float* base, size_t base_stride, const float* references) {
+  const hn::CappedTag<float, 4> d;
+  const hn::Rebind<int32_t, decltype(d)> d32;
+  HWY_ALIGN float centres[4] = {}, beside[4] = {};
+  for (uint32_t h = 0; h < heads; ++h) {
+    centres[h] = base[h * base_stride];
+    beside[h] = references[h];
+  }
+  const auto most = hn::Set(d, 32767.0f), lowest = hn::Set(d, -32768.0f);
+  const auto one = hn::Set(d, static_cast<float>(kWeightOfReference));
+  ChunkFactors f;
+  for (uint32_t h = 0; h < 4; h += hn::Lanes(d)) {
+    const auto step = hn::Mul(hn::LoadU(d, &tables.step[head + h]), hn::Set(d, scale));
+    const auto spread = hn::Mul(hn::LoadU(d, &tables.spread[head + h]), hn::Set(d, scale * scale));
+    const auto apart = hn::Sub(hn::Load(d, centres + h), hn::Load(d, beside + h));
+    const auto centre = hn::MulAdd(apart, hn::Set(d, kStepsPerNat), one);
+    hn::Store(hn::NearestInt(hn::Min(step, most)), d32, f.step + h);
+    hn::Store(hn::NearestInt(hn::Min(spread, most)), d32, f.spread + h);
+    // In this order: what is no number weighs nothing.
+    hn::Store(hn::NearestInt(hn::Min(hn::Max(centre, lowest), most)), d32, f.centre + h);
+  }
+  return f;
+}
+
+// For tables of heads [head, head + kHeads), whose weights, base and references begin there.
 template <uint32_t kHeads>
-HWY_INLINE void ScoreChunk(const SketchTables& tables, uint32_t head_dim, uint32_t head, const uint8_t* record,
-                           const uint8_t* ahead, const float* token_scales, const float* base, size_t base_stride,
-                           float* scores, size_t stride) {
+HWY_INLINE void WeighChunk(const SketchTables& tables, uint32_t head_dim, uint32_t shift, uint32_t head,
+                           const uint8_t* record, const uint8_t* ahead, const TokenScales& scales, float scale,
+                           const float* base, size_t base_stride, const float* references, uint16_t* weights,
+                           size_t stride) {
   const size_t table_bytes = size_t{head_dim} * 8;
   const uint8_t* entries = tables.entries.data() + head * table_bytes;
   HWY_ALIGN uint16_t sums[kHeads][kSketchTokens];
   SumEntries<kHeads>(entries, table_bytes, record + kSketchTokens, ahead + kSketchTokens, SketchSignBytes(head_dim),
                      sums);
-  const hn::CappedTag<float, 16> d;
-  const hn::Rebind<int32_t, decltype(d)> d32;
-  const hn::Rebind<uint16_t, decltype(d)> d16;
-  for (uint32_t h = 0; h < kHeads; ++h, scores += stride) {
-    const auto step = hn::Set(d, tables.step[head + h]), offset = hn::Set(d, tables.offset[head + h]);
-    const auto centre = hn::Set(d, base[h * base_stride]), spread = hn::Set(d, tables.spread[head + h]);
+  const ChunkFactors factors = FactorsOf(tables, head, kHeads, scale, base, base_stride, references);
+  const hn::CappedTag<int16_t, 32> d;
+  const hn::Rebind<uint16_t, decltype(d)> du;
+  const auto most = hn::Set(d, static_cast<int16_t>(kLargestWeight));
+  for (uint32_t h = 0; h < kHeads; ++h, weights += stride) {
+    const auto step = hn::Set(d, static_cast<int16_t>(factors.step[h]));
+    const auto spread = hn::Set(du, static_cast<uint16_t>(factors.spread[h]));
+    const auto centre = hn::Set(d, static_cast<int16_t>(factors.centre[h]));
+    const auto zero = hn::Set(d, tables.zero[head + h]);
     for (uint32_t t = 0; t < kSketchTokens; t += hn::Lanes(d)) {
-      const auto sum = hn::ConvertTo(d, hn::PromoteTo(d32, hn::LoadU(d16, sums[h] + t)));
-      const auto a = hn::Load(d, token_scales + t);
-      const auto dot = hn::MulAdd(a, spread, hn::MulAdd(sum, step, offset));
-      hn::StoreU(hn::MulAdd(a, dot, centre), d, scores + t);
+      const auto sum = hn::ShiftLeftSame(hn::Sub(hn::BitCast(d, hn::LoadU(du, sums[h] + t)), zero), shift);
+      const auto factor = hn::MulFixedPoint15(hn::Load(d, scales.shifted + t), step);
+      const auto over = hn::BitCast(d, hn::MulHigh(hn::Load(du, scales.squares + t), spread));
+      const auto weight = hn::SaturatedAdd(hn::SaturatedAdd(hn::MulFixedPoint15(sum, factor), over), centre);
+      hn::StoreU(hn::BitCast(du, hn::Min(hn::Max(weight, hn::Zero(d)), most)), du, weights + t);
     }
   }
 }
 
-HWY_INLINE void ReadTokenScales(const uint8_t* record, float scale, float* scales) {
-  const hn::CappedTag<float, 16> d;
-  const hn::Rebind<int32_t, decltype(d)> d32;
-  const hn::Rebind<uint8_t, decltype(d)> d8;
-  for (uint32_t t = 0; t < kSketchTokens; t += hn::Lanes(d)) {
-    const auto steps = hn::ConvertTo(d, hn::PromoteTo(d32, hn::LoadU(d8, record + t)));
-    hn::Store(hn::Mul(steps, hn::Set(d, scale)), d, scales + t);
-  }
-}
-
-void ScoreTokensSimd(const SketchTables& tables, uint32_t head_dim, uint32_t first, uint32_t some,
+void WeighTokensSimd(const SketchTables& tables, uint32_t head_dim, uint32_t first, uint32_t some,
                      const uint8_t* centres, const uint8_t* const* records, uint32_t count, uint32_t chunk_tokens,
-                     const float* base, size_t base_stride, float* scores, size_t stride) {
-  for (uint32_t i = 0; i < count; ++i, scores += chunk_tokens) {
+                     const float* base, size_t base_stride, const float* references, uint16_t* weights, size_t stride) {
+  const uint32_t shift = SketchSumShift(head_dim);
+  for (uint32_t i = 0; i < count; ++i, weights += chunk_tokens) {
     SketchScales scales;
     std::memcpy(&scales, centres + i * SketchCentreBytes(head_dim) + head_dim, sizeof(scales));
     const uint8_t* record = records[i];
     hwy::Prefetch(records[i + kRecordsAhead]);
-    HWY_ALIGN float steps[kSketchTokens];
-    ReadTokenScales(record, scales.token, steps);
-    const auto score = [&](auto heads, uint32_t h) HWY_ATTR {
+    TokenScales tokens;
+    ReadTokenScales(record, &tokens);
+    const auto weigh = [&](auto heads, uint32_t h) HWY_ATTR {
       const uint8_t* ahead = h == 0 ? records[i + kRecordsAhead] : record;
-      ScoreChunk<heads.value>(tables, head_dim, first + h, record, ahead, steps, base + h * base_stride + i,
-                              base_stride, scores + h * stride, stride);
+      WeighChunk<heads.value>(tables, head_dim, shift, first + h, record, ahead, tokens, scales.token,
+                              base + h * base_stride + i, base_stride, references + h, weights + h * stride, stride);
     };
     for (uint32_t h = 0; h < some; h += 4) {
       switch (some - h) {
-        case 1: score(std::integral_constant<uint32_t, 1>(), h); break;
-        case 2: score(std::integral_constant<uint32_t, 2>(), h); break;
-        case 3: score(std::integral_constant<uint32_t, 3>(), h); break;
-        default: score(std::integral_constant<uint32_t, 4>(), h); break;
+        case 1: weigh(std::integral_constant<uint32_t, 1>(), h); break;
+        case 2: weigh(std::integral_constant<uint32_t, 2>(), h); break;
+        case 3: weigh(std::integral_constant<uint32_t, 3>(), h); break;
+        default: weigh(std::integral_constant<uint32_t, 4>(), h); break;
       }
     }
   }
@@ -237,14 +278,22 @@ HWY_AFTER_NAMESPACE();
 namespace hga {
 
 HWY_EXPORT(WriteEntriesSimd);
-HWY_EXPORT(ScoreTokensSimd);
+HWY_EXPORT(WeighTokensSimd);
+
+// Entries have 7 bits, and a sum of them is at most half of them away from its zero.
+uint32_t SketchSumShift(uint32_t head_dim) {
+  uint32_t shift = 9;
+  for (uint32_t rows = 1; rows < head_dim / 4; rows *= 2) --shift;
+  return shift;
+}
 
 void MakeSketchTables(const ScoreQueries& q, const SketchDeal* deal, SketchTables* tables) {
   const uint32_t rows = q.head_dim / 4;
-  tables->spread.resize(q.heads);
+  const float shift = static_cast<float>(1u << (23 - SketchSumShift(q.head_dim)));
   tables->entries.resize(size_t{q.heads} * rows * 32);
-  tables->step.resize(q.heads);
-  tables->offset.resize(q.heads);
+  tables->zero.resize(q.heads);
+  tables->step.assign(q.heads + 3, 0.0f);
+  tables->spread.assign(q.heads + 3, 0.0f);
   tables->weights.resize(q.head_dim);
   tables->sums.resize(rows);
   for (uint32_t h = 0; h < q.heads; ++h) {
@@ -260,21 +309,23 @@ void MakeSketchTables(const ScoreQueries& q, const SketchDeal* deal, SketchTable
       all += sum;
     }
     const bool usable = widest > 0 && std::isfinite(widest) && std::isfinite(all);
-    tables->step[h] = usable ? 2 * widest / kLargestEntry : 0.0f;
+    const float step = usable ? 2 * widest / kLargestEntry : 0.0f;
     // What entries are above the sums that they stand for.
-    tables->offset[h] = usable ? -all : 0.0f;
-    tables->spread[h] = usable ? static_cast<float>(spread) : 0.0f;
+    tables->zero[h] = static_cast<int16_t>(usable ? std::lrint(all / step) : 0);
+    tables->step[h] = step * kStepsPerNat * shift;
+    tables->spread[h] = (usable ? static_cast<float>(spread) : 0.0f) * kStepsPerNat * 65536;
     HWY_DYNAMIC_DISPATCH(WriteEntriesSimd)
     (r, tables->sums.data(), rows, usable ? kLargestEntry / (2 * widest) : 0.0f,
      tables->entries.data() + size_t{h} * rows * 32);
   }
 }
 
-void ScoreTokens(const SketchTables& tables, uint32_t head_dim, uint32_t first, uint32_t some, const uint8_t* centres,
+void WeighTokens(const SketchTables& tables, uint32_t head_dim, uint32_t first, uint32_t some, const uint8_t* centres,
                  const uint8_t* const* records, uint32_t count, uint32_t chunk_tokens, const float* base,
-                 size_t base_stride, float* scores, size_t stride) {
-  HWY_DYNAMIC_DISPATCH(ScoreTokensSimd)
-  (tables, head_dim, first, some, centres, records, count, chunk_tokens, base, base_stride, scores, stride);
+                 size_t base_stride, const float* references, uint16_t* weights, size_t stride) {
+  HWY_DYNAMIC_DISPATCH(WeighTokensSimd)
+  (tables, head_dim, first, some, centres, records, count, chunk_tokens, base, base_stride, references, weights,
+   stride);
 }
 
 }  // namespace hga

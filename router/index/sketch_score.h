@@ -13,27 +13,31 @@
 namespace hga {
 
 // What a block of queries needs to read signs: sums of every sign pattern of four weights (WeighForSketch), as 7 bits.
-// weights.y' = step * sum of entries + offset.
+// weights.y' = step * (sum of entries - zero).
 inline constexpr float kLargestEntry = 127;
 struct SketchTables {
   std::vector<uint8_t> entries;  // [heads][head_dim / 4][2][16], each table twice for wide vectors
-  std::vector<float> step;       // [heads]
-  std::vector<float> offset;     // [heads]
-  std::vector<float> spread;     // [heads] what a^2 is counted with
+  std::vector<int16_t> zero;     // [heads]
+  // [heads], and some more for whole vectors: step, and what a^2 is counted with, in steps of weights (kStepsPerNat) and
+  // scaled to what products of 16 bits leave of them.
+  std::vector<float> step, spread;
   std::vector<float> weights, sums;  // work space
 };
+// The sum of entries, less zero, uses so many of 16 bits: it is shifted left by this.
+uint32_t SketchSumShift(uint32_t head_dim);
 // deal: nullptr: bits of rotated channels.
 void MakeSketchTables(const ScoreQueries& queries, const SketchDeal* deal, SketchTables* tables);
 
 // Records that are fetched from memory while one is scored: so many further on.
 inline constexpr uint32_t kRecordsAhead = 3;
-// For heads [first, first + some): scores[h * stride + chunk_tokens * i + t] = score of q_(first + h) and key t of
-// chunk i (common/kv/sketch.h), for `count` chunks, whose centres follow each other. records: [count + kRecordsAhead]
-// of the chunks' tokens, then of what will be scored next, which is not read but must be there. base[h * base_stride +
-// i] = q_(first + h) . centre_i. The row needs room for 64 tokens of the last chunk.
-void ScoreTokens(const SketchTables& tables, uint32_t head_dim, uint32_t first, uint32_t some, const uint8_t* centres,
+// For heads [first, first + some): weights[h * stride + chunk_tokens * i + t] = what the score of q_(first + h) and key
+// t of chunk i (common/kv/sketch.h) weighs beside references[h], for `count` chunks, whose centres follow each other.
+// In integers of 16 bits, to 2 steps of a weight or so. records: [count + kRecordsAhead] of the chunks' tokens, then of
+// what will be scored next, which is not read but must be there. base[h * base_stride + i] = q_(first + h) . centre_i.
+// The row needs room for 64 tokens of the last chunk.
+void WeighTokens(const SketchTables& tables, uint32_t head_dim, uint32_t first, uint32_t some, const uint8_t* centres,
                  const uint8_t* const* records, uint32_t count, uint32_t chunk_tokens, const float* base,
-                 size_t base_stride, float* scores, size_t stride);
+                 size_t base_stride, const float* references, uint16_t* weights, size_t stride);
 
 }  // namespace hga
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "common/kv/route_fixture.h"
 #include "common/kv/sketch.h"
@@ -32,39 +33,48 @@ void CheckEstimates(const std::string& name) {
         records.push_back(tokens.data() + std::min(i, kChunks - 1) * m->fine_bytes(g));
       }
       std::vector<float> values;
-      for (bf16 x : RandomBf16(size_t{heads} * head_dim, head_dim)) values.push_back(ToFloat(x));
+      const float scale = 1 / std::sqrt(static_cast<float>(head_dim));
+      for (bf16 x : RandomBf16(size_t{heads} * head_dim, head_dim)) values.push_back(ToFloat(x) * scale);
       const ScoreQueries queries = {values.data(), heads, head_dim};
       SketchTables tables;
       MakeSketchTables(queries, deal, &tables);
-      std::vector<float> base(heads * 16), scores(heads * 256);
+      std::vector<float> base(heads * 16), references(heads);
+      std::vector<uint16_t> weights(heads * 256);
+      for (uint32_t h = 0; h < heads; ++h) references[h] = 3 * std::sin(static_cast<float>(h));
       CentreQueries rounded;
       RoundQueries(values.data(), heads, head_dim, nullptr, &rounded);
       ScoreCentres(rounded, {centres.data()}, kChunks, {}, base.data(), 16);
-      ScoreTokens(tables, head_dim, 0, heads, centres.data(), records.data(), kChunks, 64, base.data(), 16,
-                  scores.data(), 256);
+      WeighTokens(tables, head_dim, 0, heads, centres.data(), records.data(), kChunks, 64, base.data(), 16,
+                  references.data(), weights.data(), 256);
 
       // By parts: the same.
       const uint32_t first = heads / 2;
-      std::vector<float> part((heads - first) * 256);
-      ScoreTokens(tables, head_dim, first, heads - first, centres.data(), records.data(), kChunks, 64,
-                  base.data() + first * 16, 16, part.data(), 256);
-      EXPECT_TRUE(std::equal(part.begin(), part.end(), scores.begin() + first * 256));
+      std::vector<uint16_t> part((heads - first) * 256);
+      WeighTokens(tables, head_dim, first, heads - first, centres.data(), records.data(), kChunks, 64,
+                  base.data() + first * 16, 16, references.data() + first, part.data(), 256);
+      EXPECT_TRUE(std::equal(part.begin(), part.end(), weights.begin() + first * 256));
 
       std::vector<float> centre(head_dim);
       for (uint32_t h = 0; h < heads; ++h) {
         const float* query = values.data() + h * head_dim;
-        std::vector<float> weights(query, query + head_dim);
-        const double spread = WeighForSketch(deal, head_dim, weights.data());
+        std::vector<float> of_bits(query, query + head_dim);
+        const double spread = WeighForSketch(deal, head_dim, of_bits.data());
+        float widest = 0;
+        for (uint32_t d = 0; d < head_dim; d += 4) {
+          widest = std::max(widest, std::fabs(of_bits[d]) + std::fabs(of_bits[d + 1]) + std::fabs(of_bits[d + 2]) +
+                                        std::fabs(of_bits[d + 3]));
+        }
         for (uint32_t t = 0; t < kChunks * 64; ++t) {
           const uint8_t* c = centres.data() + t / 64 * m->coarse_bytes(g);
           SketchCentre(c, head_dim, centre.data());
           const uint8_t* of_chunk = tokens.data() + t / 64 * m->fine_bytes(g);
-          double expected = SketchScore(weights.data(), spread, c, of_chunk, t % 64, head_dim);
+          double expected = SketchScore(of_bits.data(), spread, c, of_chunk, t % 64, head_dim);
           for (uint32_t d = 0; d < head_dim; ++d) expected += double{query[d]} * centre[d];
           // Each of head_dim / 4 entries is rounded; the scale of a token of a normal distribution is about 0.8,
-          // and 1 or less of one whose bits are dealt out by other energies.
-          const double tolerance = tables.step[h] * std::sqrt(head_dim / 4.0) * 2;
-          EXPECT_NEAR(scores[h * 256 + t], expected, tolerance + 1e-4 * std::fabs(expected)) << head_dim;
+          // and 1 or less of one whose bits are dealt out by other energies. Then integers of 16 bits.
+          const double tolerance = 2 * widest / kLargestEntry * std::sqrt(head_dim / 4.0) * 2 + 3 / kStepsPerNat;
+          const double score = (weights[h * 256 + t] - kWeightOfReference) / kStepsPerNat + references[h];
+          EXPECT_NEAR(score, expected, tolerance + 1e-3 * std::fabs(expected)) << head_dim;
         }
       }
     }
@@ -84,8 +94,51 @@ TEST(SketchScoreTest, ZeroAndNotFiniteQueriesGiveNoNumbersOutOfRange) {
   MakeSketchTables({values.data(), 2, 8}, nullptr, &tables);
   for (uint32_t h = 0; h < 2; ++h) {
     EXPECT_EQ(tables.step[h], 0);
-    EXPECT_EQ(tables.offset[h], 0);
+    EXPECT_EQ(tables.zero[h], 0);
     EXPECT_EQ(tables.spread[h], 0);
+  }
+}
+
+// The largest sum of entries and the largest token scales stay within 16 bits, and what would not ends at the largest
+// weight or at none.
+TEST(SketchScoreTest, TheLargestScoresStayInRange) {
+  for (uint32_t head_dim : {8u, 24u, 64u, 80u, 128u, 256u}) {
+    KvGeometry g = SmallGeometry(1, head_dim, 1);
+    g.layers = 1;
+    const SummaryMethod* m = *FindSummaryMethod("sketch");
+    std::string centre(m->coarse_bytes(g), '\0'), tokens(m->fine_bytes(g), '\0');
+    std::fill_n(tokens.begin(), kSketchTokens, '\xff');
+    // The first half of the tokens has all signs up, the other all down.
+    for (size_t b = kSketchTokens; b < tokens.size(); ++b) tokens[b] = '\x0f';
+    for (const float token_scale : {1e-3f, 1.0f, 1e3f, 1e30f}) {
+      const SketchScales scales = {1, token_scale};
+      std::memcpy(centre.data() + head_dim, &scales, sizeof(scales));
+      std::vector<float> query(head_dim, 0.5f);
+      SketchTables tables;
+      MakeSketchTables({query.data(), 1, head_dim}, nullptr, &tables);
+      // All entries as wide as the widest.
+      std::fill(tables.entries.begin(), tables.entries.end(), uint8_t{0});
+      for (size_t row = 0; row < head_dim / 4; ++row) {
+        for (size_t at : {row * 32 + 15, row * 32 + 31}) tables.entries[at] = static_cast<uint8_t>(kLargestEntry);
+      }
+      tables.zero[0] = static_cast<int16_t>(kLargestEntry * (head_dim / 4) / 2);
+      tables.spread[0] = 0;
+      const std::vector<const uint8_t*> records(1 + kRecordsAhead, reinterpret_cast<const uint8_t*>(tokens.data()));
+      const float base = 0, reference = 0;
+      std::vector<uint16_t> weights(64);
+      WithEachInstructionSet([&] {
+        WeighTokens(tables, head_dim, 0, 1, reinterpret_cast<const uint8_t*>(centre.data()), records.data(), 1, 64,
+                    &base, 1, &reference, weights.data(), 64);
+        const double step = tables.step[0] / (1u << (23 - SketchSumShift(head_dim)));
+        const double apart = 255.0 * token_scale * step * kLargestEntry * (head_dim / 4) / 2;
+        const double up = std::min<double>(kWeightOfReference + apart, kLargestWeight);
+        const double down = std::max<double>(kWeightOfReference - apart, 0);
+        for (uint32_t t = 0; t < 32; ++t) {
+          EXPECT_NEAR(weights[t], up, 0.01 * apart + 2) << head_dim << " " << token_scale;
+          EXPECT_NEAR(weights[32 + t], down, 0.01 * apart + 2) << head_dim << " " << token_scale;
+        }
+      });
+    }
   }
 }
 

@@ -94,12 +94,11 @@ std::unique_ptr<RouteAnswerer> WorkerTable::NewAnswerer(const Worker& worker) co
 }
 
 void WorkerTable::FillRules(router::v1::Attached* attached) const {
-  const uint32_t lanes = ReproducibleLanes(options_.select);
-  if (lanes == 0) return;
+  if (!Reproducible(options_.select)) return;
   router::v1::SelectRules* rules = attached->mutable_rules();
   rules->set_overprovision(options_.select.overprovision);
   rules->set_scan_chunks(options_.select.scan_chunks);
-  rules->set_sum_lanes(lanes);
+  rules->set_arithmetic(router::v1::SelectRules::ARITHMETIC_WEIGHTS_16);
 }
 
 }  // namespace hga

@@ -2,6 +2,7 @@
 #include "gpu_worker/backend/cuda/device_route_client.h"
 
 #include <array>
+#include <cmath>
 #include <map>
 #include <random>
 #include <utility>
@@ -22,6 +23,8 @@ struct Query : MadeUpQueries {
   Query(const KvGeometry& g, uint32_t first_key, uint32_t upto, uint32_t budget, uint32_t seed, uint32_t tokens = 1)
       : MadeUpQueries(g, tokens, first_key, upto, budget, seed) {
     block.sequence_id = kSequence;
+    Share(g, 2, 0);  // a device has to know what is attended anyway
+    block.shared = false;
   }
   void Share(const KvGeometry& g, float mean, float least_share) {
     MadeUpQueries::Share(g, least_share, block.top_p, static_cast<uint32_t>(mean * 8) + 3, mean);
@@ -260,6 +263,23 @@ TEST_P(DeviceRouteClientTest, LastBitsDecideAsTheyDoOnTheRouter) {
     ExpectSame({q.block});
   }
   EXPECT_EQ(OnDevice(), 60u);
+}
+
+// Weights are beside what is attended anyway.
+TEST_P(DeviceRouteClientTest, WhatIsNotKnownToBeAttendedIsLeftToTheRouter) {
+  SetGeometry(2, 16, 2);
+  Start(20);
+  Open();
+  Append(0, 20);
+  Query q(geometry_, 16, 20, 100, 1);
+  for (const float unknown : {-INFINITY, INFINITY, NAN}) {
+    q.attended[3] = unknown;
+    ExpectSame({q.block});
+  }
+  q.block.attended = nullptr;
+  EXPECT_GT(ExpectSame({q.block}), 0u);
+  EXPECT_EQ(ByRouter(), 4u);
+  EXPECT_EQ(OnDevice(), 0u);
 }
 
 TEST_P(DeviceRouteClientTest, RoutersPartOfAnExchange) {

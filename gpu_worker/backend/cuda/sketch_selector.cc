@@ -35,19 +35,19 @@ template <typename Place>
 void SketchSelector::ForEachBuffer(const KvGeometry& g, const SummaryMethod& method, uint32_t chunks, Buffers* b,
                                    const Place& place) {
   const uint64_t heads = g.query_heads, row = Stride(chunks);
-  const uint64_t scores = std::max(row, Stride(uint64_t{MostKept(chunks)} * g.chunk_tokens));
+  const uint64_t units = std::max(row, Stride(uint64_t{MostKept(chunks)} * g.chunk_tokens));
   place(&b->flips, method.dealt ? 0 : g.head_dim);
   place(&b->dealt, method.dealt ? uint64_t{g.layers} * g.kv_heads * g.head_dim : 0);
   place(&b->rounded, heads * g.head_dim);
   place(&b->rounded_steps, heads);
   place(&b->step, heads);
-  place(&b->offset, heads);
   place(&b->spread, heads);
-  place(&b->weights, heads);
+  place(&b->parts, heads);
+  place(&b->zero, heads);
   place(&b->entries, uint64_t{g.kv_heads} * RouteTableGroups(g.queries_per_kv_head()) * RouteTableWords(g.head_dim));
   place(&b->coarse, heads * row);
-  place(&b->scores, heads * scores);
-  place(&b->shares, g.kv_heads * scores);
+  place(&b->weights, heads * units);
+  place(&b->shares, g.kv_heads * units);
   place(&b->counts, g.kv_heads);
   place(&b->part_counts, uint64_t{g.kv_heads} * Blocks(MostKept(chunks), kRoutePartChunks) * kRouteLastBins);
   place(&b->in, kBlocks * InBytes(g, chunks));
@@ -119,8 +119,15 @@ uint64_t SketchSelector::KeptChunks(const RouteBlock& block, const SelectRules& 
 bool SketchSelector::Takes(const RouteBlock& block, const SelectRules& rules) const {
   if (block.tokens != 1 || block.residual || block.top_p < 1) return false;
   if (!NeedsDevice(block)) return true;
-  if (block.route_upto - block.first_chunk(geometry_) > chunks_) return false;
+  if (block.route_upto - block.first_chunk(geometry_) > chunks_ || !KnowsAttended(block)) return false;
   return KeptChunks(block, rules) <= MostKept(chunks_);
+}
+
+// What weights are beside.
+bool SketchSelector::KnowsAttended(const RouteBlock& block) const {
+  if (block.attended == nullptr) return false;
+  return std::all_of(block.attended, block.attended + geometry_.query_heads,
+                     [](float x) { return std::isfinite(x) && x > kRouteLowest; });
 }
 
 bool SketchSelector::NeedsDevice(const RouteBlock& block) const {
@@ -151,7 +158,6 @@ SketchSelector::Range SketchSelector::RangeOf(const RouteBlock& block, const Sel
   r.groups = block.shared ? 1 : g.kv_heads;
   r.wanted = std::min(block.budget_keys[0], block.keys(g)) * (g.kv_heads / r.groups);
   r.least = block.least_share;
-  r.lanes = rules.sum_lanes;
   r.coarse_stride = Stride(r.chunks);
   r.stride = Stride(uint64_t{r.most} * g.chunk_tokens);
   return r;
@@ -175,7 +181,7 @@ absl::Status SketchSelector::CopyIn(uint32_t number, const RouteBlock& block, ui
   const size_t heads = geometry_.query_heads, queries = heads * geometry_.head_dim * sizeof(bf16);
   const size_t at = number * InBytes(geometry_, chunks_);
   std::memcpy(in_.as() + at, block.queries, queries);
-  if (block.attended != nullptr) std::memcpy(in_.as() + at + queries, block.attended, heads * sizeof(float));
+  std::memcpy(in_.as() + at + queries, block.attended, heads * sizeof(float));
   return device_->CopyToDevice(DeviceStream::kRoute, buffers_.in + at, in_.as() + at,
                                queries + heads * sizeof(float) + chunks * sizeof(uint32_t));
 }
@@ -187,15 +193,13 @@ absl::Status SketchSelector::Start(uint32_t number, uint32_t layer, const RouteB
   HGA_RETURN_IF_ERROR(CopyIn(number, block, r.chunks));
   const RouteRecords records = RecordsOf(number, layer, pages);
   const uint8_t* in = buffers_.in + number * InBytes(g, chunks_);
-  const auto* attended = block.attended == nullptr
-                             ? nullptr
-                             : reinterpret_cast<const float*>(in + size_t{g.query_heads} * g.head_dim * sizeof(bf16));
+  const auto* attended = reinterpret_cast<const float*>(in + size_t{g.query_heads} * g.head_dim * sizeof(bf16));
   const size_t out_at = number * DeviceBytes(OutBytes(g, MostKept(chunks_)));
   const Answer answer = AnswerAt(buffers_.out + out_at, r.most);
   HGA_RETURN_IF_ERROR(LaunchTables(number, layer));
   const bool all = r.most == r.chunks;
-  HGA_RETURN_IF_ERROR(LaunchCoarse(r, layer, records, all || plan_ == nullptr ? nullptr : buffers_.scores));
-  if (!all) HGA_RETURN_IF_ERROR(LaunchChoose(r, answer, attended));
+  HGA_RETURN_IF_ERROR(LaunchCoarse(r, layer, records, attended));
+  if (!all) HGA_RETURN_IF_ERROR(LaunchChoose(r, answer));
   const RouteKept kept = {all ? nullptr : answer.chunks, all ? nullptr : answer.count, r.most};
   HGA_RETURN_IF_ERROR(LaunchFine(r, records, kept, attended));
   HGA_RETURN_IF_ERROR(LaunchTake(r, answer.masks));
@@ -213,8 +217,8 @@ absl::Status SketchSelector::LaunchTables(uint32_t number, uint32_t layer) {
   a.rounded_steps = buffers_.rounded_steps;
   a.entries = buffers_.entries;
   a.step = buffers_.step;
-  a.offset = buffers_.offset;
   a.spread = buffers_.spread;
+  a.zero = buffers_.zero;
   a.spread_share = plan_ == nullptr ? kSketchSpread : static_cast<float>(kSpreadShare);
   a.per_head = g.queries_per_kv_head();
   a.head_dim = g.head_dim;
@@ -223,15 +227,21 @@ absl::Status SketchSelector::LaunchTables(uint32_t number, uint32_t layer) {
                          {g.query_heads, 1, kRouteScoreThreads, RouteTablesSharedBytes(g.head_dim)}, a);
 }
 
-absl::Status SketchSelector::LaunchCoarse(const Range& r, uint32_t layer, const RouteRecords& records, float* ranks) {
+// Ranks only where chunks are chosen.
+absl::Status SketchSelector::LaunchCoarse(const Range& r, uint32_t layer, const RouteRecords& records,
+                                          const float* attended) {
   const KvGeometry& g = geometry_;
   RouteCoarseArgs a{};
   a.records = records;
   a.rounded = buffers_.rounded;
   a.rounded_steps = buffers_.rounded_steps;
-  if (ranks != nullptr) a.dealt = buffers_.dealt + size_t{layer} * g.kv_heads * g.head_dim;
   a.scores = buffers_.coarse;
-  a.ranks = ranks;
+  if (r.most < r.chunks) {
+    a.ranks = buffers_.weights;
+    a.attended = attended;
+    a.attended_less = std::log(static_cast<float>(g.chunk_tokens));  // a chunk's score stands for each of its tokens
+    if (plan_ != nullptr) a.dealt = buffers_.dealt + size_t{layer} * g.kv_heads * g.head_dim;
+  }
   a.chunks = r.chunks;
   a.stride = static_cast<uint32_t>(r.coarse_stride);
   a.per_head = g.queries_per_kv_head();
@@ -243,30 +253,24 @@ absl::Status SketchSelector::LaunchCoarse(const Range& r, uint32_t layer, const 
       a);
 }
 
-// Shares of the attention, [kv_heads][stride], of `each` scores of every chunk that is kept. count: their first digit.
+// Shares of the attention, [kv_heads][stride], by `each` weights of every chunk that is kept. count: their first digit.
 absl::Status SketchSelector::LaunchShares(const Range& r, const RouteKept& kept, uint32_t each, size_t stride,
-                                          const float* scores, const float* attended, float attended_less,
                                           bool count) {
   const KvGeometry& g = geometry_;
   const auto row = static_cast<uint32_t>(stride), per_head = g.queries_per_kv_head();
   RouteCounts* const counts = count ? buffers_.counts : nullptr;
   HGA_RETURN_IF_ERROR(device_->Launch(
-      DeviceStream::kRoute, {g.query_heads, 1, kRouteSoftmaxThreads, kRouteSoftmaxSharedBytes},
-      RouteSoftmaxArgs{scores, buffers_.scores, buffers_.weights, attended, attended_less, kept, each, row, per_head,
-                       r.lanes, counts, r.groups}));
+      DeviceStream::kRoute, {g.query_heads, 1, kRouteSumThreads, kRouteSumSharedBytes},
+      RouteSumArgs{buffers_.weights, buffers_.parts, kept, each, row, per_head, counts, r.groups}));
   const uint32_t shared = count ? kRouteBins * sizeof(uint32_t) : 0;
-  return device_->Launch(
-      DeviceStream::kRoute, {Blocks(row, 4 * kRouteRowThreads), g.kv_heads, kRouteRowThreads, shared},
-      RoutePoolArgs{buffers_.scores, buffers_.weights, buffers_.shares, kept, each, row, per_head, counts,
-                    g.kv_heads / r.groups, r.least});
+  return device_->Launch(DeviceStream::kRoute,
+                         {Blocks(row, 4 * kRouteRowThreads), g.kv_heads, kRouteRowThreads, shared},
+                         RoutePoolArgs{buffers_.weights, buffers_.parts, buffers_.shares, kept, each, row, per_head,
+                                       counts, g.kv_heads / r.groups, r.least});
 }
 
-absl::Status SketchSelector::LaunchChoose(const Range& r, const Answer& answer, const float* attended) {
-  // A chunk's score stands for each of its tokens.
-  const float less = std::log(static_cast<float>(geometry_.chunk_tokens));
-  const float* ranks = plan_ == nullptr ? buffers_.coarse : buffers_.scores;
-  HGA_RETURN_IF_ERROR(LaunchShares(r, {nullptr, nullptr, r.chunks}, 1, r.coarse_stride, ranks, attended, less,
-                                   /*count=*/false));
+absl::Status SketchSelector::LaunchChoose(const Range& r, const Answer& answer) {
+  HGA_RETURN_IF_ERROR(LaunchShares(r, {nullptr, nullptr, r.chunks}, 1, r.coarse_stride, /*count=*/false));
   return device_->Launch(
       DeviceStream::kRoute, {geometry_.kv_heads, 1, kRouteChooseThreads, sizeof(RouteCutShared)},
       RouteChooseArgs{buffers_.shares, answer.chunks, answer.count, r.chunks, static_cast<uint32_t>(r.coarse_stride),
@@ -282,9 +286,10 @@ absl::Status SketchSelector::LaunchFine(const Range& r, const RouteRecords& reco
                   buffers_.coarse,
                   buffers_.entries,
                   buffers_.step,
-                  buffers_.offset,
                   buffers_.spread,
-                  buffers_.scores,
+                  buffers_.zero,
+                  attended,
+                  buffers_.weights,
                   static_cast<uint32_t>(r.coarse_stride),
                   static_cast<uint32_t>(r.stride),
                   per_head,
@@ -295,7 +300,7 @@ absl::Status SketchSelector::LaunchFine(const Range& r, const RouteRecords& reco
                                       {Blocks(r.most, kRouteScoreThreads / 32), g.kv_heads, kRouteScoreThreads,
                                        RouteFineSharedBytes(g.head_dim, per_head)},
                                       a));
-  return LaunchShares(r, kept, g.chunk_tokens, r.stride, buffers_.scores, attended, 0, /*count=*/true);
+  return LaunchShares(r, kept, g.chunk_tokens, r.stride, /*count=*/true);
 }
 
 absl::Status SketchSelector::LaunchTake(const Range& r, uint64_t* masks) {

@@ -37,7 +37,8 @@ class SketchSelector {
   // Brings what the method's plan says. method: as that of Create, ready for use. Before Start; cheap if it is the same
   // as before.
   absl::Status Use(const SummaryMethod& method);
-  // Whether the block is of a kind and a size that is selected here: one token, with no more asked for than keys.
+  // Whether the block is of a kind and a size that is selected here: one token, with no more asked for than keys, and
+  // what it attends anyway known.
   bool Takes(const RouteBlock& block, const SelectRules& rules) const;
   // Whether it needs the device at all: else Finish knows the answer.
   bool NeedsDevice(const RouteBlock& block) const;
@@ -55,9 +56,12 @@ class SketchSelector {
     float* flips;       // where bits are not dealt out
     RouteDealt* dealt;  // where they are: [layers][kv_heads][head_dim]
     int16_t* rounded;
-    float *rounded_steps, *step, *offset, *spread, *weights;
+    float *rounded_steps, *step, *spread, *parts;
+    int32_t* zero;
     uint32_t* entries;
-    float *coarse, *scores, *shares;
+    float* coarse;
+    uint16_t* weights;
+    float* shares;
     RouteCounts* counts;    // [kv_heads]
     uint32_t* part_counts;  // [kv_heads][parts of the most chunks][kRouteLastBins]
     uint8_t *in, *out;  // [kBlocks][in_bytes], [kBlocks][out_bytes]
@@ -74,7 +78,6 @@ class SketchSelector {
     uint32_t most;             // chunks whose keys are scored
     uint32_t groups, wanted;   // that keys are taken of together: KV heads, or all of them; keys of each
     float least;               // share of a key
-    uint32_t lanes;
     size_t coarse_stride, stride;
   };
 
@@ -86,16 +89,16 @@ class SketchSelector {
   static uint64_t InBytes(const KvGeometry& g, uint32_t chunks);
   static uint64_t OutBytes(const KvGeometry& g, uint32_t most);
   static uint32_t MostKept(uint32_t chunks);
+  bool KnowsAttended(const RouteBlock& block) const;
   Answer AnswerAt(uint8_t* out, uint32_t most) const;
   Range RangeOf(const RouteBlock& block, const SelectRules& rules) const;
   uint64_t KeptChunks(const RouteBlock& block, const SelectRules& rules) const;
   RouteRecords RecordsOf(uint32_t number, uint32_t layer, const SummaryPages& pages) const;
   absl::Status CopyIn(uint32_t number, const RouteBlock& block, uint32_t chunks);
   absl::Status LaunchTables(uint32_t number, uint32_t layer);
-  absl::Status LaunchCoarse(const Range& r, uint32_t layer, const RouteRecords& records, float* ranks);
-  absl::Status LaunchShares(const Range& r, const RouteKept& kept, uint32_t each, size_t stride, const float* scores,
-                            const float* attended, float attended_less, bool count);
-  absl::Status LaunchChoose(const Range& r, const Answer& answer, const float* attended);
+  absl::Status LaunchCoarse(const Range& r, uint32_t layer, const RouteRecords& records, const float* attended);
+  absl::Status LaunchShares(const Range& r, const RouteKept& kept, uint32_t each, size_t stride, bool count);
+  absl::Status LaunchChoose(const Range& r, const Answer& answer);
   absl::Status LaunchFine(const Range& r, const RouteRecords& records, const RouteKept& kept, const float* attended);
   absl::Status LaunchTake(const Range& r, uint64_t* masks);
 

@@ -33,7 +33,7 @@
   X(RouteTables)            \
   X(RouteCoarse)            \
   X(RouteFine)              \
-  X(RouteSoftmax)           \
+  X(RouteSum)               \
   X(RoutePool)              \
   X(RouteCount)             \
   X(RouteChoose)            \
@@ -77,7 +77,7 @@ struct Residence<AttendFewArgs> : Resident<kFewThreads, 4> {};
 template <>
 struct Residence<AttendManyArgs> : Resident<kManyThreads, 2> {};
 template <>
-struct Residence<RouteSoftmaxArgs> : Resident<kRouteSoftmaxThreads, 1> {};
+struct Residence<RouteSumArgs> : Resident<kRouteSumThreads, 1> {};
 template <>
 struct Residence<RouteChooseArgs> : Resident<kRouteChooseThreads, 1> {};
 

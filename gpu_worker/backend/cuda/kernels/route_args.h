@@ -14,16 +14,18 @@ namespace hga {
 inline constexpr uint32_t kRouteScoreThreads = 128, kRouteRowThreads = 256, kRouteChooseThreads = 512;
 // Threads that score a chunk's centre together.
 inline constexpr uint32_t kRouteCentreThreads = 8;
-// RouteSoftmax: a warp adds up a tile while the other threads fill the next, four values each.
-inline constexpr uint32_t kRouteFillThreads = 960, kRouteSoftmaxThreads = kRouteFillThreads + 32;
+// RouteSum: a warp adds up a tile while the other threads fill the next, four values each.
+inline constexpr uint32_t kRouteFillThreads = 960, kRouteSumThreads = kRouteFillThreads + 32;
 inline constexpr uint32_t kRouteTile = 4 * kRouteFillThreads;
+// Sums that a row is added up in, as the router does (kWeightsAtOnce of router/index/score.h).
+inline constexpr uint32_t kRouteLanes = 16;
 // Values of a lane that are read before the ones before them are added. A tile is so many of all lanes, or a multiple.
 inline constexpr uint32_t kRouteAddedAhead = 16;
-static_assert(kRouteTile % (16 * kRouteAddedAhead) == 0, "for sums of 8 or 16 lanes");
+static_assert(kRouteTile % (kRouteLanes * kRouteAddedAhead) == 0);
 // Of a chunk and KV head: up in so many wide channels, then down (SketchExtents). A thread of a centre's for each
 // channel.
 inline constexpr uint32_t kRouteWide = kRouteCentreThreads, kRouteExtents = 2 * kRouteWide;
-// Below every score; what is out of range has it.
+// Below every score.
 inline constexpr float kRouteLowest = -3e38f;
 
 // The best shares are found by the digits of their bits, from the top: how often each value of a digit occurs, among
@@ -70,54 +72,59 @@ struct RouteTablesArgs {
   int16_t* rounded;      // [query_heads][head_dim]
   float* rounded_steps;  // [query_heads]
   uint32_t* entries;  // [kv_heads][RouteTableGroups][head_dim / 4][16]: bytes of four heads, where there are as many
-  float *step, *offset, *spread;  // [query_heads], as router/index/sketch_score.h has them
+  float *step, *spread;  // [query_heads], as router/index/sketch_score.h has them
+  int32_t* zero;         // the same
   uint32_t per_head, head_dim;
   float scale, spread_share;
 };
 
-// scores[query head][chunk of the range] = query . centre; ranks: that and what the extents add, unless it is null.
-// kRouteCentreThreads for each chunk; a column of blocks (grid y) for each KV head.
+// scores[query head][chunk of the range] = query . centre; ranks: what that and what the extents add weighs beside what
+// is attended (router/index/score.h), unless it is null. kRouteCentreThreads for each chunk; a column of blocks (grid y)
+// for each KV head.
 struct RouteCoarseArgs {
   RouteRecords records;
   const int16_t* rounded;
   const float* rounded_steps;
-  const RouteDealt* dealt;  // [kv_heads][head_dim], with ranks
-  float *scores, *ranks;    // [query_heads][stride]
+  const RouteDealt* dealt;  // [kv_heads][head_dim], with ranks; nullptr: nothing has extents
+  float* scores;            // [query_heads][stride]
+  uint16_t* ranks;          // the same
+  const float* attended;    // [query_heads], log of the sum over what is attended besides
+  float attended_less;      // taken off it
   uint32_t chunks, stride, per_head, head_dim;
 };
 
-// scores[query head][kept chunk * chunk_tokens + token]. A warp for each chunk; a column of blocks (grid y) for each KV
+// weights[query head][kept chunk * chunk_tokens + token]. A warp for each chunk; a column of blocks (grid y) for each KV
 // head. Shared memory: RouteFineSharedBytes.
 struct RouteFineArgs {
   RouteRecords records;
   RouteKept kept;
   const float* coarse;  // [query_heads][coarse_stride]
   const uint32_t* entries;
-  const float *step, *offset, *spread;
-  float* scores;  // [query_heads][stride]
+  const float *step, *spread;
+  const int32_t* zero;
+  const float* attended;  // [query_heads]
+  uint16_t* weights;      // [query_heads][stride]
   uint32_t coarse_stride, stride, per_head, head_dim, chunk_tokens;
   uint32_t skipped;  // tokens of the range's first chunk that lie before the range
 };
 
-// e^(score - largest) of a row, and what makes it a share of the KV head's attention. A block for each query head; rows
-// are aligned to 16 bytes. Clears `counts` on the way.
-struct RouteSoftmaxArgs {
-  const float* scores;    // [query_heads][stride]
-  float* e;               // [query_heads][stride]; may be `scores`; anything behind the kept chunks'
-  float* weights;         // [query_heads]
-  const float* attended;  // [query_heads], log of the sum over what is attended besides; nullptr: nothing
-  float attended_less;    // taken off it
+// What makes a row's weights shares of the KV head's attention. A block for each query head; rows are aligned to 16
+// bytes. Clears `counts` on the way.
+struct RouteSumArgs {
+  const uint16_t* weights;  // [query_heads][stride]; anything behind the kept chunks'
+  float* parts;             // [query_heads]
   RouteKept kept;
-  uint32_t each;          // scores of a kept chunk
-  uint32_t stride, per_head, lanes;
-  RouteCounts* counts;    // [groups]
+  uint32_t each;            // weights of a kept chunk
+  uint32_t stride, per_head;
+  RouteCounts* counts;      // [groups]
   uint32_t groups;
 };
 
-// shares[KV head] = sum of its query heads' e * weight. Four for each thread; a column of blocks (grid y) for each KV
+// shares[KV head] = sum of its query heads' weight * part. Four for each thread; a column of blocks (grid y) for each KV
 // head. Counts the first digit of those that may be taken, unless `counts` is null; shared memory then: its bins.
 struct RoutePoolArgs {
-  const float *e, *weights;
+  const uint16_t* weights;
+  const float* parts;
   float* shares;  // [kv_heads][stride]; zeros behind the kept chunks'
   RouteKept kept;
   uint32_t each, stride, per_head;

@@ -3,18 +3,11 @@
 #define HGA_GPU_WORKER_BACKEND_CUDA_KERNELS_ROUTE_PICK_H_
 
 #include "gpu_worker/backend/cuda/kernels/dialect.h"
-#include "gpu_worker/backend/cuda/kernels/glibc_exp.h"
 #include "gpu_worker/backend/cuda/kernels/route_args.h"
 #include "gpu_worker/backend/cuda/kernels/route_score.h"
 #include "gpu_worker/backend/cuda/kernels/shared_layout.h"
 
 namespace hga {
-
-// As RoughExp of the router's vectors: the product and sum have one rounding, what is left of the point is cut off.
-HGA_DEVICE float RouteRoughExp(float x) {
-  const float bits = fmaxf(fmaf(x, 12102203.2f, 1065353216.0f - 366393.0f), 0.0f);
-  return __uint_as_float(static_cast<uint32_t>(bits));
-}
 
 HGA_DEVICE Bytes16 FourAt(const float* row, uint32_t i) { return *reinterpret_cast<const Bytes16*>(row + i); }
 HGA_DEVICE void StoreFour(float* row, uint32_t i, const float* four) {
@@ -22,55 +15,37 @@ HGA_DEVICE void StoreFour(float* row, uint32_t i, const float* four) {
                                            __float_as_uint(four[3])}};
 }
 
-// The largest of a row, the same in every thread. of_warps: a float of each.
-HGA_DEVICE float LargestOf(const float* row, uint32_t count, float* of_warps) {
-  constexpr uint32_t kAhead = 8;
-  const uint32_t end = (count + 3) / 4 * 4, stride = 4 * blockDim.x;
-  float top = kRouteLowest;
-  for (uint32_t first = 4 * threadIdx.x; first < end; first += kAhead * stride) {
-    Bytes16 ahead[kAhead];  // behind the end the last again
-    HGA_UNROLL
-    for (uint32_t k = 0; k < kAhead; ++k) ahead[k] = FourAt(row, Least(first + k * stride, end - 4));
-    HGA_UNROLL
-    for (uint32_t k = 0; k < 4 * kAhead; ++k) {
-      const uint32_t i = Least(first + k / 4 * stride, end - 4) + k % 4;
-      top = fmaxf(top, i < count ? FloatAt(ahead[k / 4], k % 4) : kRouteLowest);
-    }
+// Four weights as numbers; zeros from `count` on.
+HGA_DEVICE void NumbersAt(const uint16_t* row, uint32_t i, uint32_t count, float* four) {
+  uint64_t weights = 0;
+  if (i < count) weights = *reinterpret_cast<const uint64_t*>(row + i);
+  HGA_UNROLL
+  for (uint32_t k = 0; k < 4; ++k) {
+    const auto weight = static_cast<uint32_t>(weights >> (16 * k) & 0xffffu);
+    four[k] = i + k < count ? __uint_as_float(weight << 16) : 0.0f;
   }
-  top = WarpMax(top);
-  if (Lane() == 0) of_warps[Warp()] = top;
-  __syncthreads();
-  return WarpMax(Lane() < blockDim.x / kWarp ? of_warps[Lane()] : kRouteLowest);
 }
 
-// Exponentials of a tile's scores, from `first` on, to shared memory and to `e`, by kRouteFillThreads; zeros behind the
-// row's, which change no sum.
-HGA_DEVICE void FillTile(const float* row, uint32_t first, uint32_t count, float top, uint32_t thread, float* e,
-                         float* tile) {
-  const uint32_t i = first + 4 * thread;
-  float four[4] = {0, 0, 0, 0};
-  if (i < count) {
-    const Bytes16 scores = FourAt(row, i);
-    HGA_UNROLL
-    for (uint32_t k = 0; k < 4; ++k) four[k] = i + k < count ? RouteRoughExp(FloatAt(scores, k) - top) : 0.0f;
-    StoreFour(e, i, four);
-  }
+// A tile's weights, from `first` on, to shared memory, by kRouteFillThreads; zeros behind the row's change no sum.
+HGA_DEVICE void FillTile(const uint16_t* row, uint32_t first, uint32_t count, uint32_t thread, float* tile) {
+  float four[4];
+  NumbersAt(row, first + 4 * thread, count, four);
   StoreFour(tile, 4 * thread, four);
 }
 
-// Adds every `lanes`th value of a tile from the thread's on, one after the other, up to `size` or a little further.
+// Adds every kRouteLanes-th value of a tile from the thread's on, one after the other, up to `size` or a little further.
 // What is added next is read before.
-HGA_DEVICE float AddTile(const float* tile, uint32_t size, uint32_t lanes, float sum) {
-  const uint32_t step = kRouteAddedAhead * lanes;
+HGA_DEVICE float AddTile(const float* tile, uint32_t size, float sum) {
+  constexpr uint32_t step = kRouteAddedAhead * kRouteLanes;
   float next[kRouteAddedAhead];
   HGA_UNROLL
-  for (uint32_t k = 0; k < kRouteAddedAhead; ++k) next[k] = tile[k * lanes];
+  for (uint32_t k = 0; k < kRouteAddedAhead; ++k) next[k] = tile[k * kRouteLanes];
   for (uint32_t at = step; at < size; at += step) {
     float now[kRouteAddedAhead];
     HGA_UNROLL
     for (uint32_t k = 0; k < kRouteAddedAhead; ++k) now[k] = next[k];
     HGA_UNROLL
-    for (uint32_t k = 0; k < kRouteAddedAhead; ++k) next[k] = tile[at + k * lanes];
+    for (uint32_t k = 0; k < kRouteAddedAhead; ++k) next[k] = tile[at + k * kRouteLanes];
     HGA_UNROLL
     for (uint32_t k = 0; k < kRouteAddedAhead; ++k) sum += now[k];
   }
@@ -79,24 +54,23 @@ HGA_DEVICE float AddTile(const float* tile, uint32_t size, uint32_t lanes, float
   return sum;
 }
 
-// Sum of the row's exponentials in the router's order, in thread 0. The first warp adds up a tile while the others fill
-// the next: the one chain of additions takes as long as all the rest.
-HGA_DEVICE float SumOfExponentials(const RouteSoftmaxArgs& a, uint32_t count, float top, float* tiles) {
-  const float* row = a.scores + size_t{blockIdx.x} * a.stride;
-  float* e = a.e + size_t{blockIdx.x} * a.stride;
+// Sum of the row's weights in the router's order, in thread 0. The first warp adds up a tile while the others fill the
+// next: the one chain of additions takes as long as all the rest.
+HGA_DEVICE float SumOfWeights(const RouteSumArgs& a, uint32_t count, float* tiles) {
+  const uint16_t* row = a.weights + size_t{blockIdx.x} * a.stride;
   const uint32_t thread = threadIdx.x - kWarp;  // of those that fill
-  float sum = 0;  // of the first threads, each every `lanes`th value
-  if (Warp() > 0) FillTile(row, 0, count, top, thread, e, tiles);
+  float sum = 0;  // of the first threads, each every kRouteLanes-th value
+  if (Warp() > 0) FillTile(row, 0, count, thread, tiles);
   for (uint32_t first = 0, tile = 0; first < count; first += kRouteTile, tile ^= 1) {
     __syncthreads();
     if (Warp() > 0) {
-      FillTile(row, first + kRouteTile, count, top, thread, e, tiles + (tile ^ 1) * kRouteTile);
-    } else if (threadIdx.x < a.lanes) {
-      sum = AddTile(tiles + tile * kRouteTile + threadIdx.x, Least(kRouteTile, count - first), a.lanes, sum);
+      FillTile(row, first + kRouteTile, count, thread, tiles + (tile ^ 1) * kRouteTile);
+    } else if (threadIdx.x < kRouteLanes) {
+      sum = AddTile(tiles + tile * kRouteTile + threadIdx.x, Least(kRouteTile, count - first), sum);
     }
   }
   if (Warp() > 0) return 0;
-  for (uint32_t step = a.lanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(kFullWarp, sum, step);
+  for (uint32_t step = kRouteLanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(kFullWarp, sum, step);
   return sum;
 }
 
@@ -109,16 +83,13 @@ HGA_DEVICE void ClearCounts(RouteCounts* counts, uint32_t groups) {
   }
 }
 
-HGA_DEVICE void Run(const RouteSoftmaxArgs& a) {
+HGA_DEVICE void Run(const RouteSumArgs& a) {
   float* tiles = reinterpret_cast<float*>(SharedMemory());
   const uint32_t count = KeptCount(a.kept, blockIdx.x / a.per_head) * a.each;
-  const float attended = a.attended == nullptr ? 0.0f : a.attended[blockIdx.x];
   if (a.counts != nullptr) ClearCounts(a.counts, a.groups);
-  const float top = LargestOf(a.scores + size_t{blockIdx.x} * a.stride, count, tiles + 2 * kRouteTile);
-  const float sum = SumOfExponentials(a, count, top, tiles);
-  if (threadIdx.x != 0) return;
-  const float besides = a.attended == nullptr ? 0.0f : GlibcExp(attended - a.attended_less - top);
-  a.weights[blockIdx.x] = 1.0f / ((sum + besides) * static_cast<float>(a.per_head));
+  const float sum = SumOfWeights(a, count, tiles);
+  // What is attended besides weighs 1.
+  if (threadIdx.x == 0) a.parts[blockIdx.x] = 1.0f / ((sum + 1.0f) * static_cast<float>(a.per_head));
 }
 
 // --- The best of many ---
@@ -268,19 +239,18 @@ HGA_DEVICE void Run(const RouteChooseArgs& a) {
 // Shares of four keys: of heads [first, first + kAhead) of the KV head, added to those before. The loads are under way
 // together.
 template <uint32_t kAhead>
-HGA_DEVICE void AddShares(const RoutePoolArgs& a, uint32_t first, uint32_t i, float* shares) {
-  Bytes16 e[kAhead];
-  float weights[kAhead];
+HGA_DEVICE void AddShares(const RoutePoolArgs& a, uint32_t first, uint32_t i, uint32_t count, float* shares) {
+  float numbers[kAhead][4], parts[kAhead];
   HGA_UNROLL
   for (uint32_t h = 0; h < kAhead; ++h) {
     const size_t head = blockIdx.y * a.per_head + Least(first + h, a.per_head - 1);
-    e[h] = FourAt(a.e + head * a.stride, i);
-    weights[h] = a.weights[head];
+    NumbersAt(a.weights + head * a.stride, i, count, numbers[h]);
+    parts[h] = a.parts[head];
   }
   HGA_UNROLL
-  for (uint32_t i = 0; i < 4 * kAhead; ++i) {
-    const uint32_t h = i / 4, k = i % 4;
-    const float sum = fmaf(FloatAt(e[h], k), weights[h], shares[k]);
+  for (uint32_t at = 0; at < 4 * kAhead; ++at) {
+    const uint32_t h = at / 4, k = at % 4;
+    const float sum = fmaf(numbers[h][k], parts[h], shares[k]);
     shares[k] = first + h < a.per_head ? sum : shares[k];
   }
 }
@@ -291,9 +261,7 @@ HGA_DEVICE void Run(const RoutePoolArgs& a) {
   const uint32_t count = KeptCount(a.kept, blockIdx.y) * a.each, i = 4 * (blockIdx.x * blockDim.x + threadIdx.x);
   constexpr uint32_t kAhead = 8;
   float shares[4] = {0, 0, 0, 0};
-  for (uint32_t h = 0; i < count && h < a.per_head; h += kAhead) AddShares<kAhead>(a, h, i, shares);
-  HGA_UNROLL
-  for (uint32_t k = 0; k < 4; ++k) shares[k] = i + k < count ? shares[k] : 0.0f;
+  for (uint32_t h = 0; i < count && h < a.per_head; h += kAhead) AddShares<kAhead>(a, h, i, count, shares);
   if (i < a.stride) StoreFour(a.shares + size_t{blockIdx.y} * a.stride, i, shares);
   if (a.counts == nullptr) return;
   const Bytes16 four = {{__float_as_uint(shares[0]), __float_as_uint(shares[1]), __float_as_uint(shares[2]),

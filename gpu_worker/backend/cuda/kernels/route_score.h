@@ -146,9 +146,17 @@ HGA_DEVICE void Run(const RouteTablesArgs& a) {
   const bool usable = m.widest > 0 && m.all < __uint_as_float(0x7f800000u);
   WriteEntries(a, r, sums, usable ? kRouteLargestEntry / (2 * m.widest) : 0.0f);
   if (threadIdx.x != 0) return;
-  a.step[blockIdx.x] = usable ? 2 * m.widest / kRouteLargestEntry : 0.0f;
-  a.offset[blockIdx.x] = usable ? -m.all : 0.0f;
-  a.spread[blockIdx.x] = usable ? static_cast<float>(RouteSpread(a, left)) : 0.0f;
+  const float step = usable ? 2 * m.widest / kRouteLargestEntry : 0.0f;
+  const float shifted = static_cast<float>(1u << (23 - RouteSumShift(a.head_dim)));
+  a.zero[blockIdx.x] = usable ? static_cast<int32_t>(rintf(m.all / step)) : 0;
+  a.step[blockIdx.x] = step * kRouteStepsPerNat * shifted;
+  a.spread[blockIdx.x] = (usable ? static_cast<float>(RouteSpread(a, left)) : 0.0f) * kRouteStepsPerNat * 65536;
+}
+
+// As WeightOf.
+HGA_DEVICE uint32_t RouteWeight(float score, float reference) {
+  const float bits = fmaf(score - reference, kRouteStepsPerNat, static_cast<float>(kRouteWeightOfReference));
+  return static_cast<uint32_t>(rintf(fminf(fmaxf(bits, 0.0f), static_cast<float>(kRouteLargestWeight))));
 }
 
 HGA_DEVICE float RouteScoreOf(int32_t sum, float step) {
@@ -204,7 +212,7 @@ HGA_DEVICE void Run(const RouteCoarseArgs& a) {
   }
   uint32_t wide = 0;
   int32_t up = 0, down = 0;
-  if (a.ranks != nullptr) {
+  if (a.dealt != nullptr) {
     const int16_t* extents = RouteExtents(a.records, chunk, blockIdx.y);
     wide = a.dealt[size_t{blockIdx.y} * a.head_dim + lane].wide;
     up = extents[lane];
@@ -227,7 +235,9 @@ HGA_DEVICE void Run(const RouteCoarseArgs& a) {
       const float step = a.rounded_steps[head] * scale;
       const size_t at = size_t{head} * a.stride + chunk;
       a.scores[at] = RouteScoreOf(sum, step);
-      if (a.ranks != nullptr) a.ranks[at] = RouteScoreOf(sum + reach, step);
+      if (a.ranks == nullptr) continue;
+      const float rank = RouteScoreOf(sum + reach, step);
+      a.ranks[at] = static_cast<uint16_t>(RouteWeight(rank, a.attended[head] - a.attended_less));
     }
   }
 }
@@ -244,16 +254,33 @@ HGA_DEVICE uint32_t SumOf(const RouteSums& sums, uint32_t head) {
   return (head % 2 == 0 ? sums.even : sums.odd) >> (head / 2 * 16) & 0xffffu;
 }
 
-// What turns a query head's sums of a chunk into scores.
-struct RouteLine {
-  float coarse, step, offset, spread;
+// What turns a query head's sums of a chunk into weights, in 16 bits each.
+struct RouteFactors {
+  int32_t step, spread, centre, zero;
 };
-HGA_DEVICE RouteLine LineOf(const RouteFineArgs& a, size_t head, uint32_t chunk) {
-  return {a.coarse[head * a.coarse_stride + chunk], a.step[head], a.offset[head], a.spread[head]};
+HGA_DEVICE RouteFactors FactorsOf(const RouteFineArgs& a, size_t head, uint32_t chunk, float token_scale) {
+  const float most = 32767.0f;
+  const float centre = fmaf(a.coarse[head * a.coarse_stride + chunk] - a.attended[head], kRouteStepsPerNat,
+                            static_cast<float>(kRouteWeightOfReference));
+  return {static_cast<int32_t>(rintf(fminf(a.step[head] * token_scale, most))),
+          static_cast<int32_t>(rintf(fminf(a.spread[head] * (token_scale * token_scale), most))),
+          static_cast<int32_t>(rintf(fminf(fmaxf(centre, -32768.0f), most))), a.zero[head]};
 }
-HGA_DEVICE RouteLine LineOfLane(const RouteLine& own, uint32_t lane) {
-  return {__shfl_sync(kFullWarp, own.coarse, lane), __shfl_sync(kFullWarp, own.step, lane),
-          __shfl_sync(kFullWarp, own.offset, lane), __shfl_sync(kFullWarp, own.spread, lane)};
+HGA_DEVICE RouteFactors FactorsOfLane(const RouteFactors& own, uint32_t lane) {
+  return {__shfl_sync(kFullWarp, own.step, lane), __shfl_sync(kFullWarp, own.spread, lane),
+          __shfl_sync(kFullWarp, own.centre, lane), __shfl_sync(kFullWarp, own.zero, lane)};
+}
+
+// As the router's vectors of 16 bits: rounded products of their upper halves, sums that stay in range.
+HGA_DEVICE int32_t RouteProduct(int32_t a, int32_t b) { return (a * b + (1 << 14)) >> 15; }
+HGA_DEVICE int32_t RouteWithin(int32_t x, int32_t least, int32_t most) { return x < least ? least : x > most ? most : x; }
+HGA_DEVICE int32_t RouteAdd(int32_t a, int32_t b) { return RouteWithin(a + b, -32768, 32767); }
+HGA_DEVICE uint16_t RouteWeigh(uint32_t sum, uint32_t scale, uint32_t shift, const RouteFactors& f) {
+  const int32_t apart = (static_cast<int32_t>(sum) - f.zero) * (1 << shift);
+  const int32_t factor = RouteProduct(static_cast<int32_t>(scale << 7), f.step);
+  const auto over = static_cast<int32_t>(scale * scale * static_cast<uint32_t>(f.spread) >> 16);
+  const int32_t weight = RouteAdd(RouteAdd(RouteProduct(apart, factor), over), f.centre);
+  return static_cast<uint16_t>(RouteWithin(weight, 0, kRouteLargestWeight));
 }
 
 // Sums of the two tokens that a lane's bytes are signs of. Entries have 7 bits: those of two rows, an even number, are
@@ -280,26 +307,24 @@ HGA_DEVICE void Run(const RouteFineArgs& a) {
   const float token_scale = *reinterpret_cast<const float*>(record + a.head_dim + sizeof(float));
   const uint8_t* tokens = record + a.head_dim + 2 * sizeof(float);
   const uint32_t token = Lane() % 2 * 16 + Lane() / 2;  // and 32 further on
-  const float lengths[2] = {static_cast<float>(tokens[token]) * token_scale,
-                            static_cast<float>(tokens[token + 32]) * token_scale};
+  const uint32_t scales[2] = {tokens[token], tokens[token + 32]}, shift = RouteSumShift(a.head_dim);
   CopyAhead<8>(reinterpret_cast<const uint32_t*>(tokens + 64), RouteSignWords(a.head_dim), Lane(), kWarp, signs);
   __syncthreads();
   if (wanted >= kept) return;
   for (uint32_t group = 0; group < groups; ++group) {
     const uint32_t heads = Least(4, a.per_head - 4 * group);
     const size_t first = size_t{kv_head} * a.per_head + 4 * group;
-    const RouteLine of_lane = LineOf(a, first + Lane() % heads, chunk);
+    const RouteFactors of_lane = FactorsOf(a, first + Lane() % heads, chunk, token_scale);
     RouteSums sums[2] = {{0, 0}, {0, 0}};
     SumSigns(tables + group * words, reinterpret_cast<const uint8_t*>(signs), a.head_dim / 4, sums);
     for (uint32_t h = 0; h < heads; ++h) {
-      const RouteLine line = LineOfLane(of_lane, h);
-      float* scores = a.scores + (first + h) * a.stride + size_t{i} * a.chunk_tokens;
+      const RouteFactors factors = FactorsOfLane(of_lane, h);
+      uint16_t* weights = a.weights + (first + h) * a.stride + size_t{i} * a.chunk_tokens;
       HGA_UNROLL
       for (uint32_t half = 0; half < 2; ++half) {
         const uint32_t t = token + 32 * half;
-        const float dot = fmaf(static_cast<float>(SumOf(sums[half], h)), line.step, line.offset);
-        const float score = fmaf(lengths[half], fmaf(lengths[half], line.spread, dot), line.coarse);
-        if (t < a.chunk_tokens) scores[t] = chunk == 0 && t < a.skipped ? kRouteLowest : score;
+        const uint16_t weight = RouteWeigh(SumOf(sums[half], h), scales[half], shift, factors);
+        if (t < a.chunk_tokens) weights[t] = chunk == 0 && t < a.skipped ? uint16_t{0} : weight;
       }
     }
   }

@@ -32,12 +32,22 @@ inline constexpr uint32_t kLogitMassSharedBytes = kTopThreads / 32 * sizeof(uint
 // --- Selection ---
 // Of a table of sums of signed channels: seven bits, as common/kv/sketch.h's readers have them.
 inline constexpr float kRouteLargestEntry = 127, kRouteLargestQuery = 32767;
+// As router/index/score.h.
+inline constexpr float kRouteStepsPerNat = 184.66497f;
+inline constexpr int32_t kRouteWeightOfReference = 127 * 128 - 6;
+inline constexpr int32_t kRouteLargestWeight = kRouteWeightOfReference + 100 * 128;
+// As SketchSumShift.
+HGA_BOTH uint32_t RouteSumShift(uint32_t head_dim) {
+  uint32_t shift = 9;
+  for (uint32_t rows = 1; rows < head_dim / 4; rows *= 2) --shift;
+  return shift;
+}
 struct RouteCutShared {
   uint32_t bins[kRouteBins], sums[32];
   uint32_t digit, above, equal;
 };
 // Two tiles, and a float of each warp.
-inline constexpr uint32_t kRouteSoftmaxSharedBytes = (2 * kRouteTile + kRouteSoftmaxThreads / 32) * 4;
+inline constexpr uint32_t kRouteSumSharedBytes = 2 * kRouteTile * 4;
 // Magnitudes are added up so many at a time; zeros lie behind them.
 inline constexpr uint32_t kRouteMagnitudes = 16;
 HGA_BOTH uint32_t RouteMagnitudesPadded(uint32_t count) {
