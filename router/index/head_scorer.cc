@@ -56,10 +56,8 @@ size_t HeadScorer::fine_stride(size_t chunks) const {
   return RowStride(chunks * units_per_chunk_ + kSketchTokens - g_.chunk_tokens);
 }
 
-// As many query heads as the kernels have registers for.
-uint32_t HeadScorer::rows_at_once() const {
-  return options_.pooling == Pooling::kSumLogits ? 1 : std::max(1u, kPooledAtOnce / g_.queries_per_kv_head());
-}
+// As many query heads as the look-ups have registers for.
+uint32_t HeadScorer::rows_at_once() const { return std::max(1u, kPooledAtOnce / g_.queries_per_kv_head()); }
 
 uint32_t HeadScorer::kept_chunks(uint32_t budget) const {
   const uint64_t best = (uint64_t{budget} * options_.overprovision + g_.chunk_tokens - 1) / g_.chunk_tokens;
@@ -110,11 +108,9 @@ void HeadScorer::SetReferences(float per_unit, HeadScratch* s) const {
 void HeadScorer::RaiseReference(uint32_t head, const float* scores, uint32_t count, HeadScratch* s) const {
   float& reference = s->references[head];
   if (sketch() && s->besides[head] > 0) return;
-  for (uint32_t i = 0; i < count; ++i) {
-    if (!(scores[i] > reference)) continue;
-    s->besides[head] *= std::exp(reference - scores[i]);
-    reference = scores[i];
-  }
+  const float raised = LargestOf(scores, count, reference);
+  s->besides[head] *= std::exp(reference - raised);
+  reference = raised;
 }
 
 CentreRun HeadScorer::Run(const HeadScratch& s, uint32_t chunk, bool extents) const {
@@ -152,23 +148,23 @@ void HeadScorer::ChooseChunks(uint32_t wanted, bool coarse, HeadScratch* s, std:
   }
   const size_t stride = coarse_stride();
   const uint32_t heads = s->queries.heads;
-  // The softmax destroys its scores; those of centres are needed again.
-  Grow(&s->scores, stride * heads);
   Grow(&s->pooled, stride);
-  if (ranked) {
-    ScoreCoarse(true, *s, s->scores.data());
-  } else {
-    std::copy_n(s->coarse_scores, stride * heads, s->scores.data());
-  }
+  Grow(&s->scores, ranked ? stride * heads : 0);
+  if (ranked) ScoreCoarse(true, *s, s->scores.data());
+  const float* const all_ranks = ranked ? s->scores.data() : s->coarse_scores;
   // A chunk's score stands for each of its tokens.
   SetReferences(std::log(static_cast<float>(g_.chunk_tokens)), s);
   Grow(&s->weights_of_units, stride * heads);
   for (uint32_t h = 0; h < heads; ++h) {
-    const float* const ranks = &s->scores[h * stride];
+    const float* const ranks = all_ranks + h * stride;
     RaiseReference(h, ranks, chunks_, s);
     WeighScores(ranks, chunks_, s->references[h], &s->weights_of_units[h * stride]);
   }
-  PoolHeads(options_.pooling, s->weights_of_units.data(), heads, chunks_, stride, s->besides.data(), s->pooled.data());
+  s->parts.resize(heads);
+  MakeParts(options_.pooling, s->weights_of_units.data(), heads, heads, chunks_, stride, s->besides.data(),
+            s->parts.data());
+  PoolSomeHeads(options_.pooling, s->weights_of_units.data(), 0, heads, chunks_, stride, s->parts.data(),
+                s->pooled.data());
   TopCut cut = CutTop(s->pooled.data(), chunks_, wanted, &s->work);
   // The row is padded to whole blocks; what lies behind the last chunk is not one.
   std::fill(s->pooled.begin() + chunks_, s->pooled.begin() + stride, 0.0f);
@@ -185,29 +181,49 @@ void HeadScorer::ChooseChunks(uint32_t wanted, bool coarse, HeadScratch* s, std:
 }
 
 // Some query heads at a time: the weights of more would not stay in the cache until they are pooled.
-void HeadScorer::ScoreFine(const std::vector<uint32_t>& chunks, HeadScratch* s, float* shares,
-                           size_t row_stride) const {
-  const uint32_t heads = g_.queries_per_kv_head(), rows = s->queries.heads / heads;
+void HeadScorer::ScoreFine(const std::vector<uint32_t>& chunks, HeadScratch* s, float* shares) const {
+  const uint32_t heads = g_.queries_per_kv_head();
   const uint32_t at_once = options_.pooling == Pooling::kSumLogits ? heads : std::min(heads, kPooledAtOnce);
-  const size_t stride = fine_stride(chunks.size());
+  const size_t stride = BeginFine(chunks, at_once, s);
   const auto units = static_cast<uint32_t>(chunks.size() * units_per_chunk_);
-  Grow(&s->weights_of_units, stride * std::max(at_once, rows > 1 ? rows * heads : 0));
-  ListRecords(chunks, s);
-  SetReferences(0, s);
-  const auto pool = [&](uint32_t row, uint16_t* weights, uint32_t first, uint32_t some) {
-    PoolSomeHeads(options_.pooling, weights, first, some, heads, units, stride, &s->besides[row * heads + first],
-                  shares + row * row_stride);
-  };
-  if (rows > 1) {
-    WeighUnitsOf(chunks, 0, rows * heads, stride, s);
-    for (uint32_t row = 0; row < rows; ++row) pool(row, &s->weights_of_units[row * heads * stride], 0, heads);
-    return;
-  }
+  uint16_t* const weights = s->weights_of_units.data();
   for (uint32_t first = 0; first < heads; first += at_once) {
     const uint32_t some = std::min(at_once, heads - first);
+    float* const parts = &s->parts[first];
     WeighUnitsOf(chunks, first, some, stride, s);
-    pool(0, s->weights_of_units.data(), first, some);
+    MakeParts(options_.pooling, weights, some, heads, units, stride, &s->besides[first], parts);
+    PoolSomeHeads(options_.pooling, weights, first, some, units, stride, parts, shares);
   }
+}
+
+void HeadScorer::WeighFine(const std::vector<uint32_t>& chunks, HeadScratch* s) const {
+  const uint32_t heads = g_.queries_per_kv_head(), all = s->queries.heads;
+  const size_t stride = BeginFine(chunks, all, s);
+  const auto units = static_cast<uint32_t>(chunks.size() * units_per_chunk_);
+  WeighUnitsOf(chunks, 0, all, stride, s);
+  for (uint32_t first = 0; first < all; first += heads) {
+    MakeParts(options_.pooling, &s->weights_of_units[first * stride], heads, heads, units, stride, &s->besides[first],
+              &s->parts[first]);
+  }
+}
+
+uint32_t HeadScorer::KeepFine(uint32_t row, size_t chunks, float least, const uint64_t* skip, const HeadScratch& s,
+                              float* kept, uint32_t* places) const {
+  const uint32_t heads = g_.queries_per_kv_head(), pooled = PooledRows(options_.pooling, heads);
+  const size_t stride = fine_stride(chunks);
+  const auto keep = options_.pooling == Pooling::kMaxSoftmax ? KeepShares<true> : KeepShares<false>;
+  return keep(&s.weights_of_units[row * heads * stride], stride, pooled, &s.parts[row * heads],
+              static_cast<uint32_t>(chunks), units_per_chunk_, least, skip, kept, places);
+}
+
+// Makes room for the weights of so many heads; returns the row's stride.
+size_t HeadScorer::BeginFine(const std::vector<uint32_t>& chunks, uint32_t heads, HeadScratch* s) const {
+  const size_t stride = fine_stride(chunks.size());
+  Grow(&s->weights_of_units, stride * heads);
+  s->parts.resize(s->queries.heads);
+  ListRecords(chunks, s);
+  SetReferences(0, s);
+  return stride;
 }
 
 // s->weights_of_units[h * stride + i]: of unit i of the chunks, for query heads [first, first + some).
@@ -216,7 +232,9 @@ void HeadScorer::WeighUnitsOf(const std::vector<uint32_t>& chunks, uint32_t firs
   if (!sketch()) Grow(&s->scores, stride * some);
   for (uint32_t h = first; sketch() && h < first + some; ++h) {
     if (s->besides[h] > 0) continue;
-    for (const uint32_t chunk : chunks) RaiseReference(h, &s->coarse_scores[h * coarse_stride() + chunk], 1, s);
+    for (const uint32_t chunk : chunks) {
+      s->references[h] = std::max(s->references[h], s->coarse_scores[h * coarse_stride() + chunk]);
+    }
   }
   for (size_t i = 0; i < chunks.size();) {
     // Chunks that follow each other in one segment are scored together.

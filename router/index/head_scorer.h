@@ -22,6 +22,7 @@ struct HeadScratch {
   SketchTables tables;
   std::vector<const uint8_t*> records;  // of the kept chunks' units
   std::vector<float> references, besides;  // [rows * query heads], of weights; what is attended weighs so much
+  std::vector<float> parts;            // [rows * query heads] of MakeParts
   std::vector<float> coarse;           // [rows * query heads][stride], of chunks, where `coarse_scores` points to it
   std::vector<float> scores;           // [some query heads][stride]: ranks of chunks, scores of groups
   std::vector<uint16_t> weights_of_units;  // [rows * query heads, or some of them][stride]; of chunks as well
@@ -62,8 +63,13 @@ class HeadScorer {
   // Fills `chunks`, ascending and relative to the range, with the best `wanted`; coarse scores as well, where the
   // second level needs them or `coarse` says so. Of one row, or for wanted >= chunks().
   void ChooseChunks(uint32_t wanted, bool coarse, HeadScratch* s, std::vector<uint32_t>* chunks) const;
-  // shares[row * row_stride + i]: the share of unit i of `chunks`.
-  void ScoreFine(const std::vector<uint32_t>& chunks, HeadScratch* s, float* shares, size_t row_stride) const;
+  // shares[i]: the share of unit i of `chunks`, of one row. Room for fine_stride(chunks).
+  void ScoreFine(const std::vector<uint32_t>& chunks, HeadScratch* s, float* shares) const;
+  // The same of all rows, where few of the shares are wanted: WeighFine, and then of each row KeepFine, as KeepFrom.
+  // chunks: how many there were. least > 0. For units of one token.
+  void WeighFine(const std::vector<uint32_t>& chunks, HeadScratch* s) const;
+  uint32_t KeepFine(uint32_t row, size_t chunks, float least, const uint64_t* skip, const HeadScratch& s, float* kept,
+                    uint32_t* places) const;
 
  private:
   bool sketch() const { return index_.method().form == SummaryForm::kSketch; }
@@ -71,6 +77,7 @@ class HeadScorer {
   void SetReferences(float per_unit, HeadScratch* s) const;
   // No lower than these scores, where they need it.
   void RaiseReference(uint32_t head, const float* scores, uint32_t count, HeadScratch* s) const;
+  size_t BeginFine(const std::vector<uint32_t>& chunks, uint32_t heads, HeadScratch* s) const;
   void ScoreCoarseFrom(uint32_t i, uint32_t end, bool extents, const HeadScratch& s, float* scores) const;
   CentreRun Run(const HeadScratch& s, uint32_t chunk, bool extents) const;
   void WeighUnitsOf(const std::vector<uint32_t>& chunks, uint32_t first, uint32_t some, size_t stride,

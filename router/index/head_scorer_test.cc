@@ -8,6 +8,7 @@
 #include "common/kv/route_fixture.h"
 #include "gtest/gtest.h"
 #include "router/index/index_fixture.h"
+#include "router/index/top_units.h"
 
 namespace hga {
 namespace {
@@ -20,19 +21,36 @@ std::vector<uint32_t> AllChunks(const HeadScorer& scorer) {
   return chunks;
 }
 
-// Shares of the chunks' units for `rows` tokens from `token` on: [rows][units].
-std::vector<std::vector<float>> Shares(const HeadScorer& scorer, uint32_t token, uint32_t rows, uint32_t kv_head,
-                                       const std::vector<uint32_t>& chunks) {
+// Shares of the chunks' units for a token.
+std::vector<float> Shares(const HeadScorer& scorer, uint32_t token, uint32_t kv_head,
+                          const std::vector<uint32_t>& chunks) {
+  HeadScratch s;
+  scorer.Load(token, 1, kv_head, nullptr, &s);
+  scorer.ScoreCoarse(false, s, s.coarse_scores);
+  std::vector<float> shares(scorer.fine_stride(chunks.size()));
+  scorer.ScoreFine(chunks, &s, shares.data());
+  shares.resize(chunks.size() * scorer.units_per_chunk());
+  return shares;
+}
+
+// The same of `rows` tokens together, by what is kept: those from `least` on, zeros for the rest.
+std::vector<std::vector<float>> Kept(const HeadScorer& scorer, uint32_t token, uint32_t rows, uint32_t kv_head,
+                                     const std::vector<uint32_t>& chunks, float least) {
   HeadScratch s;
   scorer.Load(token, rows, kv_head, nullptr, &s);
   scorer.ScoreCoarse(false, s, s.coarse_scores);
-  const size_t row = scorer.fine_stride(chunks.size());
-  std::vector<float> shares(rows * row);
-  scorer.ScoreFine(chunks, &s, shares.data(), row);
+  scorer.WeighFine(chunks, &s);
+  const size_t units = chunks.size() * scorer.units_per_chunk();
+  const std::vector<uint64_t> skip(chunks.size());
   std::vector<std::vector<float>> result;
   for (uint32_t r = 0; r < rows; ++r) {
-    const auto first = shares.begin() + r * row;
-    result.emplace_back(first, first + chunks.size() * scorer.units_per_chunk());
+    std::vector<float> kept(units + kSpareScores), shares(units);
+    std::vector<uint32_t> places(units + kSpareScores);
+    const uint32_t count = scorer.KeepFine(r, chunks.size(), least, skip.data(), s, kept.data(), places.data());
+    for (uint32_t i = 0; i < count; ++i) {
+      shares[places[i] / 64 * scorer.units_per_chunk() + places[i] % 64] = kept[i];
+    }
+    result.push_back(std::move(shares));
   }
   return result;
 }
@@ -141,7 +159,7 @@ TEST(HeadScorerTest, SharesAreOfTheAttention) {
     for (const bool beside : {false, true}) {
       if (beside) q.Share(g, 0, 1, 1);
       const HeadScorer with(*index, kLayer, q.block, options);
-      const auto shares = Shares(with, 1, 1, 1, AllChunks(with))[0];
+      const auto shares = Shares(with, 1, 1, AllChunks(with));
       const double sum = std::accumulate(shares.begin(), shares.end(), 0.0);
       if (beside) {
         EXPECT_LT(sum, 0.999);
@@ -165,18 +183,51 @@ TEST(HeadScorerTest, RowsAndChunksDoNotDependOnEachOther) {
   const SelectOptions options;
   const HeadScorer scorer(*index, kLayer, q.block, options);
   ASSERT_EQ(scorer.rows_at_once(), kPooledAtOnce / 2);
-  const auto together = Shares(scorer, 2, 2, 1, AllChunks(scorer));
-  EXPECT_EQ(together[0], Shares(scorer, 2, 1, 1, AllChunks(scorer))[0]);
-  EXPECT_EQ(together[1], Shares(scorer, 3, 1, 1, AllChunks(scorer))[0]);
+  const std::vector<float> one = Shares(scorer, 2, 1, AllChunks(scorer));
+  const std::vector<float> other = Shares(scorer, 3, 1, AllChunks(scorer));
+  const auto together = Kept(scorer, 2, 2, 1, AllChunks(scorer), 1e-30f);
+  EXPECT_EQ(together[0], one);
+  EXPECT_EQ(together[1], other);
 
   const std::vector<uint32_t> some = {0, 1, 5, 62, 63, 64, 65, 99, 134};
-  const auto shares = Shares(scorer, 2, 1, 1, some)[0];
+  const auto shares = Shares(scorer, 2, 1, some);
   // Shares of fewer chunks are larger, all by nearly the same factor a query head: the order stays.
   for (size_t i = 0; i < some.size() * 64; ++i) {
-    const float of_all = together[0][some[i / 64] * 64 + i % 64];
+    const float of_all = one[some[i / 64] * 64 + i % 64];
     EXPECT_EQ(of_all > 0, shares[i] > 0);
     EXPECT_GE(shares[i], of_all);
   }
+}
+
+// What is kept of all shares is what they are, bit for bit, and none too few, whatever the least.
+TEST(HeadScorerTest, KeepsWhatReachesTheLeast) {
+  WithEachInstructionSet([] {
+    for (const Pooling pooling : {Pooling::kMeanSoftmax, Pooling::kMaxSoftmax, Pooling::kSumLogits}) {
+      for (const uint32_t heads : {1u, 2u, 7u}) {
+        KvGeometry g = SmallGeometry(heads, 24);
+        if (heads == 2) g.chunk_tokens = 27, g.group_tokens = 9;  // that fill no vector
+        const auto index = MakeIndex(g, "sketch", 70);
+        MadeUpQueries q(g, 1, 16, 70, 1, 1);
+        q.Share(g, 0, 1, 1);
+        SelectOptions options;
+        options.pooling = pooling;
+        const HeadScorer scorer(*index, kLayer, q.block, options);
+        const auto chunks = AllChunks(scorer);
+        const std::vector<float> shares = Shares(scorer, 0, 1, chunks);
+        std::vector<float> sorted = shares;
+        std::sort(sorted.rbegin(), sorted.rend());
+        for (const size_t rank : {size_t{0}, size_t{5}, size_t{300}, sorted.size() - 17}) {
+          const float least = sorted[rank];
+          ASSERT_GT(least, 0.0f);
+          for (const float limit : {least, std::nextafter(least, 1.0f)}) {
+            std::vector<float> expected = shares;
+            for (float& share : expected) share = share >= limit ? share : 0.0f;
+            EXPECT_EQ(Kept(scorer, 0, 1, 1, chunks, limit)[0], expected) << int(pooling) << " " << heads << " " << rank;
+          }
+        }
+      }
+    }
+  });
 }
 
 }  // namespace

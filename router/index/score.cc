@@ -10,19 +10,12 @@
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 #include "router/index/sum_lanes-inl.h"
+#include "router/index/weights-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace hga {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-
-// bf16 is the upper half of a float.
-template <class D>
-HWY_INLINE hn::Vec<D> LoadBf16(D d, const bf16* p) {
-  const hn::Rebind<uint16_t, D> d16;
-  const hn::Rebind<uint32_t, D> d32;
-  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(p)))));
-}
 
 // Channels [x, x + lanes) of a vector.
 template <bool kInt8, class D>
@@ -32,7 +25,7 @@ HWY_INLINE hn::Vec<D> LoadChannels(D d, const uint8_t* vector, size_t x) {
     const hn::Rebind<int32_t, D> d32;
     return hn::ConvertTo(d, hn::PromoteTo(d32, hn::LoadU(d8, reinterpret_cast<const int8_t*>(vector) + x)));
   } else {
-    return LoadBf16(d, reinterpret_cast<const bf16*>(vector) + x);
+    return LoadUpperHalves(d, reinterpret_cast<const uint16_t*>(vector) + x);
   }
 }
 
@@ -174,11 +167,6 @@ void WeighScoresSimd(const float* scores, uint32_t count, float reference, uint1
   }
 }
 
-template <class D>
-HWY_INLINE hn::Vec<D> LoadWeights(D d, const uint16_t* p) {
-  return LoadBf16(d, reinterpret_cast<const bf16*>(p));
-}
-
 // sums[r] = sum of kRows rows of weights. In kWeightsAtOnce lanes, whatever the vectors: the same bits on every CPU.
 template <uint32_t kRows, class D>
 HWY_INLINE void SumRows(D d, const uint16_t* rows, size_t stride, uint32_t count, float* sums) {
@@ -190,7 +178,7 @@ HWY_INLINE void SumRows(D d, const uint16_t* rows, size_t stride, uint32_t count
   for (uint32_t i = 0; i < count; i += kWeightsAtOnce) {
     for (uint32_t r = 0; r < kRows; ++r) {
       for (uint32_t p = 0; p < kParts; ++p) {
-        sum[r][p] = hn::Add(sum[r][p], LoadWeights(d, rows + r * stride + i + p * hn::Lanes(d)));
+        sum[r][p] = hn::Add(sum[r][p], LoadUpperHalves(d, rows + r * stride + i + p * hn::Lanes(d)));
       }
     }
   }
@@ -221,7 +209,7 @@ HWY_INLINE void PoolRows(D d, const uint16_t* rows, size_t stride, const float* 
   for (uint32_t i = 0; i < count; i += hn::Lanes(d)) {
     auto sum = first ? hn::Zero(d) : hn::LoadU(d, pooled + i);
     for (uint32_t h = 0; h < kHeads; ++h) {
-      const auto row = LoadWeights(d, rows + h * stride + i), share = hn::Set(d, shares[h]);
+      const auto row = LoadUpperHalves(d, rows + h * stride + i), share = hn::Set(d, shares[h]);
       sum = kMax ? hn::Max(sum, hn::Mul(row, share)) : hn::MulAdd(row, share, sum);
     }
     hn::StoreU(sum, d, pooled + i);
@@ -239,31 +227,43 @@ HWY_INLINE void PoolSome(D d, const uint16_t* rows, uint32_t some, size_t stride
   }
 }
 
-// As PoolSomeHeads.
+// As PoolSomeHeads, whose parts are known.
 template <bool kMax>
-HWY_INLINE void PoolSoftmaxes(const uint16_t* weights, uint32_t begin, uint32_t some, uint32_t heads, uint32_t count,
-                              size_t stride, const float* besides, float* pooled) {
+HWY_INLINE void PoolSoftmaxes(const uint16_t* weights, uint32_t begin, uint32_t some, uint32_t count, size_t stride,
+                              const float* parts, float* pooled) {
   const hn::CappedTag<float, kWeightsAtOnce> d;
   for (uint32_t done = 0; done < some; done += kPooledAtOnce) {
     const uint32_t now = std::min(some - done, kPooledAtOnce);
-    const uint16_t* rows = weights + done * stride;
-    float shares[kPooledAtOnce];
-    SumSome(d, rows, now, stride, count, shares);
-    for (uint32_t h = 0; h < now; ++h) {
-      const float all = (shares[h] + besides[done + h]) * (kMax ? 1.0f : static_cast<float>(heads));
-      shares[h] = all > 0 ? 1.0f / all : 0.0f;
-    }
-    PoolSome<kMax>(d, rows, now, stride, shares, count, begin + done == 0, pooled);
+    PoolSome<kMax>(d, weights + done * stride, now, stride, parts + done, count, begin + done == 0, pooled);
   }
 }
 
-void PoolSoftmaxesSimd(Pooling pooling, const uint16_t* weights, uint32_t first, uint32_t some, uint32_t heads,
-                       uint32_t count, size_t stride, const float* besides, float* pooled) {
-  if (pooling == Pooling::kMaxSoftmax) {
-    PoolSoftmaxes<true>(weights, first, some, heads, count, stride, besides, pooled);
+void PoolSoftmaxesSimd(bool largest, const uint16_t* weights, uint32_t first, uint32_t some, uint32_t count,
+                       size_t stride, const float* parts, float* pooled) {
+  if (largest) {
+    PoolSoftmaxes<true>(weights, first, some, count, stride, parts, pooled);
   } else {
-    PoolSoftmaxes<false>(weights, first, some, heads, count, stride, besides, pooled);
+    PoolSoftmaxes<false>(weights, first, some, count, stride, parts, pooled);
   }
+}
+
+void SumRowsSimd(const uint16_t* weights, uint32_t rows, uint32_t count, size_t stride, float* sums) {
+  const hn::CappedTag<float, kWeightsAtOnce> d;
+  for (uint32_t done = 0; done < rows; done += kPooledAtOnce) {
+    SumSome(d, weights + done * stride, std::min(rows - done, kPooledAtOnce), stride, count, sums + done);
+  }
+}
+
+float LargestOfSimd(const float* scores, uint32_t count, float least) {
+  const hn::CappedTag<float, 16> d;
+  const uint32_t lanes = hn::Lanes(d);
+  auto top = hn::Set(d, least);
+  uint32_t i = 0;
+  // In this order: what is no number is not the largest.
+  for (; i + lanes <= count; i += lanes) top = hn::Max(hn::LoadU(d, scores + i), top);
+  float largest = hn::GetLane(hn::MaxOfLanes(d, top));
+  for (; i < count; ++i) largest = scores[i] > largest ? scores[i] : largest;
+  return largest;
 }
 
 float LogSumExpSimd(const float* scores, const float* weights, uint32_t count) {
@@ -311,6 +311,8 @@ float RoughExp(float x) {
 HWY_EXPORT(ScoreUnitsSimd);
 HWY_EXPORT(WeighScoresSimd);
 HWY_EXPORT(PoolSoftmaxesSimd);
+HWY_EXPORT(SumRowsSimd);
+HWY_EXPORT(LargestOfSimd);
 HWY_EXPORT(LogSumExpSimd);
 HWY_EXPORT(FusesProductsSimd);
 
@@ -339,19 +341,39 @@ void WeighScores(const float* scores, uint32_t count, float reference, uint16_t*
   for (uint32_t i = count; i % kWeightsAtOnce != 0; ++i) weights[i] = 0;
 }
 
-void PoolSomeHeads(Pooling pooling, uint16_t* weights, uint32_t first, uint32_t some, uint32_t heads, uint32_t count,
-                   size_t stride, const float* besides, float* pooled) {
-  const auto pool = HWY_DYNAMIC_DISPATCH(PoolSoftmaxesSimd);
+float LargestOf(const float* scores, uint32_t count, float least) {
+  return HWY_DYNAMIC_DISPATCH(LargestOfSimd)(scores, count, least);
+}
+
+uint32_t PooledRows(Pooling pooling, uint32_t heads) { return pooling == Pooling::kSumLogits ? 1 : heads; }
+
+void MakeParts(Pooling pooling, uint16_t* weights, uint32_t some, uint32_t heads, uint32_t count, size_t stride,
+               const float* besides, float* parts) {
   const uint32_t padded = (count + kWeightsAtOnce - 1) / kWeightsAtOnce * kWeightsAtOnce;
-  if (pooling != Pooling::kSumLogits) return pool(pooling, weights, first, some, heads, padded, stride, besides, pooled);
-  // Weights are logarithms.
-  for (uint32_t i = 0; i < count; ++i) {
-    uint32_t sum = heads / 2;
-    for (uint32_t h = 0; h < heads; ++h) sum += weights[h * stride + i];
-    weights[i] = static_cast<uint16_t>(sum / heads);
+  const uint32_t rows = PooledRows(pooling, some);
+  float beside[1] = {besides[0]};
+  if (pooling == Pooling::kSumLogits) {
+    // Weights are logarithms.
+    for (uint32_t i = 0; i < count; ++i) {
+      uint32_t sum = heads / 2;
+      for (uint32_t h = 0; h < heads; ++h) sum += weights[h * stride + i];
+      weights[i] = static_cast<uint16_t>(sum / heads);
+    }
+    beside[0] = *std::min_element(besides, besides + heads);
+    besides = beside;
   }
-  const float beside = *std::min_element(besides, besides + heads);
-  pool(Pooling::kMeanSoftmax, weights, 0, 1, 1, padded, stride, &beside, pooled);
+  HWY_DYNAMIC_DISPATCH(SumRowsSimd)(weights, rows, padded, stride, parts);
+  for (uint32_t h = 0; h < rows; ++h) {
+    const float all = (parts[h] + besides[h]) * (pooling == Pooling::kMeanSoftmax ? static_cast<float>(heads) : 1.0f);
+    parts[h] = all > 0 ? 1.0f / all : 0.0f;
+  }
+}
+
+void PoolSomeHeads(Pooling pooling, const uint16_t* weights, uint32_t first, uint32_t some, uint32_t count,
+                   size_t stride, const float* parts, float* pooled) {
+  const uint32_t padded = (count + kWeightsAtOnce - 1) / kWeightsAtOnce * kWeightsAtOnce;
+  HWY_DYNAMIC_DISPATCH(PoolSoftmaxesSimd)
+  (pooling == Pooling::kMaxSoftmax, weights, first, PooledRows(pooling, some), padded, stride, parts, pooled);
 }
 
 float LogSumExp(const float* scores, const float* weights, uint32_t count) {

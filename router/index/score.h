@@ -57,17 +57,20 @@ enum class Pooling {
 // Query heads whose softmaxes are pooled together; more are pooled so many at a time.
 inline constexpr uint32_t kPooledAtOnce = 4;
 
-// pooled[i] of units i < count is what query heads [first, first + some) of `heads` make of their weights [some][stride];
-// first is a multiple of kPooledAtOnce, and 0 begins anew. kSumLogits needs all heads together, and destroys the
-// weights. besides: [some] what the head attends besides weighs, which its softmax counts in. Zeros lie behind `count`
-// up to a multiple of kWeightsAtOnce, to which pooled is written.
-void PoolSomeHeads(Pooling pooling, uint16_t* weights, uint32_t first, uint32_t some, uint32_t heads, uint32_t count,
-                   size_t stride, const float* besides, float* pooled);
-// Of all heads.
-inline void PoolHeads(Pooling pooling, uint16_t* weights, uint32_t heads, uint32_t count, size_t stride,
-                      const float* besides, float* pooled) {
-  PoolSomeHeads(pooling, weights, 0, heads, heads, count, stride, besides, pooled);
-}
+// Rows of weights that count, of so many heads': kSumLogits makes one of them.
+uint32_t PooledRows(Pooling pooling, uint32_t heads);
+// parts[h]: what a weight of 1 is in the share of `heads` query heads, for `some` of them: those of weights
+// [some][stride], of units i < count; behind them zeros up to a multiple of kWeightsAtOnce. besides: [some] what the
+// head attends besides weighs, which its softmax counts in. kSumLogits needs all heads, and makes one row of them.
+void MakeParts(Pooling pooling, uint16_t* weights, uint32_t some, uint32_t heads, uint32_t count, size_t stride,
+               const float* besides, float* parts);
+// pooled[i]: the share of unit i, up to the next multiple of kWeightsAtOnce, by the rows of query heads [first, first +
+// some) and their parts; first is a multiple of kPooledAtOnce, and 0 begins anew.
+void PoolSomeHeads(Pooling pooling, const uint16_t* weights, uint32_t first, uint32_t some, uint32_t count,
+                   size_t stride, const float* parts, float* pooled);
+
+// The largest of the scores and `least`; what is no number is not.
+float LargestOf(const float* scores, uint32_t count, float least);
 
 // log of the sum of weights[i] * e^scores[i], i < count, by RoughExp; weights >= 0. -infinity where it is nothing or no
 // number. Both are padded to a multiple of 64; the weights there are 0.

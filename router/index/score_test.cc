@@ -81,6 +81,14 @@ std::vector<double> Pooled(Pooling pooling, const std::vector<uint16_t>& weights
   return softmax(pooled, *std::min_element(besides.begin(), besides.end()));
 }
 
+// All heads at once.
+void PoolHeads(Pooling pooling, std::vector<uint16_t>* weights, uint32_t heads, uint32_t count, size_t stride,
+               const float* besides, float* pooled) {
+  std::vector<float> parts(heads);
+  MakeParts(pooling, weights->data(), heads, heads, count, stride, besides, parts.data());
+  PoolSomeHeads(pooling, weights->data(), 0, heads, count, stride, parts.data(), pooled);
+}
+
 // Weights of [heads][stride], of random scores; zeros behind `count`.
 std::vector<uint16_t> RandomWeights(uint32_t heads, uint32_t count, size_t stride, uint32_t seed) {
   std::vector<uint16_t> weights(heads * stride);
@@ -127,7 +135,7 @@ void CheckPoolingAgainstPlainLoops() {
           const std::vector<float> besides(heads, beside);
           const auto expected = Pooled(pooling, weights, besides, count, kStride);
           std::vector<float> pooled(kStride);
-          PoolHeads(pooling, weights.data(), heads, count, kStride, besides.data(), pooled.data());
+          PoolHeads(pooling, &weights, heads, count, kStride, besides.data(), pooled.data());
           for (uint32_t i = 0; i < count; ++i) ASSERT_NEAR(pooled[i], expected[i], 1e-4) << heads << " " << count;
         }
       }
@@ -146,7 +154,7 @@ TEST(ScoreTest, SharesAreTheSameOnAllInstructionSetsThatFuse) {
     if (!FusesProducts()) return;
     auto copy = weights;
     std::vector<float> pooled(1024);
-    PoolHeads(Pooling::kMeanSoftmax, copy.data(), 3, 1000, 1024, besides.data(), pooled.data());
+    PoolHeads(Pooling::kMeanSoftmax, &copy, 3, 1000, 1024, besides.data(), pooled.data());
     if (first.empty()) first = pooled;
     EXPECT_EQ(pooled, first);
   });
@@ -156,7 +164,7 @@ TEST(ScoreTest, WeightsOfNothingGiveNoShares) {
   std::vector<uint16_t> weights(128);
   std::vector<float> pooled(64, 1.0f);
   const float besides[2] = {0, 0};
-  PoolHeads(Pooling::kMeanSoftmax, weights.data(), 2, 60, 64, besides, pooled.data());
+  PoolHeads(Pooling::kMeanSoftmax, &weights, 2, 60, 64, besides, pooled.data());
   EXPECT_EQ(pooled, std::vector<float>(64, 0.0f));
 }
 
@@ -167,10 +175,12 @@ TEST(ScoreTest, PoolingByPartsIsTheSame) {
     auto weights = RandomWeights(kHeads, kCount, kStride, 3);
     const std::vector<float> besides(kHeads, 1.0f);
     std::vector<float> whole(kStride), pooled(kStride);
-    PoolHeads(pooling, weights.data(), kHeads, kCount, kStride, besides.data(), whole.data());
+    PoolHeads(pooling, &weights, kHeads, kCount, kStride, besides.data(), whole.data());
     for (uint32_t first = 0; first < kHeads; first += kPooledAtOnce) {
-      PoolSomeHeads(pooling, weights.data() + first * kStride, first, std::min(kPooledAtOnce, kHeads - first), kHeads,
-                    kCount, kStride, besides.data() + first, pooled.data());
+      const uint32_t some = std::min(kPooledAtOnce, kHeads - first);
+      float parts[kPooledAtOnce];
+      MakeParts(pooling, &weights[first * kStride], some, kHeads, kCount, kStride, &besides[first], parts);
+      PoolSomeHeads(pooling, &weights[first * kStride], first, some, kCount, kStride, parts, pooled.data());
     }
     EXPECT_EQ(pooled, whole);
   }
@@ -186,7 +196,7 @@ TEST(ScoreTest, PoolingsDiffer) {
     scores[2] = scores[66] = 6;                 // both know it
     for (uint32_t h = 0; h < 2; ++h) WeighScores(&scores[h * 64], 3, 10, &weights[h * 64]);
     const float besides[2] = {0, 0};
-    PoolHeads(pooling, weights.data(), 2, 3, 64, besides, pooled.data());
+    PoolHeads(pooling, &weights, 2, 3, 64, besides, pooled.data());
     return std::max_element(pooled.begin(), pooled.begin() + 3) - pooled.begin();
   };
   EXPECT_EQ(best(Pooling::kSumLogits), 2);

@@ -144,16 +144,17 @@ class LayerSelect {
     }
   }
 
-  // Fills `chunks` with those that the first level keeps, and shares [rows][row] of their units, for `rows` tokens from
-  // `token` on.
-  void ScoreUnits(uint32_t token, uint32_t rows, uint32_t budget, uint32_t kv_head, float* coarse, HeadScratch* s,
-                  std::vector<uint32_t>* chunks, float* shares, size_t row) const {
+  // Fills `chunks` with those that the first level keeps of `rows` tokens from `token` on; then fine() scores what is
+  // in them.
+  template <typename Fine>
+  void ScoreChunks(uint32_t token, uint32_t rows, uint32_t budget, uint32_t kv_head, float* coarse, HeadScratch* s,
+                   std::vector<uint32_t>* chunks, const Fine& fine) const {
     StageClock clock;
     scorer_.Load(token, rows, kv_head, coarse, s);
     clock.Add(&s->times.prepare);
     scorer_.ChooseChunks(scorer_.kept_chunks(budget), missed_ != nullptr, s, chunks);
     clock.Add(&s->times.coarse);
-    scorer_.ScoreFine(*chunks, s, shares, row);
+    fine();
     clock.Add(&s->times.fine);
   }
 
@@ -187,7 +188,8 @@ class LayerSelect {
       float* const shares = s_.shares.data() + h * row;
       float* const coarse = missed_ == nullptr ? nullptr : s_.coarse.data() + h * coarse_of_head();
       std::vector<uint32_t>& chunks = s_.found[h].chunks;
-      ScoreUnits(token, 1, budget, h, coarse, &s_.scorers[thread], &chunks, shares, row);
+      HeadScratch* const s = &s_.scorers[thread];
+      ScoreChunks(token, 1, budget, h, coarse, s, &chunks, [&] { scorer_.ScoreFine(chunks, s, shares); });
       std::fill(shares + chunks.size() * units_per_chunk_, shares + row, 0.0f);
     });
     return row;
@@ -197,7 +199,10 @@ class LayerSelect {
     ForEachHead([&](uint32_t h, uint32_t thread) {
       HeadScratch& s = s_.scorers[thread];
       StageClock clock;
-      KeepCandidates(s_.heads[h], s_.shares.data() + h * row, least, &s.masks, &s_.found[h]);
+      KeepCandidates(s_.heads[h], &s.masks, &s_.found[h], [&](uint32_t chunks, const uint64_t* skip, Found* found) {
+        return KeepFrom(s_.shares.data() + h * row, chunks, units_per_chunk_, least, skip, found->shares.data(),
+                        found->places.data());
+      });
       clock.Add(&s.times.pick);
     });
   }
@@ -206,23 +211,23 @@ class LayerSelect {
 
   // s_.found: of tokens [token, token + count), the candidates whose share is at least `least`.
   void FindCandidates(uint32_t token, uint32_t count, const uint32_t* budgets, float least) {
-    const auto range = std::minmax_element(budgets, budgets + count);
-    const uint32_t at_once = scorer_.kept_chunks(*range.first) == chunks_ ? scorer_.rows_at_once() : 1;
-    const size_t row = scorer_.fine_stride(scorer_.kept_chunks(*range.second));
-    Grow(&s_.shares, s_.scorers.size() * at_once * row);
+    const uint32_t fewest = scorer_.kept_chunks(*std::min_element(budgets, budgets + count));
+    const uint32_t at_once = fewest == chunks_ ? scorer_.rows_at_once() : 1;
     Grow(&s_.found, size_t{count} * g_.kv_heads);
     ForEachHead([&](uint32_t h, uint32_t thread) {
       HeadScratch& s = s_.scorers[thread];
-      float* const shares = s_.shares.data() + thread * at_once * row;
       for (uint32_t first = 0; first < count; first += at_once) {
         const uint32_t rows = std::min(at_once, count - first);
         std::vector<uint32_t>& chunks = s_.found[first * g_.kv_heads + h].chunks;
-        ScoreUnits(token + first, rows, budgets[first], h, nullptr, &s, &chunks, shares, row);
+        ScoreChunks(token + first, rows, budgets[first], h, nullptr, &s, &chunks,
+                    [&] { scorer_.WeighFine(chunks, &s); });
         StageClock clock;
         for (uint32_t r = 0; r < rows; ++r) {
           Found& found = s_.found[(first + r) * g_.kv_heads + h];
           if (r > 0) found.chunks = chunks;
-          KeepCandidates(s_.heads[h], shares + r * row, least, &s.masks, &found);
+          KeepCandidates(s_.heads[h], &s.masks, &found, [&](uint32_t chunks, const uint64_t* skip, Found* f) {
+            return scorer_.KeepFine(r, chunks, least, skip, s, f->shares.data(), f->places.data());
+          });
         }
         clock.Add(&s.times.pick);
       }
@@ -231,16 +236,16 @@ class LayerSelect {
 
   // --- Candidates: units that no earlier token took, whose shares may be among the best ---
 
-  void KeepCandidates(const Head& head, const float* shares, float least, std::vector<uint64_t>* masks,
-                      Found* found) const {
+  // keep(chunks, skip, found) fills found->shares and found->places, and returns how many.
+  template <typename Keep>
+  void KeepCandidates(const Head& head, std::vector<uint64_t>* masks, Found* found, const Keep& keep) const {
     const size_t chunks = found->chunks.size(), most = chunks * units_per_chunk_ + kSpareScores;
     Grow(&found->shares, most);
     Grow(&found->places, most);
     Grow(masks, chunks);
     // A unit is taken whole, or begins before the range.
     for (size_t i = 0; i < chunks; ++i) (*masks)[i] = scorer_.UnitsOf(head.taken[found->chunks[i]]);
-    found->count = KeepFrom(shares, static_cast<uint32_t>(chunks), units_per_chunk_, least, masks->data(),
-                            found->shares.data(), found->places.data());
+    found->count = keep(static_cast<uint32_t>(chunks), masks->data(), found);
   }
 
   // Selects what the token, the i-th of those at hand, adds. False: some of it may be below `least`.
@@ -252,7 +257,7 @@ class LayerSelect {
     const Found& all = s_.candidates;
     if (all.count < wanted && least > block_.least_share) return false;
     const TopCut cut = CutHeads(budget, wanted);
-    const auto take = [&](uint32_t h, uint32_t thread) { TakeBest(token, i, h, &s_.scorers[thread].masks); };
+    const auto take = [&](uint32_t h, uint32_t) { TakeBest(token, i, h); };
     if (all.count > kManyCandidates) {
       ForEachHead(take);
     } else {
@@ -260,7 +265,7 @@ class LayerSelect {
     }
     // For the tokens that follow: neither too few, which is slow, nor many more than are needed.
     const uint32_t enough = kCandidatesPerKey * wanted + kFewestCandidates;
-    least_candidate_ = least_candidate_ == 0 ? cut.score / 2
+    least_candidate_ = least_candidate_ == 0 ? cut.score * kLower
                        : all.count > enough  ? CutTop(all.shares.data(), all.count, enough, &s_.scorers[0].work).score
                                              : least * kLower;
     least_candidate_ = std::max(least_candidate_, block_.least_share);
@@ -290,7 +295,7 @@ class LayerSelect {
           const uint32_t place = found.places[c];
           shares[count] = found.shares[c];
           places[count] = place;
-          count += (scorer_.UnitsOf(taken[found.chunks[place / 64]]) >> place % 64 & 1) == 0;
+          count += (taken[found.chunks[place / 64]] >> place % 64 & 1) == 0;  // some tokens together: units of one key
         }
       }
       all.count += count;
@@ -324,19 +329,25 @@ class LayerSelect {
   }
 
   // Takes what the KV head's cut says of its candidates.
-  void TakeBest(uint32_t token, uint32_t i, uint32_t kv_head, std::vector<uint64_t>* masks) {
+  void TakeBest(uint32_t token, uint32_t i, uint32_t kv_head) {
     const std::vector<uint32_t>& chunks = s_.found[i * g_.kv_heads + kv_head].chunks;
     const Found& all = s_.candidates;
     TopCut cut = s_.cuts[kv_head];
-    masks->assign(chunks.size(), 0);
+    uint32_t chunk = 0;  // at hand, of `chunks`
+    uint64_t units = 0;
+    const auto take = [&] {
+      if (units != 0) Take(kv_head, chunks[chunk], scorer_.KeysOf(units), token);
+      units = 0;
+    };
     for (uint32_t c = s_.ends[kv_head]; c < s_.ends[kv_head + 1]; ++c) {
+      const uint32_t place = all.places[c];
+      if (place / 64 != chunk) take();
+      chunk = place / 64;
       const bool ties = all.shares[c] == cut.score && cut.ties > 0;
       if (ties) --cut.ties;
-      (*masks)[all.places[c] / 64] |= uint64_t{ties || all.shares[c] > cut.score} << all.places[c] % 64;
+      units |= uint64_t{ties || all.shares[c] > cut.score} << place % 64;
     }
-    for (size_t c = 0; c < chunks.size(); ++c) {
-      if ((*masks)[c] != 0) Take(kv_head, chunks[c], scorer_.KeysOf((*masks)[c]), token);
-    }
+    take();
   }
 
   // --- What is not selected ---

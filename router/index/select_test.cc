@@ -321,7 +321,7 @@ std::vector<KeyShare> SharesOf(const SequenceIndex& index, const RouteBlock& blo
     scorer.ChooseChunks(scorer.kept_chunks(block.budget_keys[0]), false, &s, &chunks);
     const size_t row = scorer.fine_stride(chunks.size());
     std::vector<float> shares(row);
-    scorer.ScoreFine(chunks, &s, shares.data(), row);
+    scorer.ScoreFine(chunks, &s, shares.data());
     for (size_t i = 0; i < chunks.size() * 64; ++i) {
       const uint32_t key = (scorer.first_chunk() + chunks[i / 64]) * 64 + i % 64;
       if (key >= block.first_key && shares[i] > 0) all.push_back({h, key, shares[i]});

@@ -86,6 +86,13 @@ HWY_INLINE void AddEntries(hn::Vec<D8> entries, PlaceSums* sums) {
   sums->odd = hn::Add(sums->odd, hn::ShiftRight<8>(pairs));
 }
 
+// Has the sums in registers: gcc 12 reorders the additions of all heads until they are not.
+HWY_INLINE void KeepInRegisters(PlaceSums* sums) {
+#if HWY_TARGET == HWY_AVX2
+  asm("" : "+x"(sums->both.raw), "+x"(sums->odd.raw));
+#endif
+}
+
 // Of those at even places to to[0, 8 or 16), of the others 16 further on.
 HWY_INLINE void StoreSums(const PlaceSums& sums, uint16_t* to) {
   const auto even = hn::Sub(sums.both, hn::ShiftLeft<8>(sums.odd));
@@ -113,6 +120,7 @@ HWY_INLINE void AddSteps(const uint8_t* tables, size_t table_bytes, const uint8_
     for (size_t i = 0; i < kSteps; i += 2) {
       const auto table0 = hn::LoadU(d, tables + i * kStep), table1 = hn::LoadU(d, tables + (i + 1) * kStep);
       AddEntries(hn::Add(hn::TableLookupBytes(table0, first[i]), hn::TableLookupBytes(table1, first[i + 1])), &low[h]);
+      KeepInRegisters(&low[h]);
       if (kHalves == 1) continue;
       AddEntries(hn::Add(hn::TableLookupBytes(table0, second[i]), hn::TableLookupBytes(table1, second[i + 1])),
                  &high[h]);
@@ -122,8 +130,9 @@ HWY_INLINE void AddSteps(const uint8_t* tables, size_t table_bytes, const uint8_
 
 // Of the signs' halves [kFirst, kFirst + kHalves), from byte `b` on in steps of kStep. Asks for the lines of `ahead` by
 // and by: asked for all at once they would be waited for.
+// Not inlined: beside other work its sums would not stay in registers (gcc 12).
 template <uint32_t kHeads, size_t kFirst, size_t kHalves, size_t kStep>
-HWY_INLINE void SumHalves(const uint8_t* tables, size_t table_bytes, const uint8_t* signs, const uint8_t* ahead,
+HWY_NOINLINE void SumHalves(const uint8_t* tables, size_t table_bytes, const uint8_t* signs, const uint8_t* ahead,
                           size_t sign_bytes, size_t b, uint16_t (*out)[64]) {
   const D8 d;
   PlaceSums low[kHeads], high[kHeads];
@@ -186,55 +195,54 @@ HWY_INLINE void ReadTokenScales(const uint8_t* record, TokenScales* scales) {
 
 // What turns a head's sums of a chunk into weights, in 16 bits each.
 struct ChunkFactors {
-  HWY_ALIGN int32_t step[4], spread[4], centre[4];
+  HWY_ALIGN int16_t step[kHeadsOfCall][kChunksOfCall];
+  HWY_ALIGN int16_t spread[kHeadsOfCall][kChunksOfCall];
+  HWY_ALIGN int16_t centre[kHeadsOfCall][kChunksOfCall];
 };
-HWY_INLINE ChunkFactors FactorsOf(const SketchTables& tables, uint32_t head, uint32_t heads, float scale,
-                                  const float* base, size_t base_stride, const float* references) {
-  const hn::CappedTag<float, 4> d;
-  const hn::Rebind<int32_t, decltype(d)> d32;
-  HWY_ALIGN float centres[4] = {}, beside[4] = {};
-  for (uint32_t h = 0; h < heads; ++h) {
-    centres[h] = base[h * base_stride];
-    beside[h] = references[h];
-  }
+// Of heads [head, head + heads) and `count` chunks. base, references: of the first of them. scales: of the chunks'
+// tokens.
+HWY_INLINE void MakeFactors(const SketchTables& tables, uint32_t head, uint32_t heads, const float* scales,
+                            uint32_t count, const float* base, size_t base_stride, const float* references,
+                            ChunkFactors* factors) {
+  const hn::CappedTag<float, 16> d;
+  const hn::Rebind<int16_t, decltype(d)> d16;
   const auto most = hn::Set(d, 32767.0f), lowest = hn::Set(d, -32768.0f);
-  const auto one = hn::Set(d, static_cast<float>(kWeightOfReference));
-  ChunkFactors f;
-  for (uint32_t h = 0; h < 4; h += hn::Lanes(d)) {
-    const auto step = hn::Mul(hn::LoadU(d, &tables.step[head + h]), hn::Set(d, scale));
-    const auto spread = hn::Mul(hn::LoadU(d, &tables.spread[head + h]), hn::Set(d, scale * scale));
-    const auto apart = hn::Sub(hn::Load(d, centres + h), hn::Load(d, beside + h));
-    const auto centre = hn::MulAdd(apart, hn::Set(d, kStepsPerNat), one);
-    hn::Store(hn::NearestInt(hn::Min(step, most)), d32, f.step + h);
-    hn::Store(hn::NearestInt(hn::Min(spread, most)), d32, f.spread + h);
-    // In this order: what is no number weighs nothing.
-    hn::Store(hn::NearestInt(hn::Min(hn::Max(centre, lowest), most)), d32, f.centre + h);
+  const auto steps = hn::Set(d, kStepsPerNat), one = hn::Set(d, static_cast<float>(kWeightOfReference));
+  HWY_ALIGN float centres[kChunksOfCall] = {};
+  for (uint32_t h = 0; h < heads; ++h) {
+    std::copy_n(base + h * base_stride, count, centres);
+    const auto step = hn::Set(d, tables.step[head + h]), spread = hn::Set(d, tables.spread[head + h]);
+    for (uint32_t i = 0; i < count; i += hn::Lanes(d)) {
+      const auto scale = hn::Load(d, scales + i);
+      const auto apart = hn::Sub(hn::Load(d, centres + i), hn::Set(d, references[h]));
+      // In this order: what is no number weighs nothing.
+      const auto centre = hn::Min(hn::Max(hn::MulAdd(apart, steps, one), lowest), most);
+      const auto round = [&](auto x) HWY_ATTR { return hn::DemoteTo(d16, hn::NearestInt(hn::Min(x, most))); };
+      hn::Store(round(hn::Mul(step, scale)), d16, factors->step[h] + i);
+      hn::Store(round(hn::Mul(spread, hn::Mul(scale, scale))), d16, factors->spread[h] + i);
+      hn::Store(round(centre), d16, factors->centre[h] + i);
+    }
   }
-  return f;
 }
 
-// For tables of heads [head, head + kHeads), whose weights, base and references begin there.
+// Of chunk i, for kHeads heads from the first on, whose tables begin there; h: the first's place in the factors.
 template <uint32_t kHeads>
-HWY_INLINE void WeighChunk(const SketchTables& tables, uint32_t head_dim, uint32_t shift, uint32_t head,
-                           const uint8_t* record, const uint8_t* ahead, const TokenScales& scales, float scale,
-                           const float* base, size_t base_stride, const float* references, uint16_t* weights,
-                           size_t stride) {
+HWY_INLINE void WeighChunk(const SketchTables& tables, uint32_t head_dim, uint32_t shift, uint32_t first,
+                           const uint8_t* record, const uint8_t* ahead, const TokenScales& scales,
+                           const ChunkFactors& factors, uint32_t h, uint32_t i, uint16_t* weights, size_t stride) {
   const size_t table_bytes = size_t{head_dim} * 8;
-  const uint8_t* entries = tables.entries.data() + head * table_bytes;
   HWY_ALIGN uint16_t sums[kHeads][kSketchTokens];
-  SumEntries<kHeads>(entries, table_bytes, record + kSketchTokens, ahead + kSketchTokens, SketchSignBytes(head_dim),
-                     sums);
-  const ChunkFactors factors = FactorsOf(tables, head, kHeads, scale, base, base_stride, references);
+  SumEntries<kHeads>(tables.entries.data() + first * table_bytes, table_bytes, record + kSketchTokens,
+                     ahead + kSketchTokens, SketchSignBytes(head_dim), sums);
   const hn::CappedTag<int16_t, 32> d;
   const hn::Rebind<uint16_t, decltype(d)> du;
   const auto most = hn::Set(d, static_cast<int16_t>(kLargestWeight));
-  for (uint32_t h = 0; h < kHeads; ++h, weights += stride) {
-    const auto step = hn::Set(d, static_cast<int16_t>(factors.step[h]));
-    const auto spread = hn::Set(du, static_cast<uint16_t>(factors.spread[h]));
-    const auto centre = hn::Set(d, static_cast<int16_t>(factors.centre[h]));
-    const auto zero = hn::Set(d, tables.zero[head + h]);
+  for (uint32_t k = 0; k < kHeads; ++k, weights += stride) {
+    const auto step = hn::Set(d, factors.step[h + k][i]), centre = hn::Set(d, factors.centre[h + k][i]);
+    const auto spread = hn::Set(du, static_cast<uint16_t>(factors.spread[h + k][i]));
+    const auto zero = hn::Set(d, tables.zero[first + k]);
     for (uint32_t t = 0; t < kSketchTokens; t += hn::Lanes(d)) {
-      const auto sum = hn::ShiftLeftSame(hn::Sub(hn::BitCast(d, hn::LoadU(du, sums[h] + t)), zero), shift);
+      const auto sum = hn::ShiftLeftSame(hn::Sub(hn::BitCast(d, hn::LoadU(du, sums[k] + t)), zero), shift);
       const auto factor = hn::MulFixedPoint15(hn::Load(d, scales.shifted + t), step);
       const auto over = hn::BitCast(d, hn::MulHigh(hn::Load(du, scales.squares + t), spread));
       const auto weight = hn::SaturatedAdd(hn::SaturatedAdd(hn::MulFixedPoint15(sum, factor), over), centre);
@@ -243,21 +251,28 @@ HWY_INLINE void WeighChunk(const SketchTables& tables, uint32_t head_dim, uint32
   }
 }
 
+// Of at most kChunksOfCall chunks, for at most kHeadsOfCall heads.
 void WeighTokensSimd(const SketchTables& tables, uint32_t head_dim, uint32_t first, uint32_t some,
                      const uint8_t* centres, const uint8_t* const* records, uint32_t count, uint32_t chunk_tokens,
                      const float* base, size_t base_stride, const float* references, uint16_t* weights, size_t stride) {
   const uint32_t shift = SketchSumShift(head_dim);
-  for (uint32_t i = 0; i < count; ++i, weights += chunk_tokens) {
+  HWY_ALIGN float token_scales[kChunksOfCall] = {};
+  for (uint32_t i = 0; i < count; ++i) {
     SketchScales scales;
     std::memcpy(&scales, centres + i * SketchCentreBytes(head_dim) + head_dim, sizeof(scales));
+    token_scales[i] = scales.token;
+  }
+  ChunkFactors factors;
+  MakeFactors(tables, first, some, token_scales, count, base, base_stride, references, &factors);
+  for (uint32_t i = 0; i < count; ++i, weights += chunk_tokens) {
     const uint8_t* record = records[i];
     hwy::Prefetch(records[i + kRecordsAhead]);
-    TokenScales tokens;
-    ReadTokenScales(record, &tokens);
+    TokenScales scales;
+    ReadTokenScales(record, &scales);
     const auto weigh = [&](auto heads, uint32_t h) HWY_ATTR {
       const uint8_t* ahead = h == 0 ? records[i + kRecordsAhead] : record;
-      WeighChunk<heads.value>(tables, head_dim, shift, first + h, record, ahead, tokens, scales.token,
-                              base + h * base_stride + i, base_stride, references + h, weights + h * stride, stride);
+      WeighChunk<heads.value>(tables, head_dim, shift, first + h, record, ahead, scales, factors, h, i,
+                              weights + h * stride, stride);
     };
     for (uint32_t h = 0; h < some; h += 4) {
       switch (some - h) {
@@ -292,8 +307,8 @@ void MakeSketchTables(const ScoreQueries& q, const SketchDeal* deal, SketchTable
   const float shift = static_cast<float>(1u << (23 - SketchSumShift(q.head_dim)));
   tables->entries.resize(size_t{q.heads} * rows * 32);
   tables->zero.resize(q.heads);
-  tables->step.assign(q.heads + 3, 0.0f);
-  tables->spread.assign(q.heads + 3, 0.0f);
+  tables->step.resize(q.heads);
+  tables->spread.resize(q.heads);
   tables->weights.resize(q.head_dim);
   tables->sums.resize(rows);
   for (uint32_t h = 0; h < q.heads; ++h) {
@@ -323,9 +338,14 @@ void MakeSketchTables(const ScoreQueries& q, const SketchDeal* deal, SketchTable
 void WeighTokens(const SketchTables& tables, uint32_t head_dim, uint32_t first, uint32_t some, const uint8_t* centres,
                  const uint8_t* const* records, uint32_t count, uint32_t chunk_tokens, const float* base,
                  size_t base_stride, const float* references, uint16_t* weights, size_t stride) {
-  HWY_DYNAMIC_DISPATCH(WeighTokensSimd)
-  (tables, head_dim, first, some, centres, records, count, chunk_tokens, base, base_stride, references, weights,
-   stride);
+  const auto weigh = HWY_DYNAMIC_DISPATCH(WeighTokensSimd);
+  for (uint32_t i = 0; i < count; i += kChunksOfCall) {
+    for (uint32_t h = 0; h < some; h += kHeadsOfCall) {
+      weigh(tables, head_dim, first + h, std::min(kHeadsOfCall, some - h), centres + i * SketchCentreBytes(head_dim),
+            records + i, std::min(kChunksOfCall, count - i), chunk_tokens, base + h * base_stride + i, base_stride,
+            references + h, weights + h * stride + size_t{i} * chunk_tokens, stride);
+    }
+  }
 }
 
 }  // namespace hga

@@ -18,8 +18,8 @@ inline constexpr float kLargestEntry = 127;
 struct SketchTables {
   std::vector<uint8_t> entries;  // [heads][head_dim / 4][2][16], each table twice for wide vectors
   std::vector<int16_t> zero;     // [heads]
-  // [heads], and some more for whole vectors: step, and what a^2 is counted with, in steps of weights (kStepsPerNat) and
-  // scaled to what products of 16 bits leave of them.
+  // [heads]: step, and what a^2 is counted with, in steps of weights (kStepsPerNat) and scaled to what products of 16
+  // bits leave of them.
   std::vector<float> step, spread;
   std::vector<float> weights, sums;  // work space
 };
@@ -30,6 +30,8 @@ void MakeSketchTables(const ScoreQueries& queries, const SketchDeal* deal, Sketc
 
 // Records that are fetched from memory while one is scored: so many further on.
 inline constexpr uint32_t kRecordsAhead = 3;
+// What the kernel takes at a time: factors of so many heads and chunks are made together.
+inline constexpr uint32_t kHeadsOfCall = 16, kChunksOfCall = 64;
 // For heads [first, first + some): weights[h * stride + chunk_tokens * i + t] = what the score of q_(first + h) and key
 // t of chunk i (common/kv/sketch.h) weighs beside references[h], for `count` chunks, whose centres follow each other.
 // In integers of 16 bits, to 2 steps of a weight or so. records: [count + kRecordsAhead] of the chunks' tokens, then of

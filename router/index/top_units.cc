@@ -32,6 +32,7 @@ inline constexpr LanesOfBits kLanesOfBits = MakeLanesOfBits();
 #define HWY_TARGET_INCLUDE "router/index/top_units.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "router/index/weights-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace hga {
@@ -184,6 +185,65 @@ uint32_t KeepFromSimd(const float* scores, uint32_t blocks, uint32_t width, floa
   return count;
 }
 
+// Shares of the units of one vector from weights on.
+template <bool kMax, class D>
+HWY_INLINE hn::Vec<D> SharesAt(D d, const uint16_t* weights, size_t stride, uint32_t heads, const float* parts) {
+  auto share = hn::Zero(d);
+  for (uint32_t h = 0; h < heads; ++h) {
+    const auto row = LoadUpperHalves(d, weights + h * stride), part = hn::Set(d, parts[h]);
+    share = kMax ? hn::Max(share, hn::Mul(row, part)) : hn::MulAdd(row, part, share);
+  }
+  return share;
+}
+
+// kHeads: as many there are, or 0. Hardly any vector has a share to keep: two are looked at together.
+template <bool kMax, uint32_t kHeads>
+uint32_t KeepSharesOf(const uint16_t* weights, size_t stride, uint32_t all_heads, const float* parts, uint32_t blocks,
+                      uint32_t width, float least, const uint64_t* skip, float* kept, uint32_t* places) {
+  const hn::CappedTag<float, 16> d;
+  const uint32_t lanes = hn::Lanes(d), heads = kHeads > 0 ? kHeads : all_heads;
+  const uint64_t all_lanes = (uint64_t{1} << lanes) - 1;
+  const auto lowest = hn::Set(d, least);
+  uint32_t count = 0;
+  for (uint32_t b = 0; b < blocks; ++b, weights += width) {
+    const auto keep = [&](hn::Vec<decltype(d)> share, hn::Mask<decltype(d)> reach, uint32_t i) HWY_ATTR {
+      const uint64_t of_block = i >= width ? 0 : width - i < lanes ? (uint64_t{1} << (width - i)) - 1 : all_lanes;
+      const uint64_t bits = BitsOf(d, reach) & ~(skip[b] >> i) & of_block;
+      if (bits != 0) count += KeepPlaces(d, share, bits, 64 * b + i, kept + count, places + count);
+    };
+    for (uint32_t i = 0; i < width; i += 2 * lanes) {
+      const auto first = SharesAt<kMax>(d, weights + i, stride, heads, parts);
+      const auto second = SharesAt<kMax>(d, weights + i + lanes, stride, heads, parts);
+      const auto reach = hn::Ge(first, lowest), reached = hn::Ge(second, lowest);
+      if (hn::AllFalse(d, hn::Or(reach, reached))) continue;
+      keep(first, reach, i);
+      if (i + lanes < width) keep(second, reached, i + lanes);
+    }
+  }
+  return count;
+}
+
+template <bool kMax>
+uint32_t KeepSharesSimd(const uint16_t* weights, size_t stride, uint32_t heads, const float* parts, uint32_t blocks,
+                        uint32_t width, float least, const uint64_t* skip, float* kept, uint32_t* places) {
+  const auto keep = heads == 1   ? KeepSharesOf<kMax, 1>
+                    : heads == 2 ? KeepSharesOf<kMax, 2>
+                    : heads == 3 ? KeepSharesOf<kMax, 3>
+                    : heads == 4 ? KeepSharesOf<kMax, 4>
+                                 : KeepSharesOf<kMax, 0>;
+  return keep(weights, stride, heads, parts, blocks, width, least, skip, kept, places);
+}
+
+uint32_t KeepSharesOfSums(const uint16_t* weights, size_t stride, uint32_t heads, const float* parts, uint32_t blocks,
+                          uint32_t width, float least, const uint64_t* skip, float* kept, uint32_t* places) {
+  return KeepSharesSimd<false>(weights, stride, heads, parts, blocks, width, least, skip, kept, places);
+}
+uint32_t KeepSharesOfLargest(const uint16_t* weights, size_t stride, uint32_t heads, const float* parts,
+                             uint32_t blocks, uint32_t width, float least, const uint64_t* skip, float* kept,
+                             uint32_t* places) {
+  return KeepSharesSimd<true>(weights, stride, heads, parts, blocks, width, least, skip, kept, places);
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace hga
 HWY_AFTER_NAMESPACE();
@@ -196,6 +256,8 @@ HWY_EXPORT(CountFromSimd);
 HWY_EXPORT(KeepBetweenSimd);
 HWY_EXPORT(CompareSimd);
 HWY_EXPORT(KeepFromSimd);
+HWY_EXPORT(KeepSharesOfSums);
+HWY_EXPORT(KeepSharesOfLargest);
 
 // The largest value that at least `wanted` of bits[0, left) reach, all of them at least `low` and below `high`.
 // `above`: how many are above it. By bisection; overwrites `bits`.
@@ -307,6 +369,17 @@ uint32_t KeepFrom(const float* scores, uint32_t blocks, uint32_t width, float le
                   uint32_t* places) {
   return HWY_DYNAMIC_DISPATCH(KeepFromSimd)(scores, blocks, width, least, skip, kept, places);
 }
+
+template <bool kMax>
+uint32_t KeepShares(const uint16_t* weights, size_t stride, uint32_t heads, const float* parts, uint32_t blocks,
+                    uint32_t width, float least, const uint64_t* skip, float* kept, uint32_t* places) {
+  const auto keep = kMax ? HWY_DYNAMIC_DISPATCH(KeepSharesOfLargest) : HWY_DYNAMIC_DISPATCH(KeepSharesOfSums);
+  return keep(weights, stride, heads, parts, blocks, width, least, skip, kept, places);
+}
+template uint32_t KeepShares<false>(const uint16_t*, size_t, uint32_t, const float*, uint32_t, uint32_t, float,
+                                    const uint64_t*, float*, uint32_t*);
+template uint32_t KeepShares<true>(const uint16_t*, size_t, uint32_t, const float*, uint32_t, uint32_t, float,
+                                   const uint64_t*, float*, uint32_t*);
 
 }  // namespace hga
 #endif  // HWY_ONCE

@@ -79,8 +79,8 @@ struct RouteTablesArgs {
 };
 
 // scores[query head][chunk of the range] = query . centre; ranks: what that and what the extents add weighs beside what
-// is attended (router/index/score.h), unless it is null. kRouteCentreThreads for each chunk; a column of blocks (grid y)
-// for each KV head.
+// is attended (router/index/score.h), unless it is null. kRouteCentreThreads for each chunk; a column of blocks
+// (grid y) for each KV head.
 struct RouteCoarseArgs {
   RouteRecords records;
   const int16_t* rounded;
@@ -93,8 +93,8 @@ struct RouteCoarseArgs {
   uint32_t chunks, stride, per_head, head_dim;
 };
 
-// weights[query head][kept chunk * chunk_tokens + token]. A warp for each chunk; a column of blocks (grid y) for each KV
-// head. Shared memory: RouteFineSharedBytes.
+// weights[query head][kept chunk * chunk_tokens + token]. A warp for each chunk; a column of blocks (grid y) for each
+// KV head. Shared memory: RouteFineSharedBytes.
 struct RouteFineArgs {
   RouteRecords records;
   RouteKept kept;
@@ -120,8 +120,8 @@ struct RouteSumArgs {
   uint32_t groups;
 };
 
-// shares[KV head] = sum of its query heads' weight * part. Four for each thread; a column of blocks (grid y) for each KV
-// head. Counts the first digit of those that may be taken, unless `counts` is null; shared memory then: its bins.
+// shares[KV head] = sum of its query heads' weight * part. Four for each thread; a column of blocks (grid y) for each
+// KV head. Counts the first digit of those that may be taken, unless `counts` is null; shared memory then: its bins.
 struct RoutePoolArgs {
   const uint16_t* weights;
   const float* parts;

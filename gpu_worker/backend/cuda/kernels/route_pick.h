@@ -33,8 +33,8 @@ HGA_DEVICE void FillTile(const uint16_t* row, uint32_t first, uint32_t count, ui
   StoreFour(tile, 4 * thread, four);
 }
 
-// Adds every kRouteLanes-th value of a tile from the thread's on, one after the other, up to `size` or a little further.
-// What is added next is read before.
+// Adds every kRouteLanes-th value of a tile from the thread's on, one after the other, up to `size` or a little
+// further. What is added next is read before.
 HGA_DEVICE float AddTile(const float* tile, uint32_t size, float sum) {
   constexpr uint32_t step = kRouteAddedAhead * kRouteLanes;
   float next[kRouteAddedAhead];

@@ -273,7 +273,9 @@ HGA_DEVICE RouteFactors FactorsOfLane(const RouteFactors& own, uint32_t lane) {
 
 // As the router's vectors of 16 bits: rounded products of their upper halves, sums that stay in range.
 HGA_DEVICE int32_t RouteProduct(int32_t a, int32_t b) { return (a * b + (1 << 14)) >> 15; }
-HGA_DEVICE int32_t RouteWithin(int32_t x, int32_t least, int32_t most) { return x < least ? least : x > most ? most : x; }
+HGA_DEVICE int32_t RouteWithin(int32_t x, int32_t least, int32_t most) {
+  return x < least ? least : x > most ? most : x;
+}
 HGA_DEVICE int32_t RouteAdd(int32_t a, int32_t b) { return RouteWithin(a + b, -32768, 32767); }
 HGA_DEVICE uint16_t RouteWeigh(uint32_t sum, uint32_t scale, uint32_t shift, const RouteFactors& f) {
   const int32_t apart = (static_cast<int32_t>(sum) - f.zero) * (1 << shift);
