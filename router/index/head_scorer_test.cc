@@ -108,7 +108,7 @@ TEST(HeadScorerTest, ChoosesTheBestChunks) {
   EXPECT_TRUE(std::is_sorted(chosen.begin(), chosen.end()));
   std::vector<double> sorted = pooled;
   std::sort(sorted.rbegin(), sorted.rend());
-  // RoughExp is within 3 percent.
+  // Weights are within 3.5 percent.
   for (const uint32_t chunk : chosen) EXPECT_GE(pooled[chunk], 0.94 * sorted[19]);
   scorer.ChooseChunks(80, false, &s, &chosen);
   EXPECT_EQ(chosen, AllChunks(scorer));

@@ -140,9 +140,11 @@ void ScoreUnitsSimd(const ScoreQueries& q, const UnitLayout& layout, const uint8
   ScoreAllHeads<false>(narrow, q, layout, units, count, scores, stride);
 }
 
-// As RoughExp.
+// e^x to within 3 percent, monotone, for x <= 0; 0 below -87: by a line between the powers of two.
 template <class D>
 HWY_INLINE hn::Vec<D> RoughExpOf(D d, hn::Vec<D> x) {
+  constexpr float kExpScale = 12102203.2f;                // 2^23 / ln 2
+  constexpr float kExpBias = 1065353216.0f - 366393.0f;  // 127 * 2^23, less what centres the error
   const hn::RebindToSigned<D> di;
   const auto bits = hn::Max(hn::MulAdd(x, hn::Set(d, kExpScale), hn::Set(d, kExpBias)), hn::Zero(d));
 #if HWY_TARGET == HWY_AVX2
@@ -299,14 +301,6 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace hga {
-
-float RoughExp(float x) {
-  // As the vectors do it: one rounding for product and sum, then to the nearest integer.
-  const auto bits = static_cast<int32_t>(std::lrint(std::max(std::fma(x, kExpScale, kExpBias), 0.0f)));
-  float out;
-  std::memcpy(&out, &bits, sizeof(out));
-  return out;
-}
 
 HWY_EXPORT(ScoreUnitsSimd);
 HWY_EXPORT(WeighScoresSimd);

@@ -27,16 +27,11 @@ void WeighQueries(const float* queries, uint32_t heads, const UnitLayout& layout
 void ScoreUnits(const ScoreQueries& queries, const UnitLayout& layout, const uint8_t* units, uint32_t count,
                 float* scores, size_t stride);
 
-// e^x to within 3 percent, monotone, for x <= 0; 0 below -87. A line between the powers of two (Schraudolph 1999).
-inline constexpr float kExpScale = 12102203.2f;                // 2^23 / ln 2
-inline constexpr float kExpBias = 1065353216.0f - 366393.0f;  // 127 * 2^23, less what centres the error
-float RoughExp(float x);
-
 // --- What scores weigh ---
-// e^(score - reference) by the same line, in 16 bits: those of a bf16. They are a logarithm, in 128 steps for each
-// doubling, and a number that can be added up, at once. What decides is kept with them: that of 64K keys and four query
-// heads fits the second cache, and there is no exponential to compute. The reference is the log of the sum of exp over
-// what a head attends anyway, which so weighs 1. 0 below 2^-126; all above 2^100 alike.
+// e^(score - reference) to within 3.5 percent, by a line between the powers of two (Schraudolph 1999), in 16 bits: those
+// of a bf16. They are a logarithm, in 128 steps for each doubling, and a number that can be added up, at once: there is
+// no exponential to compute, and half as much to keep as of floats. The reference is the log of the sum of exp over what
+// a head attends anyway, which so weighs 1. 0 below 2^-126; all above 2^100 alike.
 inline constexpr float kStepsPerNat = 184.66497f;  // 128 / ln 2
 // Bits of 1, less what centres the error.
 inline constexpr int32_t kWeightOfReference = 127 * 128 - 6;
@@ -72,7 +67,7 @@ void PoolSomeHeads(Pooling pooling, const uint16_t* weights, uint32_t first, uin
 // The largest of the scores and `least`; what is no number is not.
 float LargestOf(const float* scores, uint32_t count, float least);
 
-// log of the sum of weights[i] * e^scores[i], i < count, by RoughExp; weights >= 0. -infinity where it is nothing or no
+// log of the sum of weights[i] * e^scores[i], i < count, to within 3 percent of the sum; weights >= 0. -infinity where it is nothing or no
 // number. Both are padded to a multiple of 64; the weights there are 0.
 float LogSumExp(const float* scores, const float* weights, uint32_t count);
 
