@@ -28,10 +28,10 @@ void ScoreUnits(const ScoreQueries& queries, const UnitLayout& layout, const uin
                 float* scores, size_t stride);
 
 // --- What scores weigh ---
-// e^(score - reference) to within 3.5 percent, by a line between the powers of two (Schraudolph 1999), in 16 bits: those
-// of a bf16. They are a logarithm, in 128 steps for each doubling, and a number that can be added up, at once: there is
-// no exponential to compute, and half as much to keep as of floats. The reference is the log of the sum of exp over what
-// a head attends anyway, which so weighs 1. 0 below 2^-126; all above 2^100 alike.
+// e^(score - reference) to within 3.5 percent, by a line between the powers of two (Schraudolph 1999), in 16 bits:
+// those of a bf16. They are a logarithm, in 128 steps for each doubling, and a number that can be added up, at once:
+// there is no exponential to compute, and half as much to keep as of floats. The reference is the log of the sum of exp
+// over what a head attends anyway, which so weighs 1. 0 below 2^-126; all above 2^100 alike.
 inline constexpr float kStepsPerNat = 184.66497f;  // 128 / ln 2
 // Bits of 1, less what centres the error.
 inline constexpr int32_t kWeightOfReference = 127 * 128 - 6;
@@ -67,8 +67,8 @@ void PoolSomeHeads(Pooling pooling, const uint16_t* weights, uint32_t first, uin
 // The largest of the scores and `least`; what is no number is not.
 float LargestOf(const float* scores, uint32_t count, float least);
 
-// log of the sum of weights[i] * e^scores[i], i < count, to within 3 percent of the sum; weights >= 0. -infinity where it is nothing or no
-// number. Both are padded to a multiple of 64; the weights there are 0.
+// log of the sum of weights[i] * e^scores[i], i < count, to within 3 percent of the sum; weights >= 0. -infinity where
+// it is nothing or no number. Both are padded to a multiple of 64; the weights there are 0.
 float LogSumExp(const float* scores, const float* weights, uint32_t count);
 
 // Whether products are fused with the sums that they are added to: where they are, shares are the same bit for bit.
