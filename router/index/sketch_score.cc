@@ -227,7 +227,7 @@ HWY_INLINE void MakeFactors(const SketchTables& tables, uint32_t head, uint32_t 
 
 // Of chunk i, for kHeads heads from the first on, whose tables begin there; h: the first's place in the factors.
 template <uint32_t kHeads>
-HWY_INLINE void WeighChunk(const SketchTables& tables, uint32_t head_dim, uint32_t shift, uint32_t first,
+HWY_INLINE void WeighChunk(const SketchTables& tables, uint32_t head_dim, uint32_t first,
                            const uint8_t* record, const uint8_t* ahead, const TokenScales& scales,
                            const ChunkFactors& factors, uint32_t h, uint32_t i, uint16_t* weights, size_t stride) {
   const size_t table_bytes = size_t{head_dim} * 8;
@@ -242,10 +242,13 @@ HWY_INLINE void WeighChunk(const SketchTables& tables, uint32_t head_dim, uint32
     const auto spread = hn::Set(du, static_cast<uint16_t>(factors.spread[h + k][i]));
     const auto zero = hn::Set(d, tables.zero[first + k]);
     for (uint32_t t = 0; t < kSketchTokens; t += hn::Lanes(d)) {
-      const auto sum = hn::ShiftLeftSame(hn::Sub(hn::BitCast(d, hn::LoadU(du, sums[k] + t)), zero), shift);
+      // What goes beyond 16 bits comes off again.
+      const auto shifted = hn::ShiftLeftSame(hn::LoadU(du, sums[k] + t), tables.shift[first + k]);
+      const auto sum = hn::Sub(hn::BitCast(d, shifted), zero);
       const auto factor = hn::MulFixedPoint15(hn::Load(d, scales.shifted + t), step);
       const auto over = hn::BitCast(d, hn::MulHigh(hn::Load(du, scales.squares + t), spread));
-      const auto weight = hn::SaturatedAdd(hn::SaturatedAdd(hn::MulFixedPoint15(sum, factor), over), centre);
+      const auto half = hn::MulFixedPoint15(sum, factor);
+      const auto weight = hn::SaturatedAdd(hn::SaturatedAdd(hn::SaturatedAdd(half, half), over), centre);
       hn::StoreU(hn::BitCast(du, hn::Min(hn::Max(weight, hn::Zero(d)), most)), du, weights + t);
     }
   }
@@ -255,7 +258,6 @@ HWY_INLINE void WeighChunk(const SketchTables& tables, uint32_t head_dim, uint32
 void WeighTokensSimd(const SketchTables& tables, uint32_t head_dim, uint32_t first, uint32_t some,
                      const uint8_t* centres, const uint8_t* const* records, uint32_t count, uint32_t chunk_tokens,
                      const float* base, size_t base_stride, const float* references, uint16_t* weights, size_t stride) {
-  const uint32_t shift = SketchSumShift(head_dim);
   HWY_ALIGN float token_scales[kChunksOfCall] = {};
   for (uint32_t i = 0; i < count; ++i) {
     SketchScales scales;
@@ -271,7 +273,7 @@ void WeighTokensSimd(const SketchTables& tables, uint32_t head_dim, uint32_t fir
     ReadTokenScales(record, &scales);
     const auto weigh = [&](auto heads, uint32_t h) HWY_ATTR {
       const uint8_t* ahead = h == 0 ? records[i + kRecordsAhead] : record;
-      WeighChunk<heads.value>(tables, head_dim, shift, first + h, record, ahead, scales, factors, h, i,
+      WeighChunk<heads.value>(tables, head_dim, first + h, record, ahead, scales, factors, h, i,
                               weights + h * stride, stride);
     };
     for (uint32_t h = 0; h < some; h += 4) {
@@ -295,18 +297,19 @@ namespace hga {
 HWY_EXPORT(WriteEntriesSimd);
 HWY_EXPORT(WeighTokensSimd);
 
-// Entries have 7 bits, and a sum of them is at most half of them away from its zero.
-uint32_t SketchSumShift(uint32_t head_dim) {
-  uint32_t shift = 9;
-  for (uint32_t rows = 1; rows < head_dim / 4; rows *= 2) --shift;
+// One row of four bits may be nearly all that a head looks for: then sums are small, and steps large.
+uint32_t SketchSumShift(uint32_t zero, uint32_t head_dim) {
+  const uint32_t most = zero + head_dim / 8 + 1;
+  uint32_t shift = 0;
+  while (most << (shift + 1) <= 32767) ++shift;
   return shift;
 }
 
 void MakeSketchTables(const ScoreQueries& q, const SketchDeal* deal, SketchTables* tables) {
   const uint32_t rows = q.head_dim / 4;
-  const float shift = static_cast<float>(1u << (23 - SketchSumShift(q.head_dim)));
   tables->entries.resize(size_t{q.heads} * rows * 32);
   tables->zero.resize(q.heads);
+  tables->shift.resize(q.heads);
   tables->step.resize(q.heads);
   tables->spread.resize(q.heads);
   tables->weights.resize(q.head_dim);
@@ -326,8 +329,11 @@ void MakeSketchTables(const ScoreQueries& q, const SketchDeal* deal, SketchTable
     const bool usable = widest > 0 && std::isfinite(widest) && std::isfinite(all);
     const float step = usable ? 2 * widest / kLargestEntry : 0.0f;
     // What entries are above the sums that they stand for.
-    tables->zero[h] = static_cast<int16_t>(usable ? std::lrint(all / step) : 0);
-    tables->step[h] = step * kStepsPerNat * shift;
+    const float zero = usable ? all / step : 0.0f;
+    const uint32_t shift = SketchSumShift(static_cast<uint32_t>(std::lrint(zero)), q.head_dim);
+    tables->shift[h] = static_cast<uint8_t>(shift);
+    tables->zero[h] = static_cast<int16_t>(std::lrint(zero * static_cast<float>(1u << shift)));
+    tables->step[h] = step * kStepsPerNat * static_cast<float>(1u << (22 - shift));
     tables->spread[h] = (usable ? static_cast<float>(spread) : 0.0f) * kStepsPerNat * 65536;
     HWY_DYNAMIC_DISPATCH(WriteEntriesSimd)
     (r, tables->sums.data(), rows, usable ? kLargestEntry / (2 * widest) : 0.0f,

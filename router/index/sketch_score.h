@@ -13,18 +13,19 @@
 namespace hga {
 
 // What a block of queries needs to read signs: sums of every sign pattern of four weights (WeighForSketch), as 7 bits.
-// weights.y' = step * (sum of entries - zero).
+// weights.y' = step * (sum of entries - zero), where both are shifted to the top of 16 bits.
 inline constexpr float kLargestEntry = 127;
 struct SketchTables {
   std::vector<uint8_t> entries;  // [heads][head_dim / 4][2][16], each table twice for wide vectors
-  std::vector<int16_t> zero;     // [heads]
-  // [heads]: step, and what a^2 is counted with, in steps of weights (kStepsPerNat) and scaled to what products of 16
-  // bits leave of them.
+  std::vector<uint8_t> shift;    // [heads]
+  std::vector<int16_t> zero;     // [heads] shifted
+  // [heads]: half of step, so that products stay in 16 bits up to 177 nats, and what a^2 is counted with; in steps of
+  // weights (kStepsPerNat), scaled to what products of 16 bits leave of them.
   std::vector<float> step, spread;
   std::vector<float> weights, sums;  // work space
 };
-// The sum of entries, less zero, uses so many of 16 bits: it is shifted left by this.
-uint32_t SketchSumShift(uint32_t head_dim);
+// For a head whose sums are at most `zero` away from it, but for the rounding of head_dim / 4 entries.
+uint32_t SketchSumShift(uint32_t zero, uint32_t head_dim);
 // deal: nullptr: bits of rotated channels.
 void MakeSketchTables(const ScoreQueries& queries, const SketchDeal* deal, SketchTables* tables);
 

@@ -99,45 +99,47 @@ TEST(SketchScoreTest, ZeroAndNotFiniteQueriesGiveNoNumbersOutOfRange) {
   }
 }
 
-// The largest sum of entries and the largest token scales stay within 16 bits, and what would not ends at the largest
-// weight or at none.
-TEST(SketchScoreTest, TheLargestScoresStayInRange) {
-  for (uint32_t head_dim : {8u, 24u, 64u, 80u, 128u, 256u}) {
-    KvGeometry g = SmallGeometry(1, head_dim, 1);
-    g.layers = 1;
-    const SummaryMethod* m = *FindSummaryMethod("sketch");
-    std::string centre(m->coarse_bytes(g), '\0'), tokens(m->fine_bytes(g), '\0');
-    std::fill_n(tokens.begin(), kSketchTokens, '\xff');
-    // The first half of the tokens has all signs up, the other all down.
-    for (size_t b = kSketchTokens; b < tokens.size(); ++b) tokens[b] = '\x0f';
-    for (const float token_scale : {1e-3f, 1.0f, 1e3f, 1e30f}) {
-      const SketchScales scales = {1, token_scale};
-      std::memcpy(centre.data() + head_dim, &scales, sizeof(scales));
-      std::vector<float> query(head_dim, 0.5f);
+// One row of bits may be nearly all that a query looks for, or all rows alike: whatever the scores, they are exact to a
+// few steps as long as they are within 177 nats, and beyond on the right side and in range.
+TEST(SketchScoreTest, LargeScoresStayExactAndInRange) {
+  for (const uint32_t head_dim : {8u, 24u, 64u, 80u, 128u, 256u}) {
+    for (const bool alike : {false, true}) {
+      const SummaryMethod* m = *FindSummaryMethod("sketch");
+      KvGeometry g = SmallGeometry(1, head_dim, 1);
+      std::string centre(m->coarse_bytes(g), '\0'), tokens(m->fine_bytes(g), '\0');
+      for (uint32_t t = 0; t < kSketchTokens; ++t) tokens[t] = static_cast<char>(255 - 7 * (t % 32));
+      // The first half of the tokens has all signs up, the other all down.
+      for (size_t b = kSketchTokens; b < tokens.size(); ++b) tokens[b] = '\x0f';
+      std::vector<float> query(head_dim, alike ? 1.0f : 0.0f);
+      std::fill_n(query.begin(), 4, 1.0f);
+      SketchDeal deal;
+      deal.left.resize(head_dim);
+      for (uint32_t c = 0; c < head_dim; ++c) deal.bits.push_back({static_cast<uint8_t>(c), 0, 1.0f});
       SketchTables tables;
-      MakeSketchTables({query.data(), 1, head_dim}, nullptr, &tables);
-      // All entries as wide as the widest.
-      std::fill(tables.entries.begin(), tables.entries.end(), uint8_t{0});
-      for (size_t row = 0; row < head_dim / 4; ++row) {
-        for (size_t at : {row * 32 + 15, row * 32 + 31}) tables.entries[at] = static_cast<uint8_t>(kLargestEntry);
+      MakeSketchTables({query.data(), 1, head_dim}, &deal, &tables);
+      for (const float nats : {0.1f, 3.0f, 12.0f, 40.0f, 80.0f, 160.0f, 1e20f}) {  // of the first token
+        const float bits = static_cast<float>(alike ? head_dim : 4);
+        const SketchScales scales = {1, nats / (255 * bits)};
+        std::memcpy(centre.data() + head_dim, &scales, sizeof(scales));
+        const std::vector<const uint8_t*> records(1 + kRecordsAhead, reinterpret_cast<const uint8_t*>(tokens.data()));
+        const float base = 0, reference = 0;
+        std::vector<uint16_t> weights(64);
+        WithEachInstructionSet([&] {
+          WeighTokens(tables, head_dim, 0, 1, reinterpret_cast<const uint8_t*>(centre.data()), records.data(), 1, 64,
+                      &base, 1, &reference, weights.data(), 64);
+          for (uint32_t t = 0; t < 64; ++t) {
+            // The query's entries are whole: the table is exact.
+            const double score = (t < 32 ? 1.0 : -1.0) * (255 - 7 * (t % 32)) * scales.token * bits * kStepsPerNat;
+            const double exact = std::min<double>(std::max(kWeightOfReference + score, 0.0), kLargestWeight);
+            if (nats < 1000) {
+              EXPECT_NEAR(weights[t], exact, 3 + 1e-3 * std::fabs(score)) << head_dim << " " << alike << " " << nats;
+            } else {
+              EXPECT_LE(weights[t], kLargestWeight);
+              EXPECT_EQ(weights[t] > kWeightOfReference, t < 32) << head_dim << " " << alike;
+            }
+          }
+        });
       }
-      tables.zero[0] = static_cast<int16_t>(kLargestEntry * (head_dim / 4) / 2);
-      tables.spread[0] = 0;
-      const std::vector<const uint8_t*> records(1 + kRecordsAhead, reinterpret_cast<const uint8_t*>(tokens.data()));
-      const float base = 0, reference = 0;
-      std::vector<uint16_t> weights(64);
-      WithEachInstructionSet([&] {
-        WeighTokens(tables, head_dim, 0, 1, reinterpret_cast<const uint8_t*>(centre.data()), records.data(), 1, 64,
-                    &base, 1, &reference, weights.data(), 64);
-        const double step = tables.step[0] / (1u << (23 - SketchSumShift(head_dim)));
-        const double apart = 255.0 * token_scale * step * kLargestEntry * (head_dim / 4) / 2;
-        const double up = std::min<double>(kWeightOfReference + apart, kLargestWeight);
-        const double down = std::max<double>(kWeightOfReference - apart, 0);
-        for (uint32_t t = 0; t < 32; ++t) {
-          EXPECT_NEAR(weights[t], up, 0.01 * apart + 2) << head_dim << " " << token_scale;
-          EXPECT_NEAR(weights[32 + t], down, 0.01 * apart + 2) << head_dim << " " << token_scale;
-        }
-      });
     }
   }
 }

@@ -44,6 +44,7 @@ void SketchSelector::ForEachBuffer(const KvGeometry& g, const SummaryMethod& met
   place(&b->spread, heads);
   place(&b->parts, heads);
   place(&b->zero, heads);
+  place(&b->shift, heads);
   place(&b->entries, uint64_t{g.kv_heads} * RouteTableGroups(g.queries_per_kv_head()) * RouteTableWords(g.head_dim));
   place(&b->coarse, heads * row);
   place(&b->weights, heads * units);
@@ -219,6 +220,7 @@ absl::Status SketchSelector::LaunchTables(uint32_t number, uint32_t layer) {
   a.step = buffers_.step;
   a.spread = buffers_.spread;
   a.zero = buffers_.zero;
+  a.shift = buffers_.shift;
   a.spread_share = plan_ == nullptr ? kSketchSpread : static_cast<float>(kSpreadShare);
   a.per_head = g.queries_per_kv_head();
   a.head_dim = g.head_dim;
@@ -288,6 +290,7 @@ absl::Status SketchSelector::LaunchFine(const Range& r, const RouteRecords& reco
                   buffers_.step,
                   buffers_.spread,
                   buffers_.zero,
+                  buffers_.shift,
                   attended,
                   buffers_.weights,
                   static_cast<uint32_t>(r.coarse_stride),

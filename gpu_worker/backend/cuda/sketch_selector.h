@@ -57,8 +57,7 @@ class SketchSelector {
     RouteDealt* dealt;  // where they are: [layers][kv_heads][head_dim]
     int16_t* rounded;
     float *rounded_steps, *step, *spread, *parts;
-    int32_t* zero;
-    uint32_t* entries;
+    uint32_t *zero, *shift, *entries;
     float* coarse;
     uint16_t* weights;
     float* shares;

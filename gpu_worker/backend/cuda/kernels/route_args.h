@@ -73,7 +73,7 @@ struct RouteTablesArgs {
   float* rounded_steps;  // [query_heads]
   uint32_t* entries;  // [kv_heads][RouteTableGroups][head_dim / 4][16]: bytes of four heads, where there are as many
   float *step, *spread;  // [query_heads], as router/index/sketch_score.h has them
-  int32_t* zero;         // the same
+  uint32_t *zero, *shift;  // the same
   uint32_t per_head, head_dim;
   float scale, spread_share;
 };
@@ -101,7 +101,7 @@ struct RouteFineArgs {
   const float* coarse;  // [query_heads][coarse_stride]
   const uint32_t* entries;
   const float *step, *spread;
-  const int32_t* zero;
+  const uint32_t *zero, *shift;
   const float* attended;  // [query_heads]
   uint16_t* weights;      // [query_heads][stride]
   uint32_t coarse_stride, stride, per_head, head_dim, chunk_tokens;

@@ -147,9 +147,11 @@ HGA_DEVICE void Run(const RouteTablesArgs& a) {
   WriteEntries(a, r, sums, usable ? kRouteLargestEntry / (2 * m.widest) : 0.0f);
   if (threadIdx.x != 0) return;
   const float step = usable ? 2 * m.widest / kRouteLargestEntry : 0.0f;
-  const float shifted = static_cast<float>(1u << (23 - RouteSumShift(a.head_dim)));
-  a.zero[blockIdx.x] = usable ? static_cast<int32_t>(rintf(m.all / step)) : 0;
-  a.step[blockIdx.x] = step * kRouteStepsPerNat * shifted;
+  const float zero = usable ? m.all / step : 0.0f;
+  const uint32_t shift = RouteSumShift(static_cast<uint32_t>(rintf(zero)), a.head_dim);
+  a.zero[blockIdx.x] = static_cast<uint32_t>(rintf(zero * static_cast<float>(1u << shift)));
+  a.shift[blockIdx.x] = shift;
+  a.step[blockIdx.x] = step * kRouteStepsPerNat * static_cast<float>(1u << (22 - shift));
   a.spread[blockIdx.x] = (usable ? static_cast<float>(RouteSpread(a, left)) : 0.0f) * kRouteStepsPerNat * 65536;
 }
 
@@ -257,6 +259,7 @@ HGA_DEVICE uint32_t SumOf(const RouteSums& sums, uint32_t head) {
 // What turns a query head's sums of a chunk into weights, in 16 bits each.
 struct RouteFactors {
   int32_t step, spread, centre, zero;
+  uint32_t shift;
 };
 HGA_DEVICE RouteFactors FactorsOf(const RouteFineArgs& a, size_t head, uint32_t chunk, float token_scale) {
   const float most = 32767.0f;
@@ -264,11 +267,13 @@ HGA_DEVICE RouteFactors FactorsOf(const RouteFineArgs& a, size_t head, uint32_t 
                             static_cast<float>(kRouteWeightOfReference));
   return {static_cast<int32_t>(rintf(fminf(a.step[head] * token_scale, most))),
           static_cast<int32_t>(rintf(fminf(a.spread[head] * (token_scale * token_scale), most))),
-          static_cast<int32_t>(rintf(fminf(fmaxf(centre, -32768.0f), most))), a.zero[head]};
+          static_cast<int32_t>(rintf(fminf(fmaxf(centre, -32768.0f), most))), static_cast<int32_t>(a.zero[head]),
+          a.shift[head]};
 }
 HGA_DEVICE RouteFactors FactorsOfLane(const RouteFactors& own, uint32_t lane) {
   return {__shfl_sync(kFullWarp, own.step, lane), __shfl_sync(kFullWarp, own.spread, lane),
-          __shfl_sync(kFullWarp, own.centre, lane), __shfl_sync(kFullWarp, own.zero, lane)};
+          __shfl_sync(kFullWarp, own.centre, lane), __shfl_sync(kFullWarp, own.zero, lane),
+          __shfl_sync(kFullWarp, own.shift, lane)};
 }
 
 // As the router's vectors of 16 bits: rounded products of their upper halves, sums that stay in range.
@@ -277,11 +282,12 @@ HGA_DEVICE int32_t RouteWithin(int32_t x, int32_t least, int32_t most) {
   return x < least ? least : x > most ? most : x;
 }
 HGA_DEVICE int32_t RouteAdd(int32_t a, int32_t b) { return RouteWithin(a + b, -32768, 32767); }
-HGA_DEVICE uint16_t RouteWeigh(uint32_t sum, uint32_t scale, uint32_t shift, const RouteFactors& f) {
-  const int32_t apart = (static_cast<int32_t>(sum) - f.zero) * (1 << shift);
+HGA_DEVICE uint16_t RouteWeigh(uint32_t sum, uint32_t scale, const RouteFactors& f) {
+  const int32_t apart = static_cast<int32_t>(sum << f.shift) - f.zero;
   const int32_t factor = RouteProduct(static_cast<int32_t>(scale << 7), f.step);
   const auto over = static_cast<int32_t>(scale * scale * static_cast<uint32_t>(f.spread) >> 16);
-  const int32_t weight = RouteAdd(RouteAdd(RouteProduct(apart, factor), over), f.centre);
+  const int32_t half = RouteProduct(apart, factor);
+  const int32_t weight = RouteAdd(RouteAdd(RouteAdd(half, half), over), f.centre);
   return static_cast<uint16_t>(RouteWithin(weight, 0, kRouteLargestWeight));
 }
 
@@ -309,7 +315,7 @@ HGA_DEVICE void Run(const RouteFineArgs& a) {
   const float token_scale = *reinterpret_cast<const float*>(record + a.head_dim + sizeof(float));
   const uint8_t* tokens = record + a.head_dim + 2 * sizeof(float);
   const uint32_t token = Lane() % 2 * 16 + Lane() / 2;  // and 32 further on
-  const uint32_t scales[2] = {tokens[token], tokens[token + 32]}, shift = RouteSumShift(a.head_dim);
+  const uint32_t scales[2] = {tokens[token], tokens[token + 32]};
   CopyAhead<8>(reinterpret_cast<const uint32_t*>(tokens + 64), RouteSignWords(a.head_dim), Lane(), kWarp, signs);
   __syncthreads();
   if (wanted >= kept) return;
@@ -325,7 +331,7 @@ HGA_DEVICE void Run(const RouteFineArgs& a) {
       HGA_UNROLL
       for (uint32_t half = 0; half < 2; ++half) {
         const uint32_t t = token + 32 * half;
-        const uint16_t weight = RouteWeigh(SumOf(sums[half], h), scales[half], shift, factors);
+        const uint16_t weight = RouteWeigh(SumOf(sums[half], h), scales[half], factors);
         if (t < a.chunk_tokens) weights[t] = chunk == 0 && t < a.skipped ? uint16_t{0} : weight;
       }
     }

@@ -37,9 +37,10 @@ inline constexpr float kRouteStepsPerNat = 184.66497f;
 inline constexpr int32_t kRouteWeightOfReference = 127 * 128 - 6;
 inline constexpr int32_t kRouteLargestWeight = kRouteWeightOfReference + 100 * 128;
 // As SketchSumShift.
-HGA_BOTH uint32_t RouteSumShift(uint32_t head_dim) {
-  uint32_t shift = 9;
-  for (uint32_t rows = 1; rows < head_dim / 4; rows *= 2) --shift;
+HGA_BOTH uint32_t RouteSumShift(uint32_t zero, uint32_t head_dim) {
+  const uint32_t most = zero + head_dim / 8 + 1;
+  uint32_t shift = 0;
+  while (most << (shift + 1) <= 32767) ++shift;
   return shift;
 }
 struct RouteCutShared {
