@@ -248,14 +248,15 @@ void HeadScorer::WeighUnitsOf(const std::vector<uint32_t>& chunks, uint32_t firs
   const uint32_t skipped = chunks.empty() || chunks[0] != 0 ? 0 : skipped_units_;
   for (uint32_t h = 0; h < some; ++h) {
     uint16_t* const weights = &s->weights_of_units[h * stride];
-    if (!sketch()) {
+    if (sketch()) {
+      // A short chunk's record has more tokens.
+      for (uint32_t i = units; i % kWeightsAtOnce != 0; ++i) weights[i] = 0;
+    } else {
       const float* const scores = &s->scores[h * stride];
       RaiseReference(first + h, scores + skipped, units - skipped, s);
       WeighScores(scores, units, s->references[first + h], weights);
     }
     std::fill_n(weights, skipped, uint16_t{0});
-    // A short chunk's record has more tokens.
-    for (uint32_t i = units; i % kWeightsAtOnce != 0; ++i) weights[i] = 0;
   }
 }
 

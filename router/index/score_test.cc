@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 
 #include "common/kv/route_fixture.h"
@@ -48,12 +47,7 @@ void CheckAgainstPlainLoops() {
   }
 }
 
-double NumberOf(uint16_t weight) {
-  const uint32_t bits = uint32_t{weight} << 16;
-  float number;
-  std::memcpy(&number, &bits, sizeof(number));
-  return number;
-}
+double NumberOf(uint16_t weight) { return ToFloat(bf16{weight}); }
 
 // The plain way.
 std::vector<double> Pooled(Pooling pooling, const std::vector<uint16_t>& weights, const std::vector<float>& besides,

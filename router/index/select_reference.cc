@@ -68,13 +68,6 @@ class Scorer {
   double spread_ = 0;
 };
 
-double NumberOf(uint16_t weight) {
-  const uint32_t bits = uint32_t{weight} << 16;
-  float number;
-  std::memcpy(&number, &bits, sizeof(number));
-  return number;
-}
-
 // row = softmax(row), which counts in what `attended` is the log of the sum of exp of, if it is not null. raise: the
 // reference is no lower than the scores.
 void Softmax(const float* attended, bool raise, std::vector<double>* row) {
@@ -83,7 +76,7 @@ void Softmax(const float* attended, bool raise, std::vector<double>* row) {
     reference = std::max(reference, static_cast<float>(*std::max_element(row->begin(), row->end())));
   }
   double sum = attended == nullptr ? 0 : std::exp(*attended - reference);
-  for (double& score : *row) sum += score = NumberOf(WeightOf(static_cast<float>(score), reference));
+  for (double& score : *row) sum += score = ToFloat(bf16{WeightOf(static_cast<float>(score), reference)});
   for (double& score : *row) score /= sum;
 }
 

@@ -216,7 +216,7 @@ HWY_INLINE void MakeFactors(const SketchTables& tables, uint32_t head, uint32_t 
       const auto scale = hn::Load(d, scales + i);
       const auto apart = hn::Sub(hn::Load(d, centres + i), hn::Set(d, references[h]));
       // In this order: what is no number weighs nothing.
-      const auto centre = hn::Min(hn::Max(hn::MulAdd(apart, steps, one), lowest), most);
+      const auto centre = hn::Max(hn::MulAdd(apart, steps, one), lowest);
       const auto round = [&](auto x) HWY_ATTR { return hn::DemoteTo(d16, hn::NearestInt(hn::Min(x, most))); };
       hn::Store(round(hn::Mul(step, scale)), d16, factors->step[h] + i);
       hn::Store(round(hn::Mul(spread, hn::Mul(scale, scale))), d16, factors->spread[h] + i);
@@ -227,9 +227,9 @@ HWY_INLINE void MakeFactors(const SketchTables& tables, uint32_t head, uint32_t 
 
 // Of chunk i, for kHeads heads from the first on, whose tables begin there; h: the first's place in the factors.
 template <uint32_t kHeads>
-HWY_INLINE void WeighChunk(const SketchTables& tables, uint32_t head_dim, uint32_t first,
-                           const uint8_t* record, const uint8_t* ahead, const TokenScales& scales,
-                           const ChunkFactors& factors, uint32_t h, uint32_t i, uint16_t* weights, size_t stride) {
+HWY_INLINE void WeighChunk(const SketchTables& tables, uint32_t head_dim, uint32_t first, const uint8_t* record,
+                           const uint8_t* ahead, const TokenScales& scales, const ChunkFactors& factors, uint32_t h,
+                           uint32_t i, uint16_t* weights, size_t stride) {
   const size_t table_bytes = size_t{head_dim} * 8;
   HWY_ALIGN uint16_t sums[kHeads][kSketchTokens];
   SumEntries<kHeads>(tables.entries.data() + first * table_bytes, table_bytes, record + kSketchTokens,

@@ -35,7 +35,7 @@ inline constexpr uint32_t kRecordsAhead = 3;
 inline constexpr uint32_t kHeadsOfCall = 16, kChunksOfCall = 64;
 // For heads [first, first + some): weights[h * stride + chunk_tokens * i + t] = what the score of q_(first + h) and key
 // t of chunk i (common/kv/sketch.h) weighs beside references[h], for `count` chunks, whose centres follow each other.
-// In integers of 16 bits, to 2 steps of a weight or so. records: [count + kRecordsAhead] of the chunks' tokens, then of
+// In integers of 16 bits, to a few steps of a weight. records: [count + kRecordsAhead] of the chunks' tokens, then of
 // what will be scored next, which is not read but must be there. base[h * base_stride + i] = q_(first + h) . centre_i.
 // The row needs room for 64 tokens of the last chunk.
 void WeighTokens(const SketchTables& tables, uint32_t head_dim, uint32_t first, uint32_t some, const uint8_t* centres,

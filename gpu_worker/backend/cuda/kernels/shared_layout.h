@@ -47,7 +47,7 @@ struct RouteCutShared {
   uint32_t bins[kRouteBins], sums[32];
   uint32_t digit, above, equal;
 };
-// Two tiles, and a float of each warp.
+// Two tiles.
 inline constexpr uint32_t kRouteSumSharedBytes = 2 * kRouteTile * 4;
 // Magnitudes are added up so many at a time; zeros lie behind them.
 inline constexpr uint32_t kRouteMagnitudes = 16;
