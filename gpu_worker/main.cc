@@ -141,6 +141,7 @@ absl::Status Serve(const GpuWorkerOptions& o) {
   HGA_RETURN_IF_ERROR(o.engine.Validate(geometry));
   BackendOptions backend_options;
   backend_options.threads = o.threads;
+  backend_options.bf16_copy = o.bf16_copy;
   const EngineOptions planned = o.backend == "cuda" ? EngineOnDevice(o, geometry, 0) : o.engine;
   backend_options.max_rows = std::max(planned.prefill_batch_tokens, o.engine.max_sequences);
   backend_options.device_memory_limit = o.device_memory_limit;

@@ -20,12 +20,15 @@ BudgetOptions BudgetOf(const std::vector<const char*>& flags) {
 
 TEST(GpuWorkerOptionsTest, FlagsAndSizes) {
   GpuWorkerOptions options;
-  EXPECT_EQ(Parse({"--listen=unix:/tmp/x.sock", "--kv_dtype=int8", "--key_cache=3MiB", "--kv_ring=false"}, &options),
+  EXPECT_EQ(Parse({"--listen=unix:/tmp/x.sock", "--kv_dtype=int8", "--key_cache=3MiB", "--kv_ring=false",
+                   "--bf16_copy=true"},
+                  &options),
             std::nullopt);
   EXPECT_EQ(options.listen, "unix:/tmp/x.sock");
   EXPECT_EQ(options.kv_dtype, "int8");
   EXPECT_EQ(options.engine.key_cache_bytes, 3u << 20);
   EXPECT_FALSE(options.kv_ring);
+  EXPECT_TRUE(options.bf16_copy);
   EXPECT_TRUE(options.Gives("--kv_dtype"));
   EXPECT_FALSE(options.Gives("--threads"));
 }

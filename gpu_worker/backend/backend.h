@@ -162,6 +162,9 @@ struct BackendOptions {
   int threads = 0;
   // Most rows of a step, prefill and decode alike. 256: GEMM is at its best from there on, activations stay small.
   uint32_t max_rows = 256;
+  // cpu: prompts are multiplied with a copy of quantised weights in bf16, of two bytes a weight, where the CPU
+  // multiplies that.
+  bool bf16_copy = false;
   // cuda: most device memory that is handed out, in bytes; 0: what is free at the start but for a reserve.
   uint64_t device_memory_limit = 0;
   // cuda: of it, for copies of K/V; UINT64_MAX: what the rest leaves.

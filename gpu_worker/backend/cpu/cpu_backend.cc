@@ -33,7 +33,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CpuBackend::Create(const ModelWeights& 
         absl::StrCat("cpu backend: groups of ", geometry.group_tokens, " tokens, at most ", kTileKeys, " work"));
   }
   std::unique_ptr<CpuBackend> backend(new CpuBackend(weights, geometry, options));
-  HGA_RETURN_IF_ERROR(backend->LoadLayers(weights));
+  HGA_RETURN_IF_ERROR(backend->LoadLayers(weights, options.bf16_copy));
   return std::unique_ptr<Backend>(std::move(backend));
 }
 
@@ -57,8 +57,8 @@ CpuBackend::CpuBackend(const ModelWeights& weights, const KvGeometry& geometry, 
   log_sum_exp_.resize(size_t{max_rows_} * config_.query_heads);
 }
 
-absl::Status CpuBackend::LoadLayers(const ModelWeights& weights) {
-  const auto context = std::make_shared<LinearContext>(workers_.get());
+absl::Status CpuBackend::LoadLayers(const ModelWeights& weights, bool bf16_copy) {
+  const auto context = std::make_shared<LinearContext>(workers_.get(), bf16_copy);
   size_t packed = 0;
   for (const LayerWeights& w : weights.layers) {
     Layer layer;

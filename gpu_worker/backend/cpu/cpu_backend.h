@@ -43,7 +43,7 @@ class CpuBackend : public Backend {
   };
 
   CpuBackend(const ModelWeights& weights, const KvGeometry& geometry, const BackendOptions& options);
-  absl::Status LoadLayers(const ModelWeights& weights);
+  absl::Status LoadLayers(const ModelWeights& weights, bool bf16_copy);
   // One row, or one head; x may be out.
   void Norm(const float* x, const std::vector<float>& scale, float* out) const;
   // Norm, QKV and what follows of all rows; use(row number, its queries, keys and values), by several threads.

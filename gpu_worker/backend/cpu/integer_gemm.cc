@@ -140,7 +140,7 @@ HWY_INLINE void Unpack(const TensorView& w, uint32_t first, uint32_t count, uint
 }
 
 // R rows by two vectors of outputs over the panel's blocks. sums: [R][panel], added to.
-template <bool kHasOffset, int R>
+template <bool kHasOffset, bool kFused, int R>
 HWY_INLINE void Tile(const Panel& panel, const RoundedRows& x, uint32_t row, uint32_t first_block, uint32_t blocks,
                      float* sums) {
   const WI32 d32;
@@ -149,7 +149,7 @@ HWY_INLINE void Tile(const Panel& panel, const RoundedRows& x, uint32_t row, uin
   const size_t n = hn::Lanes(d32), width = 2 * n;
   const int32_t* w = panel.pairs;
   for (uint32_t b = 0; b < blocks; ++b) {
-    PairSums<WI32> dots[R][2];
+    PairSums<WI32, kFused> dots[R][2];
     const int16_t* values[R];
     for (int r = 0; r < R; ++r) values[r] = x.values(row + r) + size_t{first_block + b} * kIntegerBlock;
 #pragma GCC unroll 16
@@ -187,14 +187,14 @@ HWY_INLINE void Tile(const Panel& panel, const RoundedRows& x, uint32_t row, uin
 }
 
 // Not inlined: one copy for all types.
-template <bool kHasOffset>
+template <bool kHasOffset, bool kFused>
 HWY_NOINLINE void TileOf(uint32_t rows, const Panel& panel, const RoundedRows& x, uint32_t row, uint32_t first_block,
                        uint32_t blocks, float* sums) {
   switch (rows) {
-    case 1: return Tile<kHasOffset, 1>(panel, x, row, first_block, blocks, sums);
-    case 2: return Tile<kHasOffset, 2>(panel, x, row, first_block, blocks, sums);
-    case 3: return Tile<kHasOffset, 3>(panel, x, row, first_block, blocks, sums);
-    default: return Tile<kHasOffset, 4>(panel, x, row, first_block, blocks, sums);
+    case 1: return Tile<kHasOffset, kFused, 1>(panel, x, row, first_block, blocks, sums);
+    case 2: return Tile<kHasOffset, kFused, 2>(panel, x, row, first_block, blocks, sums);
+    case 3: return Tile<kHasOffset, kFused, 3>(panel, x, row, first_block, blocks, sums);
+    default: return Tile<kHasOffset, kFused, 4>(panel, x, row, first_block, blocks, sums);
   }
 }
 
@@ -217,6 +217,8 @@ void GemmOf(const TensorView& w, uint32_t first, uint32_t count, const IntegerPr
   const RoundedRows& x = *product.x;
   const uint32_t rows = product.rows;
   const size_t width = 2 * hn::Lanes(WI32());
+  const auto tile = HWY_TARGET == HWY_AVX3 && FusesPairSums() ? TileOf<Type::kHasOffset, HWY_TARGET == HWY_AVX3>
+                                                              : TileOf<Type::kHasOffset, false>;
   auto& [panel, sums] = ScratchOfThread();
   const size_t panels = (count + width - 1) / width;
   sums.assign(panels * rows * width, 0.0f);
@@ -227,8 +229,8 @@ void GemmOf(const TensorView& w, uint32_t first, uint32_t count, const IntegerPr
       const auto o = static_cast<uint32_t>(p * width);
       Unpack<Type>(w, first + o, count - o, b, blocks, width, &panel);
       for (uint32_t r = 0; r < rows; r += kTileRows) {
-        TileOf<Type::kHasOffset>(std::min(kTileRows, rows - r), panel, x, product.first_row + r, b, blocks,
-                                 &sums[(p * rows + r) * width]);
+        float* const to = &sums[(p * rows + r) * width];
+        tile(std::min(kTileRows, rows - r), panel, x, product.first_row + r, b, blocks, to);
       }
     }
   }

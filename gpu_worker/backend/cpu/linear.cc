@@ -43,7 +43,8 @@ absl::StatusOr<Linear> Linear::Create(std::shared_ptr<LinearContext> context, st
   }
   linear.CutPieces();
   const auto& floats = linear.context_->floats;
-  if (gemm && floats != nullptr && (!linear.integer_ || MultipliesBf16(*floats))) {
+  const bool copied = linear.context_->bf16_copy && floats != nullptr && MultipliesBf16(*floats);
+  if (gemm && floats != nullptr && (!linear.integer_ || copied)) {
     HGA_ASSIGN_OR_RETURN(linear.packed_, FloatGemm::Create(floats, linear.parts_));
   }
   return linear;

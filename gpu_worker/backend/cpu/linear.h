@@ -1,5 +1,5 @@
 // y = W x for several rows x. Quantised weights are multiplied as they lie, in integers: GEMV for a few rows (decode),
-// GEMM for many (prefill). Others, and all of a prefill where the CPU multiplies bf16, by oneDNN on an unpacked copy.
+// GEMM for many (prefill). Other weights' GEMM is oneDNN's, on an unpacked copy, and that of quantised ones on request.
 #ifndef HGA_GPU_WORKER_BACKEND_CPU_LINEAR_H_
 #define HGA_GPU_WORKER_BACKEND_CPU_LINEAR_H_
 
@@ -21,9 +21,10 @@ inline constexpr uint32_t kGemvRowsMax = 8;
 
 // What all layers of a backend share. Step thread only.
 struct LinearContext {
-  explicit LinearContext(Workers* workers) : workers(workers) {}
+  explicit LinearContext(Workers* workers, bool bf16_copy = false) : workers(workers), bf16_copy(bf16_copy) {}
 
   Workers* const workers;
+  const bool bf16_copy;  // of quantised weights, where the CPU multiplies bf16
   std::shared_ptr<GemmContext> floats = NewGemmContext();
   RoundedRows rounded;  // the input of the product at hand
 };

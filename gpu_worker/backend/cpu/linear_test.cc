@@ -3,6 +3,7 @@
 #include <cmath>
 #include <memory>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "gpu_worker/model/row_quantizer.h"
@@ -46,10 +47,10 @@ std::vector<float> Activations(uint32_t rows) {
 
 class LinearTest : public testing::TestWithParam<TensorType> {
  protected:
-  std::vector<float> Apply(const Parts& parts, const std::vector<float>& x, bool gemm) {
+  std::vector<float> Apply(const Parts& parts, const std::vector<float>& x, bool gemm, bool bf16_copy = false) {
     const auto rows = static_cast<uint32_t>(x.size() / kCols);
     workers_.BeginStep(rows > kGemvRowsMax);
-    auto linear = Linear::Create(std::make_shared<LinearContext>(&workers_), parts.views, gemm);
+    auto linear = Linear::Create(std::make_shared<LinearContext>(&workers_, bf16_copy), parts.views, gemm);
     EXPECT_TRUE(linear.ok()) << linear.status();
     EXPECT_EQ(linear->outputs(), parts.plain.size());
     std::vector<float> y(rows * parts.plain.size(), NAN);  // what is left out shows
@@ -65,8 +66,8 @@ TEST_P(LinearTest, EveryOutputOfEveryRow) {
   const Parts parts(GetParam());
   for (const uint32_t rows : {1u, 7u, 9u, 64u, 70u, 81u}) {
     const auto x = Activations(rows);
-    for (const bool gemm : {false, true}) {
-      const auto y = Apply(parts, x, gemm);
+    for (const auto& [gemm, copy] : {std::pair(false, false), std::pair(true, false), std::pair(true, true)}) {
+      const auto y = Apply(parts, x, gemm, copy);
       for (size_t i = 0; i < y.size(); ++i) {
         const std::vector<float>& w = parts.plain[i % parts.plain.size()];
         const float* row = &x[i / parts.plain.size() * kCols];
@@ -75,7 +76,7 @@ TEST_P(LinearTest, EveryOutputOfEveryRow) {
           exact += double{w[c]} * row[c];
           size += double{w[c]} * w[c] * row[c] * row[c];
         }
-        ASSERT_NEAR(y[i], exact, 2e-2 * std::sqrt(size)) << rows << " rows, " << i << ", gemm " << gemm;
+        ASSERT_NEAR(y[i], exact, 2e-2 * std::sqrt(size)) << rows << " rows, " << i << ", gemm " << gemm << copy;
       }
     }
   }

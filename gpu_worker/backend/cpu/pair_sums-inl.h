@@ -15,13 +15,28 @@ namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Sums of the products of neighbouring 16-bit lanes, one for each two of them.
-template <class D>
+// Whether products of pairs and their addition are one instruction (AVX-512 VNNI), which Highway's targets do not tell.
+HWY_INLINE bool FusesPairSums() {
+#if HWY_TARGET == HWY_AVX3
+  return __builtin_cpu_supports("avx512vnni");
+#else
+  return false;
+#endif
+}
+
+// Sums of the products of neighbouring 16-bit lanes, one for each two of them. kFused: only where FusesPairSums.
+template <class D, bool kFused = false>
 class PairSums {
  public:
   using V = hn::Vec<hn::Repartition<int16_t, D>>;
   HWY_INLINE PairSums() : a_(hn::Zero(D())), b_(a_) {}
   HWY_INLINE void Add(V x, V y) {
+#if HWY_TARGET == HWY_AVX3
+    if constexpr (kFused) {
+      asm("vpdpwssd %2, %1, %0" : "+v"(a_.raw) : "v"(x.raw), "v"(y.raw));
+      return;
+    }
+#endif
     a_ = hn::ReorderWidenMulAccumulate(D(), x, y, a_, b_);
 #if HWY_ARCH_X86
     // gcc would make all products first, and add them in an order of its own, from memory.
