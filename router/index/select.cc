@@ -17,7 +17,8 @@ namespace {
 constexpr uint32_t kTokensTogether = 8;
 // Candidates of a token for each key it takes: enough that another token's share of them is likely to be enough, too.
 constexpr uint32_t kCandidatesPerKey = 8, kFewestCandidates = 64;
-// What is found more than that is done without next time; with less, the next look goes so much lower.
+// What is found more than that is done without next time; with less, the next look goes so much lower. A single token
+// looks so much lower than where the last one was cut.
 constexpr float kLower = 0.8f;
 // Of so many, threads take their share.
 constexpr uint32_t kManyCandidates = 1024;
@@ -50,6 +51,8 @@ class LayerSelect {
         unit_tokens_(scorer_.unit_tokens()),
         units_per_chunk_(scorer_.units_per_chunk()),
         together_(block.shared && block.top_p >= 1 && missed == nullptr && unit_tokens_ == 1 ? kTokensTogether : 1) {
+    Grow(&s_.last_cuts, layer + 1);
+    last_cut_ = &s_.last_cuts[layer];
     s_.heads.resize(g_.kv_heads);
     s_.scorers.resize(std::max<size_t>(s_.scorers.size(), helpers == nullptr ? 1 : helpers->threads()));
     for (Head& head : s_.heads) {
@@ -136,10 +139,12 @@ class LayerSelect {
   }
 
   void SelectTokens(uint32_t token, uint32_t count, const uint32_t* budgets) {
-    const float least = least_candidate_;
-    if (count > 1) FindCandidates(token, count, budgets, least);
+    const float guess = block_.tokens == 1 ? std::max(*last_cut_ * kLower, block_.least_share) : 0;
+    const float least = least_candidate_ > 0 ? least_candidate_ : guess;
+    const bool find = together_ > 1 && least > 0;
+    if (find) FindCandidates(token, count, budgets, least);
     for (uint32_t i = 0; i < count; ++i) {
-      if (count == 1 || !TakeCandidates(token + i, i, budgets[i], least)) SelectToken(token + i, budgets[i]);
+      if (!find || !TakeCandidates(token + i, i, budgets[i], least)) SelectToken(token + i, budgets[i]);
       if (missed_ != nullptr) SumUpMissed(token + i);
     }
   }
@@ -263,14 +268,23 @@ class LayerSelect {
     } else {
       for (uint32_t h = 0; h < g_.kv_heads; ++h) take(h, 0);
     }
-    // For the tokens that follow: neither too few, which is slow, nor many more than are needed.
+    if (block_.tokens == 1) {
+      *last_cut_ = cut.score;
+    } else {
+      LowerCandidates(wanted, cut.score, least);
+    }
+    clock.Add(&s_.times.pick);
+    return true;
+  }
+
+  // For the tokens that follow: neither too few, which is slow, nor many more than are needed.
+  void LowerCandidates(uint32_t wanted, float cut, float least) {
+    const Found& all = s_.candidates;
     const uint32_t enough = kCandidatesPerKey * wanted + kFewestCandidates;
-    least_candidate_ = least_candidate_ == 0 ? cut.score * kLower
+    least_candidate_ = least_candidate_ == 0 ? cut * kLower
                        : all.count > enough  ? CutTop(all.shares.data(), all.count, enough, &s_.scorers[0].work).score
                                              : least * kLower;
     least_candidate_ = std::max(least_candidate_, block_.least_share);
-    clock.Add(&s_.times.pick);
-    return true;
   }
 
   // Without what the tokens just before took.
@@ -390,6 +404,7 @@ class LayerSelect {
   const uint32_t unit_tokens_, units_per_chunk_;
   const uint32_t together_;      // tokens at a time
   float least_candidate_ = 0;    // share; 0: not known yet
+  float* last_cut_ = nullptr;    // the layer's, of the scratch
 };
 
 }  // namespace

@@ -48,6 +48,9 @@ struct SelectScratch {
   Found candidates;                  // of one token, of all KV heads one after the other; no chunks
   std::vector<uint32_t> ends;        // [kv_heads + 1] of each head's candidates; the first is 0
   std::vector<TopCut> cuts;          // [kv_heads]
+  // [layers] the share that the last single token was cut at, of whatever sequence; 0: none yet. It says where the next
+  // one looks first, and changes no choice.
+  std::vector<float> last_cuts;
   SelectTimes times;                 // of all threads
 };
 

@@ -343,7 +343,8 @@ KeysOfHeads AllKeysSeen(const std::vector<HeadSelection>& heads) {
 }
 
 // From the scorer's shares on bit for bit what sorting them gives: ties at the cut (chunks repeat), a range that begins
-// inside a chunk, keys of exactly the least share, nothing above it, everything above it, several threads.
+// inside a chunk, keys of exactly the least share, nothing above it, everything above it, several threads, a scratch
+// that remembers where another selection was cut.
 TEST(SelectTest, EqualsSortingTheShares) {
   const KvGeometry g = SmallGeometry(2, 24, 3);
   const SummaryMethod* m = *FindSummaryMethod("sketch");

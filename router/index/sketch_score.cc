@@ -88,10 +88,23 @@ HWY_INLINE void AddEntries(hn::Vec<D8> entries, PlaceSums* sums) {
 
 // Has the sums in registers: gcc 12 reorders the additions of all heads until they are not.
 HWY_INLINE void KeepInRegisters(PlaceSums* sums) {
-#if HWY_TARGET == HWY_AVX2
-  asm("" : "+x"(sums->both.raw), "+x"(sums->odd.raw));
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
+  asm("" : "+v"(sums->both.raw), "+v"(sums->odd.raw));
 #endif
 }
+
+// Of some heads, for the low halves of the signs or the only ones at hand, and for the high ones. No arrays: those gcc
+// 12 has in memory where there are many.
+template <uint32_t kHeads>
+struct HeadSums {
+  HWY_INLINE HeadSums() {}
+  PlaceSums low, high;
+  HeadSums<kHeads - 1> rest;
+};
+template <>
+struct HeadSums<0> {
+  HWY_INLINE HeadSums() {}
+};
 
 // Of those at even places to to[0, 8 or 16), of the others 16 further on.
 HWY_INLINE void StoreSums(const PlaceSums& sums, uint16_t* to) {
@@ -106,26 +119,52 @@ HWY_INLINE void StoreSums(const PlaceSums& sums, uint16_t* to) {
   }
 }
 
-// Adds the entries of kSteps steps, an even number. They have 7 bits: those of two steps are added as bytes.
-template <uint32_t kHeads, size_t kFirst, size_t kHalves, size_t kSteps, size_t kStep>
-HWY_INLINE void AddSteps(const uint8_t* tables, size_t table_bytes, const uint8_t* signs, PlaceSums* low,
-                         PlaceSums* high) {
-  const D8 d;
-  hn::Vec<D8> first[kSteps], second[kSteps];
-  for (size_t i = 0; i < kSteps; ++i) {
-    first[i] = Codes<kFirst>(signs + i * kStep);
-    second[i] = Codes<1>(signs + i * kStep);
-  }
-  for (uint32_t h = 0; h < kHeads; ++h, tables += table_bytes) {
-    for (size_t i = 0; i < kSteps; i += 2) {
-      const auto table0 = hn::LoadU(d, tables + i * kStep), table1 = hn::LoadU(d, tables + (i + 1) * kStep);
-      AddEntries(hn::Add(hn::TableLookupBytes(table0, first[i]), hn::TableLookupBytes(table1, first[i + 1])), &low[h]);
-      KeepInRegisters(&low[h]);
-      if (kHalves == 1) continue;
-      AddEntries(hn::Add(hn::TableLookupBytes(table0, second[i]), hn::TableLookupBytes(table1, second[i + 1])),
-                 &high[h]);
+// Codes of kSteps steps: of halves kFirst, and, of both, of the high ones.
+template <size_t kFirst, size_t kSteps>
+struct StepCodes {
+  HWY_INLINE StepCodes(const uint8_t* signs, size_t step) {
+#pragma GCC unroll 4
+    for (size_t i = 0; i < kSteps; ++i) {
+      first[i] = Codes<kFirst>(signs + i * step);
+      second[i] = Codes<1>(signs + i * step);
     }
   }
+  hn::Vec<D8> first[kSteps], second[kSteps];
+};
+
+// Adds the entries of the steps, one or an even number. They have 7 bits: those of two steps are added as bytes.
+template <uint32_t kHeads, size_t kFirst, size_t kHalves, size_t kSteps, size_t kStep>
+HWY_INLINE void AddSteps(const uint8_t* tables, size_t table_bytes, const StepCodes<kFirst, kSteps>& codes,
+                         HeadSums<kHeads>* sums) {
+  const D8 d;
+  if constexpr (kSteps == 1) {
+    const auto table = hn::LoadU(d, tables);
+    AddEntries(hn::TableLookupBytes(table, codes.first[0]), &sums->low);
+    if (kHalves == 2) AddEntries(hn::TableLookupBytes(table, codes.second[0]), &sums->high);
+  } else {
+#pragma GCC unroll 2
+    for (size_t i = 0; i < kSteps; i += 2) {
+      const auto table0 = hn::LoadU(d, tables + i * kStep), table1 = hn::LoadU(d, tables + (i + 1) * kStep);
+      const auto both = [&](hn::Vec<D8> code0, hn::Vec<D8> code1) HWY_ATTR __attribute__((always_inline)) {
+        return hn::Add(hn::TableLookupBytes(table0, code0), hn::TableLookupBytes(table1, code1));
+      };
+      AddEntries(both(codes.first[i], codes.first[i + 1]), &sums->low);
+      KeepInRegisters(&sums->low);
+      if (kHalves == 1) continue;
+      AddEntries(both(codes.second[i], codes.second[i + 1]), &sums->high);
+      KeepInRegisters(&sums->high);
+    }
+  }
+  if constexpr (kHeads > 1) {
+    AddSteps<kHeads - 1, kFirst, kHalves, kSteps, kStep>(tables + table_bytes, table_bytes, codes, &sums->rest);
+  }
+}
+
+template <uint32_t kHeads, size_t kFirst, size_t kHalves>
+HWY_INLINE void StoreHeads(const HeadSums<kHeads>& sums, uint16_t (*out)[64]) {
+  StoreSums(sums.low, out[0] + kFirst * 32);
+  if (kHalves == 2) StoreSums(sums.high, out[0] + 32);
+  if constexpr (kHeads > 1) StoreHeads<kHeads - 1, kFirst, kHalves>(sums.rest, out + 1);
 }
 
 // Of the signs' halves [kFirst, kFirst + kHalves), from byte `b` on in steps of kStep. Asks for the lines of `ahead` by
@@ -134,30 +173,19 @@ HWY_INLINE void AddSteps(const uint8_t* tables, size_t table_bytes, const uint8_
 template <uint32_t kHeads, size_t kFirst, size_t kHalves, size_t kStep>
 HWY_NOINLINE void SumHalves(const uint8_t* tables, size_t table_bytes, const uint8_t* signs, const uint8_t* ahead,
                           size_t sign_bytes, size_t b, uint16_t (*out)[64]) {
-  const D8 d;
-  PlaceSums low[kHeads], high[kHeads];
-  if (sign_bytes % (2 * kStep) != 0) {
-    // An odd number of steps: the first by itself.
-    const auto first = Codes<kFirst>(signs + b), second = Codes<1>(signs + b);
-    for (uint32_t h = 0; h < kHeads; ++h) {
-      const auto table = hn::LoadU(d, tables + h * table_bytes + b);
-      AddEntries(hn::TableLookupBytes(table, first), &low[h]);
-      if (kHalves == 2) AddEntries(hn::TableLookupBytes(table, second), &high[h]);
-    }
-    b += kStep;
-  }
-  if (sign_bytes % (4 * kStep) >= 2 * kStep) {
-    AddSteps<kHeads, kFirst, kHalves, 2, kStep>(tables + b, table_bytes, signs + b, low, high);
-    b += 2 * kStep;
-  }
-  for (; b < sign_bytes; b += 4 * kStep) {
+  HeadSums<kHeads> sums;
+  const auto add = [&](auto steps) HWY_ATTR __attribute__((always_inline)) {
+    const StepCodes<kFirst, steps.value> codes(signs + b, kStep);
+    AddSteps<kHeads, kFirst, kHalves, steps.value, kStep>(tables + b, table_bytes, codes, &sums);
+    b += steps.value * kStep;
+  };
+  if (sign_bytes % (2 * kStep) != 0) add(std::integral_constant<size_t, 1>());
+  if (sign_bytes % (4 * kStep) >= 2 * kStep) add(std::integral_constant<size_t, 2>());
+  while (b < sign_bytes) {
     for (size_t line = 0; kFirst == 0 && line < 4 * kStep; line += 64) hwy::Prefetch(ahead + b + line);
-    AddSteps<kHeads, kFirst, kHalves, 4, kStep>(tables + b, table_bytes, signs + b, low, high);
+    add(std::integral_constant<size_t, 4>());
   }
-  for (uint32_t h = 0; h < kHeads; ++h) {
-    StoreSums(low[h], out[h] + kFirst * 32);
-    if (kHalves == 2) StoreSums(high[h], out[h] + 32);
-  }
+  StoreHeads<kHeads, kFirst, kHalves>(sums, out);
 }
 
 template <uint32_t kHeads>

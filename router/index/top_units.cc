@@ -42,6 +42,9 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Bits of a mask of at most 16 lanes.
 template <class D>
 HWY_INLINE uint64_t BitsOf(D d, hn::Mask<D> mask) {
+#if HWY_TARGET == HWY_AVX3
+  return mask.raw;  // by way of memory it would be waited for
+#endif
   uint8_t bytes[8] = {};
   hn::StoreMaskBits(d, mask, bytes);
   // Not as one number: a load that is wider than the store before it waits for that.
@@ -154,8 +157,12 @@ HWY_INLINE uint32_t KeepPlaces(D d, hn::Vec<D> v, uint64_t bits, uint32_t first,
   hn::StoreU(hn::TableLookupLanes(v, hn::IndicesFromVec(d, lanes)), d, kept);
   hn::StoreU(hn::Add(lanes, hn::Set(di, static_cast<int32_t>(first))), di, at);
 #else
+#if HWY_TARGET == HWY_AVX3
+  const hn::Mask<decltype(di)> here{static_cast<typename hn::Mask<decltype(di)>::Raw>(bits)};
+#else
   const uint8_t bytes[8] = {static_cast<uint8_t>(bits), static_cast<uint8_t>(bits >> 8)};
   const auto here = hn::LoadMaskBits(di, bytes);
+#endif
   hn::StoreU(hn::Compress(hn::BitCast(di, v), here), di, reinterpret_cast<int32_t*>(kept));
   hn::StoreU(hn::Compress(hn::Iota(di, static_cast<int32_t>(first)), here), di, at);
 #endif
