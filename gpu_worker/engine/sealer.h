@@ -118,6 +118,8 @@ class Sealer {
   void OpenRoute(uint64_t id, Record* record);
   void ReopenRoute(uint64_t id, Record* record);
   absl::StatusOr<uint32_t> IndexAtRouter(uint64_t id, Record* record);
+  absl::Status SummarizeAgain(uint64_t id, const Record& record, uint32_t* indexed);
+  absl::StatusOr<std::vector<HeldBlock>> FetchChunk(const ChunkHash& hash);
   void SealNow(SealTask task);
   void AppendSummary(const SealTask& task, const std::string& summary, Record* record);
   absl::StatusOr<std::vector<HeldBlock>> FindDuplicate(const ChunkHash& hash);

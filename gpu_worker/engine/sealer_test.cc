@@ -1,6 +1,7 @@
 #include "gpu_worker/engine/sealer.h"
 
 #include <condition_variable>
+#include <cstring>
 #include <deque>
 #include <memory>
 #include <mutex>
@@ -9,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "gtest/gtest.h"
 #include "kv_store/client/memory_kv_client.h"
+#include "router/client/dense_route_client.h"
 
 namespace hga {
 namespace {
@@ -25,14 +27,29 @@ KvGeometry SmallGeometry() {
   return g;
 }
 
+// Knows nothing at first; keeps what it is told.
+class NewRouter : public DenseRouteClient {
+ public:
+  NewRouter(const KvGeometry& g, std::vector<std::string>* summaries) : DenseRouteClient(g), summaries_(summaries) {}
+  absl::StatusOr<uint32_t> OpenSequence(uint64_t, absl::Span<const ChunkHash>) override { return 0u; }
+  absl::Status AppendSummary(uint64_t, uint32_t, const ChunkHash&, const std::string& data) override {
+    summaries_->push_back(data);
+    return absl::OkStatus();
+  }
+
+ private:
+  std::vector<std::string>* const summaries_;
+};
+
 class SealerTest : public testing::Test {
  protected:
-  SealerTest() {
+  SealerTest() { Start("sketch", &no_router_); }
+  void Start(const std::string& method, RouterLink* link) {
     SealerOptions options;
     options.shape = {g_, /*sink_tokens=*/16, /*window_chunks=*/1};
     options.context_tokens = 4096;
-    options.method = *FindSummaryMethod("sketch");
-    sealer_ = std::make_unique<Sealer>(options, &store_, &no_router_, [this](SealerEvent event) {
+    options.method = *FindSummaryMethod(method);
+    sealer_ = std::make_unique<Sealer>(options, &store_, link, [this](SealerEvent event) {
       std::lock_guard<std::mutex> lock(mu_);
       events_.push_back(std::move(event));
       arrived_.notify_one();
@@ -153,6 +170,45 @@ TEST_F(SealerTest, ALostChunkShortensThePrefix) {
   ASSERT_TRUE(opened.status.ok()) << opened.status;
   EXPECT_EQ(opened.opened->hashes.size(), 2u);
   EXPECT_EQ(opened.opened->tiers.recomputed, g_.layers);
+}
+
+// As after an update that measures the model in other numbers: nothing is computed again that K/V is there for.
+TEST_F(SealerTest, SummariesOfAnotherMethodAreMadeAgain) {
+  std::vector<std::string> by_sketch, again;
+  RouterLink routers[] = {RouterLink([&] { return std::make_unique<NewRouter>(g_, &by_sketch); }),
+                          RouterLink([&] { return std::make_unique<NewRouter>(g_, &again); })};
+  Start("sketch", &routers[0]);
+  ASSERT_TRUE(Open(kId).status.ok());
+  for (uint32_t chunk = 0; chunk < 3; ++chunk) {
+    SealTask task = Task(kId, chunk);
+    for (const HeldBlock& block : task.blocks) std::memset(block.data(), 60 + chunk, g_.block_bytes());
+    sealer_->Seal(std::move(task));
+    EXPECT_EQ(Next().kind, SealerEvent::Kind::kRouted);
+    EXPECT_EQ(Next().kind, SealerEvent::Kind::kCommitted);
+  }
+  Start("mean", &routers[1]);
+  SealerEvent opened = Open(kId + 1);
+  ASSERT_TRUE(opened.status.ok()) << opened.status;
+  EXPECT_EQ(opened.opened->hashes.size(), 3u);
+  EXPECT_TRUE(opened.at_router);
+  EXPECT_EQ(opened.acked, 3u);
+  ASSERT_EQ(again.size(), 3u);
+  const SummaryMethod& mean = **FindSummaryMethod("mean");
+  for (const uint32_t chunk : {0u, 1u, 2u}) {
+    std::vector<uint8_t> block(g_.block_bytes(), 60 + chunk);
+    std::string right(mean.chunk_bytes(g_), '\0');
+    for (uint32_t layer = 0; layer < g_.layers; ++layer) {
+      SummarizeBlock(g_, mean, layer, block.data(), reinterpret_cast<uint8_t*>(&right[layer * mean.layer_bytes(g_)]));
+    }
+    EXPECT_EQ(again[chunk], right);
+  }
+  // Without its K/V what follows is computed again.
+  opened.opened.reset();
+  again.clear();
+  store_.DamageChunk(hashes_[1]);
+  const SealerEvent shorter = Open(kId + 2);
+  ASSERT_TRUE(shorter.status.ok()) << shorter.status;
+  EXPECT_EQ(shorter.opened->hashes.size(), 1u);
 }
 
 TEST_F(SealerTest, ASequenceWaitsForRoomToStart) {
