@@ -217,8 +217,7 @@ void GemmOf(const TensorView& w, uint32_t first, uint32_t count, const IntegerPr
   const RoundedRows& x = *product.x;
   const uint32_t rows = product.rows;
   const size_t width = 2 * hn::Lanes(WI32());
-  const auto tile = HWY_TARGET == HWY_AVX3 && FusesPairSums() ? TileOf<Type::kHasOffset, HWY_TARGET == HWY_AVX3>
-                                                              : TileOf<Type::kHasOffset, false>;
+  const auto tile = FusesPairSums() ? TileOf<Type::kHasOffset, kMayFusePairSums> : TileOf<Type::kHasOffset, false>;
   auto& [panel, sums] = ScratchOfThread();
   const size_t panels = (count + width - 1) / width;
   sums.assign(panels * rows * width, 0.0f);

@@ -15,7 +15,9 @@ namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Whether products of pairs and their addition are one instruction (AVX-512 VNNI), which Highway's targets do not tell.
+// Whether products of pairs and their addition can be one instruction (AVX-512 VNNI), and whether this CPU has it, of
+// which Highway's targets say nothing.
+constexpr bool kMayFusePairSums = HWY_TARGET == HWY_AVX3;
 HWY_INLINE bool FusesPairSums() {
 #if HWY_TARGET == HWY_AVX3
   return __builtin_cpu_supports("avx512vnni");
