@@ -167,7 +167,7 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
                  "cuda: prompts are multiplied in FP8 with FP8 weights, where the device can; false: as bf16");
   app.add_option("--bf16_copy", o->bf16_copy,
                  "cpu: read prompts with a copy of quantised weights in bf16 (2 bytes of memory a weight), where the "
-                 "CPU multiplies bf16: a tenth faster with AVX-512; made for AMX");
+                 "CPU multiplies bf16: faster with AVX-512 by a tenth or more; for AMX, not measured");
   app.add_option("--kv_dtype", o->kv_dtype,
                  "What K/V is rounded to: bf16, fp8_e4m3 or int8. int8 takes half of the RAM and of the disk with the "
                  "cpu backend; with cuda, and fp8_e4m3, half of the disk, with the same flag of kv_store");

@@ -44,11 +44,23 @@ template <class D>
 HWY_INLINE uint64_t BitsOf(D d, hn::Mask<D> mask) {
 #if HWY_TARGET == HWY_AVX3
   return mask.raw;  // by way of memory it would be waited for
-#endif
+#else
   uint8_t bytes[8] = {};
   hn::StoreMaskBits(d, mask, bytes);
   // Not as one number: a load that is wider than the store before it waits for that.
   return hn::Lanes(d) <= 8 ? bytes[0] : bytes[0] | bytes[1] << 8;
+#endif
+}
+
+// The mask of these bits.
+template <class D>
+HWY_INLINE hn::Mask<D> MaskOf(D d, uint64_t bits) {
+#if HWY_TARGET == HWY_AVX3
+  return {static_cast<typename hn::Mask<D>::Raw>(bits)};
+#else
+  const uint8_t bytes[8] = {static_cast<uint8_t>(bits), static_cast<uint8_t>(bits >> 8)};
+  return hn::LoadMaskBits(d, bytes);
+#endif
 }
 
 #if HWY_TARGET == HWY_AVX2
@@ -157,12 +169,7 @@ HWY_INLINE uint32_t KeepPlaces(D d, hn::Vec<D> v, uint64_t bits, uint32_t first,
   hn::StoreU(hn::TableLookupLanes(v, hn::IndicesFromVec(d, lanes)), d, kept);
   hn::StoreU(hn::Add(lanes, hn::Set(di, static_cast<int32_t>(first))), di, at);
 #else
-#if HWY_TARGET == HWY_AVX3
-  const hn::Mask<decltype(di)> here{static_cast<typename hn::Mask<decltype(di)>::Raw>(bits)};
-#else
-  const uint8_t bytes[8] = {static_cast<uint8_t>(bits), static_cast<uint8_t>(bits >> 8)};
-  const auto here = hn::LoadMaskBits(di, bytes);
-#endif
+  const auto here = MaskOf(di, bits);
   hn::StoreU(hn::Compress(hn::BitCast(di, v), here), di, reinterpret_cast<int32_t*>(kept));
   hn::StoreU(hn::Compress(hn::Iota(di, static_cast<int32_t>(first)), here), di, at);
 #endif

@@ -37,7 +37,6 @@ inline constexpr uint32_t kSpareScores = 16;
 uint32_t KeepFrom(const float* scores, uint32_t blocks, uint32_t width, float least, const uint64_t* skip, float* kept,
                   uint32_t* places);
 
-
 // The same of shares that are not made first: of unit i the sum (kMax: the largest) of weights[h * stride + i], as a
 // number (router/index/score.h), * parts[h], over the heads. least > 0. Reads up to 31 weights behind the last block.
 template <bool kMax>

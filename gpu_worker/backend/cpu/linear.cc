@@ -43,8 +43,7 @@ absl::StatusOr<Linear> Linear::Create(std::shared_ptr<LinearContext> context, st
   }
   linear.CutPieces();
   const auto& floats = linear.context_->floats;
-  const bool copied = linear.context_->bf16_copy && floats != nullptr && MultipliesBf16(*floats);
-  if (gemm && floats != nullptr && (!linear.integer_ || copied)) {
+  if (gemm && floats != nullptr && (!linear.integer_ || (linear.context_->bf16_copy && MultipliesBf16(*floats)))) {
     HGA_ASSIGN_OR_RETURN(linear.packed_, FloatGemm::Create(floats, linear.parts_));
   }
   return linear;
