@@ -3,7 +3,7 @@
 # backend: binaries, and the shared libraries that they need. No compiler, no toolkit, no Bazel there; cuBLASLt is used
 # if it is installed.
 # usage: tests/gpu/bundle.sh [FOLDER]     default: .hga/gpu_bundle
-# There: ./run.sh tests | sanitizer | answers | bench [FLAGS] | stack_bench MODEL [FLAGS] | worker FLAGS
+# There: ./run.sh tests | sanitizer | answers [MODEL] | bench [FLAGS] | stack_bench MODEL [FLAGS] | worker FLAGS
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs what bundle.sh put together, on a machine with an NVIDIA driver.
-# usage: ./run.sh tests [GTEST FLAGS] | sanitizer | answers | bench [FLAGS] | stack_bench MODEL [FLAGS] | worker FLAGS
-#   answers      three daemons and a small trained model: the cpu backend's answer and the device's
+# usage: ./run.sh tests [GTEST FLAGS] | sanitizer | answers [MODEL] | bench [FLAGS] | stack_bench MODEL [FLAGS]
+#        | worker FLAGS
+#   answers      three daemons and a model (default: a small trained one): the cpu backend's answer and the device's
 #   bench        kernels and steps at the shape of Qwen3-30B-A3B, with selections that are drawn
 #   stack_bench  hga bench with three daemons
 set -euo pipefail
@@ -61,7 +62,7 @@ case "$command" in
   bench) run cuda_bench "--commit=$(cat "$here/commit")" "--command=run.sh bench $*" "$@" ;;
   worker) run gpu_worker --backend=cuda "$@" ;;
   program) LD_LIBRARY_PATH="$libraries" exec ${loader[@]+"${loader[@]}"} "$here/bin/$1" "${@:2}" ;;
-  answers) stack answers "$here/tiny_qwen3.gguf" "$here/alice.txt" ;;
+  answers) stack answers "${1:-$here/tiny_qwen3.gguf}" "$here/alice.txt" ;;
   stack_bench) stack bench "$@" ;;
-  *) sed -n '2,6s/^# //p' "$here/run.sh" >&2; exit 2 ;;
+  *) sed -n '2,7s/^# //p' "$here/run.sh" >&2; exit 2 ;;
 esac
