@@ -171,7 +171,9 @@ HWY_INLINE uint32_t KeepPlaces(D d, hn::Vec<D> v, uint64_t bits, uint32_t first,
 #else
   const auto here = MaskOf(di, bits);
   hn::StoreU(hn::Compress(hn::BitCast(di, v), here), di, reinterpret_cast<int32_t*>(kept));
-  hn::StoreU(hn::Compress(hn::Iota(di, static_cast<int32_t>(first)), here), di, at);
+  // Not Iota of `first`, which gcc 12 writes to the stack lane by lane.
+  const auto place = hn::Add(hn::Iota(di, 0), hn::Set(di, static_cast<int32_t>(first)));
+  hn::StoreU(hn::Compress(place, here), di, at);
 #endif
   return static_cast<uint32_t>(hwy::PopCount(bits));
 }
