@@ -55,12 +55,12 @@ void AddMask(const KvGeometry& g, uint64_t group_starts, const SelectedChunk& se
   for (uint64_t starts = mask & (~(mask << 1) | group_starts); starts != 0; starts &= starts - 1) {
     const uint32_t token = absl::countr_zero(starts);
     const uint32_t left = absl::countr_zero(group_starts >> token >> 1) + 1;  // to the end of the group
-    KvRun run;
+    // Made where it stays: copied from the stack, wider than it was written, each would wait for that.
+    KvRun& run = runs->emplace_back();
     run.position = selected.chunk * g.chunk_tokens + token;
     run.tokens = static_cast<uint16_t>(std::min<uint32_t>(absl::countr_one(mask >> token), left));
     run.first_row = static_cast<uint16_t>(selected.first_token);
     place(token, &run);
-    runs->push_back(run);
   }
 }
 

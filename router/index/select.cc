@@ -106,7 +106,11 @@ class LayerSelect {
     mask &= ~taken;
     if (mask == 0) return;
     taken |= mask;
-    out_[kv_head].push_back({scorer_.first_chunk() + chunk, token, mask});
+    // Made where it stays: copied from the stack, wider than it was written, it would wait for that.
+    SelectedChunk& selected = out_[kv_head].emplace_back();
+    selected.chunk = scorer_.first_chunk() + chunk;
+    selected.first_token = token;
+    selected.mask = mask;
   }
 
   // Keys that the KV head has taken.
