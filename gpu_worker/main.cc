@@ -137,7 +137,7 @@ absl::Status Serve(const GpuWorkerOptions& o) {
   HGA_ASSIGN_OR_RETURN(auto model, Load(o));
   HGA_ASSIGN_OR_RETURN(const KvDtype kv_dtype, ParseKvDtype(o.kv_dtype));
   KvGeometry geometry = model->weights.config.Geometry();
-  if (kv_dtype == KvDtype::kInt8 && AttendsInt8(o.backend)) geometry.dtype = kv_dtype;
+  if (kv_dtype == KvDtype::kInt8) geometry.dtype = kv_dtype;
   HGA_RETURN_IF_ERROR(o.engine.Validate(geometry));
   BackendOptions backend_options;
   backend_options.threads = o.threads;

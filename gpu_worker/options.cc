@@ -169,8 +169,8 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, GpuWorkerOpti
                  "cpu: read prompts with a copy of quantised weights in bf16 (2 bytes of memory a weight), where the "
                  "CPU multiplies bf16: faster with AVX-512 by a tenth or more; for AMX, not measured");
   app.add_option("--kv_dtype", o->kv_dtype,
-                 "What K/V is rounded to: bf16, fp8_e4m3 or int8. int8 takes half of the RAM and of the disk with the "
-                 "cpu backend; with cuda, and fp8_e4m3, half of the disk, with the same flag of kv_store");
+                 "What K/V is rounded to: bf16, fp8_e4m3 or int8. int8 takes half of the RAM and of the disk, and with "
+                 "cuda half of the bus; fp8_e4m3 half of the disk, with the same flag of kv_store");
   app.add_option("--threads", o->threads, "Threads of the backend; 0: one per core");
   app.add_option("--trace", o->trace,
                  "Write where the steps' time goes to this file, as a Chrome trace (chrome://tracing, Perfetto)");

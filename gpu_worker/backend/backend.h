@@ -183,9 +183,6 @@ struct BackendOptions {
   bool device_f8_gemm = true;
 };
 
-// Whether a backend of that kind attends blocks of int8; else they hold bf16.
-bool AttendsInt8(const std::string& kind);
-
 // kind: "reference", "cpu" or "cuda". The weights must outlive the backend. "cuda" falls back to "cpu", with a warning,
 // where there is no device; FAILED_PRECONDITION: built without it. RESOURCE_EXHAUSTED: the device has too little
 // memory.

@@ -43,8 +43,6 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCuda(const ModelWeights&, const K
 
 }  // namespace
 
-bool AttendsInt8(const std::string& kind) { return kind == "cpu" || kind == "reference"; }
-
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const std::string& kind, const ModelWeights& weights,
                                                        const KvGeometry& geometry, const BackendOptions& options) {
   if (kind == "reference") return std::make_unique<ReferenceBackend>(weights, geometry, options);

@@ -34,7 +34,7 @@ uint64_t ThreeChunks(const KvGeometry& g) {
 class DeviceEngineTest : public testing::Test {
  protected:
   void SetUp() override { HGA_SKIP_WITHOUT_DEVICE(); }
-  DeviceEngineTest() {
+  explicit DeviceEngineTest(KvDtype dtype = KvDtype::kBf16) {
     const TemporaryFolder folder;
     RandomCheckpointOptions options;
     options.hf_class = "Qwen3ForCausalLM";
@@ -43,12 +43,13 @@ class DeviceEngineTest : public testing::Test {
     HGA_CHECK(model.ok());
     model_ = *std::move(model);
     described_.geometry = model_->weights.config.Geometry();
+    described_.geometry.dtype = dtype;
     described_.vocab_size = model_->weights.config.vocab_size;
     described_.context_tokens = model_->weights.config.context_tokens;
     described_.token_bytes = [](uint32_t) { return std::string(); };
     auto cpu = CreateTestBackend("cpu", model_->weights, described_.geometry, BackendOptions());
     HGA_CHECK(cpu.ok());
-    const auto method = PrepareSummaryMethod(kMethod, *model_, model_->weights.config.Geometry(), cpu->get());
+    const auto method = PrepareSummaryMethod(kMethod, *model_, described_.geometry, cpu->get());
     HGA_CHECK(method.ok());
     described_.method = *method;
   }
@@ -149,6 +150,26 @@ TEST_F(DeviceEngineTest, SelectionsOnTheDeviceChangeNoToken) {
   EXPECT_EQ(Answer(kDevice, 0.1f, nullptr, false, three, &tight), expected);
   EXPECT_EQ(tight.on_device, 0u);
   EXPECT_EQ(tight.by_router, roomy.on_device);
+}
+
+class DeviceEngineInt8Test : public DeviceEngineTest {
+ protected:
+  DeviceEngineInt8Test() : DeviceEngineTest(KvDtype::kInt8) {}
+};
+
+TEST_F(DeviceEngineInt8Test, NeitherTheWayNorWhoSelectsChangesAToken) {
+  DeviceTierUse use, past;
+  const auto expected = Answer(kMapped, 0.1f, &use);
+  EXPECT_EQ(expected.size(), kAnswerTokens);
+  EXPECT_GT(use.hit_bytes, 0u);
+  EXPECT_EQ(Answer(kOnGpu ? "cuda" : "emulated_in_place", 0.1f, &past), expected);
+  if (!kOnGpu) {
+    EXPECT_LT(past.hit_bytes, use.hit_bytes);
+  }
+  EXPECT_EQ(Answer(kTight, 0.1f, nullptr, true), Answer(kTight, 0.1f));
+  RouteMirrorUse selected;
+  EXPECT_EQ(Answer(kDevice, 0.1f, nullptr, false, 4 << 20, &selected), Answer(kDevice, 0.1f));
+  EXPECT_GT(selected.on_device, 0u);
 }
 
 }  // namespace

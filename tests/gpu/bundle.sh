@@ -12,8 +12,9 @@ folder="$(realpath -m "${1:-.hga/gpu_bundle}")"
 most_bytes=60000000
 tests=(//gpu_worker/backend:backend_conformance_gpu_test //gpu_worker/backend:families_gpu_test
        //gpu_worker/backend:greedy_gpu_test //gpu_worker/engine:device_engine_gpu_test
-       //gpu_worker/backend/cuda:cuda_backend_gpu_test //gpu_worker/backend/cuda:cuda_steps_gpu_test
-       //gpu_worker/backend/cuda:top_logits_kernel_gpu_test //gpu_worker/backend/cuda:device_route_client_gpu_test)
+       //gpu_worker/backend/cuda:cuda_backend_gpu_test //gpu_worker/backend/cuda:cuda_int8_gpu_test
+       //gpu_worker/backend/cuda:cuda_steps_gpu_test //gpu_worker/backend/cuda:top_logits_kernel_gpu_test
+       //gpu_worker/backend/cuda:device_route_client_gpu_test)
 programs=(//tests/bench:cuda_bench //gpu_worker //kv_store //router //client:hga //gpu_worker/model:make_checkpoint)
 
 bazel build -c opt --config=cuda "${tests[@]}" "${programs[@]}"

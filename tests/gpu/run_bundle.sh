@@ -26,8 +26,9 @@ run() {
 
 all_tests() {
   local failed=0 name
-  for name in top_logits_kernel_gpu_test device_route_client_gpu_test cuda_backend_gpu_test cuda_steps_gpu_test \
-              families_gpu_test greedy_gpu_test backend_conformance_gpu_test device_engine_gpu_test; do
+  for name in top_logits_kernel_gpu_test device_route_client_gpu_test cuda_backend_gpu_test cuda_int8_gpu_test \
+              cuda_steps_gpu_test families_gpu_test greedy_gpu_test backend_conformance_gpu_test \
+              device_engine_gpu_test; do
     echo "=== $name"
     TEST_TMPDIR="${TMPDIR:-/tmp}" run "$name" "$@" || failed=1
   done

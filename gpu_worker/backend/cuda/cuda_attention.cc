@@ -42,7 +42,8 @@ DeviceTierOptions TierOptions(const KvGeometry& g, const CudaAttentionOptions& o
 }  // namespace
 
 CudaAttention::CudaAttention(Device* device, const KvGeometry& geometry, const CudaAttentionOptions& options)
-    : device_(device), geometry_(geometry), options_(options),
+    : device_(device), geometry_(geometry), options_(options), int8_(geometry.dtype == KvDtype::kInt8),
+      row_bytes_(geometry.row_stride() * geometry.element_bytes()),
       slot_elements_(size_t{options.tier_unit_tokens} * geometry.head_dim * 2),
       unit_shift_(ShiftOf(options.tier_unit_tokens)), head_units_(geometry.chunk_tokens >> unit_shift_),
       tier_(TierOptions(geometry, options)), list_(geometry, options.batch), taken_rows_(options.max_rows) {}
@@ -118,14 +119,14 @@ void CudaAttention::SetOwnRows(absl::Span<const KvRow> rows, const bf16* kv) {
   for (uint32_t r = 0; r < rows.size(); ++r) {
     const bool follows = !own_.empty() && own_.back().block == rows[r].block &&
                          own_.back().first_token + own_.back().tokens == rows[r].token_in_chunk;
-    if (!follows) own_.push_back({static_cast<const bf16*>(rows[r].block), rows[r].token_in_chunk, 0, r});
+    if (!follows) own_.push_back({static_cast<const uint8_t*>(rows[r].block), rows[r].token_in_chunk, 0, r});
     ++own_.back().tokens;
   }
 }
 
 const CudaAttention::OwnRows* CudaAttention::FindOwn(const void* k) const {
   for (const OwnRows& own : own_) {
-    if (k >= own.block && k < own.block + geometry_.block_elements()) return &own;
+    if (k >= own.block && k < own.block + geometry_.block_bytes()) return &own;
   }
   return nullptr;
 }
@@ -175,7 +176,7 @@ absl::StatusOr<uint32_t> CudaAttention::AttendShared(absl::Span<const QueryBlock
     const uint32_t count = SliceRuns(blocks, first, runs);
     if (count == 0) break;
     for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
-      for (uint32_t i = first; i < first + count; ++i) AddShared(blocks[0].runs[head][i]);
+      for (uint32_t i = first; i < first + count; ++i) BringRun(blocks[0].runs[head][i]);
       list_.EndSharedList(blocks, head, sum_values);
     }
     HGA_RETURN_IF_ERROR(Submit(w));
@@ -184,7 +185,7 @@ absl::StatusOr<uint32_t> CudaAttention::AttendShared(absl::Span<const QueryBlock
   return first;
 }
 
-void CudaAttention::AddShared(const KvRun& run) {
+void CudaAttention::BringRun(const KvRun& run) {
   const InWindow there = BringToWindow(Keys(run), Values(run), run.tokens);
   list_.Add(there.k, there.v, run.position, run.tokens, 0);
 }
@@ -248,8 +249,8 @@ bool CudaAttention::AddRun(uint32_t layer, const QueryBlock& block, uint32_t kv_
     AddToTier(layer, place.chunk, place.unit + i, piece);
     at += piece.tokens;
     piece.position += piece.tokens;
-    piece.k += size_t{piece.tokens} * geometry_.head_dim;
-    piece.v += size_t{piece.tokens} * geometry_.head_dim;
+    piece.k += RowsBytes(piece.tokens);
+    piece.v += RowsBytes(piece.tokens);
   }
   return true;
 }
@@ -262,41 +263,54 @@ uint32_t CudaAttention::AddInPlace(const QueryBlock& block, absl::Span<const KvR
   size_t i = 0;
   for (; i < most; ++i) {
     const KvRun& run = runs[i];
-    const size_t bytes = PieceBytes(run.tokens);
+    const size_t bytes = RowsBytes(run.tokens), in_window = int8_ ? MostBytes(geometry_, run.tokens, 1) : 0;
     if (run.position >= finished && FindOwn(run.k) != nullptr) break;
-    const void *k = Mapped(run.k, bytes), *v = Mapped(run.v, bytes);
+    if (room_used_ + in_window > options_.window_bytes) break;
+    const void *k = Mapped(run.k, bytes), *v = int8_ ? k : Mapped(run.v, bytes);
     if (k == nullptr || v == nullptr) break;
-    list_.Add(static_cast<const bf16*>(k), static_cast<const bf16*>(v), run.position, run.tokens, run.first_row);
-    tokens += run.tokens;
+    room_used_ += in_window;
+    if (int8_) {
+      BringRun(run);
+    } else {
+      list_.Add(static_cast<const bf16*>(k), static_cast<const bf16*>(v), run.position, run.tokens, run.first_row);
+      tokens += run.tokens;
+    }
   }
-  use_.fetched_bytes += 2 * tokens * geometry_.head_dim * sizeof(bf16);
+  use_.fetched_bytes += BusBytes(tokens);
   return static_cast<uint32_t>(i);
 }
 
-const bf16* CudaAttention::Source(const bf16* memory, size_t bytes) {
-  if (const void* mapped = Mapped(memory, bytes); mapped != nullptr) return static_cast<const bf16*>(mapped);
+const uint8_t* CudaAttention::Source(const uint8_t* memory, size_t bytes) {
+  if (const void* mapped = Mapped(memory, bytes); mapped != nullptr) return static_cast<const uint8_t*>(mapped);
   uint8_t* to = launches_[batch_ % 2].staging.as() + staging_used_;
   std::memcpy(to, memory, bytes);
   staging_used_ = RoundUp16(staging_used_ + bytes);
-  return static_cast<const bf16*>(device_->Mapped(to, bytes));
+  return static_cast<const uint8_t*>(device_->Mapped(to, bytes));
 }
 
-GatherEntry CudaAttention::UnitEntry(const bf16* k, const bf16* v, uint32_t slot) const {
+std::pair<const uint8_t*, const uint8_t*> CudaAttention::Sources(const uint8_t* k, const uint8_t* v,
+                                                                 uint32_t tokens) {
+  const uint8_t* const keys = Source(k, RowsBytes(tokens));
+  return {keys, int8_ ? keys : Source(v, RowsBytes(tokens))};
+}
+
+GatherEntry CudaAttention::UnitEntry(const uint8_t* k, const uint8_t* v, uint32_t slot) const {
   bf16* keys = tier_memory_.as<bf16>() + slot * slot_elements_;
-  return {k, v, keys, keys + slot_elements_ / 2, options_.tier_unit_tokens * geometry_.head_dim, 0};
+  return {k, v, keys, keys + slot_elements_ / 2, options_.tier_unit_tokens, 0};
 }
 
 void CudaAttention::AddToTier(uint32_t layer, uint32_t chunk, uint32_t unit, const Piece& piece) {
   const DeviceTier::Place place = tier_.Use(chunk, layer, unit);
   if (place.slot == DeviceTier::kNoSlot) return AddToWindow(piece);
   const bf16* keys = tier_memory_.as<bf16>() + place.slot * slot_elements_;
-  const size_t in_unit = size_t{piece.position & (options_.tier_unit_tokens - 1)} * geometry_.head_dim;
+  const uint32_t token = piece.position & (options_.tier_unit_tokens - 1);
+  const size_t in_unit = size_t{token} * geometry_.head_dim;
   if (place.hit) {
-    use_.hit_bytes += 2 * PieceBytes(piece.tokens);
+    use_.hit_bytes += BusBytes(piece.tokens);
   } else {  // the whole of it: a block that does not change any more has all of its tokens
-    const size_t bytes = PieceBytes(options_.tier_unit_tokens);
-    entries_.push_back(UnitEntry(Source(piece.k - in_unit, bytes), Source(piece.v - in_unit, bytes), place.slot));
-    use_.fetched_bytes += 2 * bytes;
+    const auto [k, v] = Sources(piece.k - RowsBytes(token), piece.v - RowsBytes(token), options_.tier_unit_tokens);
+    entries_.push_back(UnitEntry(k, v, place.slot));
+    use_.fetched_bytes += BusBytes(options_.tier_unit_tokens);
   }
   list_.Add(keys + in_unit, keys + slot_elements_ / 2 + in_unit, piece.position, piece.tokens, piece.first_row);
 }
@@ -314,13 +328,14 @@ void CudaAttention::AddUnfinished(uint32_t kv_head, const Piece& piece) {
             piece.tokens - before.tokens, piece.first_row);
 }
 
-CudaAttention::InWindow CudaAttention::BringToWindow(const bf16* k, const bf16* v, uint32_t tokens) {
+CudaAttention::InWindow CudaAttention::BringToWindow(const uint8_t* k, const uint8_t* v, uint32_t tokens) {
   const size_t bytes = PieceBytes(tokens);
   uint8_t* to = launches_[batch_ % 2].window.as() + window_used_;
   const InWindow there = {reinterpret_cast<bf16*>(to), reinterpret_cast<bf16*>(to + RoundUp16(bytes)), tokens};
   window_used_ += 2 * RoundUp16(bytes);
-  entries_.push_back({Source(k, bytes), Source(v, bytes), there.k, there.v, tokens * geometry_.head_dim, 0});
-  use_.fetched_bytes += 2 * bytes;
+  const auto [keys, values] = Sources(k, v, tokens);
+  entries_.push_back({keys, values, there.k, there.v, tokens, 0});
+  use_.fetched_bytes += BusBytes(tokens);
   return there;
 }
 
@@ -334,17 +349,18 @@ void CudaAttention::AddToWindow(const Piece& piece) {
 bool CudaAttention::PrefetchRun(uint32_t layer, const QueryBlock& block, uint32_t kv_head, const KvRun& run) {
   const uint32_t chunk = run.position / geometry_.chunk_tokens, first = run.position - chunk * geometry_.chunk_tokens;
   if (!TierKeeps(block, chunk)) return true;
-  const size_t bytes = PieceBytes(options_.tier_unit_tokens);
+  const size_t bytes = RowsBytes(options_.tier_unit_tokens);
   for (uint32_t unit = first >> unit_shift_; unit <= (first + run.tokens - 1) >> unit_shift_; ++unit) {
-    const ptrdiff_t offset = (static_cast<ptrdiff_t>(unit << unit_shift_) - first) * geometry_.head_dim;
-    const void *k = Mapped(Keys(run) + offset, bytes), *v = Mapped(Values(run) + offset, bytes);
+    const ptrdiff_t offset =
+        (static_cast<ptrdiff_t>(unit << unit_shift_) - first) * static_cast<ptrdiff_t>(row_bytes_);
+    const void *k = Mapped(Keys(run) + offset, bytes), *v = int8_ ? k : Mapped(Values(run) + offset, bytes);
     if (k == nullptr || v == nullptr || entries_.size() == kPrefetchEntries) return false;
     const DeviceTier::Place place =
         tier_.Use(tier_.FindChunk(block.finished[chunk], chunk), layer, kv_head * head_units_ + unit);
     if (place.slot == DeviceTier::kNoSlot) return false;
     if (place.hit) continue;
-    entries_.push_back(UnitEntry(static_cast<const bf16*>(k), static_cast<const bf16*>(v), place.slot));
-    use_.fetched_bytes += 2 * bytes;
+    entries_.push_back(UnitEntry(static_cast<const uint8_t*>(k), static_cast<const uint8_t*>(v), place.slot));
+    use_.fetched_bytes += BusBytes(options_.tier_unit_tokens);
   }
   return true;
 }

@@ -32,8 +32,9 @@ struct CudaAttentionOptions {
   // A power of two that divides group_tokens. Selections are single keys, so large units bring and keep mostly what
   // nobody asked for; the table costs the same for each unit, however small (docs/gpu.md).
   uint32_t tier_unit_tokens = 4;
-  // Decoding rows read K/V where it lies in the host's memory, if that is registered, and leave the tier alone: a
-  // look-up for each unit takes the host longer than the bus takes for the keys (docs/gpu.md).
+  // Decoding rows read K/V where it lies in the host's memory, if that is registered, or, of int8, have it brought to
+  // the window, and leave the tier alone: a look-up for each unit takes the host longer than the bus takes for the keys
+  // (docs/gpu.md).
   bool in_place = true;
   AttendBatchLimits batch;
 };
@@ -79,7 +80,7 @@ class CudaAttention {
   };
   // Consecutive tokens of one block that rows of this step write: [first_token, first_token + tokens).
   struct OwnRows {
-    const bf16* block;
+    const uint8_t* block;
     uint32_t first_token, tokens, first_row;
   };
   // Where a run that the tier does not keep lies in the window.
@@ -96,17 +97,21 @@ class CudaAttention {
   };
   // Some consecutive keys of one run, in one unit of the tier.
   struct Piece {
-    const bf16 *k, *v;
+    const uint8_t *k, *v;
     uint32_t position, tokens;
     uint16_t first_row;
   };
 
   CudaAttention(Device* device, const KvGeometry& geometry, const CudaAttentionOptions& options);
   absl::Status Allocate(DeviceMemory* memory);
-  // Blocks hold bf16 (CudaBackend::Create).
-  static const bf16* Keys(const KvRun& run) { return static_cast<const bf16*>(run.k); }
-  static const bf16* Values(const KvRun& run) { return static_cast<const bf16*>(run.v); }
+  static const uint8_t* Keys(const KvRun& run) { return static_cast<const uint8_t*>(run.k); }
+  static const uint8_t* Values(const KvRun& run) { return static_cast<const uint8_t*>(run.v); }
+  // Keys, or values, of so many tokens on the device.
   size_t PieceBytes(uint32_t tokens) const { return size_t{tokens} * geometry_.head_dim * sizeof(bf16); }
+  // What is read of the host's memory from their keys on, as from their values on, and in all: of int8 values lie
+  // among the keys.
+  size_t RowsBytes(uint32_t tokens) const { return tokens * row_bytes_; }
+  size_t BusBytes(uint32_t tokens) const { return (int8_ ? 1 : 2) * RowsBytes(tokens); }
   const OwnRows* FindOwn(const void* k) const;
   bool TierKeeps(const QueryBlock& block, uint32_t chunk) const {
     return chunk < block.finished.size() && tier_.slots() > 0;
@@ -119,7 +124,7 @@ class CudaAttention {
                                         const Workspace& w);
   // How many of the runs [first, runs) of each KV head a launch may bring for these blocks.
   uint32_t SliceRuns(absl::Span<const QueryBlock> blocks, uint32_t first, uint32_t runs) const;
-  void AddShared(const KvRun& run);
+  void BringRun(const KvRun& run);
   // The runs of a list from `first_run` on.
   absl::Status AttendList(uint32_t layer, const QueryBlock& block, uint32_t kv_head, uint32_t first_run,
                           bool sum_values, const Workspace& w);
@@ -130,14 +135,14 @@ class CudaAttention {
   void AddToTier(uint32_t layer, uint32_t chunk, uint32_t unit, const Piece& piece);
   void AddToWindow(const Piece& piece);
   // Has the gather bring so many tokens of a run to the window of this launch.
-  InWindow BringToWindow(const bf16* k, const bf16* v, uint32_t tokens);
-  // Of a decoding row's runs the first ones, as they lie in the host's memory, up to one that a kernel cannot read
-  // there or has nearer, or for which there is no room. Returns how many.
+  InWindow BringToWindow(const uint8_t* k, const uint8_t* v, uint32_t tokens);
+  // Of a decoding row's runs the first ones, as they lie in the host's memory or, of int8, in the window, up to one
+  // that a kernel cannot read there or has nearer, or for which there is no room. Returns how many.
   uint32_t AddInPlace(const QueryBlock& block, absl::Span<const KvRun> runs);
   // A piece that the tier does not keep: what is own, where it lies on the device, the rest in the window.
   void AddUnfinished(uint32_t kv_head, const Piece& piece);
   // An entry that brings the whole unit around `piece` into a slot.
-  GatherEntry UnitEntry(const bf16* k, const bf16* v, uint32_t slot) const;
+  GatherEntry UnitEntry(const uint8_t* k, const uint8_t* v, uint32_t slot) const;
   bool PrefetchRun(uint32_t layer, const QueryBlock& block, uint32_t kv_head, const KvRun& run);
   absl::Status LaunchGather(const uint8_t* entries, size_t count);
   // The arena is one piece of memory: it is looked for once.
@@ -147,7 +152,9 @@ class CudaAttention {
     return mapped_.Find(memory, bytes);
   }
   // Where the device reads `bytes` of the host's: in place, or in the staging buffer.
-  const bf16* Source(const bf16* memory, size_t bytes);
+  const uint8_t* Source(const uint8_t* memory, size_t bytes);
+  // Where it reads keys and values of so many tokens.
+  std::pair<const uint8_t*, const uint8_t*> Sources(const uint8_t* k, const uint8_t* v, uint32_t tokens);
   absl::Status Submit(const Workspace& w);
   absl::Status LaunchKernels(const Workspace& w, const uint8_t* descriptors, const std::vector<size_t>& offsets);
   absl::Status LaunchSums(const Workspace& w, const DeviceRun* runs, const AttendItem* items);
@@ -156,6 +163,8 @@ class CudaAttention {
   Device* const device_;
   const KvGeometry geometry_;
   const CudaAttentionOptions options_;
+  const bool int8_;              // what blocks hold; on the device there is bf16
+  const size_t row_bytes_;       // from one token to the next in a block
   const size_t slot_elements_;   // of a tier slot: keys, then values
   const uint32_t unit_shift_;    // a unit has 1 << unit_shift_ tokens
   const uint32_t head_units_;    // units of one KV head in a block
@@ -174,8 +183,8 @@ class CudaAttention {
   std::vector<RunPlace> places_;  // of the runs of the list at hand
   size_t room_used_ = 0;  // of the window, should the tier keep nothing
   size_t window_used_ = 0, staging_used_ = 0;
-  absl::flat_hash_map<const bf16*, InWindow> in_window_;  // by the host's keys
-  std::vector<bool> taken_rows_;                          // [max_rows]: a block of this launch has the row
+  absl::flat_hash_map<const uint8_t*, InWindow> in_window_;  // by the host's keys
+  std::vector<bool> taken_rows_;                             // [max_rows]: a block of this launch has the row
   DeviceTierUse use_;
 };
 

@@ -51,7 +51,7 @@ absl::Status CudaAttention::LaunchGather(const uint8_t* entries, size_t entry_co
   const auto count = static_cast<uint32_t>(entry_count), warps = kGatherThreads / 32;
   if (count == 0) return absl::OkStatus();
   return device_->Launch(DeviceStream::kCopy, {(count + warps - 1) / warps, 1, kGatherThreads, 0},
-                         GatherArgs{reinterpret_cast<const GatherEntry*>(entries), count});
+                         GatherArgs{reinterpret_cast<const GatherEntry*>(entries), count, geometry_.head_dim, int8_});
 }
 
 absl::Status CudaAttention::LaunchKernels(const Workspace& w, const uint8_t* descriptors,

@@ -37,7 +37,6 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Create(std::unique_ptr
   if (options.max_rows == 0 || options.max_rows > 65535) {
     return absl::InvalidArgumentError("cuda backend: steps must have 1 to 65535 rows");
   }
-  if (geometry.dtype != KvDtype::kBf16) return absl::InvalidArgumentError("cuda backend: blocks must hold bf16");
   if (weights.config.experts > 1024) return absl::InvalidArgumentError("cuda backend: at most 1024 experts work");
   HGA_ASSIGN_OR_RETURN(const DevicePlan plan,
                        PlanDevice(weights, geometry, options, TraitsOf(*device)));
@@ -204,6 +203,7 @@ FinishHeadsArgs CudaBackend::HeadsArgs(const Layer& w) const {
   a.head_dim = config_.head_dim;
   a.rope_dims = static_cast<uint32_t>(2 * rope_frequencies_.size());
   a.adjacent = config_.rope_style == RopeStyle::kAdjacentPairs;
+  a.int8 = geometry_.dtype == KvDtype::kInt8;
   a.epsilon = config_.rms_epsilon;
   return a;
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/base/temporary_folder.h"
+#include "common/kv/kv_rows.h"
 #include "gpu_worker/backend/cuda/cuda_backend.h"
 #include "gpu_worker/backend/cuda/testing_device.h"
 #include "gpu_worker/model/hf_model.h"
@@ -37,10 +38,15 @@ class History {
   explicit History(const KvGeometry& g) : g_(g) {
     std::mt19937 random(3);
     std::normal_distribution<float> normal;
+    std::vector<bf16> k(g.head_dim), v(g.head_dim);
     blocks_.resize(kHistory / g.chunk_tokens + 2);
     for (auto& block : blocks_) {
-      block.resize(g.block_elements());
-      for (bf16& x : block) x = ToBf16(normal(random));
+      block.resize(g.block_bytes());
+      for (uint32_t i = 0; i < g.kv_heads * g.chunk_tokens; ++i) {
+        for (bf16& x : k) x = ToBf16(normal(random));
+        for (bf16& x : v) x = ToBf16(normal(random));
+        WriteKv(g, k.data(), v.data(), block.data(), i / g.chunk_tokens, i % g.chunk_tokens);
+      }
     }
     for (size_t i = 0; i + 2 < blocks_.size(); ++i) {
       names_.push_back(NextChunkHash(names_.empty() ? ChunkHash() : names_.back(), {7}));
@@ -50,16 +56,15 @@ class History {
     return {blocks_[position / g_.chunk_tokens].data(), position % g_.chunk_tokens};
   }
   KvRun Run(uint32_t head, uint32_t first, uint32_t tokens, uint32_t first_row) const {
-    const bf16* block = blocks_[first / g_.chunk_tokens].data();
-    return {block + g_.k_row(head, first % g_.chunk_tokens), block + g_.v_row(head, first % g_.chunk_tokens), first,
-            static_cast<uint16_t>(tokens), static_cast<uint16_t>(first_row)};
+    const KvPlace place = PlaceInBlock(g_, blocks_[first / g_.chunk_tokens].data(), head, first % g_.chunk_tokens);
+    return {place.k, place.v, first, static_cast<uint16_t>(tokens), static_cast<uint16_t>(first_row)};
   }
   absl::Span<const ChunkHash> names() const { return names_; }
-  std::vector<std::vector<bf16>>& blocks() { return blocks_; }
+  std::vector<std::vector<uint8_t>>& blocks() { return blocks_; }
 
  private:
   const KvGeometry g_;
-  std::vector<std::vector<bf16>> blocks_;
+  std::vector<std::vector<uint8_t>> blocks_;
   std::vector<ChunkHash> names_;
 };
 
@@ -157,23 +162,29 @@ inline CudaBackendOptions SmallOptions() {
   return options;
 }
 
+inline KvGeometry GeometryOf(const ModelWeights& weights, KvDtype dtype) {
+  KvGeometry g = weights.config.Geometry();
+  g.dtype = dtype;
+  return g;
+}
+
 inline std::unique_ptr<CudaBackend> Make(const ModelWeights& weights, const CudaBackendOptions& options,
-                                  const SimulatedDeviceOptions& device = {}) {
-  auto backend = CudaBackend::Create(MakeTestDevice(device), weights, weights.config.Geometry(),
-                                     options);
+                                         const SimulatedDeviceOptions& device = {}, KvDtype dtype = KvDtype::kBf16) {
+  auto backend = CudaBackend::Create(MakeTestDevice(device), weights, GeometryOf(weights, dtype), options);
   EXPECT_TRUE(backend.ok()) << backend.status();
   return *std::move(backend);
 }
 
 class CudaBackendTest : public testing::Test {
  protected:
-  CudaBackendTest() : model_(Model(4, 2, 16)), g_(model_->weights.config.Geometry()), history_(g_) {}
+  explicit CudaBackendTest(KvDtype dtype = KvDtype::kBf16)
+      : model_(Model(4, 2, 16)), g_(GeometryOf(model_->weights, dtype)), history_(g_) {}
   void SetUp() override { HGA_SKIP_WITHOUT_DEVICE(); }
   const ModelWeights& weights() const { return model_->weights; }
 
   void RegisterHistory(Backend* backend) {
     for (auto& block : history_.blocks()) {
-      ASSERT_TRUE(backend->RegisterKv(block.data(), block.size() * sizeof(bf16)).ok());
+      ASSERT_TRUE(backend->RegisterKv(block.data(), block.size()).ok());
     }
   }
   void UnregisterHistory(Backend* backend) {
@@ -202,7 +213,7 @@ class CudaBackendTest : public testing::Test {
     for (uint32_t layer = 0; layer < g_.layers; ++layer) {
       EXPECT_TRUE(backend->PreAttention(layer, kv).ok());
       for (const KvRow& row : kv) {
-        if (spoil) std::fill_n(static_cast<bf16*>(row.block) + g_.v_row(0, row.token_in_chunk), g_.head_dim, ToBf16(3));
+        if (spoil) Spoil(row);
       }
       EXPECT_TRUE(backend->Attend(plan).ok());
       EXPECT_TRUE(backend->PostAttention(layer).ok());
@@ -210,6 +221,12 @@ class CudaBackendTest : public testing::Test {
     std::vector<float> logits;
     EXPECT_TRUE(backend->Logits(&logits).ok());
     return logits;
+  }
+
+  void Spoil(const KvRow& row) const {
+    std::vector<bf16> key(g_.head_dim), other(g_.head_dim, ToBf16(3));
+    ReadKey(g_, PlaceInBlock(g_, row.block, 0, row.token_in_chunk), key.data());
+    WriteKv(g_, key.data(), other.data(), row.block, 0, row.token_in_chunk);
   }
 
   const std::unique_ptr<HfModel> model_;

@@ -238,8 +238,10 @@ absl::Status SimulatedDevice::F8Gemm(DeviceStream stream, const F8GemmCall& call
 absl::Status SimulatedDevice::CheckGather(const GatherArgs& args) const {
   for (uint32_t i = 0; i < args.count; ++i) {
     const GatherEntry& entry = args.entries[i];
-    const size_t bytes = size_t{entry.elements} * sizeof(bf16);
-    if (Mapped(entry.k, bytes) == nullptr || Mapped(entry.v, bytes) == nullptr) {
+    const size_t bytes = size_t{entry.tokens} * args.head_dim * sizeof(bf16);
+    const size_t scales = (args.head_dim + kInt8Channels - 1) / kInt8Channels;
+    const size_t read = args.int8 != 0 ? size_t{entry.tokens} * 2 * (args.head_dim + scales) : bytes;
+    if (Mapped(entry.k, read) == nullptr || (args.int8 == 0 && Mapped(entry.v, read) == nullptr)) {
       return absl::InternalError("simulated device: a gather from memory that is not mapped");
     }
     HGA_RETURN_IF_ERROR(CheckOnDevice(entry.to_k, bytes));

@@ -79,6 +79,7 @@ struct FinishHeadsArgs {
   uint32_t rows, query_heads, kv_heads, head_dim, rope_dims;
   uint32_t adjacent;  // pairs are (2i, 2i+1), else halves
   uint32_t only_queries;  // nothing is written but q_bf16
+  uint32_t int8;          // keys and values are rounded to what int8 holds, as the host rounds them
   float epsilon;
 };
 
@@ -152,16 +153,18 @@ struct CombineExpertsArgs {
   uint32_t rows, width, per_token;
 };
 
-// Brings keys and values from the host: each entry is two runs of `elements`.
+// Brings keys and values from the host, some consecutive tokens for each entry.
 struct GatherEntry {
-  const bf16 *k, *v;  // mapped host memory
-  bf16 *to_k, *to_v;
-  uint32_t elements;
+  const uint8_t *k, *v;  // mapped host memory: rows as of KvRun; those of int8 are read from k on
+  bf16 *to_k, *to_v;     // [tokens][head_dim]
+  uint32_t tokens;
   uint32_t unused;
 };
+inline constexpr uint32_t kInt8Channels = 32;  // with one scale
 struct GatherArgs {
   const GatherEntry* entries;
-  uint32_t count;
+  uint32_t count, head_dim;
+  uint32_t int8;  // what is brought is int8 (common/kv/geometry.h), and becomes bf16 on its way
 };
 
 // A KvRun on the device.

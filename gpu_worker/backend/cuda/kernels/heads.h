@@ -4,6 +4,7 @@
 
 #include "gpu_worker/backend/cuda/kernels/args.h"
 #include "gpu_worker/backend/cuda/kernels/dialect.h"
+#include "gpu_worker/backend/cuda/kernels/int8.h"
 
 namespace hga {
 
@@ -67,7 +68,12 @@ HGA_DEVICE void Run(const FinishHeadsArgs& a) {
     if (Lane() == 0) a.counts[sum] = 0;
   }
   bf16* to = a.kv + ((size_t{kv_head} * 2 + (is_value ? 1 : 0)) * a.rows + row) * d;
-  for (uint32_t i = Lane(); i < d; i += kWarp) to[i] = Narrow(x[i]);
+  for (uint32_t first = 0; first < d; first += kWarp) {
+    const uint32_t i = first + Lane();
+    bf16 rounded = Narrow(i < d ? x[i] : 0.0f);
+    if (a.int8 != 0) rounded = RoundToInt8(rounded);
+    if (i < d) to[i] = rounded;
+  }
 }
 
 }  // namespace hga
