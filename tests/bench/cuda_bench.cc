@@ -28,6 +28,7 @@ ABSL_FLAG(std::vector<std::string>, contexts, {}, "of 1k, 32k, 64k, 256k, 1m; de
 ABSL_FLAG(bool, in_place, true, "decoding rows read K/V in the host's memory; false: by way of the device tier");
 ABSL_FLAG(uint32_t, held_tokens, 0,
           "K/V of so many tokens is in memory, and stands for all of a longer context; 0: of all tokens");
+ABSL_FLAG(std::string, kv_dtype, "bf16", "of the K/V in host memory: bf16 or int8");
 ABSL_FLAG(uint32_t, batch, 512, "tokens of a prefill step");
 ABSL_FLAG(uint64_t, device_memory_limit, 32000000000, "bytes of device memory");
 ABSL_FLAG(bool, simulated, false,
@@ -60,13 +61,20 @@ struct Context {
   uint32_t tokens;
 };
 
+KvGeometry GeometryOf(const ModelConfig& config, KvDtype dtype) {
+  KvGeometry geometry = config.Geometry();
+  geometry.dtype = dtype;
+  return geometry;
+}
+
 class CudaBench {
  public:
-  CudaBench(bool simulated, bool quick)
+  CudaBench(KvDtype dtype, bool simulated, bool quick)
       : simulated_(simulated), quick_(quick), config_(simulated ? TinyMoe() : Qwen3Moe30b()), model_(config_),
-        geometry_(config_.Geometry()), batch_(simulated ? 128 : absl::GetFlag(FLAGS_batch)) {}
+        geometry_(GeometryOf(config_, dtype)), batch_(simulated ? 128 : absl::GetFlag(FLAGS_batch)) {}
 
   absl::Status Run(Report* report) {
+    HGA_RETURN_IF_ERROR(geometry_.Validate());
     HGA_ASSIGN_OR_RETURN(auto device, OpenDevice(simulated_));
     std::printf("device: %s\n", device->name().c_str());
     if (Measures("kernels")) {
@@ -218,8 +226,10 @@ class CudaBench {
 };
 
 int Run() {
+  const absl::StatusOr<KvDtype> dtype = ParseKvDtype(absl::GetFlag(FLAGS_kv_dtype));
+  if (!dtype.ok()) return ExitCode(dtype.status());
   Report report;
-  CudaBench bench(absl::GetFlag(FLAGS_simulated), absl::GetFlag(FLAGS_quick));
+  CudaBench bench(*dtype, absl::GetFlag(FLAGS_simulated), absl::GetFlag(FLAGS_quick));
   absl::Status status = bench.Run(&report);
   if (status.ok()) status = WriteNumbers(report);
   return ExitCode(status);

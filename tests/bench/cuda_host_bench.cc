@@ -72,8 +72,9 @@ class NoDevice : public Device {
   }
 };
 
-KvGeometry Shape() {
+KvGeometry Shape(KvDtype dtype) {
   KvGeometry g;
+  g.dtype = dtype;
   g.layers = 48;
   g.query_heads = 32;
   g.kv_heads = 4;
@@ -166,15 +167,19 @@ struct Ours {
 
 class HostBench {
  public:
-  HostBench() : g_(Shape()), chunks_(absl::GetFlag(FLAGS_context) / g_.chunk_tokens), block_(g_.block_elements()) {
+  explicit HostBench(KvDtype dtype)
+      : g_(Shape(dtype)), chunks_(absl::GetFlag(FLAGS_context) / g_.chunk_tokens), block_(g_.block_bytes()) {
     for (uint32_t c = 0; c < chunks_; ++c) names_.push_back(HashBytes(absl::StrCat(c)));
     plan_.blocks[0].finished = names_;
   }
 
   absl::Status Run(Report* report) {
-    HGA_RETURN_IF_ERROR(MeasureTable<Listed>("list_", "table with lists", report));
-    HGA_RETURN_IF_ERROR(MeasureTable<Ours>("", "device tier's table", report));
-    return MeasureAttend(report);
+    const bool int8 = g_.dtype == KvDtype::kInt8;
+    if (!int8) {
+      HGA_RETURN_IF_ERROR(MeasureTable<Listed>("list_", "table with lists", report));
+      HGA_RETURN_IF_ERROR(MeasureTable<Ours>("", "device tier's table", report));
+    }
+    return MeasureAttend(int8 ? "int8_" : "", report);
   }
 
  private:
@@ -225,7 +230,7 @@ class HostBench {
     return absl::OkStatus();
   }
 
-  absl::Status MeasureAttend(Report* report) {
+  absl::Status MeasureAttend(const std::string& key, Report* report) {
     NoDevice device;
     DeviceMemory memory(&device, uint64_t{8} << 30);
     CudaAttentionOptions options;
@@ -247,9 +252,11 @@ class HostBench {
       attend += Now() - checked;
       return absl::OkStatus();
     }));
-    report->Add("plan_ms_per_token", "engine: selections to runs, for a token", PerToken(plan_seconds_), "ms");
-    report->Add("check_ms_per_token", "backend: checking them", PerToken(check), "ms");
-    report->Add("attend_ms_per_token", "backend: runs to launches, look-ups included", PerToken(attend), "ms");
+    const std::string type = KvDtypeName(g_.dtype);
+    report->Add(key + "plan_ms_per_token", type + ", engine: selections to runs, for a token", PerToken(plan_seconds_),
+                "ms");
+    report->Add(key + "check_ms_per_token", "  backend: checking them", PerToken(check), "ms");
+    report->Add(key + "attend_ms_per_token", "  backend: runs to launches", PerToken(attend), "ms");
     return absl::OkStatus();
   }
 
@@ -268,7 +275,7 @@ class HostBench {
   const KvGeometry g_;
   const uint32_t chunks_;
   const AttendShape shape_{g_, 16, 1};
-  std::vector<bf16> block_;
+  std::vector<uint8_t> block_;
   std::vector<ChunkHash> names_;
   AttendPlan plan_{std::vector<QueryBlock>(1), false};
   bool counts_ = false;
@@ -277,7 +284,7 @@ class HostBench {
 
 absl::Status Run() {
   Report report;
-  HGA_RETURN_IF_ERROR(HostBench().Run(&report));
+  for (const KvDtype dtype : {KvDtype::kBf16, KvDtype::kInt8}) HGA_RETURN_IF_ERROR(HostBench(dtype).Run(&report));
   return WriteNumbers(report);
 }
 

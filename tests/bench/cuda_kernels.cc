@@ -54,26 +54,32 @@ absl::StatusOr<DeviceBuffer> OnDevice(Device* device, DeviceMemory* memory, cons
   return buffer;
 }
 
-absl::Status MeasureGather(Device* device, const ModelConfig& c, const Buffers& b, double bus, bool quick,
-                           DeviceMemory* memory, Report* report) {
-  const size_t elements = size_t{kUnitTokens} * c.head_dim, unit_bytes = 2 * elements * sizeof(bf16);
-  const auto units = static_cast<uint32_t>(b.host.bytes() / unit_bytes / 4);
+absl::Status MeasureGather(Device* device, const ModelConfig& c, const Buffers& b, KvDtype dtype, double bus,
+                           bool quick, DeviceMemory* memory, Report* report) {
+  KvGeometry g = c.Geometry();
+  g.dtype = dtype;
+  const bool int8 = dtype == KvDtype::kInt8;
+  const size_t elements = size_t{kUnitTokens} * c.head_dim, on_device = 2 * elements * sizeof(bf16);
+  const size_t unit_bytes = kUnitTokens * g.row_stride() * g.element_bytes() * (int8 ? 1 : 2);
+  const auto units = static_cast<uint32_t>(b.host.bytes() / on_device / 4);
   std::mt19937 random(1);
   std::vector<GatherEntry> entries(units);
   for (uint32_t i = 0; i < units; ++i) {  // from anywhere
-    const auto* from = static_cast<const bf16*>(
+    const auto* from = static_cast<const uint8_t*>(
         device->Mapped(b.host.as() + random() % (b.host.bytes() / unit_bytes) * unit_bytes, unit_bytes));
     bf16* to = b.device.as<bf16>() + i * 2 * elements;
-    entries[i] = {from, from + elements, to, to + elements, static_cast<uint32_t>(elements), 0};
+    entries[i] = {from, int8 ? from : from + unit_bytes / 2, to, to + elements, kUnitTokens, 0};
   }
   HGA_ASSIGN_OR_RETURN(DeviceBuffer list, OnDevice(device, memory, entries));
   HGA_ASSIGN_OR_RETURN(const double seconds, Seconds(device, DeviceStream::kCopy, quick, [&] {
                          return device->Launch(DeviceStream::kCopy, {(units + 3) / 4, 1, 128, 0},
-                                               GatherArgs{list.as<GatherEntry>(), units});
+                                               GatherArgs{list.as<GatherEntry>(), units, c.head_dim, int8});
                        }));
   const double rate = static_cast<double>(units * unit_bytes) / seconds / 1e9;
-  report->Add("gather_gbps", absl::StrCat("gather of ", unit_bytes, "-byte units from host memory"), rate, "GB/s");
-  report->Add("gather_of_bus", "  of the bus", rate / bus, "");
+  const std::string key = int8 ? "gather_int8" : "gather";
+  report->Add(key + "_gbps", absl::StrCat("gather of ", unit_bytes, "-byte units of ", KvDtypeName(dtype),
+                                          " from host memory"), rate, "GB/s");
+  report->Add(key + "_of_bus", "  of the bus", rate / bus, "");
   return absl::OkStatus();
 }
 
@@ -145,7 +151,9 @@ absl::Status MeasureBandwidths(Device* device, const ModelConfig& config, bool q
                        }));
   const double memory_rate = 1.5 * static_cast<double>(bytes) / add / 1e9;  // reads both halves, writes one
   report->Add("memory_gbps", "machine: device memory, two streams read, one written", memory_rate, "GB/s");
-  HGA_RETURN_IF_ERROR(MeasureGather(device, config, b, bus, quick, &memory, report));
+  for (const KvDtype dtype : {KvDtype::kBf16, KvDtype::kInt8}) {
+    HGA_RETURN_IF_ERROR(MeasureGather(device, config, b, dtype, bus, quick, &memory, report));
+  }
   return MeasureAttention(device, config, b, memory_rate, quick, &memory, report);
 }
 

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "common/kv/kv_rows.h"
 
 namespace hga {
 namespace {
@@ -50,16 +51,21 @@ absl::Status BenchArena::Make(const KvGeometry& geometry, uint64_t held_tokens) 
   }
   std::mt19937 random(2);
   std::normal_distribution<float> normal;
-  std::vector<bf16> one(geometry.block_elements());
-  for (bf16& x : one) x = ToBf16(normal(random));
+  std::vector<uint8_t> one(geometry.block_bytes());
+  std::vector<bf16> k(geometry.head_dim), v(geometry.head_dim);
+  for (uint32_t i = 0; i < geometry.kv_heads * geometry.chunk_tokens; ++i) {
+    for (bf16& x : k) x = ToBf16(normal(random));
+    for (bf16& x : v) x = ToBf16(normal(random));
+    WriteKv(geometry, k.data(), v.data(), one.data(), i / geometry.chunk_tokens, i % geometry.chunk_tokens);
+  }
   for (uint64_t b = 0; b < blocks; ++b) {
     std::memcpy(static_cast<uint8_t*>(data_) + b * geometry.block_bytes(), one.data(), geometry.block_bytes());
   }
   return absl::OkStatus();
 }
 
-bf16* BenchArena::Block(uint32_t chunk, uint32_t layer) const {
-  return static_cast<bf16*>(data_) + (size_t{chunk % chunks_} * geometry_.layers + layer) * geometry_.block_elements();
+void* BenchArena::Block(uint32_t chunk, uint32_t layer) const {
+  return static_cast<uint8_t*>(data_) + (size_t{chunk % chunks_} * geometry_.layers + layer) * geometry_.block_bytes();
 }
 
 void StepTimes::Add(const StepTimes& o) {
@@ -78,10 +84,9 @@ BenchSteps::BenchSteps(Backend* backend, const KvGeometry& geometry, const Bench
       picked_(size_t{geometry.layers} * geometry.kv_heads) {}
 
 void BenchSteps::AddRun(uint32_t layer, uint32_t kv_head, uint32_t first, uint32_t tokens, QueryBlock* block) const {
-  const bf16* data = arena_->Block(first / geometry_.chunk_tokens, layer);
-  const uint32_t in_chunk = first % geometry_.chunk_tokens;
-  block->runs[kv_head].push_back({data + geometry_.k_row(kv_head, in_chunk), data + geometry_.v_row(kv_head, in_chunk),
-                                  first, static_cast<uint16_t>(tokens), 0});
+  const KvPlace place = PlaceInBlock(geometry_, arena_->Block(first / geometry_.chunk_tokens, layer), kv_head,
+                                     first % geometry_.chunk_tokens);
+  block->runs[kv_head].push_back({place.k, place.v, first, static_cast<uint16_t>(tokens), 0});
 }
 
 QueryBlock BenchSteps::BlockOf(uint32_t position, uint32_t first, uint32_t rows, uint32_t step_position) const {

@@ -24,7 +24,7 @@ class BenchArena {
   // The context's chunks lie in memory for `held_tokens`, again and again where that is less. RESOURCE_EXHAUSTED: the
   // host has not that much to spare.
   absl::Status Make(const KvGeometry& geometry, uint64_t held_tokens);
-  bf16* Block(uint32_t chunk, uint32_t layer) const;
+  void* Block(uint32_t chunk, uint32_t layer) const;
   const void* data() const { return data_; }
   size_t bytes() const { return bytes_; }
 
