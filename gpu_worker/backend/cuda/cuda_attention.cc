@@ -176,7 +176,7 @@ absl::StatusOr<uint32_t> CudaAttention::AttendShared(absl::Span<const QueryBlock
     const uint32_t count = SliceRuns(blocks, first, runs);
     if (count == 0) break;
     for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
-      for (uint32_t i = first; i < first + count; ++i) BringRun(blocks[0].runs[head][i]);
+      for (uint32_t i = first; i < first + count; ++i) AddShared(blocks[0].runs[head][i]);
       list_.EndSharedList(blocks, head, sum_values);
     }
     HGA_RETURN_IF_ERROR(Submit(w));
@@ -185,7 +185,7 @@ absl::StatusOr<uint32_t> CudaAttention::AttendShared(absl::Span<const QueryBlock
   return first;
 }
 
-void CudaAttention::BringRun(const KvRun& run) {
+void CudaAttention::AddShared(const KvRun& run) {
   const InWindow there = BringToWindow(Keys(run), Values(run), run.tokens);
   list_.Add(there.k, there.v, run.position, run.tokens, 0);
 }
@@ -263,18 +263,23 @@ uint32_t CudaAttention::AddInPlace(const QueryBlock& block, absl::Span<const KvR
   size_t i = 0;
   for (; i < most; ++i) {
     const KvRun& run = runs[i];
-    const size_t bytes = RowsBytes(run.tokens), in_window = int8_ ? MostBytes(geometry_, run.tokens, 1) : 0;
     if (run.position >= finished && FindOwn(run.k) != nullptr) break;
-    if (room_used_ + in_window > options_.window_bytes) break;
-    const void *k = Mapped(run.k, bytes), *v = int8_ ? k : Mapped(run.v, bytes);
+    const size_t bytes = RowsBytes(run.tokens);
+    const auto *k = static_cast<const uint8_t*>(Mapped(run.k, bytes));
+    const auto *v = int8_ ? k : static_cast<const uint8_t*>(Mapped(run.v, bytes));
     if (k == nullptr || v == nullptr) break;
-    room_used_ += in_window;
     if (int8_) {
-      BringRun(run);
+      const size_t in_window = MostBytes(geometry_, run.tokens, 1);
+      if (room_used_ + in_window > options_.window_bytes) break;
+      room_used_ += in_window;
+      const InWindow there = PlaceInWindow(run.tokens);
+      entries_.push_back({k, v, there.k, there.v, run.tokens, 0});
+      list_.Add(there.k, there.v, run.position, run.tokens, run.first_row);
     } else {
-      list_.Add(static_cast<const bf16*>(k), static_cast<const bf16*>(v), run.position, run.tokens, run.first_row);
-      tokens += run.tokens;
+      list_.Add(reinterpret_cast<const bf16*>(k), reinterpret_cast<const bf16*>(v), run.position, run.tokens,
+                run.first_row);
     }
+    tokens += run.tokens;
   }
   use_.fetched_bytes += BusBytes(tokens);
   return static_cast<uint32_t>(i);
@@ -328,11 +333,15 @@ void CudaAttention::AddUnfinished(uint32_t kv_head, const Piece& piece) {
             piece.tokens - before.tokens, piece.first_row);
 }
 
-CudaAttention::InWindow CudaAttention::BringToWindow(const uint8_t* k, const uint8_t* v, uint32_t tokens) {
-  const size_t bytes = PieceBytes(tokens);
+CudaAttention::InWindow CudaAttention::PlaceInWindow(uint32_t tokens) {
+  const size_t bytes = RoundUp16(PieceBytes(tokens));
   uint8_t* to = launches_[batch_ % 2].window.as() + window_used_;
-  const InWindow there = {reinterpret_cast<bf16*>(to), reinterpret_cast<bf16*>(to + RoundUp16(bytes)), tokens};
-  window_used_ += 2 * RoundUp16(bytes);
+  window_used_ += 2 * bytes;
+  return {reinterpret_cast<bf16*>(to), reinterpret_cast<bf16*>(to + bytes), tokens};
+}
+
+CudaAttention::InWindow CudaAttention::BringToWindow(const uint8_t* k, const uint8_t* v, uint32_t tokens) {
+  const InWindow there = PlaceInWindow(tokens);
   const auto [keys, values] = Sources(k, v, tokens);
   entries_.push_back({keys, values, there.k, there.v, tokens, 0});
   use_.fetched_bytes += BusBytes(tokens);

@@ -124,7 +124,7 @@ class CudaAttention {
                                         const Workspace& w);
   // How many of the runs [first, runs) of each KV head a launch may bring for these blocks.
   uint32_t SliceRuns(absl::Span<const QueryBlock> blocks, uint32_t first, uint32_t runs) const;
-  void BringRun(const KvRun& run);
+  void AddShared(const KvRun& run);
   // The runs of a list from `first_run` on.
   absl::Status AttendList(uint32_t layer, const QueryBlock& block, uint32_t kv_head, uint32_t first_run,
                           bool sum_values, const Workspace& w);
@@ -134,6 +134,8 @@ class CudaAttention {
   // The piece, in unit `unit` of its block, of a chunk by its number in the tier.
   void AddToTier(uint32_t layer, uint32_t chunk, uint32_t unit, const Piece& piece);
   void AddToWindow(const Piece& piece);
+  // The window's next place for so many tokens.
+  InWindow PlaceInWindow(uint32_t tokens);
   // Has the gather bring so many tokens of a run to the window of this launch.
   InWindow BringToWindow(const uint8_t* k, const uint8_t* v, uint32_t tokens);
   // Of a decoding row's runs the first ones, as they lie in the host's memory or, of int8, in the window, up to one
