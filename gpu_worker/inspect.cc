@@ -91,7 +91,7 @@ std::string Table(const Inspection& x) {
   out += Row("heads", absl::StrCat(c.query_heads, " query, ", c.kv_heads, " K/V, of ", c.head_dim));
   if (c.experts > 0) out += Row("experts", absl::StrCat(c.experts, ", ", c.experts_per_token, " for a token"));
   out += Row("context", absl::StrCat(c.context_tokens, " tokens"));
-  out += Row("K/V per token", absl::StrCat(Human(x.geometry.bytes_per_token()), "; as int8 (a CPU) ",
+  out += Row("K/V per token", absl::StrCat(Human(x.geometry.bytes_per_token()), "; as int8 ",
                                            Human(x.int8_bytes_per_token)));
   out += Row("summaries per token", Human(static_cast<uint64_t>(x.summary_bytes_per_token)));
   absl::StrAppend(&out, "\nGPU memory at ", x.context_tokens, " tokens\n");

@@ -33,9 +33,10 @@ struct KvGeometry {
   size_t element_bytes() const { return dtype == KvDtype::kBf16 ? 2 : 1; }
   // Bytes of the scales of one token of one KV head.
   size_t scale_bytes() const { return dtype == KvDtype::kBf16 ? 0 : 2 * ScalesOfRow(head_dim); }
-  // From K or V of a token to the next one's in its group, and from a token's K to its V; in elements, of which a scale
-  // of int8 is one.
+  // From K or V of a token to the next one's in its group; in elements, of which a scale of int8 is one, and in bytes.
   size_t row_stride() const { return dtype == KvDtype::kBf16 ? head_dim : 2 * head_dim + scale_bytes(); }
+  size_t row_bytes() const { return row_stride() * element_bytes(); }
+  // From a token's K to its V, in elements.
   size_t k_to_v() const { return dtype == KvDtype::kBf16 ? run_elements() : head_dim; }
   // Elements of one run: K or V of one group of one KV head.
   size_t run_elements() const { return size_t{group_tokens} * head_dim; }

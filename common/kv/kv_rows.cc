@@ -231,7 +231,7 @@ KvPlace PlaceInBlock(const KvGeometry& g, const void* block, uint32_t kv_head, u
 }
 
 KvPlace PlaceAfter(const KvGeometry& g, const KvPlace& place, size_t rows) {
-  const size_t bytes = rows * g.row_stride() * g.element_bytes();
+  const size_t bytes = rows * g.row_bytes();
   return {static_cast<const uint8_t*>(place.k) + bytes, static_cast<const uint8_t*>(place.v) + bytes};
 }
 

@@ -131,7 +131,7 @@ void PlanRouted(const AttendShape& shape, uint32_t first_row, uint32_t rows,
   const KvGeometry& g = shape.geometry;
   // As PlaceInBlock, whose divisions would be most of the time: there are thousands of runs. In bytes.
   const uint32_t group_tokens = g.group_tokens;
-  const size_t row = g.row_stride() * g.element_bytes(), k_to_v = g.k_to_v() * g.element_bytes();
+  const size_t row = g.row_bytes(), k_to_v = g.k_to_v() * g.element_bytes();
   const size_t group_bytes = g.group_elements() * g.element_bytes();
   const uint64_t group_starts = GroupStarts(g);
   for (uint32_t head = 0; head < g.kv_heads; ++head) {

@@ -86,7 +86,7 @@ void KeyCache::Keys::Remove(uint32_t token) {
 }
 
 KeyCache::KeyCache(const KvGeometry& geometry, uint64_t bytes, KeyPages::FromArena from_arena)
-    : geometry_(geometry), row_bytes_(geometry.row_stride() * geometry.element_bytes()),
+    : geometry_(geometry), row_bytes_(geometry.row_bytes()),
       value_bytes_(geometry.scale_bytes() > 0 ? 0 : row_bytes_),
       pages_(geometry, bytes, kBytesOfSlot, std::move(from_arena)) {}
 

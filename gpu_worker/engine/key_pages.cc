@@ -13,7 +13,7 @@ constexpr uint64_t kPagesAtOnce = 32;
 
 KeyPages::KeyPages(const KvGeometry& geometry, uint64_t bytes, uint64_t beside, FromArena from_arena)
     : keys_per_page_(geometry.chunk_tokens * geometry.kv_heads), page_bytes_(geometry.block_bytes()),
-      row_bytes_(geometry.row_stride() * geometry.element_bytes()),
+      row_bytes_(geometry.row_bytes()),
       to_value_(geometry.scale_bytes() > 0 ? geometry.k_to_v() : keys_per_page_ * row_bytes_), bytes_(bytes),
       beside_(beside * keys_per_page_), from_arena_(std::move(from_arena)) {}
 

@@ -105,7 +105,7 @@ std::vector<HeadSelection> Draw(const KvGeometry& g, uint32_t tokens, uint32_t k
 
 template <typename Use>
 void ForEachLine(const KvGeometry& g, const KvRun& run, const Use& use) {
-  const size_t bytes = run.tokens * g.row_stride() * g.element_bytes();
+  const size_t bytes = run.tokens * g.row_bytes();
   const auto go = [&](const void* from) {
     for (size_t at = 0; at < bytes; at += 64) use(static_cast<const uint8_t*>(from) + at);
   };

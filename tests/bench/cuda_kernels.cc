@@ -60,7 +60,7 @@ absl::Status MeasureGather(Device* device, const ModelConfig& c, const Buffers& 
   g.dtype = dtype;
   const bool int8 = dtype == KvDtype::kInt8;
   const size_t elements = size_t{kUnitTokens} * c.head_dim, on_device = 2 * elements * sizeof(bf16);
-  const size_t unit_bytes = kUnitTokens * g.row_stride() * g.element_bytes() * (int8 ? 1 : 2);
+  const size_t unit_bytes = kUnitTokens * g.row_bytes() * (int8 ? 1 : 2);
   const auto units = static_cast<uint32_t>(b.host.bytes() / on_device / 4);
   std::mt19937 random(1);
   std::vector<GatherEntry> entries(units);

@@ -173,7 +173,7 @@ void CpuAttention::ListLines(const Tile& tile, std::vector<const void*>* lines) 
   lines->clear();
   for (uint32_t r = 0; r < tile.run_count; ++r) {
     const KvRun& run = tile.runs[r];
-    const size_t bytes = run.tokens * geometry_.row_stride() * geometry_.element_bytes();
+    const size_t bytes = run.tokens * geometry_.row_bytes();
     const auto list = [&](const void* from) {
       for (size_t i = 0; i < bytes; i += kLineBytes) lines->push_back(static_cast<const uint8_t*>(from) + i);
     };
@@ -286,7 +286,7 @@ class CpuAttention::RowCursor {
  public:
   RowCursor(const std::vector<KvRun>& runs, size_t first, size_t end, uint32_t position, const KvGeometry& g)
       : run_(runs.data() + first), end_(runs.data() + end), position_(position),
-        row_bytes_(g.row_stride() * g.element_bytes()) {}
+        row_bytes_(g.row_bytes()) {}
 
   // The next rows that the query sees; pointers behind them are of some row as well.
   void Take(SeenRows* rows) {

@@ -43,7 +43,7 @@ DeviceTierOptions TierOptions(const KvGeometry& g, const CudaAttentionOptions& o
 
 CudaAttention::CudaAttention(Device* device, const KvGeometry& geometry, const CudaAttentionOptions& options)
     : device_(device), geometry_(geometry), options_(options), int8_(geometry.dtype == KvDtype::kInt8),
-      row_bytes_(geometry.row_stride() * geometry.element_bytes()),
+      row_bytes_(geometry.row_bytes()),
       slot_elements_(size_t{options.tier_unit_tokens} * geometry.head_dim * 2),
       unit_shift_(ShiftOf(options.tier_unit_tokens)), head_units_(geometry.chunk_tokens >> unit_shift_),
       tier_(TierOptions(geometry, options)), list_(geometry, options.batch), taken_rows_(options.max_rows) {}
