@@ -107,7 +107,7 @@ TEST_P(ConformanceTest, DecodeMatchesTheReferenceClosely) {
   SequenceRunner reference(reference_kind(), model->weights), tested(kind(), model->weights);
   for (uint32_t token : Tokens(emulated() ? 6 : 20, 3)) {
     // K/V are of one type on both sides; between two steps of int8 other weights (bf16) may fall either way.
-    ExpectClose(tested.Step({token}), reference.Step({token}), on_device() && int8() ? 0.03f : 0.02f, "logits");
+    ExpectClose(tested.Step({token}), reference.Step({token}), on_device() && int8() ? 0.05f : 0.02f, "logits");
   }
 }
 
