@@ -72,7 +72,7 @@ absl::Status MeasureGather(Device* device, const ModelConfig& c, const Buffers& 
   }
   HGA_ASSIGN_OR_RETURN(DeviceBuffer list, OnDevice(device, memory, entries));
   HGA_ASSIGN_OR_RETURN(const double seconds, Seconds(device, DeviceStream::kCopy, quick, [&] {
-                         return device->Launch(DeviceStream::kCopy, {(units + 3) / 4, 1, 128, 0},
+                         return device->Launch(DeviceStream::kCopy, {(units + 3) / 4, 1, 128, int8 ? 4 * kGatherStageBytes : 0},
                                                GatherArgs{list.as<GatherEntry>(), units, c.head_dim, int8});
                        }));
   const double rate = static_cast<double>(units * unit_bytes) / seconds / 1e9;

@@ -50,7 +50,8 @@ absl::Status CudaAttention::Submit(const Workspace& w) {
 absl::Status CudaAttention::LaunchGather(const uint8_t* entries, size_t entry_count) {
   const auto count = static_cast<uint32_t>(entry_count), warps = kGatherThreads / 32;
   if (count == 0) return absl::OkStatus();
-  return device_->Launch(DeviceStream::kCopy, {(count + warps - 1) / warps, 1, kGatherThreads, 0},
+  const uint32_t shared = int8_ ? warps * kGatherStageBytes : 0;
+  return device_->Launch(DeviceStream::kCopy, {(count + warps - 1) / warps, 1, kGatherThreads, shared},
                          GatherArgs{reinterpret_cast<const GatherEntry*>(entries), count, geometry_.head_dim, int8_});
 }
 

@@ -5,16 +5,13 @@
 #include "gpu_worker/backend/cuda/kernels/args.h"
 #include "gpu_worker/backend/cuda/kernels/dialect.h"
 #include "gpu_worker/backend/cuda/kernels/int8.h"
+#include "gpu_worker/backend/cuda/kernels/shared_layout.h"
 
 namespace hga {
 
 HGA_DEVICE bool Aligned16(const void* a, const void* b) {
   return ((reinterpret_cast<uintptr_t>(a) | reinterpret_cast<uintptr_t>(b)) & 15) == 0;
 }
-
-// Sixteen bytes for each lane at a time, so many times before the first of them is written: an answer of the bus takes
-// longer than all that a lane asks for.
-inline constexpr uint32_t kGatherAhead = 4;
 
 HGA_DEVICE void CopyAligned(const GatherEntry& e, uint32_t words) {
   const auto *k = reinterpret_cast<const Bytes16*>(e.k), *v = reinterpret_cast<const Bytes16*>(e.v);
@@ -49,47 +46,53 @@ HGA_DEVICE void CopyBf16(const GatherEntry& e, uint32_t elements) {
   }
 }
 
-// Four codes of int8, the first in the lowest byte.
-HGA_DEVICE uint32_t FourCodes(const uint8_t* at, bool aligned) {
-  if (aligned) return *reinterpret_cast<const uint32_t*>(at);
-  return at[0] | at[1] << 8 | at[2] << 16 | static_cast<uint32_t>(at[3]) << 24;
+// The lines that hold some tokens' rows, whole and in order, into the warp's part of shared memory: a row begins at any
+// even byte, and read by codes it would cost the bus a third more. Memory of the host is read in whole words of sixteen
+// bytes, of which a block has no other ends.
+HGA_DEVICE const uint8_t* StageRows(const uint8_t* from, uint32_t bytes, uint8_t* stage) {
+  const uint32_t skipped = reinterpret_cast<uintptr_t>(from) & 15, words = (skipped + bytes + 15) / 16;
+  const auto* lines = reinterpret_cast<const Bytes16*>(from - skipped);
+  Bytes16 words_of_lane[kGatherAhead];
+  HGA_UNROLL
+  for (uint32_t i = 0; i < kGatherAhead; ++i) {
+    if (Lane() + i * kWarp < words) words_of_lane[i] = lines[Lane() + i * kWarp];
+  }
+  HGA_UNROLL
+  for (uint32_t i = 0; i < kGatherAhead; ++i) {
+    if (Lane() + i * kWarp < words) reinterpret_cast<Bytes16*>(stage)[Lane() + i * kWarp] = words_of_lane[i];
+  }
+  __syncwarp();
+  return stage + skipped;
 }
 
-// Codes of a token's K and V follow each other, and so do their scales behind them, one for each kInt8Channels. Four
-// codes for each lane at a time, so many times before the first of them is written.
-HGA_DEVICE void UnpackInt8(const GatherEntry& e, uint32_t head_dim) {
+// Codes of a token's K and V follow each other, and so do their scales behind them, one for each kInt8Channels.
+HGA_DEVICE void UnpackInt8(const GatherEntry& e, uint32_t head_dim, uint8_t* stage) {
   const uint32_t scales = (head_dim + kInt8Channels - 1) / kInt8Channels, row = 2 * (head_dim + scales);
-  const uint32_t fours = head_dim / 2, all = e.tokens * fours;
-  const bool aligned = ((reinterpret_cast<uintptr_t>(e.k) | row) & 3) == 0;
-  for (uint32_t first = Lane(); first < all; first += kGatherAhead * kWarp) {
-    uint32_t codes[kGatherAhead], scale[kGatherAhead];
-    HGA_UNROLL
-    for (uint32_t i = 0; i < kGatherAhead; ++i) {
-      if (first + i * kWarp >= all) break;
-      const uint32_t token = (first + i * kWarp) / fours, at = 4 * ((first + i * kWarp) % fours);
-      const uint32_t value = at < head_dim ? 0 : 1;
-      const uint8_t* from = e.k + size_t{token} * row;
-      codes[i] = FourCodes(from + at, aligned);
-      scale[i] = from[2 * head_dim + value * scales + (at - value * head_dim) / kInt8Channels];
+  const uint32_t fours = head_dim / 2, at_once = (kGatherStageBytes - 15) / row;
+  for (uint32_t first = 0; first < e.tokens; first += at_once) {
+    const uint32_t tokens = Least(at_once, e.tokens - first);
+    const uint8_t* const rows = StageRows(e.k + size_t{first} * row, tokens * row, stage);
+    for (uint32_t i = Lane(); i < tokens * fours; i += kWarp) {
+      const uint32_t token = i / fours, at = 4 * (i % fours), value = at < head_dim ? 0 : 1;
+      const uint32_t channel = at - value * head_dim;
+      const uint8_t* const codes = rows + token * row;
+      const float step = Int8Step(codes[2 * head_dim + value * scales + channel / kInt8Channels]);
+      float values[4];
+      for (uint32_t c = 0; c < 4; ++c) values[c] = static_cast<int8_t>(codes[at + c]) * step;
+      bf16* const to = (value == 0 ? e.to_k : e.to_v) + size_t{first + token} * head_dim + channel;
+      *reinterpret_cast<Words<2>*>(to) = {{NarrowPair(values[0], values[1]), NarrowPair(values[2], values[3])}};
     }
-    HGA_UNROLL
-    for (uint32_t i = 0; i < kGatherAhead; ++i) {
-      if (first + i * kWarp >= all) break;
-      const uint32_t token = (first + i * kWarp) / fours, at = 4 * ((first + i * kWarp) % fours);
-      const float step = Int8Step(scale[i]);
-      bf16* const to = (at < head_dim ? e.to_k + at : e.to_v + at - head_dim) + size_t{token} * head_dim;
-      for (uint32_t c = 0; c < 4; ++c) to[c] = Narrow(static_cast<int8_t>(codes[i] >> (8 * c) & 0xff) * step);
-    }
+    __syncwarp();  // the rows have been read
   }
 }
 
-// A warp for each entry.
+// A warp for each entry. Shared memory, of int8: kGatherStageBytes for each.
 HGA_DEVICE void Run(const GatherArgs& a) {
   const uint32_t at = blockIdx.x * (blockDim.x / kWarp) + Warp();
   if (at >= a.count) return;
   const GatherEntry entry = a.entries[at];
   if (a.int8 != 0) {
-    UnpackInt8(entry, a.head_dim);
+    UnpackInt8(entry, a.head_dim, SharedMemory() + Warp() * kGatherStageBytes);
   } else {
     CopyBf16(entry, entry.tokens * a.head_dim);
   }

@@ -71,6 +71,13 @@ HGA_BOTH uint32_t RouteFineSharedBytes(uint32_t head_dim, uint32_t per_head) {
           kRouteScoreThreads / 32 * RouteSignWords(head_dim)) * 4;
 }
 
+// --- Gather ---
+// Sixteen bytes for each lane at a time, so many times before the first of them is written: an answer of the bus takes
+// longer than all that a lane asks for.
+inline constexpr uint32_t kGatherAhead = 4;
+// Of int8, what a warp has brought so until it has been unpacked.
+inline constexpr uint32_t kGatherStageBytes = kGatherAhead * 32 * 16;
+
 // --- Attention ---
 // Where the keys of a tile lie and who sees them. keys[i] nullptr: there is no such key.
 template <uint32_t kKeys>
