@@ -71,8 +71,9 @@ absl::Status MeasureGather(Device* device, const ModelConfig& c, const Buffers& 
     entries[i] = {from, int8 ? from : from + unit_bytes / 2, to, to + elements, kUnitTokens, 0};
   }
   HGA_ASSIGN_OR_RETURN(DeviceBuffer list, OnDevice(device, memory, entries));
+  const uint32_t shared = int8 ? 4 * kGatherStageBytes : 0;
   HGA_ASSIGN_OR_RETURN(const double seconds, Seconds(device, DeviceStream::kCopy, quick, [&] {
-                         return device->Launch(DeviceStream::kCopy, {(units + 3) / 4, 1, 128, int8 ? 4 * kGatherStageBytes : 0},
+                         return device->Launch(DeviceStream::kCopy, {(units + 3) / 4, 1, 128, shared},
                                                GatherArgs{list.as<GatherEntry>(), units, c.head_dim, int8});
                        }));
   const double rate = static_cast<double>(units * unit_bytes) / seconds / 1e9;
