@@ -67,10 +67,10 @@ class ConformanceTest : public testing::TestWithParam<std::tuple<const char*, Sh
   const char* kind() const { return std::get<0>(GetParam()); }
   bool int8() const { return absl::EndsWith(kind(), "_int8"); }
   const char* reference_kind() const { return int8() ? "reference_int8" : "reference"; }
-  // The cpu backend multiplies few rows by the weights as they are; on the device they are bf16.
-  // Each emulated thread costs as much as a loop over many rows elsewhere.
   bool on_device() const { return std::string(kind()).rfind("cpu", 0) != 0; }
+  // Each emulated thread costs as much as a loop over many rows elsewhere.
   bool emulated() const { return std::string(kind()).rfind("emulated", 0) == 0; }
+  // The cpu backend multiplies few rows by the weights as they are; on the device they are bf16.
   float few_tolerance() const { return kind() == std::string("cpu") ? kGemvTolerance : kBf16WeightsTolerance; }
 
   std::unique_ptr<LoadedModel> Model() {

@@ -17,7 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/machine_limits.h"
-#include "common/kv/kv_rows.h"
+#include "common/kv/random_block.h"
 #include "gpu_worker/backend/cpu/attention.h"
 #include "gpu_worker/engine/attend_plan.h"
 #include "tests/bench/bench_main.h"
@@ -61,16 +61,8 @@ class History {
     HGA_CHECK(data_ != nullptr);
     ::madvise(data_.get(), bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
     std::mt19937 random(1);
-    std::normal_distribution<float> normal;
     std::vector<uint8_t> block(g.block_bytes());
-    std::vector<bf16> k(g.head_dim), v(g.head_dim);
-    for (uint32_t head = 0; head < g.kv_heads; ++head) {
-      for (uint32_t token = 0; token < g.chunk_tokens; ++token) {
-        for (bf16& x : k) x = ToBf16(normal(random));
-        for (bf16& x : v) x = ToBf16(normal(random));
-        WriteKv(g, k.data(), v.data(), block.data(), head, token);
-      }
-    }
+    FillRandomBlock(g, &random, block.data());
     for (size_t at = 0; at < bytes; at += g.block_bytes()) std::memcpy(data_.get() + at, block.data(), g.block_bytes());
   }
 

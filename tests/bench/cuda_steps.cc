@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "common/kv/kv_rows.h"
+#include "common/kv/random_block.h"
 
 namespace hga {
 namespace {
@@ -50,14 +51,8 @@ absl::Status BenchArena::Make(const KvGeometry& geometry, uint64_t held_tokens) 
     return absl::ResourceExhaustedError("no host memory for K/V");
   }
   std::mt19937 random(2);
-  std::normal_distribution<float> normal;
   std::vector<uint8_t> one(geometry.block_bytes());
-  std::vector<bf16> k(geometry.head_dim), v(geometry.head_dim);
-  for (uint32_t i = 0; i < geometry.kv_heads * geometry.chunk_tokens; ++i) {
-    for (bf16& x : k) x = ToBf16(normal(random));
-    for (bf16& x : v) x = ToBf16(normal(random));
-    WriteKv(geometry, k.data(), v.data(), one.data(), i / geometry.chunk_tokens, i % geometry.chunk_tokens);
-  }
+  FillRandomBlock(geometry, &random, one.data());
   for (uint64_t b = 0; b < blocks; ++b) {
     std::memcpy(static_cast<uint8_t*>(data_) + b * geometry.block_bytes(), one.data(), geometry.block_bytes());
   }

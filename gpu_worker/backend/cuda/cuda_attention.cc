@@ -11,6 +11,8 @@
 namespace hga {
 namespace {
 
+static_assert(kInt8Channels == kScaledChannels);
+
 // Units that one Prefetch brings at most.
 constexpr uint32_t kPrefetchEntries = 4096;
 

@@ -10,6 +10,7 @@
 
 #include "common/base/temporary_folder.h"
 #include "common/kv/kv_rows.h"
+#include "common/kv/random_block.h"
 #include "gpu_worker/backend/cuda/cuda_backend.h"
 #include "gpu_worker/backend/cuda/testing_device.h"
 #include "gpu_worker/model/hf_model.h"
@@ -37,16 +38,10 @@ class History {
  public:
   explicit History(const KvGeometry& g) : g_(g) {
     std::mt19937 random(3);
-    std::normal_distribution<float> normal;
-    std::vector<bf16> k(g.head_dim), v(g.head_dim);
     blocks_.resize(kHistory / g.chunk_tokens + 2);
     for (auto& block : blocks_) {
       block.resize(g.block_bytes());
-      for (uint32_t i = 0; i < g.kv_heads * g.chunk_tokens; ++i) {
-        for (bf16& x : k) x = ToBf16(normal(random));
-        for (bf16& x : v) x = ToBf16(normal(random));
-        WriteKv(g, k.data(), v.data(), block.data(), i / g.chunk_tokens, i % g.chunk_tokens);
-      }
+      FillRandomBlock(g, &random, block.data());
     }
     for (size_t i = 0; i + 2 < blocks_.size(); ++i) {
       names_.push_back(NextChunkHash(names_.empty() ? ChunkHash() : names_.back(), {7}));

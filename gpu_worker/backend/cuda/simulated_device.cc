@@ -12,6 +12,7 @@
 #include "gpu_worker/backend/cuda/device_memory.h"
 #include "gpu_worker/backend/cuda/emulator/kernels.h"
 #include "gpu_worker/backend/cuda/kernels/dialect.h"
+#include "gpu_worker/backend/cuda/kernels/shared_layout.h"
 
 namespace hga {
 namespace {
@@ -239,8 +240,7 @@ absl::Status SimulatedDevice::CheckGather(const GatherArgs& args) const {
   for (uint32_t i = 0; i < args.count; ++i) {
     const GatherEntry& entry = args.entries[i];
     const size_t bytes = size_t{entry.tokens} * args.head_dim * sizeof(bf16);
-    const size_t scales = (args.head_dim + kInt8Channels - 1) / kInt8Channels;
-    const size_t read = args.int8 != 0 ? size_t{entry.tokens} * 2 * (args.head_dim + scales) : bytes;
+    const size_t read = args.int8 != 0 ? size_t{entry.tokens} * Int8RowBytes(args.head_dim) : bytes;
     if (Mapped(entry.k, read) == nullptr || (args.int8 == 0 && Mapped(entry.v, read) == nullptr)) {
       return absl::InternalError("simulated device: a gather from memory that is not mapped");
     }

@@ -67,7 +67,7 @@ HGA_DEVICE const uint8_t* StageRows(const uint8_t* from, uint32_t bytes, uint8_t
 
 // Codes of a token's K and V follow each other, and so do their scales behind them, one for each kInt8Channels.
 HGA_DEVICE void UnpackInt8(const GatherEntry& e, uint32_t head_dim, uint8_t* stage) {
-  const uint32_t scales = (head_dim + kInt8Channels - 1) / kInt8Channels, row = 2 * (head_dim + scales);
+  const uint32_t scales = Int8Scales(head_dim), row = Int8RowBytes(head_dim);
   const uint32_t fours = head_dim / 2, at_once = (kGatherStageBytes - 15) / row;
   for (uint32_t first = 0; first < e.tokens; first += at_once) {
     const uint32_t tokens = Least(at_once, e.tokens - first);

@@ -71,6 +71,11 @@ HGA_BOTH uint32_t RouteFineSharedBytes(uint32_t head_dim, uint32_t per_head) {
           kRouteScoreThreads / 32 * RouteSignWords(head_dim)) * 4;
 }
 
+// --- K/V of int8, as KvGeometry has it ---
+HGA_BOTH uint32_t Int8Scales(uint32_t head_dim) { return (head_dim + kInt8Channels - 1) / kInt8Channels; }
+// From a token's K to the next one's.
+HGA_BOTH uint32_t Int8RowBytes(uint32_t head_dim) { return 2 * (head_dim + Int8Scales(head_dim)); }
+
 // --- Gather ---
 // Sixteen bytes for each lane at a time, so many times before the first of them is written: an answer of the bus takes
 // longer than all that a lane asks for.
