@@ -12,6 +12,7 @@
 
 #include "gpu_worker/backend/cpu/pair_sums-inl.h"
 #include "gpu_worker/backend/cpu/weight_blocks-inl.h"
+#include "hwy/cache_control.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace hga {
@@ -71,6 +72,12 @@ struct Panel {
   alignas(64) float offsets[kSliceBlocks * kMaxPanel];           // likewise
 };
 
+// Outputs, as many as a panel has or fewer, and blocks of their weights that are unpacked together.
+struct Slice {
+  uint32_t first, outputs;  // rows of the weights
+  uint32_t first_block, blocks;
+};
+
 struct GemmScratch {
   Panel panel;
   std::vector<float> sums;  // [panel of outputs][row][width]
@@ -101,20 +108,20 @@ HWY_INLINE void Transpose4(const int32_t (&in)[4][kPairs], size_t width, int32_t
   }
 }
 
-// Outputs behind `count` are zero. first_block and blocks are multiples of the format's block.
+// Outputs behind the slice's are zero. Its blocks are multiples of the format's.
 template <class Type>
-HWY_INLINE void Unpack(const TensorView& w, uint32_t first, uint32_t count, uint32_t first_block, uint32_t blocks,
-                       size_t width, Panel* panel) {
+HWY_INLINE void Unpack(const TensorView& w, const Slice& slice, size_t width, Panel* panel) {
   constexpr uint32_t kPerBlock = Type::kElements / kIntegerBlock, kStep = Type::kStep;
   static_assert(kSliceBlocks % kPerBlock == 0, "a slice holds whole blocks");
   const size_t row_bytes = w.row_bytes();
   for (uint32_t o = 0; o < width; o += 4) {
-    const uint32_t some = o < count ? std::min(4u, count - o) : 0;
-    for (uint32_t block = 0; block < blocks; block += kPerBlock) {
+    const uint32_t some = o < slice.outputs ? std::min(4u, slice.outputs - o) : 0;
+    for (uint32_t block = 0; block < slice.blocks; block += kPerBlock) {
       const uint8_t* from[4];
       BlockScales<kPerBlock> scales[4];
       for (uint32_t r = 0; r < some; ++r) {
-        from[r] = w.data + (first + o + r) * row_bytes + size_t{(first_block + block) / kPerBlock} * Type::kBytes;
+        from[r] = w.data + (slice.first + o + r) * row_bytes +
+                  size_t{(slice.first_block + block) / kPerBlock} * Type::kBytes;
         Type::Scales(from[r], &scales[r]);
       }
       for (uint32_t j = 0; j < kPerBlock; j += kStep) {
@@ -139,19 +146,65 @@ HWY_INLINE void Unpack(const TensorView& w, uint32_t first, uint32_t count, uint
   }
 }
 
-// R rows by two vectors of outputs over the panel's blocks. sums: [R][panel], added to.
+// Asks for the weights of the next slice, a few lines beside each tile: what a core asks for beyond some 24 lines it
+// waits for at once.
+class Ahead {
+ public:
+  // per_block, block_bytes: the format's block has so many times 32 weights, and bytes. turns: calls of Ask.
+  Ahead(const TensorView& w, const Slice& slice, uint32_t per_block, uint32_t block_bytes, uint32_t turns)
+      : row_(w.row(slice.first) + size_t{slice.first_block / per_block} * block_bytes),
+        row_bytes_(w.row_bytes()),
+        bytes_(slice.blocks / per_block * block_bytes),
+        rows_(slice.outputs),
+        lines_a_turn_((rows_ * (bytes_ / kLine + 1) + turns - 1) / turns) {}
+
+  void Ask() {
+    for (size_t i = 0; i < lines_a_turn_ && rows_ > 0; ++i) {
+      hwy::Prefetch(row_ + at_);
+      at_ += kLine;
+      if (at_ < bytes_ + kLine) continue;
+      at_ = 0;
+      row_ += row_bytes_;
+      --rows_;
+    }
+  }
+
+ private:
+  static constexpr size_t kLine = 64;
+
+  const uint8_t* row_;
+  size_t row_bytes_, bytes_, rows_, lines_a_turn_, at_ = 0;
+};
+
+// Where a tile's sums come from and go to.
+struct TileSums {
+  const float* from;  // [row][panel]; nullptr: zeros
+  float* to;          // [row][stride]
+  size_t stride;
+};
+
+// R rows by two vectors of outputs over the slice's blocks.
 template <bool kHasOffset, bool kFused, int R>
-HWY_INLINE void Tile(const Panel& panel, const RoundedRows& x, uint32_t row, uint32_t first_block, uint32_t blocks,
-                     float* sums) {
+HWY_INLINE void Tile(const Panel& panel, const RoundedRows& x, uint32_t row, const Slice& slice, const TileSums& sums) {
   const WI32 d32;
   const WI16 d16;
   const WF32 df;
   const size_t n = hn::Lanes(d32), width = 2 * n;
+  const int16_t* values[R];
+  const float *x_scales[R], *x_sums[R];
+  alignas(64) float local[R][kMaxPanel];  // in registers, where there are enough
+  for (int r = 0; r < R; ++r) {
+    values[r] = x.values(row + r) + size_t{slice.first_block} * kIntegerBlock;
+    x_scales[r] = x.scales(row + r) + slice.first_block;
+    x_sums[r] = x.sums(row + r) + slice.first_block;
+    for (int v = 0; v < 2; ++v) {
+      const float* from = sums.from + r * width + v * n;
+      hn::Store(sums.from == nullptr ? hn::Zero(df) : hn::LoadU(df, from), df, &local[r][v * n]);
+    }
+  }
   const int32_t* w = panel.pairs;
-  for (uint32_t b = 0; b < blocks; ++b) {
+  for (uint32_t b = 0; b < slice.blocks; ++b) {
     PairSums<WI32, kFused> dots[R][2];
-    const int16_t* values[R];
-    for (int r = 0; r < R; ++r) values[r] = x.values(row + r) + size_t{first_block + b} * kIntegerBlock;
 #pragma GCC unroll 16
     for (uint32_t p = 0; p < kPairs; ++p) {
       const int32_t* at = w + p * width;
@@ -162,7 +215,7 @@ HWY_INLINE void Tile(const Panel& panel, const RoundedRows& x, uint32_t row, uin
 #endif
       for (int r = 0; r < R; ++r) {
         int32_t pair;
-        std::memcpy(&pair, values[r] + 2 * p, sizeof(pair));
+        std::memcpy(&pair, values[r] + b * kIntegerBlock + 2 * p, sizeof(pair));
         const auto both = hn::BitCast(d16, hn::Set(d32, pair));
         dots[r][0].Add(w0, both);
         dots[r][1].Add(w1, both);
@@ -172,70 +225,66 @@ HWY_INLINE void Tile(const Panel& panel, const RoundedRows& x, uint32_t row, uin
     const float* scales = panel.scales + b * width;
     const float* offsets = panel.offsets + b * width;
     for (int r = 0; r < R; ++r) {
-      const auto scale = hn::Set(df, x.scales(row + r)[first_block + b]);
+      const auto scale = hn::Set(df, x_scales[r][b]);
       for (int v = 0; v < 2; ++v) {
-        float* sum = sums + r * width + v * n;
+        float* sum = &local[r][v * n];
         auto s = hn::MulAdd(hn::ConvertTo(df, dots[r][v].Get()), hn::Mul(hn::Load(df, scales + v * n), scale),
-                            hn::LoadU(df, sum));
-        if (kHasOffset) {
-          s = hn::MulAdd(hn::Load(df, offsets + v * n), hn::Set(df, x.sums(row + r)[first_block + b]), s);
-        }
-        hn::StoreU(s, df, sum);
+                            hn::Load(df, sum));
+        if (kHasOffset) s = hn::MulAdd(hn::Load(df, offsets + v * n), hn::Set(df, x_sums[r][b]), s);
+        hn::Store(s, df, sum);
       }
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < 2; ++v) {
+      hn::StoreU(hn::Load(df, &local[r][v * n]), df, sums.to + r * sums.stride + v * n);
     }
   }
 }
 
 // Not inlined: one copy for all types.
 template <bool kHasOffset, bool kFused>
-HWY_NOINLINE void TileOf(uint32_t rows, const Panel& panel, const RoundedRows& x, uint32_t row, uint32_t first_block,
-                       uint32_t blocks, float* sums) {
+HWY_NOINLINE void TileOf(uint32_t rows, const Panel& panel, const RoundedRows& x, uint32_t row, const Slice& slice,
+                         const TileSums& sums) {
   switch (rows) {
-    case 1: return Tile<kHasOffset, kFused, 1>(panel, x, row, first_block, blocks, sums);
-    case 2: return Tile<kHasOffset, kFused, 2>(panel, x, row, first_block, blocks, sums);
-    case 3: return Tile<kHasOffset, kFused, 3>(panel, x, row, first_block, blocks, sums);
-    default: return Tile<kHasOffset, kFused, 4>(panel, x, row, first_block, blocks, sums);
-  }
-}
-
-// Two vectors of each row. Not by std::copy_n, whose calls for 64 bytes each took a thirtieth of a product's time.
-void StorePanel(const float* sums, uint32_t rows, size_t some, size_t stride, float* y) {
-  const WF32 df;
-  const size_t n = hn::Lanes(df), width = 2 * n;
-  for (uint32_t r = 0; r < rows; ++r, sums += width, y += stride) {
-    if (some < width) {
-      std::copy_n(sums, some, y);
-      continue;
-    }
-    hn::StoreU(hn::LoadU(df, sums), df, y);
-    hn::StoreU(hn::LoadU(df, sums + n), df, y + n);
+    case 1: return Tile<kHasOffset, kFused, 1>(panel, x, row, slice, sums);
+    case 2: return Tile<kHasOffset, kFused, 2>(panel, x, row, slice, sums);
+    case 3: return Tile<kHasOffset, kFused, 3>(panel, x, row, slice, sums);
+    default: return Tile<kHasOffset, kFused, 4>(panel, x, row, slice, sums);
   }
 }
 
 template <class Type>
 void GemmOf(const TensorView& w, uint32_t first, uint32_t count, const IntegerProduct& product, float* y) {
+  constexpr uint32_t kPerBlock = Type::kElements / kIntegerBlock;
   const RoundedRows& x = *product.x;
-  const uint32_t rows = product.rows;
-  const size_t width = 2 * hn::Lanes(WI32());
+  const uint32_t rows = product.rows, tiles = (rows + kTileRows - 1) / kTileRows;
+  const auto width = static_cast<uint32_t>(2 * hn::Lanes(WI32()));
   const auto tile = FusesPairSums() ? TileOf<Type::kHasOffset, kMayFusePairSums> : TileOf<Type::kHasOffset, false>;
+  const uint32_t panels = (count + width - 1) / width, cuts = (x.blocks() + kSliceBlocks - 1) / kSliceBlocks;
   auto& [panel, sums] = ScratchOfThread();
-  const size_t panels = (count + width - 1) / width;
-  sums.assign(panels * rows * width, 0.0f);
-  // A slice of x passes all panels before the next one is taken, so that it stays in the second cache.
-  for (uint32_t b = 0; b < x.blocks(); b += kSliceBlocks) {
-    const uint32_t blocks = std::min(kSliceBlocks, x.blocks() - b);
-    for (size_t p = 0; p < panels; ++p) {
-      const auto o = static_cast<uint32_t>(p * width);
-      Unpack<Type>(w, first + o, count - o, b, blocks, width, &panel);
-      for (uint32_t r = 0; r < rows; r += kTileRows) {
-        float* const to = &sums[(p * rows + r) * width];
-        tile(std::min(kTileRows, rows - r), panel, x, product.first_row + r, b, blocks, to);
-      }
+  if (sums.size() < size_t{panels} * rows * width) sums.resize(size_t{panels} * rows * width);
+  // All panels pass the same blocks of x before the next ones are taken, so that these stay in the second cache.
+  const auto slice_of = [&](uint32_t turn) {
+    const uint32_t output = turn % panels * width, block = turn / panels * kSliceBlocks;
+    return Slice{first + output, std::min(width, count - output), block, std::min(kSliceBlocks, x.blocks() - block)};
+  };
+  for (uint32_t turn = 0; turn < panels * cuts; ++turn) {
+    const Slice slice = slice_of(turn), next = slice_of(std::min(turn + 1, panels * cuts - 1));
+    Unpack<Type>(w, slice, width, &panel);
+    Ahead ahead(w, next, kPerBlock, Type::kBytes, tiles);
+    float* const kept = &sums[size_t{turn % panels} * rows * width];
+    float* const out = y + turn % panels * width;
+    const bool begins = turn < panels, ends = turn / panels + 1 == cuts, whole = slice.outputs == width;
+    for (uint32_t r = 0; r < rows; r += kTileRows) {
+      ahead.Ask();
+      TileSums to{begins ? nullptr : kept + r * width, kept + r * width, width};
+      if (ends && whole) to.to = out + r * product.stride, to.stride = product.stride;
+      tile(std::min(kTileRows, rows - r), panel, x, product.first_row + r, slice, to);
     }
-  }
-  for (size_t p = 0; p < panels; ++p) {
-    StorePanel(&sums[p * rows * width], rows, std::min<size_t>(width, count - p * width), product.stride,
-               y + p * width);
+    for (uint32_t r = 0; ends && !whole && r < rows; ++r) {
+      std::copy_n(kept + r * width, slice.outputs, out + r * product.stride);
+    }
   }
 }
 
