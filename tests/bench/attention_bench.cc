@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/machine_limits.h"
+#include "common/base/prefetch.h"
 #include "common/kv/random_block.h"
 #include "gpu_worker/backend/cpu/attention.h"
 #include "gpu_worker/engine/attend_plan.h"
@@ -95,28 +96,38 @@ std::vector<HeadSelection> Draw(const KvGeometry& g, uint32_t tokens, uint32_t k
   return selection;
 }
 
+constexpr size_t kLine = 64;
+
 template <typename Use>
 void ForEachLine(const KvGeometry& g, const KvRun& run, const Use& use) {
   const size_t bytes = run.tokens * g.row_bytes();
   const auto go = [&](const void* from) {
-    for (size_t at = 0; at < bytes; at += 64) use(static_cast<const uint8_t*>(from) + at);
+    for (size_t at = 0; at < bytes; at += kLine) use(static_cast<const uint8_t*>(from) + at);
   };
   go(run.k);  // of int8 the values lie among the keys
   if (g.dtype == KvDtype::kBf16) go(run.v);
 }
 
-// A loop that does nothing but read the rows of the plan's runs, as fast as it can: what memory gives for them.
+// A loop that does nothing but read the rows of the plan's runs, as fast as it can: what memory gives for them. It asks
+// for a line of each of some runs by turns: of lines that follow each other the hardware would fetch more, for nothing.
 double ReadSeconds(const KvGeometry& g, const AttendPlan& plan, Workers* workers) {
+  constexpr size_t kTogether = 4, kAhead = 16;
   std::vector<float> sums(workers->threads() * 16);
   const double start = Now();
   workers->Run(g.kv_heads, [&](uint32_t head, uint32_t thread) {
     const std::vector<KvRun>& runs = plan.blocks[0].runs[head];
-    constexpr size_t kAhead = 8;
     float sum = 0;
-    for (size_t i = 0; i < runs.size(); ++i) {
-      const KvRun& ahead = runs[std::min(i + kAhead, runs.size() - 1)];
-      ForEachLine(g, ahead, [](const uint8_t* line) { __builtin_prefetch(line); });
-      ForEachLine(g, runs[i], [&](const uint8_t* line) { sum += static_cast<float>(*line); });
+    for (size_t i = 0; i + kTogether <= runs.size(); i += kTogether) {
+      const KvRun* const next = &runs[std::min(i + kAhead, runs.size() - kTogether)];
+      for (size_t at = 0; at < g.row_bytes(); at += kLine) {
+        for (size_t r = 0; r < kTogether; ++r) PrefetchToL2(static_cast<const uint8_t*>(next[r].k) + at);
+        for (size_t r = 0; r < kTogether && g.dtype == KvDtype::kBf16; ++r) {
+          PrefetchToL2(static_cast<const uint8_t*>(next[r].v) + at);
+        }
+      }
+      for (size_t r = 0; r < kTogether; ++r) {
+        ForEachLine(g, runs[i + r], [&](const uint8_t* line) { sum += static_cast<float>(*line); });
+      }
     }
     sums[thread * 16] += sum;
   });
@@ -141,7 +152,7 @@ void Measure(const KvGeometry& g, bool huge, Workers* workers, Report* report) {
     for (int i = 0; i < repetitions; ++i) {
       const uint32_t layer = i % kLayers;
       const auto selection = Draw(g, tokens, keys, &random);
-      workers->BeginStep(true);
+      workers->BeginStep(false);
       attention.Begin(q.data(), &position, 1);
       const double start = Now();
       PlanRouted(shape, 0, 1, selection, [&](uint32_t chunk) { return history.Block(chunk, layer); }, &plan.blocks[0]);

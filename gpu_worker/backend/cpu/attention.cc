@@ -14,7 +14,7 @@ namespace {
 
 // Keys of one part of a decoding row, enough to outweigh the merge.
 constexpr uint32_t kPartKeys = 512;
-constexpr size_t kLineBytes = 64;
+constexpr size_t kLineBytes = 64, kLineFloats = kLineBytes / sizeof(float);
 
 // End of the part of a row's runs that begins at `first`.
 size_t PartEnd(const std::vector<KvRun>& runs, size_t first) {
@@ -54,6 +54,7 @@ CpuAttention::CpuAttention(const KvGeometry& geometry, uint32_t max_rows, Worker
     s.values.resize(size_t{head_pad_} * kTileKeys);
     s.scores.resize(kTileQueries * kTileKeys);
     s.sum.resize(head_pad_);
+    s.partial.resize(2 * kLineFloats + geometry.queries_per_kv_head() * (2 + head_pad_));
   }
 }
 
@@ -324,14 +325,24 @@ void CpuAttention::AttendInPlace(const Task& task, Scratch* scratch) {
   SeenRows *rows = &scratch->rows[0], *next = &scratch->rows[1];
   cursor.Take(rows);
   for (uint32_t j = 0; j < rows->count; ++j) {
-    for (size_t i = 0; i < geometry_.head_dim * geometry_.element_bytes(); i += kLineBytes) {
+    for (size_t i = 0; i < geometry_.row_bytes(); i += kLineBytes) {
       __builtin_prefetch(static_cast<const uint8_t*>(rows->k[j]) + i);
     }
   }
+  // Summed up in the thread's own memory: partials of two tasks lie in one cache line.
+  const size_t per_head = geometry_.queries_per_kv_head(), floats = per_head * head_pad_;
+  Task own = task;
+  own.m = &scratch->partial[kLineFloats];
+  own.l = std::copy_n(task.m, per_head, own.m);
+  own.o = std::copy_n(task.l, per_head, own.l);
+  std::copy_n(task.o, floats, own.o);
   for (; rows->count > 0; std::swap(rows, next)) {
     cursor.Take(next);
-    AttendRows(task, *rows, next->count > 0 ? *next : *rows, scratch);
+    AttendRows(own, *rows, next->count > 0 ? *next : *rows, scratch);
   }
+  std::copy_n(own.m, per_head, task.m);
+  std::copy_n(own.l, per_head, task.l);
+  std::copy_n(own.o, floats, task.o);
 }
 
 // Values are fetched beside the scores, the next keys beside the values.

@@ -46,6 +46,7 @@ class CpuAttention {
     std::vector<float> weights;  // of a panel of them
     std::vector<float> scores;   // [kTileQueries][kTileKeys]
     std::vector<float> sum;      // [head_pad] of a tile's values
+    std::vector<float> partial;  // a decoding row's m, l and o, a cache line around them
     std::vector<const void*> ahead;  // cache lines of the next tile
     uint32_t first[kTileKeys];   // queries of a block that see a key of the tile
     SeenRows rows[2];            // at hand, and the next

@@ -2,7 +2,6 @@
 #define HWY_TARGET_INCLUDE "gpu_worker/backend/cpu/block_attention.cc"
 #include "hwy/foreach_target.h"
 // Highway's headers come after foreach_target.
-#include "hwy/cache_control.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 
@@ -11,6 +10,8 @@
 #include <algorithm>
 #include <limits>
 #include <type_traits>
+
+#include "common/base/prefetch.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace hga {
@@ -146,7 +147,7 @@ void AttendBlockT(const BlockQueries& queries, const BlockTile& tile, float* wei
     const float* panel = queries.packed + size_t{begin} * head_dim;
     for (uint32_t k = 0; k < tile.count; k += kAtOnce) {
       for (uint32_t end = std::min(line + lines_at_once, tile.ahead_count); line < end; ++line) {
-        hwy::Prefetch(static_cast<const char*>(tile.ahead[line]));
+        PrefetchToL2(tile.ahead[line]);
       }
       WithCount(std::min(kAtOnce, tile.count - k), [&](auto keys) HWY_ATTR {
         Scores<keys.value>(panel, tile.keys + size_t{k} * head_dim, head_dim, weights + size_t{k} * width);

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "common/base/prefetch.h"
 #include "common/kv/kv_rows.h"
 #include "gpu_worker/backend/cpu/pair_sums-inl.h"
 #include "gpu_worker/backend/cpu/with_queries-inl.h"
@@ -53,15 +54,12 @@ namespace hn = hwy::HWY_NAMESPACE;
 constexpr uint32_t kLineBytes = 64;
 
 HWY_INLINE void PrefetchLine(const void* row, uint32_t first) {
-  __builtin_prefetch(static_cast<const uint8_t*>(row) + first, 0, 0);
+  PrefetchToL2(static_cast<const uint8_t*>(row) + first);
 }
 
-// Asks for a row's keys and scales, a line with each group of channels that is computed.
-HWY_INLINE void PrefetchKey(const Int8Rows& rows, uint32_t j, uint32_t group, uint32_t head_dim) {
-  const uint32_t lines = (head_dim + kLineBytes - 1) / kLineBytes, last = (head_dim - 1) / kGroup;
-  if (group < lines) PrefetchLine(rows.next[j], group * kLineBytes);
-  if (group == std::min(lines, last)) PrefetchLine(ScalesBehind(rows.next[j], head_dim), 0);
-}
+// A group's keys and values are as long as a line, and the scales lie behind the last of them: so many lines are asked
+// for beside the scores of the groups, and one beside the values.
+static_assert(2 * kGroup == kLineBytes);
 
 void RoundQueriesT(const float* queries, uint32_t count, uint32_t head_pad, int16_t* codes, float* scales) {
   const hn::CappedTag<float, 16> df;
@@ -147,7 +145,7 @@ HWY_INLINE void ScoresAt(const int16_t* codes, const float* scales, const Int8Ro
   }
   for (uint32_t channel = 0; channel < head_dim; channel += kGroup) {
     for (int j = 0; j < J; ++j) {
-      if (channel % kLineBytes == 0) PrefetchLine(Values(rows.k[first + j], head_dim), channel);
+      PrefetchLine(rows.next[first + j], 2 * channel);
       const int8_t* const key = GroupOf(rows.k[first + j], channel, head_dim, padded[j]);
       PairSums<decltype(d32)> whole[Q];
       for (uint32_t i = 0; i < kGroup; i += n) {
@@ -221,9 +219,9 @@ HWY_INLINE void ValuesAt(const RoundedWeights<Q>& weights, const float* keep, co
   const uint32_t group = channel / kGroup * kGroup;
   PairSums<decltype(d32)> low[Q][V], high[Q][V];
   for (uint32_t j = 0; j < rows.count; j += 2) {
-    if (channel == group) {
-      PrefetchKey(rows, j, group / kGroup, head_dim);
-      PrefetchKey(rows, j + 1, group / kGroup, head_dim);
+    if (channel == 0) {
+      PrefetchLine(ScalesBehind(rows.next[j], head_dim), 2 * ScalesOfRow(head_dim) - 1);
+      PrefetchLine(ScalesBehind(rows.next[j + 1], head_dim), 2 * ScalesOfRow(head_dim) - 1);
     }
     int8_t padded[2][kGroup];
     const int8_t* const a = GroupOf(Values(rows.k[j], head_dim), group, head_dim, padded[0]) + (channel - group);

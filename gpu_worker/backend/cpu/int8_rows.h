@@ -26,7 +26,7 @@ void RoundQueries(const float* queries, uint32_t count, uint32_t head_pad, Int8Q
 struct Int8Rows {
   uint32_t count = 0;
   const void* const* k = nullptr;     // of each token its K, with V and scales behind it
-  const void* const* next = nullptr;  // likewise, of which K and scales are fetched meanwhile
+  const void* const* next = nullptr;  // likewise, which are fetched meanwhile
 };
 
 // scores[q][j] = queries[first + q] . k[j], for `count` queries, at most kTileQueries. scores: as for TileScores.

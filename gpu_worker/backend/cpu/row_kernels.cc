@@ -6,6 +6,7 @@
 
 #include "gpu_worker/backend/cpu/row_kernels.h"
 
+#include "common/base/prefetch.h"
 #include "gpu_worker/backend/cpu/with_queries-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -44,9 +45,8 @@ void RowValuesT(const float* weights, const float* keep, uint32_t count, const v
 // bf16 that one cache line holds.
 constexpr uint32_t kLineElements = 64 / sizeof(bf16);
 
-// Past the second cache, where nothing of it would be wanted again before it is overwritten.
 HWY_INLINE void PrefetchLine(const void* row, uint32_t first) {
-  __builtin_prefetch(static_cast<const bf16*>(row) + first, 0, 0);
+  PrefetchToL2(static_cast<const bf16*>(row) + first);
 }
 
 // Two neighbours of a row are the halves of a 32-bit lane, so that unpacking takes one instruction each: a vector of
