@@ -55,6 +55,7 @@ sanitizers() {
   # AddressSanitizer and UndefinedBehaviorSanitizer in one.
   one $bazel test --config=asan --build_tests_only --test_tag_filters=$filters --keep_going \
     //common/... //kv_store/... //router/... //gpu_worker/... //tests/fault/... //tests/fuzz/...
+  export TSAN_OPTIONS="suppressions=$PWD/tests/tsan_suppressions.txt"
   # ThreadSanitizer: what threads share. What passes through gRPC or RocksDB cannot be judged: they are not
   # instrumented.
   one $bazel test --config=tsan --build_tests_only --test_tag_filters=$filters,-notsan --keep_going \

@@ -154,16 +154,15 @@ class Ahead {
   Ahead(const TensorView& w, const Slice& slice, uint32_t per_block, uint32_t block_bytes, uint32_t turns)
       : row_(w.row(slice.first) + size_t{slice.first_block / per_block} * block_bytes),
         row_bytes_(w.row_bytes()),
-        bytes_(slice.blocks / per_block * block_bytes),
+        lines_(slice.blocks / per_block * block_bytes / kLine + 2),  // it begins and ends within one
         rows_(slice.outputs),
-        lines_a_turn_((rows_ * (bytes_ / kLine + 1) + turns - 1) / turns) {}
+        lines_a_turn_((rows_ * lines_ + turns - 1) / turns) {}
 
   void Ask() {
     for (size_t i = 0; i < lines_a_turn_ && rows_ > 0; ++i) {
-      hwy::Prefetch(row_ + at_);
-      at_ += kLine;
-      if (at_ < bytes_ + kLine) continue;
-      at_ = 0;
+      hwy::Prefetch(row_ + line_ * kLine);
+      if (++line_ < lines_) continue;
+      line_ = 0;
       row_ += row_bytes_;
       --rows_;
     }
@@ -173,7 +172,7 @@ class Ahead {
   static constexpr size_t kLine = 64;
 
   const uint8_t* row_;
-  size_t row_bytes_, bytes_, rows_, lines_a_turn_, at_ = 0;
+  size_t row_bytes_, lines_, rows_, lines_a_turn_, line_ = 0;
 };
 
 // Where a tile's sums come from and go to.
