@@ -2,7 +2,12 @@
 #ifndef HGA_COMMON_BASE_PREFETCH_H_
 #define HGA_COMMON_BASE_PREFETCH_H_
 
+#include <cstddef>
+
 namespace hga {
+
+// Bytes.
+inline constexpr size_t kCacheLine = 64;
 
 // A cache line, into the second cache: for rows at random places, of which as many as a core can have under way are.
 // The first cache's buffers for what it misses are few (24 on Zen 4, 10 to 16 on Intel's cores), and the loads behind

@@ -96,13 +96,11 @@ std::vector<HeadSelection> Draw(const KvGeometry& g, uint32_t tokens, uint32_t k
   return selection;
 }
 
-constexpr size_t kLine = 64;
-
 template <typename Use>
 void ForEachLine(const KvGeometry& g, const KvRun& run, const Use& use) {
   const size_t bytes = run.tokens * g.row_bytes();
   const auto go = [&](const void* from) {
-    for (size_t at = 0; at < bytes; at += kLine) use(static_cast<const uint8_t*>(from) + at);
+    for (size_t at = 0; at < bytes; at += kCacheLine) use(static_cast<const uint8_t*>(from) + at);
   };
   go(run.k);  // of int8 the values lie among the keys
   if (g.dtype == KvDtype::kBf16) go(run.v);
@@ -119,7 +117,7 @@ double ReadSeconds(const KvGeometry& g, const AttendPlan& plan, Workers* workers
     float sum = 0;
     for (size_t i = 0; i + kTogether <= runs.size(); i += kTogether) {
       const KvRun* const next = &runs[std::min(i + kAhead, runs.size() - kTogether)];
-      for (size_t at = 0; at < g.row_bytes(); at += kLine) {
+      for (size_t at = 0; at < g.row_bytes(); at += kCacheLine) {
         for (size_t r = 0; r < kTogether; ++r) PrefetchToL2(static_cast<const uint8_t*>(next[r].k) + at);
         for (size_t r = 0; r < kTogether && g.dtype == KvDtype::kBf16; ++r) {
           PrefetchToL2(static_cast<const uint8_t*>(next[r].v) + at);

@@ -6,6 +6,7 @@
 #include <limits>
 #include <numeric>
 
+#include "common/base/prefetch.h"
 #include "common/kv/kv_rows.h"
 #include "gpu_worker/backend/cpu/kernels.h"
 
@@ -14,7 +15,7 @@ namespace {
 
 // Keys of one part of a decoding row, enough to outweigh the merge.
 constexpr uint32_t kPartKeys = 512;
-constexpr size_t kLineBytes = 64, kLineFloats = kLineBytes / sizeof(float);
+constexpr size_t kLineFloats = kCacheLine / sizeof(float);
 
 // End of the part of a row's runs that begins at `first`.
 size_t PartEnd(const std::vector<KvRun>& runs, size_t first) {
@@ -176,7 +177,7 @@ void CpuAttention::ListLines(const Tile& tile, std::vector<const void*>* lines) 
     const KvRun& run = tile.runs[r];
     const size_t bytes = run.tokens * geometry_.row_bytes();
     const auto list = [&](const void* from) {
-      for (size_t i = 0; i < bytes; i += kLineBytes) lines->push_back(static_cast<const uint8_t*>(from) + i);
+      for (size_t i = 0; i < bytes; i += kCacheLine) lines->push_back(static_cast<const uint8_t*>(from) + i);
     };
     list(run.k);  // of int8 the values lie among the keys
     if (!int8_) list(run.v);
@@ -325,8 +326,8 @@ void CpuAttention::AttendInPlace(const Task& task, Scratch* scratch) {
   SeenRows *rows = &scratch->rows[0], *next = &scratch->rows[1];
   cursor.Take(rows);
   for (uint32_t j = 0; j < rows->count; ++j) {
-    for (size_t i = 0; i < geometry_.row_bytes(); i += kLineBytes) {
-      __builtin_prefetch(static_cast<const uint8_t*>(rows->k[j]) + i);
+    for (size_t i = 0; i < geometry_.row_bytes(); i += kCacheLine) {
+      PrefetchToL2(static_cast<const uint8_t*>(rows->k[j]) + i);
     }
   }
   // Summed up in the thread's own memory: partials of two tasks lie in one cache line.
@@ -345,7 +346,7 @@ void CpuAttention::AttendInPlace(const Task& task, Scratch* scratch) {
   std::copy_n(own.o, floats, task.o);
 }
 
-// Values are fetched beside the scores, the next keys beside the values.
+// Of bf16 values are fetched beside the scores, the next keys beside the values; of int8 the next rows beside both.
 void CpuAttention::AttendRows(const Task& task, const SeenRows& rows, const SeenRows& next, Scratch* s) const {
   const uint32_t per_head = geometry_.queries_per_kv_head();
   for (uint32_t i = 0; i < per_head; i += kTileQueries) {

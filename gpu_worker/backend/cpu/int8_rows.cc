@@ -51,15 +51,9 @@ namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-constexpr uint32_t kLineBytes = 64;
-
 HWY_INLINE void PrefetchLine(const void* row, uint32_t first) {
   PrefetchToL2(static_cast<const uint8_t*>(row) + first);
 }
-
-// A group's keys and values are as long as a line, and the scales lie behind the last of them: so many lines are asked
-// for beside the scores of the groups, and one beside the values.
-static_assert(2 * kGroup == kLineBytes);
 
 void RoundQueriesT(const float* queries, uint32_t count, uint32_t head_pad, int16_t* codes, float* scales) {
   const hn::CappedTag<float, 16> df;
@@ -128,6 +122,10 @@ void Int8RowValuesT(const float* weights, const float* keep, uint32_t count, con
 }
 
 #else
+
+// A group's keys and values are as long as a line, and the scales lie behind the last of them: so many lines of the
+// next rows are asked for beside the scores of the groups, and one beside the values.
+static_assert(2 * kGroup == kCacheLine);
 
 // J keys at a time, whose sums do not wait for each other.
 template <int Q, int J>

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <memory>
 
+#include "common/base/prefetch.h"
 #include "gpu_worker/backend/cpu/pair_sums-inl.h"
 #include "gpu_worker/backend/cpu/weight_blocks-inl.h"
 #include "hwy/cache_control.h"
@@ -154,13 +155,13 @@ class Ahead {
   Ahead(const TensorView& w, const Slice& slice, uint32_t per_block, uint32_t block_bytes, uint32_t turns)
       : row_(w.row(slice.first) + size_t{slice.first_block / per_block} * block_bytes),
         row_bytes_(w.row_bytes()),
-        lines_(slice.blocks / per_block * block_bytes / kLine + 2),  // it begins and ends within one
+        lines_(slice.blocks / per_block * block_bytes / kCacheLine + 2),  // it begins and ends within one
         rows_(slice.outputs),
         lines_a_turn_((rows_ * lines_ + turns - 1) / turns) {}
 
   void Ask() {
     for (size_t i = 0; i < lines_a_turn_ && rows_ > 0; ++i) {
-      hwy::Prefetch(row_ + line_ * kLine);
+      hwy::Prefetch(row_ + line_ * kCacheLine);
       if (++line_ < lines_) continue;
       line_ = 0;
       row_ += row_bytes_;
@@ -169,8 +170,6 @@ class Ahead {
   }
 
  private:
-  static constexpr size_t kLine = 64;
-
   const uint8_t* row_;
   size_t row_bytes_, lines_, rows_, lines_a_turn_, line_ = 0;
 };
@@ -269,21 +268,21 @@ void GemmOf(const TensorView& w, uint32_t first, uint32_t count, const IntegerPr
     return Slice{first + output, std::min(width, count - output), block, std::min(kSliceBlocks, x.blocks() - block)};
   };
   for (uint32_t turn = 0; turn < panels * cuts; ++turn) {
-    const Slice slice = slice_of(turn), next = slice_of(std::min(turn + 1, panels * cuts - 1));
+    const Slice slice = slice_of(turn);
+    const bool last = turn + 1 == panels * cuts;
     Unpack<Type>(w, slice, width, &panel);
-    Ahead ahead(w, next, kPerBlock, Type::kBytes, tiles);
+    Ahead ahead(w, last ? slice : slice_of(turn + 1), kPerBlock, Type::kBytes, tiles);
     float* const kept = &sums[size_t{turn % panels} * rows * width];
     float* const out = y + turn % panels * width;
     const bool begins = turn < panels, ends = turn / panels + 1 == cuts, whole = slice.outputs == width;
     for (uint32_t r = 0; r < rows; r += kTileRows) {
-      ahead.Ask();
+      if (!last) ahead.Ask();
       TileSums to{begins ? nullptr : kept + r * width, kept + r * width, width};
       if (ends && whole) to.to = out + r * product.stride, to.stride = product.stride;
       tile(std::min(kTileRows, rows - r), panel, x, product.first_row + r, slice, to);
     }
-    for (uint32_t r = 0; ends && !whole && r < rows; ++r) {
-      std::copy_n(kept + r * width, slice.outputs, out + r * product.stride);
-    }
+    if (!ends || whole) continue;
+    for (uint32_t r = 0; r < rows; ++r) std::copy_n(kept + r * width, slice.outputs, out + r * product.stride);
   }
 }
 

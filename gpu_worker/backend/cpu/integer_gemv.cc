@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "common/base/prefetch.h"
 #include "gpu_worker/backend/cpu/integer_gemm.h"
 #include "gpu_worker/backend/cpu/pair_sums-inl.h"
 #include "gpu_worker/backend/cpu/weight_blocks-inl.h"
@@ -26,9 +27,8 @@ using F32 = hn::Rebind<float, I32>;
 // Bytes between what is read and what is asked for: enough for the memory's answer, and across the end of a page, where
 // the hardware stops asking. It may lie behind the tensor: asking for it does nothing then.
 constexpr size_t kAhead = 2048;
-constexpr size_t kLine = 64;
 // Lines of two blocks, about: the hardware finds those between.
-constexpr size_t LinesOf(size_t bytes) { return bytes <= kLine ? 1 : (bytes + kLine / 2) / kLine; }
+constexpr size_t LinesOf(size_t bytes) { return bytes <= kCacheLine ? 1 : (bytes + kCacheLine / 2) / kCacheLine; }
 
 // R rows of x at a time. Blocks go to two sums in turn, since one would wait for its own additions.
 template <class Type, int R>
@@ -87,7 +87,7 @@ HWY_INLINE void GemvRows(const uint8_t* row, const RoundedRows& x, uint32_t firs
   uint32_t b = 0;
   for (; b + 2 <= blocks; b += 2) {
     const uint8_t* ahead = row + size_t{b} * Type::kBytes + kAhead;
-    for (size_t line = 0; line < LinesOf(2 * Type::kBytes); ++line) hwy::Prefetch(ahead + line * kLine);
+    for (size_t line = 0; line < LinesOf(2 * Type::kBytes); ++line) hwy::Prefetch(ahead + line * kCacheLine);
     add(b, 0);
     add(b + 1, 1);
   }

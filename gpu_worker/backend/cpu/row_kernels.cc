@@ -43,7 +43,7 @@ void RowValuesT(const float* weights, const float* keep, uint32_t count, const v
 #else
 
 // bf16 that one cache line holds.
-constexpr uint32_t kLineElements = 64 / sizeof(bf16);
+constexpr uint32_t kLineElements = kCacheLine / sizeof(bf16);
 
 HWY_INLINE void PrefetchLine(const void* row, uint32_t first) {
   PrefetchToL2(static_cast<const bf16*>(row) + first);
